@@ -1,0 +1,668 @@
+"""Brings `table.json` up to date: `python -m xenctl.datamodel.importer xenapi.json`.
+
+Reads the data model in the shape in which upstream publishes it (xapi's JSON backend: a list of classes) or as a mapping
+of classes by name, and rewrites the table. What upstream does not publish stays as the table has it: hidden messages and
+columns, relations, defaults of optional parameters, which messages have an asynchronous form, what is stored and told to
+`event.from`. Where the table has nothing to keep (a new class, a new optional parameter) a guess is made and said aloud.
+
+`--release-info` adds code names from upstream's `release_info.json`; `--hidden-messages`, `--errors` and `--releases` merge
+tab-separated tables of those facts. At the end every implicit message that upstream published is compared with what the model
+derives, and differences are stored, so that the table says exactly what was published.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from .model import Class, Message, Model, first_use, parse_lifecycle
+from .types import Enum, Map, Option, Ref, Scalar, Set, Type, enums_in, parse
+
+Json = Any
+Table = dict[str, Any]
+
+CORRECTIONS: Final = (
+    ("VTPM", "", "rio", "dumps of 4.0.1 and 4.1.0 have the table; upstream restarted its life with the new implementation"),
+    ("VM", "memory_overhead", "midnight-ride", "no dump of 4.0.1 or 4.1.0 has the column; overhead accounting came with 5.6"),
+    ("host", "memory_overhead", "midnight-ride", "no dump of 4.0.1 or 4.1.0 has the column; overhead accounting came with 5.6"),
+    ("pool", "coordinator_bias", "prototyped:22.37.0", "no dump of 4.0.1 or 4.1.0 has the column; it came with a numbered version"),
+)
+"""Lifecycles that upstream gives wrongly: class, field or message (empty: the class itself), lifecycle, why."""
+
+SETTERS: Final = ("set", "add", "remove", "add_to", "remove_from")
+
+
+class ImportError_(Exception):
+    """The input cannot be imported; says where and why, in one sentence."""
+
+
+@dataclass
+class Report:
+    """What an import did: `notes` are guesses to check by hand."""
+
+    notes: list[str] = field(default_factory=list)
+
+
+# Reading what upstream publishes into the shape of the table
+
+
+def read_classes(document: Json) -> dict[str, Json]:
+    """The classes of either accepted shape, by name, each a mapping with lifecycle, enums, fields and messages."""
+    if isinstance(document, list):
+        return {_text(entry, "name", "a class"): _from_list(entry) for entry in document}
+    if isinstance(document, dict) and isinstance(document.get("classes"), dict):
+        return {name: _from_mapping(name, entry) for name, entry in document["classes"].items()}
+    raise ImportError_("this is no data model: expected a list of classes, or a mapping with a member 'classes'")
+
+
+def _text(entry: Json, key: str, what: str) -> str:
+    value = entry.get(key) if isinstance(entry, dict) else None
+    if not isinstance(value, str) or not value:
+        raise ImportError_(f"{what} has no {key}: {json.dumps(entry)[:120]}")
+    return value
+
+
+def _list(entry: Mapping[str, Json], key: str, what: str) -> list[Json]:
+    value = entry.get(key, [])
+    if not isinstance(value, list):
+        raise ImportError_(f"{what}: {key} should be a list, got {json.dumps(value)[:80]}")
+    return value
+
+
+def _from_list(entry: Json) -> Json:
+    name = _text(entry, "name", "a class")
+    fields, messages = {}, {}
+    for item in _list(entry, "fields", f"class {name}"):
+        label = f"{name}.{_text(item, 'name', f'a field of class {name}')}"
+        fields[item["name"]] = _field(label, item, _transitions(label, item))
+    for item in _list(entry, "messages", f"class {name}"):
+        label = f"{name}.{_text(item, 'name', f'a message of class {name}')}"
+        params = _list(item, "params", label)
+        session = bool(params) and params[0].get("name") == "session_id" and params[0].get("type") == "session ref"
+        result = item.get("result", ["void"])
+        messages[item["name"]] = {
+            "params": [
+                [_text(param, "name", f"a parameter of {label}"), _type(label, param), not param.get("required", True)]
+                for param in params[session:]
+            ],
+            "result": _spelling(label, result[0] if isinstance(result, list) and result else result),
+            "errors": [_text(error, "name", f"an error of {label}") for error in _list(item, "errors", label)],
+            "roles": _list(item, "roles", label),
+            "session": session,
+            "lifecycle": _transitions(label, item),
+            "implicit": bool(item.get("implicit")),
+        }
+    return {
+        "lifecycle": _transitions(name, entry),
+        "enums": {
+            _text(enum, "name", f"an enum of class {name}"): [
+                _text(value, "name", f"a value of enum {enum['name']}") for value in _list(enum, "values", name)
+            ]
+            for enum in _list(entry, "enums", f"class {name}")
+        },
+        "fields": fields,
+        "messages": dict(sorted(messages.items())),
+    }
+
+
+def _from_mapping(name: str, entry: Json) -> Json:
+    fields = {
+        field_name: _field(f"{name}.{field_name}", item, _transitions(f"{name}.{field_name}", item))
+        for field_name, item in entry.get("fields", {}).items()
+    }
+    messages = {}
+    for message_name, item in sorted(entry.get("messages", {}).items()):
+        label = f"{name}.{message_name}"
+        messages[message_name] = {
+            "params": [
+                [_text(param, "name", f"a parameter of {label}"), _type(label, param)]
+                + ([{"default": param["default"], "since": param["since"]}] if param.get("optional") else [])
+                for param in _list(item, "params", label)
+            ],
+            "result": _spelling(label, item.get("result", "void")),
+            "errors": _list(item, "errors", label),
+            "roles": _list(item, "roles", label),
+            "session": bool(item.get("session", True)),
+            "async": bool(item.get("async", True)),
+            "lifecycle": _transitions(label, item),
+            "implicit": bool(item.get("implicit")),
+        }
+    enums = {enum: list(values) for enum, values in entry.get("enums", {}).items()}
+    return {"lifecycle": _transitions(name, entry), "enums": enums, "fields": fields, "messages": messages}
+
+
+def _field(label: str, item: Json, lifecycle: str) -> list[Json]:
+    spec = [_type(label, item), _text(item, "qualifier", label), lifecycle]
+    if "default" in item:
+        spec.append({"default": parse_default(label, parse(spec[0]), item["default"])})
+    return spec
+
+
+def _type(label: str, item: Json) -> str:
+    return _spelling(label, _text(item, "type", label))
+
+
+def _spelling(label: str, text: Json) -> str:
+    try:
+        return str(parse(text))
+    except (ValueError, TypeError) as error:
+        raise ImportError_(f"{label}: {error}") from None
+
+
+def _transitions(label: str, item: Json) -> str:
+    lifecycle = item.get("lifecycle")
+    if isinstance(lifecycle, dict):
+        pairs = [(step.get("transition"), step.get("release")) for step in lifecycle.get("transitions", [])]
+    elif isinstance(lifecycle, list):
+        pairs = [tuple(step) for step in lifecycle]
+    else:
+        raise ImportError_(f"{label} has no lifecycle")
+    if not all(isinstance(part, str) for pair in pairs for part in pair):
+        raise ImportError_(f"{label}: a lifecycle is made of transitions and releases, got {json.dumps(lifecycle)[:120]}")
+    words = [release if transition == "published" else f"{transition}:{release}" for transition, release in pairs]
+    text = " ".join(words)
+    try:
+        first_use(parse_lifecycle(text))
+    except ValueError as error:
+        raise ImportError_(f"{label}: {error}") from None
+    return text
+
+
+_SCALAR_DEFAULTS: Final = {"true": True, "false": False}
+
+
+def parse_default(label: str, type_: Type, text: Json) -> Json:
+    """The default that upstream writes as text (`"a"`, `{}`, `{"k" -> "v"}`, `Null`, `0.`), as the table stores it."""
+    value, rest = _default(type_, str(text).strip())
+    if rest or value is None:
+        raise ImportError_(f"{label}: {text!r} is no default of type {type_}")
+    return value
+
+
+def _default(type_: Type, text: str) -> tuple[Json, str]:
+    if isinstance(type_, (Set, Map)):
+        return _collection(type_, text)
+    if isinstance(type_, Option):
+        return _default(type_.item, text)
+    if text.startswith('"'):
+        end = text.find('"', 1)
+        return (text[1:end], text[end + 1 :]) if end > 0 else (None, text)
+    match = re.match(r"[^,}\s]+", text)
+    word = match.group() if match else ""
+    rest = text[len(word) :]
+    if isinstance(type_, Ref):
+        return ("" if word == "Null" else word), rest
+    if isinstance(type_, Scalar):
+        try:
+            if type_.name == "bool":
+                return _SCALAR_DEFAULTS.get(word), rest
+            if type_.name in ("int", "float"):
+                return (int(word) if type_.name == "int" else float(word)), rest
+        except ValueError:
+            return None, text
+        return (word if type_.name == "datetime" else None), rest
+    return (word if isinstance(type_, Enum) else None), rest
+
+
+def _collection(type_: Set | Map, text: str) -> tuple[Json, str]:
+    if not text.startswith("{"):
+        return None, text
+    items: list[Json] = []
+    rest = text[1:].lstrip()
+    while rest and not rest.startswith("}"):
+        item, rest = _default(type_.item if isinstance(type_, Set) else type_.key, rest)
+        rest = rest.lstrip()
+        if isinstance(type_, Map):
+            if not rest.startswith("->"):
+                return None, text
+            value, rest = _default(type_.item, rest[2:].lstrip())
+            item = (item, value)
+        if item is None:
+            return None, text
+        items.append(item)
+        rest = rest.lstrip().removeprefix(",").lstrip()
+    return (items if isinstance(type_, Set) else dict(items)), rest[1:]
+
+
+# Merging it into the table
+
+
+def merge_classes(table: Table, published: Mapping[str, Json], report: Report) -> None:
+    """Put the published classes into `table`, keeping what is not published."""
+    known = table["classes"]
+    table["classes"] = {
+        name: _merge_class(table, name, entry, known.get(name), report) for name, entry in published.items()
+    }
+    for name in known.keys() - published.keys():
+        report.notes.append(f"class {name} is published no more; it has been dropped")
+    for name, member, lifecycle, _ in CORRECTIONS:
+        entry = table["classes"].get(name)
+        if entry is None:
+            continue
+        if not member:
+            entry["lifecycle"] = lifecycle
+        elif member in entry["fields"]:
+            entry["fields"][member][2] = lifecycle
+        elif member in entry["messages"]:
+            entry["messages"][member]["lifecycle"] = lifecycle
+    _check_references(table)
+    _store_exceptions(table, published)
+
+
+def _merge_class(table: Table, name: str, entry: Json, present: Json, report: Report) -> Json:
+    old: Mapping[str, Json] = present or {"fields": {}, "messages": {}, "enums": {}}
+    implicit = {key: message for key, message in entry["messages"].items() if message["implicit"]}
+    explicit = {key: message for key, message in entry["messages"].items() if not message["implicit"]}
+    merged: dict[str, Json] = {"lifecycle": entry["lifecycle"]}
+    if present is None:
+        merged["flags"] = _guess_flags(implicit)
+        report.notes.append(f"class {name} is new: assumed {merged['flags'] or 'not stored'}")
+        merged["namespaces"] = "name" if "get_by_name_label" in implicit else ""
+    else:
+        merged["flags"], merged["namespaces"] = present["flags"], present.get("namespaces", "")
+    writer, reader = _class_roles(table, implicit)
+    merged["roles"], merged["reader"] = writer, reader
+    fields = {}
+    for field_name, spec in entry["fields"].items():
+        more = {**(spec[3] if len(spec) > 3 else {}), **_field_roles(table, implicit, field_name, writer, reader)}
+        before = old["fields"].get(field_name, [])
+        more.update({key: before[3][key] for key in ("persistent",) if len(before) > 3 and key in before[3]})
+        fields[field_name] = [*spec[:3], more] if more else spec[:3]
+    hidden = {key: spec for key, spec in old["fields"].items() if len(spec) > 3 and spec[3].get("hidden")}
+    merged["fields"] = {**fields, **{key: spec for key, spec in hidden.items() if key not in fields}}
+    messages = {
+        key: _message(table, f"{name}.{key}", message, old["messages"].get(key, {}), report)
+        for key, message in explicit.items()
+    }
+    kept = {key: spec for key, spec in old["messages"].items() if spec.get("hidden") and key not in entry["messages"]}
+    merged["messages"] = dict(sorted({**messages, **kept}.items()))
+    merged["enums"] = {**entry["enums"], **_enums_kept(merged, entry["enums"], old["enums"])}
+    return {key: value for key, value in merged.items() if value or key in ("enums", "fields", "messages", "flags")}
+
+
+def _guess_flags(implicit: Mapping[str, Json]) -> str:
+    words = ["persistent", "events", "database"] if "get_record" in implicit else []
+    words += ["get_all"] if "get_all" in implicit else []
+    words += ["constructor"] if "create" in implicit else []
+    return " ".join(words)
+
+
+def _enums_kept(merged: Json, published: Mapping[str, Json], old: Mapping[str, Json]) -> dict[str, Json]:
+    """The enums that only hidden fields and messages use."""
+    spellings = [spec[0] for spec in merged["fields"].values()]
+    for message in merged["messages"].values():
+        spellings += [message.get("result", "void"), *(param[1] for param in message.get("params", ()))]
+    used = {enum for text in spellings for enum in enums_in(parse(text))}
+    return {enum: old[enum] for enum in old if enum in used and enum not in published}
+
+
+def _class_roles(table: Table, implicit: Mapping[str, Json]) -> tuple[str, str]:
+    """The roles that most writers and most readers of a class have."""
+    writers = [message["roles"] for key, message in implicit.items() if key in ("create", "destroy")]
+    if not writers:
+        writers = [message["roles"] for key, message in implicit.items() if not key.startswith("get_")]
+    readers = [message["roles"] for key, message in implicit.items() if key.startswith("get_")]
+    return _common_roles(table, writers, "pool-admin"), _common_roles(table, readers, "read-only")
+
+
+def _common_roles(table: Table, lists: Iterable[Sequence[str]], otherwise: str) -> str:
+    counts = Counter(roles_text(table, roles) for roles in lists)
+    return min(counts, key=lambda text: (-counts[text], text)) if counts else otherwise
+
+
+def _field_roles(
+    table: Table, implicit: Mapping[str, Json], field_name: str, writer: str, reader: str
+) -> dict[str, str]:
+    found = {}
+    getter, setter = implicit.get(f"get_{field_name}"), implicit.get(f"set_{field_name}")
+    if getter and roles_text(table, getter["roles"]) != reader:
+        found["reader"] = roles_text(table, getter["roles"])
+    if setter and roles_text(table, setter["roles"]) != writer:
+        found["writer"] = roles_text(table, setter["roles"])
+    return found
+
+
+def roles_text(table: Table, roles: Sequence[str]) -> str:
+    """A list of roles as the table spells it: the least of an unbroken line from the top, then others after `+`."""
+    order: list[str] = table["roles"]
+    unknown = [role for role in roles if role not in order]
+    if unknown:
+        raise ImportError_(f"unknown role {unknown[0]!r}: the table knows {', '.join(order)}")
+    length = 0
+    while length < len(order) and order[length] in roles:
+        length += 1
+    return "+".join([order[length - 1] if length else "", *(role for role in order[length:] if role in roles)])
+
+
+def _message(table: Table, label: str, published: Json, old: Mapping[str, Json], report: Report) -> Json:
+    known = {param[0]: param for param in old.get("params", ())}
+    params: list[list[Json]] = []
+    for name, spelling, *more in published["params"]:
+        optional: Json = more[0] if more else False
+        if optional is True:
+            before = known.get(name, [])
+            if len(before) > 2:
+                optional = before[2]
+            else:
+                steps = parse_lifecycle(published["lifecycle"])
+                optional = {"default": _zero(table, parse(spelling)), "since": steps[-1][1]}
+                report.notes.append(f"{label}: assumed {optional} for the optional parameter {name}")
+        params.append([name, spelling, *([optional] if optional else [])])
+    has_async = published.get("async", old.get("async", True))
+    if "async" not in published and not old:
+        report.notes.append(f"{label} is new: assumed to have an asynchronous form")
+    return compact_message(
+        params=params,
+        result=published["result"],
+        roles=roles_text(table, published["roles"]),
+        lifecycle=published["lifecycle"],
+        errors=list(published["errors"]),
+        session=published["session"],
+        has_async=has_async,
+    )
+
+
+def compact_message(
+    *,
+    params: list[list[Json]],
+    result: str,
+    roles: str,
+    lifecycle: str,
+    errors: list[str],
+    session: bool,
+    has_async: bool,
+    **marks: bool,
+) -> Json:
+    """A message as the table stores it: what is usual is left out."""
+    spec: dict[str, Json] = {"params": params} if params else {}
+    spec |= {"result": result} if result != "void" else {}
+    spec |= {"roles": roles, "lifecycle": lifecycle}
+    spec |= {"errors": errors} if errors else {}
+    spec |= {key: False for key, value in (("session", session), ("async", has_async)) if not value}
+    return spec | {key: value for key, value in marks.items() if value != (key == "params_known")}
+
+
+def _zero(table: Table, type_: Type) -> Json:
+    if isinstance(type_, Enum):
+        return next((entry["enums"][type_.name][0] for entry in table["classes"].values() if type_.name in entry["enums"]), "")
+    zeros: dict[str, Json] = {"int": 0, "float": 0.0, "bool": False, "datetime": "19700101T00:00:00Z"}
+    if isinstance(type_, Scalar):
+        return zeros.get(type_.name, "")
+    return [] if isinstance(type_, Set) else {} if isinstance(type_, Map) else "OpaqueRef:NULL"
+
+
+def _check_references(table: Table) -> None:
+    """Every release and enum that the table names must be known."""
+    model = Model(table)
+    for class_name, entry in table["classes"].items():
+        places = [(class_name, entry["lifecycle"])]
+        places += [(f"{class_name}.{key}", spec[2]) for key, spec in entry["fields"].items()]
+        places += [(f"{class_name}.{key}", spec["lifecycle"]) for key, spec in entry["messages"].items()]
+        for label, text in places:
+            for _, release in parse_lifecycle(text):
+                try:
+                    model.order(release)
+                except ValueError as error:
+                    raise ImportError_(f"{label}: {error}; new code names come with --release-info") from None
+        for label, spelling in _spellings(class_name, entry):
+            for enum in enums_in(parse(spelling)):
+                if enum not in model.enums:
+                    raise ImportError_(f"{label}: the values of enum {enum} are not given")
+
+
+def _spellings(class_name: str, entry: Json) -> Iterator[tuple[str, str]]:
+    for key, spec in entry["fields"].items():
+        yield f"{class_name}.{key}", spec[0]
+    for key, spec in entry["messages"].items():
+        for spelling in (spec.get("result", "void"), *(param[1] for param in spec.get("params", ()))):
+            yield f"{class_name}.{key}", spelling
+
+
+def _store_exceptions(table: Table, published: Mapping[str, Json]) -> None:
+    """Compare the implicit messages as published with those that the model derives, and store what differs."""
+    model = Model(table)
+    for name, class_ in model.classes.items():
+        entry = table["classes"][name]
+        implicit = {key: spec for key, spec in published[name]["messages"].items() if spec["implicit"]}
+        derived = {key: message for key, message in class_.messages.items() if message.kind != "explicit"}
+        absent = sorted(key for key, message in derived.items() if key not in implicit and not message.hidden)
+        if absent:
+            entry["absent"] = absent
+        for key, spec in implicit.items():
+            if key in derived and _same(class_, derived[key], spec, table):
+                continue
+            kind, field_name = (derived[key].kind, derived[key].field) if key in derived else ("explicit", "")
+            stored = compact_message(
+                params=[param[:2] for param in spec["params"]],
+                result=spec["result"],
+                roles=roles_text(table, spec["roles"]),
+                lifecycle=spec["lifecycle"],
+                errors=list(spec["errors"]),
+                session=spec["session"],
+                has_async=spec.get("async", kind in ("create", "destroy")),
+            )
+            entry["messages"][key] = stored | {"kind": kind} | ({"field": field_name} if field_name else {})
+
+
+def _same(class_: Class, message: Message, spec: Json, table: Table) -> bool:
+    corrected = {(name, member) for name, member, _, _ in CORRECTIONS}
+    own = (class_.name, message.field) in corrected
+    return (
+        [[param.name, str(param.type)] for param in message.params] == [param[:2] for param in spec["params"]]
+        and str(message.result) == spec["result"]
+        and list(message.roles) == list(spec["roles"])
+        and message.session == spec["session"]
+        and message.has_async == spec.get("async", message.has_async)
+        and not spec["errors"]
+        and (own or message.lifecycle.transitions == parse_lifecycle(spec["lifecycle"]))
+    )
+
+
+# Merging tables of facts
+
+
+def merge_release_info(table: Table, document: Json) -> None:
+    """Add code names that `release_info.json` has and the table has not, each after the one before it."""
+    if not isinstance(document, dict):
+        raise ImportError_("release information should be a mapping from code names to changes")
+    rows = table["releases"]
+    place = 0
+    for name in document:
+        if not re.match(r"[a-z]", name):
+            continue
+        at = next((index for index, row in enumerate(rows) if row["code_name"] == name), None)
+        if at is None:
+            rows.insert(place, {"code_name": name, "api_version": "0.0", "product": ""})
+            at = place
+        place = at + 1
+
+
+def merge_releases(table: Table, rows: Iterable[Mapping[str, str]]) -> None:
+    """Replace the list of products."""
+    columns = ("code_name", "product_version", "product_brand", "api_version", "schema", "platform_version")
+    table["products"] = [[_cell(row, column, "release") for column in columns] for row in rows]
+
+
+def merge_errors(table: Table, rows: Iterable[Mapping[str, str]]) -> None:
+    """Add error codes and the names of their parameters; codes that are not in `rows` stay."""
+    for row in rows:
+        names = [name.strip() for name in _cell(row, "params", "error").split(",")]
+        table["errors"][_cell(row, "code", "error")] = [name for name in names if name]
+    table["errors"] = dict(sorted(table["errors"].items()))
+
+
+def merge_hidden_messages(table: Table, rows: Iterable[Mapping[str, str]]) -> None:
+    """Replace what is known of messages that upstream keeps out of its documents.
+
+    Columns: class, message, session, async, pool_internal, params (`self: VM ref, value: bool = false since 24.35.0`), and
+    optionally result, roles, lifecycle, errors, params_known. Without them a message is taken to be as old as its class,
+    and to be for the local root alone; a result is `any`.
+    """
+    classes = table["classes"]
+    names = {name.lower(): name for name in classes}
+    for row in rows:
+        class_name, name = _cell(row, "class", "hidden message"), _cell(row, "message", "hidden message")
+        label = f"{class_name}.{name}"
+        if class_name not in classes:
+            raise ImportError_(f"hidden message {label}: there is no class {class_name}")
+        rich = bool(row.get("result"))
+        params_known = row.get("params_known", "true") != "false"
+        classes[class_name]["messages"][name] = compact_message(
+            params=[_hidden_param(label, text, names) for text in _split(_cell(row, "params", label))],
+            result=row["result"] if rich else "any",
+            roles=row.get("roles") or "",
+            lifecycle=row.get("lifecycle") or classes[class_name]["lifecycle"],
+            errors=(row.get("errors") or "").split(),
+            session=row["session"] == "true",
+            has_async=row["async"] == "true",
+            hidden=True,
+            pool_internal=row["pool_internal"] == "true",
+            params_known=params_known and (rich or bool(row["params"])),
+        )
+    for entry in classes.values():
+        entry["messages"] = dict(sorted(entry["messages"].items()))
+    _check_references(table)
+
+
+def _split(text: str) -> list[str]:
+    """The parts between commas that are not within brackets."""
+    parts, depth, start = [], 0, 0
+    for index, character in enumerate(text):
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth == 0:
+            parts.append(text[start:index])
+            start = index + 1
+    return [part.strip() for part in (*parts, text[start:]) if part.strip()]
+
+
+_PARAM: Final = re.compile(r"(\w+): (.+?)(?: = (\S.*?) since (\S+))?")
+
+
+def _hidden_param(label: str, text: str, names: Mapping[str, str]) -> list[Json]:
+    match = _PARAM.fullmatch(text)
+    if match is None:
+        raise ImportError_(f"hidden message {label}: {text!r} is no parameter such as 'vm: VM ref'")
+    name, spelling, default, since = match.groups()
+    type_ = parse(_spelling(label, _plain_spelling(spelling, names)))
+    if default is None:
+        return [name, str(type_)]
+    return [name, str(type_), {"default": parse_default(label, type_, default), "since": since}]
+
+
+def _plain_spelling(text: str, names: Mapping[str, str]) -> str:
+    """The usual spelling of a type that may be spelled as in xapi's sources: `Ref _vm`, `Set (Ref _vdi)`, `Map (a, b)`."""
+    text = text.strip()
+    while text.startswith("(") and text.endswith(")"):
+        text = text[1:-1].strip()
+    if text.startswith("Ref _"):
+        return f"{names.get(text[5:].lower(), text[5:])} ref"
+    if text.startswith("Set "):
+        return f"{_plain_spelling(text[4:], names)} set"
+    if text.startswith("Map "):
+        key, item = _split(text[4:].strip()[1:-1])
+        return f"({_plain_spelling(key, names)} -> {_plain_spelling(item, names)}) map"
+    return {"SecretString": "string"}.get(text, text.lower() if text.isalpha() else text)
+
+
+def _cell(row: Mapping[str, str], column: str, what: str) -> str:
+    value = row.get(column)
+    if value is None:
+        raise ImportError_(f"the table of facts has no column {column!r} for {what}")
+    return value
+
+
+# Files
+
+
+def dump(table: Table) -> str:
+    """The table as text: one line a field, message, error and release, so that differences read well."""
+    lines = ["{"]
+    for key, value in table.items():
+        if key != "classes":
+            lines += [f'"{key}": {_block(value)},']
+    lines.append('"classes": {')
+    for name, entry in table["classes"].items():
+        lines.append(f'"{name}": {{')
+        for key in ("lifecycle", "flags", "namespaces", "roles", "reader", "absent"):
+            if key in entry:
+                lines.append(f'"{key}": {_line(entry[key])},')
+        lines += [f'"{key}": {_block(entry[key])},' for key in ("enums", "fields")]
+        lines += [f'"messages": {_block(entry["messages"])}', "},"]
+    lines[-1] = "}"
+    return "\n".join([*lines, "}", "}", ""])
+
+
+def _line(value: Json) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _block(value: Json) -> str:
+    if isinstance(value, dict) and value:
+        return "{\n" + ",\n".join(f"  {_line(key)}: {_line(item)}" for key, item in value.items()) + "\n}"
+    if isinstance(value, list) and value and not isinstance(value[0], str):
+        return "[\n" + ",\n".join(f"  {_line(item)}" for item in value) + "\n]"
+    return _line(value)
+
+
+def read_json(path: str) -> Json:
+    """The JSON document in a file."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except OSError as error:
+        raise ImportError_(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ImportError_(f"{path} is not JSON: {error}") from None
+
+
+def read_rows(path: str) -> list[dict[str, str]]:
+    """The rows of a tab-separated table whose first line names the columns."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE, restval=""))
+    except OSError as error:
+        raise ImportError_(f"cannot read {path}: {error.strerror}") from None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the importer; 0 if the table was written, 1 with one message if it could not be."""
+    here = os.path.join(os.path.dirname(__file__), "table.json")
+    parser = argparse.ArgumentParser(prog="python -m xenctl.datamodel.importer", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("model", nargs="?", metavar="FILE", help="the data model that upstream publishes, xenapi.json")
+    parser.add_argument("--release-info", metavar="FILE", help="upstream's release_info.json, for new code names")
+    parser.add_argument("--hidden-messages", metavar="FILE", help="tab-separated: messages that are not documented")
+    parser.add_argument("--errors", metavar="FILE", help="tab-separated: error codes and their parameters")
+    parser.add_argument("--releases", metavar="FILE", help="tab-separated: products with their versions")
+    parser.add_argument("--table", metavar="FILE", default=here, help="the table to update (default: the one in use)")
+    options = parser.parse_args(arguments)
+    try:
+        table, report = read_json(options.table), Report()
+        if options.releases:
+            merge_releases(table, read_rows(options.releases))
+        if options.release_info:
+            merge_release_info(table, read_json(options.release_info))
+        if options.model:
+            merge_classes(table, read_classes(read_json(options.model)), report)
+        if options.errors:
+            merge_errors(table, read_rows(options.errors))
+        if options.hidden_messages:
+            merge_hidden_messages(table, read_rows(options.hidden_messages))
+    except ImportError_ as error:
+        print(f"not imported: {error}", file=sys.stderr)
+        return 1
+    with open(options.table, "w", encoding="utf-8") as file:
+        file.write(dump(table))
+    print("\n".join(report.notes + [f"wrote {options.table}; now run python -m xenctl.datamodel.generate"]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -4,7 +4,7 @@
 
     types.py       the types of values
     model.py       the model, loaded lazily from table.json
-    importer.py    brings table.json up to date from what upstream publishes
+    importer.py    brings table.json up to date from what upstream publishes, which upstream.py reads
     generate.py    writes xenctl/api from the model
 """
 

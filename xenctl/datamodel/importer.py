@@ -23,25 +23,41 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from .model import Class, Message, Model, first_use, parse_lifecycle
-from .types import Enum, Map, Option, Ref, Scalar, Set, Type, enums_in, parse
+from .model import Class, Message, Model, parse_lifecycle
+from .types import Enum, Map, Scalar, Set, Type, enums_in, parse
+from .upstream import InvalidInput, Json, parse_default, read_classes, spelled
 
-Json = Any
 Table = dict[str, Any]
 
 CORRECTIONS: Final = (
-    ("VTPM", "", "rio", "dumps of 4.0.1 and 4.1.0 have the table; upstream restarted its life with the new implementation"),
-    ("VM", "memory_overhead", "midnight-ride", "no dump of 4.0.1 or 4.1.0 has the column; overhead accounting came with 5.6"),
-    ("host", "memory_overhead", "midnight-ride", "no dump of 4.0.1 or 4.1.0 has the column; overhead accounting came with 5.6"),
-    ("pool", "coordinator_bias", "prototyped:22.37.0", "no dump of 4.0.1 or 4.1.0 has the column; it came with a numbered version"),
+    (
+        "VTPM",
+        "",
+        "rio",
+        "dumps of 4.0.1 and 4.1.0 have the table; upstream restarted its life with the new implementation",
+    ),
+    (
+        "VM",
+        "memory_overhead",
+        "midnight-ride",
+        "no dump of 4.0.1 or 4.1.0 has the column; overhead accounting came with 5.6",
+    ),
+    (
+        "host",
+        "memory_overhead",
+        "midnight-ride",
+        "no dump of 4.0.1 or 4.1.0 has the column; overhead accounting came with 5.6",
+    ),
+    (
+        "pool",
+        "coordinator_bias",
+        "prototyped:22.37.0",
+        "no dump of 4.0.1 or 4.1.0 has the column; it came with a numbered version",
+    ),
 )
 """Lifecycles that upstream gives wrongly: class, field or message (empty: the class itself), lifecycle, why."""
 
 SETTERS: Final = ("set", "add", "remove", "add_to", "remove_from")
-
-
-class ImportError_(Exception):
-    """The input cannot be imported; says where and why, in one sentence."""
 
 
 @dataclass
@@ -49,187 +65,6 @@ class Report:
     """What an import did: `notes` are guesses to check by hand."""
 
     notes: list[str] = field(default_factory=list)
-
-
-# Reading what upstream publishes into the shape of the table
-
-
-def read_classes(document: Json) -> dict[str, Json]:
-    """The classes of either accepted shape, by name, each a mapping with lifecycle, enums, fields and messages."""
-    if isinstance(document, list):
-        return {_text(entry, "name", "a class"): _from_list(entry) for entry in document}
-    if isinstance(document, dict) and isinstance(document.get("classes"), dict):
-        return {name: _from_mapping(name, entry) for name, entry in document["classes"].items()}
-    raise ImportError_("this is no data model: expected a list of classes, or a mapping with a member 'classes'")
-
-
-def _text(entry: Json, key: str, what: str) -> str:
-    value = entry.get(key) if isinstance(entry, dict) else None
-    if not isinstance(value, str) or not value:
-        raise ImportError_(f"{what} has no {key}: {json.dumps(entry)[:120]}")
-    return value
-
-
-def _list(entry: Mapping[str, Json], key: str, what: str) -> list[Json]:
-    value = entry.get(key, [])
-    if not isinstance(value, list):
-        raise ImportError_(f"{what}: {key} should be a list, got {json.dumps(value)[:80]}")
-    return value
-
-
-def _from_list(entry: Json) -> Json:
-    name = _text(entry, "name", "a class")
-    fields, messages = {}, {}
-    for item in _list(entry, "fields", f"class {name}"):
-        label = f"{name}.{_text(item, 'name', f'a field of class {name}')}"
-        fields[item["name"]] = _field(label, item, _transitions(label, item))
-    for item in _list(entry, "messages", f"class {name}"):
-        label = f"{name}.{_text(item, 'name', f'a message of class {name}')}"
-        params = _list(item, "params", label)
-        session = bool(params) and params[0].get("name") == "session_id" and params[0].get("type") == "session ref"
-        result = item.get("result", ["void"])
-        messages[item["name"]] = {
-            "params": [
-                [_text(param, "name", f"a parameter of {label}"), _type(label, param), not param.get("required", True)]
-                for param in params[session:]
-            ],
-            "result": _spelling(label, result[0] if isinstance(result, list) and result else result),
-            "errors": [_text(error, "name", f"an error of {label}") for error in _list(item, "errors", label)],
-            "roles": _list(item, "roles", label),
-            "session": session,
-            "lifecycle": _transitions(label, item),
-            "implicit": bool(item.get("implicit")),
-        }
-    return {
-        "lifecycle": _transitions(name, entry),
-        "enums": {
-            _text(enum, "name", f"an enum of class {name}"): [
-                _text(value, "name", f"a value of enum {enum['name']}") for value in _list(enum, "values", name)
-            ]
-            for enum in _list(entry, "enums", f"class {name}")
-        },
-        "fields": fields,
-        "messages": dict(sorted(messages.items())),
-    }
-
-
-def _from_mapping(name: str, entry: Json) -> Json:
-    fields = {
-        field_name: _field(f"{name}.{field_name}", item, _transitions(f"{name}.{field_name}", item))
-        for field_name, item in entry.get("fields", {}).items()
-    }
-    messages = {}
-    for message_name, item in sorted(entry.get("messages", {}).items()):
-        label = f"{name}.{message_name}"
-        messages[message_name] = {
-            "params": [
-                [_text(param, "name", f"a parameter of {label}"), _type(label, param)]
-                + ([{"default": param["default"], "since": param["since"]}] if param.get("optional") else [])
-                for param in _list(item, "params", label)
-            ],
-            "result": _spelling(label, item.get("result", "void")),
-            "errors": _list(item, "errors", label),
-            "roles": _list(item, "roles", label),
-            "session": bool(item.get("session", True)),
-            "async": bool(item.get("async", True)),
-            "lifecycle": _transitions(label, item),
-            "implicit": bool(item.get("implicit")),
-        }
-    enums = {enum: list(values) for enum, values in entry.get("enums", {}).items()}
-    return {"lifecycle": _transitions(name, entry), "enums": enums, "fields": fields, "messages": messages}
-
-
-def _field(label: str, item: Json, lifecycle: str) -> list[Json]:
-    spec = [_type(label, item), _text(item, "qualifier", label), lifecycle]
-    if "default" in item:
-        spec.append({"default": parse_default(label, parse(spec[0]), item["default"])})
-    return spec
-
-
-def _type(label: str, item: Json) -> str:
-    return _spelling(label, _text(item, "type", label))
-
-
-def _spelling(label: str, text: Json) -> str:
-    try:
-        return str(parse(text))
-    except (ValueError, TypeError) as error:
-        raise ImportError_(f"{label}: {error}") from None
-
-
-def _transitions(label: str, item: Json) -> str:
-    lifecycle = item.get("lifecycle")
-    if isinstance(lifecycle, dict):
-        pairs = [(step.get("transition"), step.get("release")) for step in lifecycle.get("transitions", [])]
-    elif isinstance(lifecycle, list):
-        pairs = [tuple(step) for step in lifecycle]
-    else:
-        raise ImportError_(f"{label} has no lifecycle")
-    if not all(isinstance(part, str) for pair in pairs for part in pair):
-        raise ImportError_(f"{label}: a lifecycle is made of transitions and releases, got {json.dumps(lifecycle)[:120]}")
-    words = [release if transition == "published" else f"{transition}:{release}" for transition, release in pairs]
-    text = " ".join(words)
-    try:
-        first_use(parse_lifecycle(text))
-    except ValueError as error:
-        raise ImportError_(f"{label}: {error}") from None
-    return text
-
-
-_SCALAR_DEFAULTS: Final = {"true": True, "false": False}
-
-
-def parse_default(label: str, type_: Type, text: Json) -> Json:
-    """The default that upstream writes as text (`"a"`, `{}`, `{"k" -> "v"}`, `Null`, `0.`), as the table stores it."""
-    value, rest = _default(type_, str(text).strip())
-    if rest or value is None:
-        raise ImportError_(f"{label}: {text!r} is no default of type {type_}")
-    return value
-
-
-def _default(type_: Type, text: str) -> tuple[Json, str]:
-    if isinstance(type_, (Set, Map)):
-        return _collection(type_, text)
-    if isinstance(type_, Option):
-        return _default(type_.item, text)
-    if text.startswith('"'):
-        end = text.find('"', 1)
-        return (text[1:end], text[end + 1 :]) if end > 0 else (None, text)
-    match = re.match(r"[^,}\s]+", text)
-    word = match.group() if match else ""
-    rest = text[len(word) :]
-    if isinstance(type_, Ref):
-        return ("" if word == "Null" else word), rest
-    if isinstance(type_, Scalar):
-        try:
-            if type_.name == "bool":
-                return _SCALAR_DEFAULTS.get(word), rest
-            if type_.name in ("int", "float"):
-                return (int(word) if type_.name == "int" else float(word)), rest
-        except ValueError:
-            return None, text
-        return (word if type_.name == "datetime" else None), rest
-    return (word if isinstance(type_, Enum) else None), rest
-
-
-def _collection(type_: Set | Map, text: str) -> tuple[Json, str]:
-    if not text.startswith("{"):
-        return None, text
-    items: list[Json] = []
-    rest = text[1:].lstrip()
-    while rest and not rest.startswith("}"):
-        item, rest = _default(type_.item if isinstance(type_, Set) else type_.key, rest)
-        rest = rest.lstrip()
-        if isinstance(type_, Map):
-            if not rest.startswith("->"):
-                return None, text
-            value, rest = _default(type_.item, rest[2:].lstrip())
-            item = (item, value)
-        if item is None:
-            return None, text
-        items.append(item)
-        rest = rest.lstrip().removeprefix(",").lstrip()
-    return (items if isinstance(type_, Set) else dict(items)), rest[1:]
 
 
 # Merging it into the table
@@ -335,7 +170,7 @@ def roles_text(table: Table, roles: Sequence[str]) -> str:
     order: list[str] = table["roles"]
     unknown = [role for role in roles if role not in order]
     if unknown:
-        raise ImportError_(f"unknown role {unknown[0]!r}: the table knows {', '.join(order)}")
+        raise InvalidInput(f"unknown role {unknown[0]!r}: the table knows {', '.join(order)}")
     length = 0
     while length < len(order) and order[length] in roles:
         length += 1
@@ -392,7 +227,9 @@ def compact_message(
 
 def _zero(table: Table, type_: Type) -> Json:
     if isinstance(type_, Enum):
-        return next((entry["enums"][type_.name][0] for entry in table["classes"].values() if type_.name in entry["enums"]), "")
+        return next(
+            (entry["enums"][type_.name][0] for entry in table["classes"].values() if type_.name in entry["enums"]), ""
+        )
     zeros: dict[str, Json] = {"int": 0, "float": 0.0, "bool": False, "datetime": "19700101T00:00:00Z"}
     if isinstance(type_, Scalar):
         return zeros.get(type_.name, "")
@@ -411,11 +248,11 @@ def _check_references(table: Table) -> None:
                 try:
                     model.order(release)
                 except ValueError as error:
-                    raise ImportError_(f"{label}: {error}; new code names come with --release-info") from None
+                    raise InvalidInput(f"{label}: {error}; new code names come with --release-info") from None
         for label, spelling in _spellings(class_name, entry):
             for enum in enums_in(parse(spelling)):
                 if enum not in model.enums:
-                    raise ImportError_(f"{label}: the values of enum {enum} are not given")
+                    raise InvalidInput(f"{label}: the values of enum {enum} are not given")
 
 
 def _spellings(class_name: str, entry: Json) -> Iterator[tuple[str, str]]:
@@ -472,7 +309,7 @@ def _same(class_: Class, message: Message, spec: Json, table: Table) -> bool:
 def merge_release_info(table: Table, document: Json) -> None:
     """Add code names that `release_info.json` has and the table has not, each after the one before it."""
     if not isinstance(document, dict):
-        raise ImportError_("release information should be a mapping from code names to changes")
+        raise InvalidInput("release information should be a mapping from code names to changes")
     rows = table["releases"]
     place = 0
     for name in document:
@@ -512,7 +349,7 @@ def merge_hidden_messages(table: Table, rows: Iterable[Mapping[str, str]]) -> No
         class_name, name = _cell(row, "class", "hidden message"), _cell(row, "message", "hidden message")
         label = f"{class_name}.{name}"
         if class_name not in classes:
-            raise ImportError_(f"hidden message {label}: there is no class {class_name}")
+            raise InvalidInput(f"hidden message {label}: there is no class {class_name}")
         rich = bool(row.get("result"))
         params_known = row.get("params_known", "true") != "false"
         classes[class_name]["messages"][name] = compact_message(
@@ -549,9 +386,9 @@ _PARAM: Final = re.compile(r"(\w+): (.+?)(?: = (\S.*?) since (\S+))?")
 def _hidden_param(label: str, text: str, names: Mapping[str, str]) -> list[Json]:
     match = _PARAM.fullmatch(text)
     if match is None:
-        raise ImportError_(f"hidden message {label}: {text!r} is no parameter such as 'vm: VM ref'")
-    name, spelling, default, since = match.groups()
-    type_ = parse(_spelling(label, _plain_spelling(spelling, names)))
+        raise InvalidInput(f"hidden message {label}: {text!r} is no parameter such as 'vm: VM ref'")
+    name, type_text, default, since = match.groups()
+    type_ = parse(spelled(label, _plain_spelling(type_text, names)))
     if default is None:
         return [name, str(type_)]
     return [name, str(type_), {"default": parse_default(label, type_, default), "since": since}]
@@ -575,7 +412,7 @@ def _plain_spelling(text: str, names: Mapping[str, str]) -> str:
 def _cell(row: Mapping[str, str], column: str, what: str) -> str:
     value = row.get(column)
     if value is None:
-        raise ImportError_(f"the table of facts has no column {column!r} for {what}")
+        raise InvalidInput(f"the table of facts has no column {column!r} for {what}")
     return value
 
 
@@ -618,9 +455,9 @@ def read_json(path: str) -> Json:
         with open(path, encoding="utf-8") as file:
             return json.load(file)
     except OSError as error:
-        raise ImportError_(f"cannot read {path}: {error.strerror}") from None
+        raise InvalidInput(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:
-        raise ImportError_(f"{path} is not JSON: {error}") from None
+        raise InvalidInput(f"{path} is not JSON: {error}") from None
 
 
 def read_rows(path: str) -> list[dict[str, str]]:
@@ -629,13 +466,15 @@ def read_rows(path: str) -> list[dict[str, str]]:
         with open(path, encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE, restval=""))
     except OSError as error:
-        raise ImportError_(f"cannot read {path}: {error.strerror}") from None
+        raise InvalidInput(f"cannot read {path}: {error.strerror}") from None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the importer; 0 if the table was written, 1 with one message if it could not be."""
     here = os.path.join(os.path.dirname(__file__), "table.json")
-    parser = argparse.ArgumentParser(prog="python -m xenctl.datamodel.importer", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m xenctl.datamodel.importer", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("model", nargs="?", metavar="FILE", help="the data model that upstream publishes, xenapi.json")
     parser.add_argument("--release-info", metavar="FILE", help="upstream's release_info.json, for new code names")
     parser.add_argument("--hidden-messages", metavar="FILE", help="tab-separated: messages that are not documented")
@@ -655,7 +494,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             merge_errors(table, read_rows(options.errors))
         if options.hidden_messages:
             merge_hidden_messages(table, read_rows(options.hidden_messages))
-    except ImportError_ as error:
+    except InvalidInput as error:
         print(f"not imported: {error}", file=sys.stderr)
         return 1
     with open(options.table, "w", encoding="utf-8") as file:

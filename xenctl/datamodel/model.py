@@ -374,9 +374,16 @@ def _messages_of_object(class_: Class, me: Param) -> Iterator[Message]:
         return Param(name, STRING, MISSING, class_.since)
 
     def message(
-        kind: str, params: tuple[Param, ...], result: Type, roles: tuple[str, ...] = reader, **more: bool
+        kind: str,
+        params: tuple[Param, ...],
+        result: Type,
+        roles: tuple[str, ...] = reader,
+        *,
+        has_async: bool = False,
+        hidden: bool = False,
     ) -> Message:
-        return _derived(class_, kind, kind, params, result, roles, class_.lifecycle, **more)
+        life = class_.lifecycle
+        return _derived(class_, kind, kind, params, result, roles, life, has_async=has_async, hidden=hidden)
 
     yield message("get_by_uuid", (text("uuid"),), ref)
     yield message("get_record", (me,), record)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Final, Union
+from functools import cache
+from typing import Final, TypeAlias
 
 SCALARS: Final = ("string", "int", "float", "bool", "datetime", "void", "any")
 
@@ -87,7 +87,7 @@ class Option:
         return f"{self.item} option"
 
 
-Type = Union[Scalar, Enum, Ref, Set, Map, Record, Option]
+Type: TypeAlias = "Scalar | Enum | Ref | Set | Map | Record | Option"
 
 EVENT_BATCH: Final = Record("event_batch")
 """What `event.from` returns; a record of no class."""
@@ -96,7 +96,7 @@ _SPECIAL_SPELLINGS: Final = {EVENT_BATCH.class_name: "an event batch"}
 _TOKEN: Final = re.compile(r"->|[()]|[^\s()]+")
 
 
-@lru_cache(maxsize=None)
+@cache
 def parse(text: str) -> Type:
     """The type that `text` spells; `ValueError` if it spells none."""
     if text in _SPECIAL_SPELLINGS.values():

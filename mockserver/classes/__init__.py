@@ -1,0 +1,98 @@
+"""Behaviour, one module for each XenAPI class that has any; everything else comes from the data model.
+
+A verb is a function named after its message, in the module named after its class, marked with what it writes:
+
+    @verb("power_state", "resident_on", "VBD.currently_attached")
+    def start(call, vm, start_paused, force): ...
+
+A name without a class is a field of the verb's own class; `task.*` stands for every field of a class. A write that a verb
+does not declare is an error of the fake. Messages of fields, records and queries are in `generic`. A message without a
+verb answers `NOT_IMPLEMENTED`: nothing succeeds in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from xenctl.errors import Failure
+
+if TYPE_CHECKING:
+    from xenctl.datamodel import Message
+
+    from ..store import Write
+
+MODULES = ("session", "task", "event", "pool", "host", "vm", "vdi", "vbd", "pbd", "sr")
+
+ALWAYS = frozenset({"task", "session", "machine"})
+"""Tables that the call path itself writes."""
+
+
+@dataclass(frozen=True)
+class Verb:
+    """What answers a message. `writes` holds `(table, field)`; the field `*` stands for all of the table's."""
+
+    name: str
+    function: Callable[..., Any]
+    writes: frozenset[tuple[str, str]] | None
+
+    def __call__(self, *args: Any) -> Any:
+        return self.function(*args)
+
+    def may_write(self, write: Write) -> bool:
+        """Whether the verb declares this write; the far side of a relation follows from the near one."""
+        from ..store import far_sides
+
+        if self.writes is None or write.table in ALWAYS or (write.table, write.field) in far_sides():
+            return True
+        return (write.table, write.field or "*") in self.writes or (write.table, "*") in self.writes
+
+
+VERBS: dict[str, Verb] = {}
+
+
+def verbs_of(class_name: str) -> Callable[..., Callable[[Callable[..., Any]], Callable[..., Any]]]:
+    """The marker for the verbs of one class."""
+
+    def declare(*writes: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        fields = frozenset(
+            (table, field) if field else (class_name, table) for table, _, field in (w.partition(".") for w in writes)
+        )
+
+        def mark(function: Callable[..., Any]) -> Callable[..., Any]:
+            name = f"{class_name}.{function.__name__.rstrip('_')}"
+            VERBS[name] = Verb(name, function, fields)
+            return function
+
+        return mark
+
+    return declare
+
+
+@lru_cache(maxsize=1)
+def _load() -> None:
+    for module in MODULES:
+        import_module(f"{__name__}.{module}")
+
+
+@lru_cache(maxsize=None)
+def find(message: Message) -> Verb:
+    """The verb that answers `message`."""
+    _load()
+    name = message.wire_name
+    if name in VERBS:
+        return VERBS[name]
+    from .generic import KINDS
+
+    maker = KINDS.get(message.kind)
+    return Verb(name, maker(message), None) if maker else Verb(name, _not_implemented(name), None)
+
+
+def _not_implemented(name: str) -> Callable[..., Any]:
+    def refuse(*_: Any) -> Any:
+        raise Failure(["NOT_IMPLEMENTED", name])
+
+    return refuse

@@ -1,0 +1,214 @@
+"""A pool made from counts, with predictable names: hosts `host1`…, VMs `vm01`…, the same for the same seed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from . import rules
+from .store import EPOCH, NULL, Row, Store
+
+if TYPE_CHECKING:
+    from xenctl.releases import Release
+
+    from .pool import MockPool
+
+GIB = 1 << 30
+DOM0_MEMORY = 512 << 20
+
+
+def build(pool: MockPool, *, hosts: int, vms: int, release: Release) -> None:
+    """Fill an empty `pool`."""
+    if hosts < 1:
+        raise ValueError(f"a pool has at least one host, not {hosts}")
+    if vms < 0:
+        raise ValueError(f"a pool cannot have {vms} VMs")
+    store = Store(release)
+    pool.adopt_store(store)
+    builder = _Builder(pool, store, release, max(64 * GIB, 8 * GIB * -(-3 * vms // max(1, hosts))))
+    builder.build(hosts, vms)
+    pool.power_up(store)
+
+
+class _Builder:
+    def __init__(self, pool: MockPool, store: Store, release: Release, memory: int) -> None:
+        self.pool, self.store, self.release, self.memory = pool, store, release, memory
+
+    def add(self, table: str, **fields: Any) -> Row:
+        return self.store.create(table, self.pool.new_ref(), {"uuid": self.pool.new_uuid(), **fields})
+
+    def build(self, hosts: int, vms: int) -> None:
+        network = self.add("network", name_label="Pool-wide network associated with eth0", bridge="xenbr0")
+        rows = [self.host(number, network) for number in range(1, hosts + 1)]
+        disks = self.storage("NFS virtual disk storage", "nfs", "user", rows, shared=True)
+        images = self.storage("ISO library", "iso", "iso", rows, shared=True)
+        for number, host in enumerate(rows, 1):
+            self.storage(f"Local storage on host{number}", "lvm", "user", [host], shared=False)
+        for kind, label in (("nfs", "NFS"), ("iso", "ISO"), ("lvm", "Local LVM")):
+            self.add("SM", type=kind, name_label=label, vendor="mockserver", version="1.0", required_api_version="1.1")
+        self.add(
+            "pool",
+            name_label="pool",
+            master=rows[0].ref,
+            default_SR=disks.ref,
+            suspend_image_SR=disks.ref,
+            crash_dump_SR=disks.ref,
+        )
+        disc = self.disk("debian-etch.iso", images, 680 << 20, read_only=True)
+        for number in range(1, vms + 1):
+            self.vm(number, rows, network, disks, disc)
+
+    def host(self, number: int, network: Row) -> Row:
+        host = self.add(
+            "host",
+            name_label=f"host{number}",
+            hostname=f"host{number}",
+            address=f"10.0.{number // 250}.{number % 250}",
+            enabled=True,
+            API_version_major=self.release.api_version[0],
+            API_version_minor=self.release.api_version[1],
+            API_version_vendor="XenSource",
+            software_version=rules.software_version(self.release),
+            capabilities=["xen-3.0-x86_64", "hvm-3.0-x86_32", "hvm-3.0-x86_64"],
+            supported_bootloaders=["pygrub", "eliloader"],
+            sched_policy="credit",
+            boot_free_mem=self.memory,
+            license_params={"sku_type": "XE Enterprise"},
+            cpu_info={"cpu_count": "16", "vendor": "GenuineIntel", "socket_count": "2"},
+        )
+        metrics = self.add("host_metrics", memory_total=self.memory, live=True, last_updated=self.pool.clock.stamp())
+        self.store.write(host, metrics=metrics.ref)
+        for cpu in range(4):
+            self.add("host_cpu", host=host.ref, number=cpu, vendor="GenuineIntel", modelname="Intel Xeon", speed=2333)
+        self.add(
+            "PIF",
+            host=host.ref,
+            network=network.ref,
+            device="eth0",
+            device_name="eth0",
+            MAC=f"00:16:3e:00:{number // 256:02x}:{number % 256:02x}",
+            MTU=1500,
+            VLAN=-1,
+            physical=True,
+            management=True,
+            currently_attached=True,
+            IP=host["address"],
+        )
+        dom0 = self.add(
+            "VM",
+            name_label=f"Control domain on host: host{number}",
+            is_control_domain=True,
+            power_state="Running",
+            resident_on=host.ref,
+            affinity=host.ref,
+            domid=0,
+            memory_static_max=DOM0_MEMORY,
+            memory_static_min=DOM0_MEMORY,
+            memory_dynamic_max=DOM0_MEMORY,
+            memory_dynamic_min=DOM0_MEMORY,
+            memory_target=DOM0_MEMORY,
+            VCPUs_max=4,
+            VCPUs_at_startup=4,
+        )
+        self.store.write(dom0, metrics=self.add("VM_metrics", VCPUs_number=4, memory_actual=DOM0_MEMORY).ref)
+        self.store.write(host, control_domain=dom0.ref)
+        return host
+
+    def storage(self, label: str, kind: str, content: str, hosts: list[Row], *, shared: bool) -> Row:
+        size = 0 if content == "iso" else (4096 if shared else 200) * GIB
+        sr = self.add("SR", name_label=label, type=kind, content_type=content, shared=shared, physical_size=size)
+        for host in hosts:
+            self.add("PBD", host=host.ref, SR=sr.ref, currently_attached=True, device_config={"location": label})
+        return sr
+
+    def disk(self, label: str, sr: Row, size: int, *, read_only: bool = False) -> Row:
+        return self.add(
+            "VDI",
+            name_label=label,
+            SR=sr.ref,
+            virtual_size=size,
+            physical_utilisation=size,
+            type="user" if read_only else "system",
+            read_only=read_only,
+            managed=True,
+            location=label,
+        )
+
+    def vm(self, number: int, hosts: list[Row], network: Row, sr: Row, disc: Row) -> None:
+        state, hvm = self.state(number), number % 3 == 0
+        host = hosts[(number - 1) % len(hosts)] if state == "Running" else None
+        memory = self.pool.random.choice((1, 2, 2, 3, 4)) * GIB
+        vm = self.add(
+            "VM",
+            name_label=f"vm{number:02d}",
+            power_state=state,
+            resident_on=host.ref if host else NULL,
+            affinity=host.ref if host and number % 2 else NULL,
+            domid=number if host else -1,
+            memory_static_max=memory,
+            memory_static_min=memory // 2,
+            memory_dynamic_max=memory,
+            memory_dynamic_min=memory,
+            memory_target=memory,
+            VCPUs_max=1,
+            VCPUs_at_startup=1,
+            HVM_boot_policy="BIOS order" if hvm else "",
+            PV_bootloader="" if hvm else "pygrub",
+            actions_after_crash="restart",
+            actions_after_reboot="restart",
+            actions_after_shutdown="destroy",
+            other_config={"mac_seed": self.pool.new_uuid()},
+        )
+        metrics = self.add("VM_metrics", VCPUs_number=1, memory_actual=memory, start_time=EPOCH, install_time=EPOCH)
+        agent = self.add(
+            "VM_guest_metrics",
+            PV_drivers_version={"major": "4", "minor": "0", "micro": "1", "build": "1"},
+            PV_drivers_up_to_date=True,
+            os_version={"name": "Debian GNU/Linux 4.0", "distro": "debian"},
+            other={"feature-suspend": "1", "feature-shutdown": "1", "feature-reboot": "1"},
+            last_updated=self.pool.clock.stamp(),
+        )
+        self.store.write(vm, metrics=metrics.ref, guest_metrics=agent.ref)
+        attached = state != "Halted"
+        self.device(vm, "0", "hda" if hvm else "xvda", self.disk(f"disk of vm{number:02d}", sr, 8 * GIB), attached)
+        loaded = number % 12 in (2, 5)
+        self.device(vm, "3", "hdd" if hvm else "xvdd", disc if loaded else None, attached)
+        self.add(
+            "VIF",
+            VM=vm.ref,
+            network=network.ref,
+            device="0",
+            MTU=1500,
+            MAC=f"00:16:3e:aa:{number // 256:02x}:{number % 256:02x}",
+            currently_attached=attached,
+        )
+        if state == "Suspended":
+            image = self.disk("Suspend image", sr, int(memory * 1.26) + (100 << 20))
+            self.store.write(image, type="suspend")
+            self.store.write(vm, suspend_VDI=image.ref)
+        if host:
+            fields = {"VM": vm.ref, "protocol": "rfb" if hvm else "vt100"}
+            self.add("console", location=f"https://{host['address']}/console", **fields)
+
+    @staticmethod
+    def state(number: int) -> str:
+        """One VM in twelve is suspended, three in twelve are halted, the rest run."""
+        place = number % 12
+        return "Suspended" if place == 6 else "Halted" if place in (4, 8, 11) else "Running"
+
+    def device(self, vm: Row, number: str, name: str, vdi: Row | None, attached: bool) -> None:
+        cd = number == "3"
+        self.add(
+            "VBD",
+            VM=vm.ref,
+            VDI=vdi.ref if vdi else NULL,
+            type="CD" if cd else "Disk",
+            mode="RO" if cd else "RW",
+            empty=vdi is None,
+            bootable=not cd,
+            userdevice=number,
+            device=name,
+            unpluggable=not cd,
+            currently_attached=attached and (vdi is not None or bool(vm["HVM_boot_policy"])),
+        )
+
+

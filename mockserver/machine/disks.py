@@ -1,0 +1,131 @@
+"""Disks with bytes, guests that write to them, and the domains in which guests run.
+
+A guest that runs writes a block of each of its disks every `WRITE_PERIOD` seconds and remembers, in its own ledger, what
+it wrote. Nobody else touches the ledger, so comparing it with the disks shows whether data was lost, whatever the
+database says. Writing is lazy: a domain catches up when somebody looks or when its state changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from xenctl.releases import Release
+
+WRITE_PERIOD = 10.0
+"""Simulated seconds between two writes of a running guest."""
+BLOCKS = 16
+"""Blocks of a disk that a guest writes round and round."""
+
+
+class Disk:
+    """The content behind a VDI: sparse blocks. `writers` are the domains that have it open for writing."""
+
+    __slots__ = ("blocks", "uuid", "writers")
+
+    def __init__(self, uuid: str) -> None:
+        self.uuid = uuid
+        self.blocks: dict[int, bytes] = {}
+        self.writers: set[Domain] = set()
+
+    def digest(self) -> str:
+        """SHA-256 of the content."""
+        sha = hashlib.sha256()
+        for number in sorted(self.blocks):
+            sha.update(b"%d:" % number)
+            sha.update(self.blocks[number])
+        return sha.hexdigest()
+
+
+@dataclass(eq=False)
+class Guest:
+    """The software inside a VM, across its starts and stops.
+
+    `ledger` is what it wrote: disk uuid to blocks. `agent` is what its guest agent reports (the fields of its guest
+    metrics), None where it has none; `saved_by` the release that wrote its suspend image.
+    """
+
+    uuid: str
+    writes: int = 0
+    ledger: dict[str, dict[int, bytes]] = field(default_factory=dict)
+    agent: dict[str, Any] | None = None
+    saved_by: Release | None = None
+
+    def memory(self) -> bytes:
+        """What a suspend image of this guest holds."""
+        return f"memory of {self.uuid} after {self.writes} writes".encode()
+
+
+@dataclass(eq=False)
+class Domain:
+    """A guest running on a host. `disks` are those it writes to."""
+
+    guest: Guest
+    host: str
+    domid: int
+    disks: list[Disk]
+    since: float
+    running: bool = True
+
+    def __post_init__(self) -> None:
+        for disk in self.disks:
+            disk.writers.add(self)
+
+    def catch_up(self, now: float) -> None:
+        """Do the writes that fell due up to `now`."""
+        due = int((now - self.since) / WRITE_PERIOD) if self.running else 0
+        if due <= 0:
+            return
+        self.since += due * WRITE_PERIOD
+        guest = self.guest
+        first = guest.writes + max(0, due - BLOCKS)
+        guest.writes += due
+        for number in range(first, guest.writes):
+            block, content = number % BLOCKS, b"%s#%d" % (guest.uuid.encode(), number)
+            for disk in self.disks:
+                disk.blocks[block] = content
+                guest.ledger.setdefault(disk.uuid, {})[block] = content
+
+    def pause(self, now: float) -> None:
+        self.catch_up(now)
+        self.running = False
+
+    def unpause(self, now: float) -> None:
+        self.since, self.running = now, True
+
+    def open(self, disk: Disk, now: float) -> None:
+        """Begin to write to `disk` too."""
+        self.catch_up(now)
+        if disk not in self.disks:
+            self.disks.append(disk)
+            disk.writers.add(self)
+
+    def close(self, disk: Disk, now: float) -> None:
+        """Stop writing to `disk`."""
+        self.catch_up(now)
+        if disk in self.disks:
+            self.disks.remove(disk)
+            disk.writers.discard(self)
+
+    def end(self, now: float) -> None:
+        """The domain is gone; its disks are closed."""
+        self.catch_up(now)
+        self.running = False
+        for disk in self.disks:
+            disk.writers.discard(self)
+        self.disks = []
+
+
+def damage(guest: Guest, disks: dict[str, Disk]) -> Iterable[str]:
+    """What `guest` wrote and no longer finds, one sentence a disk; `disks` are those that exist, by VDI uuid."""
+    for uuid, blocks in guest.ledger.items():
+        disk = disks.get(uuid)
+        if disk is None:
+            yield f"disk {uuid} is gone, with {len(blocks)} blocks that guest {guest.uuid} wrote"
+            continue
+        wrong = [number for number, content in blocks.items() if disk.blocks.get(number) != content]
+        if wrong:
+            yield f"disk {uuid}: {len(wrong)} of {len(blocks)} blocks are not what guest {guest.uuid} wrote"

@@ -1,0 +1,523 @@
+"""A whole pool in one process: machines, the database they share, one clock, and the ways in.
+
+`MockPool.create` makes one from counts, `MockPool.load` from a pool database dump. `transport()` is how `xenctl` reaches it
+with real bytes, `dispatch` without, `hands` is the machine room.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from xenctl import datamodel
+from xenctl.database import Database
+from xenctl.errors import DatabaseError, Failure
+from xenctl.releases import Release, find, of_host, serves
+
+from . import classes, rules, startup
+from .call import Call, Steps, Wait, continue_later, dispatch
+from .clock import VirtualClock
+from .machine.disks import Disk, Domain, Guest
+from .machine.host import Durations, HostMachine, System
+from .machine.room import MachineRoom
+from .store import NULL, Row, Store, Write
+
+if TYPE_CHECKING:
+    from xenctl.datamodel import Message
+
+    from .invariants import Invariant, Violation
+    from .transports.inprocess import InProcessTransport
+
+START = 1_228_089_600.0
+"""1 December 2008: when simulated time begins unless told otherwise."""
+
+
+class MockPool:
+    """A pool of emulated hosts. `store` is what xapi believes, `machines` and `disks` are what is."""
+
+    def __init__(
+        self, *, seed: int = 0, start: float = START, username: str = "root", password: str = "secret",
+        durations: Durations | None = None,
+    ) -> None:
+        self.seed = seed
+        self.random = random.Random(seed)
+        self.clock = VirtualClock(start)
+        self.durations = durations or Durations()
+        self.username, self.password = username, password
+        self.machines: list[HostMachine] = []
+        self.disks: dict[str, Disk] = {}
+        self.guests: dict[str, Guest] = {}
+        self.calls = 0
+        self.wire_bytes = [0, 0]
+        self.downloads: list[str] = []
+        self.actor: classes.Verb | None = None
+        self.writes: list[Write] = []
+        self.invariants: list[Invariant] = []
+        self.violations: list[Violation] = []
+        self.reports: list[str] = []
+        self.hands = MachineRoom(self)
+        self.max_offline = 0
+        self._store: Store | None = None
+        self.subscriptions: dict[str, Any] = {}
+        self._waiting: list[tuple[Wait, Callable[[], None]]] = []
+        self._domids = 0
+
+    # --- making
+
+    @classmethod
+    def create(
+        cls,
+        *,
+        hosts: int = 3,
+        vms: int = 12,
+        release: str = "4.0.1",
+        seed: int = 0,
+        username: str = "root",
+        password: str = "secret",
+        durations: Durations | None = None,
+    ) -> MockPool:
+        """A pool of `hosts` hosts of `release` with `vms` VMs: two shared storage repositories (disks, ISO images), a local
+        one for each host; most VMs run, some are halted, one in twelve is suspended, two in twelve have a CD inserted."""
+        from .inventory import build
+
+        pool = cls(seed=seed, username=username, password=password, durations=durations)
+        build(pool, hosts=hosts, vms=vms, release=find(release))
+        return pool
+
+    @classmethod
+    def load(
+        cls,
+        dump: Database,
+        *,
+        seed: int = 0,
+        username: str = "root",
+        password: str = "secret",
+        durations: Durations | None = None,
+    ) -> MockPool:
+        """The pool that a database dump describes, all hosts up, its VMs in the states that the dump says.
+
+        Raises `DatabaseError` for a dump that is not of a whole pool. What it holds beyond the data model, or dangling, is
+        kept and listed in `reports`.
+        """
+        from xenctl.database import verify
+
+        verify(dump)
+        pool = cls(seed=seed, username=username, password=password, durations=durations)
+        store = Store.load(dump, _release_of(dump))
+        pool.reports = store.reports
+        pool.adopt_store(store)
+        pool.power_up(store)
+        return pool
+
+    def power_up(self, store: Store) -> None:
+        """Make the machines, disks and domains that agree with `store`, and start every toolstack at once."""
+        self.adopt_store(store)
+        secret = "/".join(self.new_uuid() for _ in range(3))
+        master = store.get("host", store.pool()["master"])
+        for row in store.table("host").values():
+            dom0 = [vm for vm in map(lambda r: store.find("VM", r), row["resident_VMs"]) if vm and vm["is_control_domain"]]
+            release = _host_release(row, store.release)
+            is_master = row is master
+            machine = HostMachine(
+                name=row["name_label"] or row["hostname"],
+                uuid=row["uuid"],
+                address=row["address"],
+                memory=_memory(store, row),
+                clock=self.clock,
+                durations=self.durations,
+                system=System(
+                    release=release,
+                    installation_uuid=row["uuid"],
+                    control_domain_uuid=dom0[0]["uuid"] if dom0 else "",
+                    role="master" if is_master else f"slave:{master['address']}",
+                    pool_secret=secret,
+                    database=store if is_master else None,
+                ),
+                state="running",
+                boots=1,
+                on_running=lambda m: startup.host_started(self, m),
+                on_stopped=lambda m, clean: startup.host_stopped(self, m, clean=clean),
+                on_state=self._machine_state,
+            )
+            machine.xapi = startup.Xapi(mode="master" if is_master else "member")
+            self.machines.append(machine)
+        for vdi in store.table("VDI").values():
+            self.disks[vdi["uuid"]] = Disk(vdi["uuid"])
+        for vm in store.table("VM").values():
+            self._embody(vm)
+        for row in store.table("host").values():
+            startup.ensure_metrics(self, row)
+            startup.set_live(store, row, True)
+        for vm in store.table("VM").values():
+            self.refresh_operations(vm)
+        if rules.mixed(store):
+            self.detect_rolling_upgrade()
+
+    def _embody(self, vm: Row) -> None:
+        if vm["is_control_domain"] or vm["is_a_template"]:
+            return
+        guest = self.guest(vm)
+        metrics = self.store.find("VM_guest_metrics", vm["guest_metrics"])
+        guest.agent = dict(metrics) if metrics else None
+        if vm["power_state"] in ("Running", "Paused"):
+            machine = self.machine_of(self.store.find("host", vm["resident_on"]))
+            if machine is None:
+                self.force_halted(vm)
+            else:
+                self.start_domain(vm, machine, vm["power_state"] == "Running")
+        elif vm["power_state"] == "Suspended":
+            guest.saved_by = self.store.release
+            image = self.disk_of(vm["suspend_VDI"])
+            if image is not None:
+                image.blocks[0] = guest.memory()
+
+    # --- finding
+
+    @property
+    def store(self) -> Store:
+        """What xapi believes: the database of the host that last served as master."""
+        assert self._store is not None
+        return self._store
+
+    def adopt_store(self, store: Store) -> None:
+        """Make `store` the pool's database."""
+        self._store = store
+        store.on_write = self._written
+
+    @property
+    def master(self) -> HostMachine:
+        """The machine that the role files make master."""
+        return next(machine for machine in self.machines if machine.system.role == "master")
+
+    @property
+    def master_serves(self) -> bool:
+        """Whether a master is up and serving."""
+        return any(machine.xapi.mode == "master" for machine in self.machines)
+
+    @property
+    def master_address(self) -> str:
+        return self.master.address
+
+    def machine_at(self, address: str) -> HostMachine | None:
+        """The machine that has `address`."""
+        return next((machine for machine in self.machines if machine.address == address), None)
+
+    def machine(self, name: str) -> HostMachine:
+        """The machine called `name`, by its name, uuid or address."""
+        for machine in self.machines:
+            if name in (machine.name, machine.uuid, machine.address):
+                return machine
+        raise KeyError(f"no host {name!r} in this pool: {', '.join(m.name for m in self.machines)}")
+
+    def machine_of(self, host: Row | None) -> HostMachine | None:
+        """The machine of a host row."""
+        if host is None:
+            return None
+        return next((m for m in self.machines if m.system.installation_uuid == host["uuid"]), None)
+
+    def host_row(self, machine: HostMachine) -> Row | None:
+        """The host row of a machine."""
+        found = self.store.by_uuid.get(machine.system.installation_uuid)
+        return self.store.find("host", found[1]) if found and found[0] == "host" else None
+
+    def guest(self, vm: Row) -> Guest:
+        """The software inside `vm`."""
+        return self.guests.setdefault(vm["uuid"], Guest(vm["uuid"]))
+
+    def domain(self, vm: Row) -> tuple[HostMachine, Domain] | None:
+        """Where `vm` really runs."""
+        for machine in self.machines:
+            domain = machine.domains.get(vm["uuid"])
+            if domain is not None:
+                return machine, domain
+        return None
+
+    def disk_of(self, vdi: str) -> Disk | None:
+        """The content behind a VDI reference."""
+        row = self.store.find("VDI", vdi)
+        return self.disks.get(row["uuid"]) if row else None
+
+    def new_uuid(self) -> str:
+        """A fresh uuid, the same for the same seed."""
+        return str(uuid.UUID(int=self.random.getrandbits(128), version=4))
+
+    def new_ref(self) -> str:
+        """A fresh reference."""
+        return f"OpaqueRef:{self.new_uuid()}"
+
+    # --- domains: what starting and stopping a VM does to machine and belief
+
+    def start_domain(self, vm: Row, machine: HostMachine, running: bool = True) -> Domain:
+        """Make the domain of `vm` on `machine`, its writable disks open."""
+        self._domids += 1
+        disks = [d for d in (self.disk_of(vbd["VDI"]) for vbd in self.vbds(vm) if vbd["mode"] == "RW") if d]
+        domain = Domain(self.guest(vm), machine.uuid, self._domids, disks, self.clock.now(), running)
+        machine.domains[vm["uuid"]] = domain
+        return domain
+
+    def end_domain(self, vm: Row) -> None:
+        """Destroy the domain of `vm`, if there is one."""
+        found = self.domain(vm)
+        if found:
+            found[1].end(self.clock.now())
+            del found[0].domains[vm["uuid"]]
+
+    def move_domain(self, vm: Row, source: HostMachine, target: HostMachine) -> Domain:
+        """Move the running domain of `vm` to another machine: its guest goes on with the same disks."""
+        old = source.domains.pop(vm["uuid"])
+        old.end(self.clock.now())
+        return self.start_domain(vm, target, running=True)
+
+    def add_disk(self, uuid: str) -> Disk:
+        """Fresh, empty content for a new VDI."""
+        disk = self.disks[uuid] = Disk(uuid)
+        return disk
+
+    def vbds(self, vm: Row) -> list[Row]:
+        """The VBD rows of `vm` that exist."""
+        return [row for row in (self.store.find("VBD", ref) for ref in vm["VBDs"]) if row is not None]
+
+    def force_halted(self, vm: Row) -> None:
+        """Write down that `vm` is off, with all that follows from it."""
+        store = self.store
+        store.write(vm, power_state="Halted", resident_on=NULL, scheduled_to_be_resident_on=NULL, domid=-1)
+        for table in ("VBD", "VIF"):
+            for ref in vm[f"{table}s"]:
+                device = store.find(table, ref)
+                if device is not None:
+                    store.write(device, currently_attached=False, reserved=False)
+        for ref in list(vm["consoles"]):
+            console = store.find("console", ref)
+            if console is not None:
+                store.delete(console)
+        self.refresh_operations(vm)
+
+    def refresh_operations(self, vm: Row) -> None:
+        """Recompute `VM.allowed_operations`."""
+        from .classes.vm import allowed_operations
+
+        self.store.write(vm, allowed_operations=allowed_operations(self.store, vm))
+
+    def downloaded(self, dump: bytes) -> None:
+        """Somebody fetched the pool database; remembered by its digest, for who watches over backups."""
+        self.downloads.append(hashlib.sha256(dump).hexdigest())
+
+    # --- versions
+
+    def detect_rolling_upgrade(self) -> None:
+        """What the master's garbage collection does about versions: set or remove the key in `pool.other_config`."""
+        if not self.master_serves:
+            return
+        store = self.store
+        row, mixed, flagged = store.pool(), rules.mixed(store), rules.upgrading(store)
+        if mixed and not flagged:
+            store.write(row, other_config={rules.KEY: "true", **row["other_config"]})
+        elif flagged and not mixed:
+            rest = {key: value for key, value in row["other_config"].items() if key != rules.KEY}
+            store.write(row, other_config=rest)
+            for vm in store.table("VM").values():
+                self.refresh_operations(vm)
+
+    # --- calls
+
+    def methods(self, release: Release) -> dict[str, Message]:
+        """Every message that a host of `release` serves, by wire name."""
+        return _methods(release)
+
+    def underscored(self, release: Release) -> dict[str, Message]:
+        """The same by their `CLASS_message` spelling."""
+        return _underscored(release)
+
+    def verb(self, message: Message) -> classes.Verb:
+        """The function that answers `message`. Raises `NOT_IMPLEMENTED` where there is none."""
+        return classes.find(message)
+
+    def dispatch(self, method: str, args: list[Any], machine: HostMachine | None = None) -> Any:
+        """Call `method` with `args` (the session first) without bytes, on the master or on `machine`."""
+        return dispatch(self, machine or self.master, method, args)
+
+    def transport(self) -> InProcessTransport:
+        """A transport for `xenctl` that carries real bytes to this pool."""
+        from .transports.inprocess import InProcessTransport
+
+        return InProcessTransport(self)
+
+    @property
+    def url(self) -> str:
+        """The master's URL, for `xenctl.connect(pool.url, ..., transport=pool.transport())`."""
+        return f"http://{self.master.address}"
+
+    def make_task(self, call: Call) -> str:
+        """A task row for `call`; returns its reference."""
+        ref = self.new_ref()
+        name = ("Async." if call.is_async else "") + call.message.wire_name
+        host = self.host_row(call.machine)
+        self.store.create(
+            "task",
+            ref,
+            {
+                "uuid": self.new_uuid(),
+                "name_label": name,
+                "created": self.clock.stamp(),
+                "status": "pending",
+                "type": "<none/>",
+                "resident_on": host.ref if host else NULL,
+                "session": call.session.ref if call.session else NULL,
+            },
+        )
+        return ref
+
+    def drop_task(self, ref: str) -> None:
+        """Delete a task row, if it is there."""
+        row = self.store.find("task", ref)
+        if row is not None:
+            self.store.delete(row)
+
+    def task_alive(self, ref: str) -> bool:
+        """Whether the operation of task `ref` goes on: its master has not restarted since."""
+        return not ref or self.store.find("task", ref) is not None
+
+    def tasks_lost(self) -> None:
+        """The master restarted: what waited is gone."""
+        self._waiting.clear()
+        self.subscriptions.clear()
+
+    def spawn(self, call: Call, verb: classes.Verb) -> None:
+        """Run a verb as a task of its own."""
+        from xenctl import xmlrpc
+
+        def finish(result: Any, error: Failure | None) -> None:
+            row = self.store.find("task", call.task)
+            if row is None:
+                return
+            over = {"progress": 1.0, "finished": self.clock.stamp(), "allowed_operations": []}
+            if error is None:
+                text = xmlrpc.encode("" if result is None else result, lenient=True)
+                self.store.write(row, **over, result=text, status="success")
+            else:
+                cancelled = error.code == "TASK_CANCELLED"
+                self.store.write(
+                    row, **over, error_info=error.details, status="cancelled" if cancelled else "failure"
+                )
+
+        def steps() -> Steps:
+            result = verb(call, *call.args)
+            if hasattr(result, "send"):
+                result = yield from result
+            return result
+
+        continue_later(call, steps(), finish)
+
+    def as_actor(self, verb: classes.Verb, action: Callable[[], Any]) -> Any:
+        """Run `action` as `verb`, whose writes are held against what it declares."""
+        before, self.actor = self.actor, verb
+        try:
+            return action()
+        finally:
+            self.actor = before
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """While a verb waits, what is written is not its doing."""
+        before, self.actor = self.actor, None
+        try:
+            yield
+        finally:
+            self.actor = before
+
+    def wait(self, deadline: float, ready: Callable[[], bool] | None) -> None:
+        """Let time pass until `deadline` or `ready()`."""
+        self.clock.run_until(deadline, ready)
+
+    def when(self, wait: Wait, action: Callable[[], None]) -> None:
+        """Run `action` once `wait` is over."""
+        done: list[None] = []
+
+        def once() -> None:
+            if not done:
+                done.append(None)
+                action()
+
+        self.clock.after(max(0.0, wait.deadline - self.clock.now()), once)
+        self._waiting.append((wait, once))
+
+    # --- watching
+
+    def _written(self, write: Write) -> None:
+        self.writes.append(write)
+        actor = self.actor
+        if actor is not None and not actor.may_write(write):
+            raise AssertionError(f"{actor.name} writes {write.table}.{write.field or write.kind}, undeclared")
+
+    def _machine_state(self, machine: HostMachine, old: str) -> None:
+        self.writes.append(Write("write", "machine", machine.uuid, "state", old, machine.state))
+        self.max_offline = max(self.max_offline, sum(m.state != "running" for m in self.machines))
+        self.settle(f"{machine.name} {machine.state}")
+
+    def watch(self, *invariants: Invariant) -> None:
+        """Check `invariants` after each call and each physical event from now on; what they find is in `violations`."""
+        self.writes.clear()
+        for invariant in invariants:
+            invariant.begin(self)
+            self.invariants.append(invariant)
+
+    def settle(self, cause: str) -> None:
+        """After a call or a physical event: wake who waits, and hold the writes against the invariants."""
+        if self._waiting:
+            for entry in [entry for entry in self._waiting if entry[0].ready()]:
+                self._waiting.remove(entry)
+                entry[1]()
+        writes, self.writes = self.writes, []
+        if not self.invariants or not writes:
+            return
+        touched = {write.table for write in writes}
+        for invariant in self.invariants:
+            if invariant.tables & touched:
+                invariant.inspect(self, [w for w in writes if w.table in invariant.tables], cause)
+
+
+@lru_cache(maxsize=None)
+def _methods(release: Release) -> dict[str, Message]:
+    out = {}
+    for cls in datamodel.load().classes.values():
+        for message in cls.messages.values():
+            if serves(release, message):
+                out[message.wire_name] = message
+    return out
+
+
+@lru_cache(maxsize=None)
+def _underscored(release: Release) -> dict[str, Message]:
+    return {name.replace(".", "_", 1): message for name, message in _methods(release).items()}
+
+
+def _release_of(dump: Database) -> Release:
+    """The release of a dump: its master's product version where that is known, else the schema's."""
+    from xenctl.database import parse_map
+
+    try:
+        row = dump.row("host", dump.master)
+        software = parse_map(row.cells.get("software_version", "()"))
+        api = int(row.cells.get("API_version__major", 0)), int(row.cells.get("API_version__minor", 0))
+        return of_host(software, api, dump.schema)
+    except (KeyError, ValueError) as error:
+        raise DatabaseError(f"the master's release cannot be told: {error}", table="host") from None
+
+
+def _host_release(row: Row, default: Release) -> Release:
+    api = row["API_version_major"], row["API_version_minor"]
+    try:
+        return of_host(row["software_version"], api)
+    except ValueError:
+        return default
+
+
+def _memory(store: Store, host: Row) -> int:
+    metrics = store.find("host_metrics", host["metrics"])
+    total = int(metrics["memory_total"]) if metrics is not None else 0
+    return total or int(host.get("boot_free_mem", 0)) or 64 << 30

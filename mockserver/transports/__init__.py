@@ -1,0 +1,1 @@
+"""The ways in: in the same process, and over sockets."""

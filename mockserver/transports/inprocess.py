@@ -1,0 +1,41 @@
+"""A transport for `xenctl` in the same process: real bytes both ways, no sockets, on the pool's own clock."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from xenctl.errors import ConnectError
+from xenctl.transport import Clock, Request, Response
+
+from ..http import answer
+
+if TYPE_CHECKING:
+    from ..pool import MockPool
+
+
+class InProcessTransport:
+    """Carries requests to the hosts of one pool, by their addresses. A host that is off refuses the connection."""
+
+    def __init__(self, pool: MockPool) -> None:
+        self._pool = pool
+
+    @property
+    def clock(self) -> Clock:
+        return self._pool.clock
+
+    def send(self, request: Request) -> Response:
+        pool = self._pool
+        machine = pool.machine_at(urlsplit(request.host).hostname or "")
+        if machine is None:
+            raise ConnectError("no host has this address", host=request.host, method=request.path)
+        if machine.state != "running":
+            raise ConnectError("connection refused: the host is off", host=request.host, method=request.path)
+        pool.wire_bytes[0] += len(request.body)
+        out = answer(pool, machine, request.method, request.path, request.headers, request.body)
+        pool.wire_bytes[1] += len(out.body)
+        return Response(out.status, out.headers, io.BytesIO(out.body))
+
+    def close(self) -> None:
+        """Nothing is held."""

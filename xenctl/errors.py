@@ -18,7 +18,7 @@ Every error says what was tried, on which host, and what to do. None of them car
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from typing import ClassVar, overload
 
 
 class XenctlError(Exception):
@@ -35,6 +35,7 @@ class Failure(XenctlError):
 
     CODE: ClassVar[str] = ""
     PARAMS: ClassVar[tuple[str, ...]] = ()
+    MEANING: ClassVar[str] = ""
     _by_code: ClassVar[dict[str, type[Failure]]] = {}
 
     def __init_subclass__(cls) -> None:
@@ -61,7 +62,10 @@ class Failure(XenctlError):
         return self.details[index + 1] if index + 1 < len(self.details) else None
 
     def __str__(self) -> str:
-        return f"{self.code} ({', '.join(self.params)})" if self.params else self.code
+        text = f"{self.code}: {self.MEANING}" if self.MEANING else self.code
+        names = self.PARAMS if len(self.PARAMS) == len(self.params) else ()
+        shown = [f"{name} {value!r}" for name, value in zip(names, self.params)] or self.params
+        return f"{text} ({', '.join(shown)})" if shown else text
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.details!r})"
@@ -74,6 +78,22 @@ class Failure(XenctlError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return failure, (self.details,)
+
+
+class Parameter:
+    """One parameter of a failure as an attribute: its text, or None where the server sent fewer."""
+
+    __slots__ = ("index",)
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    @overload
+    def __get__(self, failure: None, owner: type[Failure]) -> Parameter: ...
+    @overload
+    def __get__(self, failure: Failure, owner: type[Failure]) -> str | None: ...
+    def __get__(self, failure: Failure | None, owner: type[Failure]) -> Parameter | str | None:
+        return self if failure is None else failure.parameter(self.index)
 
 
 def failure(details: Sequence[str]) -> Failure:

@@ -16,9 +16,10 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, Union, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, Union, cast, overload
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 Converter = Callable[[Any], T]
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ else:
 
 NULL: Ref[Any] = Ref("OpaqueRef:NULL")
 """The reference to nothing."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+"""The date that stands for never."""
 
 
 class Timestamp(str):
@@ -145,7 +149,26 @@ def to_string_map(value: Any) -> dict[str, str]:
     raise ValueError(f"expected a struct of text, got {value!r}")
 
 
-@lru_cache(maxsize=None)
+to_ref: Converter[Any] = to_string
+"""A reference: text, of the type that whoever names this converter says."""
+
+to_enum: Converter[Any] = to_string
+"""One of an enum: text likewise. Values that the data model does not list pass through."""
+
+to_refs: Converter[list[Any]] = to_strings
+"""A set of references."""
+
+to_enums: Converter[list[Any]] = to_strings
+"""A set of an enum's values."""
+
+
+def _kept(make: F) -> F:
+    """`make` with its results kept: each converter is made once."""
+    kept: Any = lru_cache(maxsize=None)(make)
+    return cast("F", kept)
+
+
+@_kept
 def to_list(item: Converter[T]) -> Converter[list[T]]:
     """The converter of a set whose members are converted with `item`."""
 
@@ -157,7 +180,7 @@ def to_list(item: Converter[T]) -> Converter[list[T]]:
     return convert
 
 
-@lru_cache(maxsize=None)
+@_kept
 def to_map(key: Converter[Any], item: Converter[T]) -> Converter[dict[Any, T]]:
     """The converter of a map; wire keys are always text."""
 
@@ -169,22 +192,25 @@ def to_map(key: Converter[Any], item: Converter[T]) -> Converter[dict[Any, T]]:
     return convert
 
 
-@lru_cache(maxsize=None)
-def to_record(class_name: str) -> Converter[Any]:
-    """The converter to a lazy record of a class; its module is loaded with the first record."""
+@_kept
+def to_record(class_name: str, module: str = "") -> Converter[Any]:
+    """The converter to a lazy record of a class; its module is loaded with the first record.
+
+    `module` names the module of `xenctl.api` where it is not called after the class.
+    """
     kind: list[type[Record]] = []
 
     def convert(value: Any) -> Record:
         if type(value) is not dict:
             raise ValueError(f"expected a record of {class_name}, got {value!r}")
         if not kind:
-            kind.append(getattr(import_module(f"xenctl.api.{class_name}"), class_name))
+            kind.append(getattr(import_module(f"xenctl.api.{module or class_name}"), class_name))
         return kind[0](value)
 
     return convert
 
 
-@lru_cache(maxsize=None)
+@_kept
 def to_option(item: Converter[T]) -> Converter[T | None]:
     """The converter of a value that may be absent."""
 

@@ -139,8 +139,9 @@ class Field(_Item):
     """One field of a class: a member of its records and a column of its table.
 
     `default` is what a constructor assumes, `MISSING` where it must be given. `hidden` fields are columns only: never in
-    records, without messages. A field that is not `persistent` is emptied when the server starts. `reader` and `writer` are
-    the roles that may call its getter and its setters.
+    records, without messages. A field that is not `persistent` is emptied when the server starts. A `literal` set of
+    references is stored as it is written, although it may also be the end of a relation. `reader` and `writer` are the roles
+    that may call its getter and its setters.
     """
 
     class_name: str
@@ -152,6 +153,7 @@ class Field(_Item):
     default: Any
     persistent: bool
     hidden: bool
+    literal: bool
     relation: Relation | None
     reader: tuple[str, ...]
     writer: tuple[str, ...]
@@ -300,6 +302,7 @@ class Class(_Item):
             default=native(type_, more["default"]) if "default" in more else MISSING,
             persistent=more.get("persistent", True),
             hidden=more.get("hidden", False),
+            literal=f"{self.name}.{name}" in self._model.literal_sets,
             relation=self._model.relations.get((self.name, name)),
             reader=self._model.roles(more["reader"]) if "reader" in more else self.reader_roles,
             writer=self._model.roles(more["writer"]) if "writer" in more else self.constructor_roles,
@@ -468,6 +471,7 @@ class Model:
             Product(code, version, brand, _numbers(api), _numbers(schema), platform)
             for code, version, brand, api, schema, platform in table["products"]
         )
+        self.literal_sets = frozenset(table["literal_sets"])
         self.all_roles: tuple[str, ...] = tuple(table["roles"])
         self._orders: dict[str, Order] = {}
         for place, release in enumerate(self.releases):

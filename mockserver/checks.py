@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from xenctl import memory
 from xenctl.errors import Failure
 
 from . import rules
@@ -95,7 +96,7 @@ def live(pool: MockPool, host: Row) -> bool:
     return metrics is not None and bool(metrics["live"])
 
 
-def assert_can_boot_here(pool: MockPool, vm: Row, host: Row, *, memory: bool = True) -> None:
+def assert_can_boot_here(pool: MockPool, vm: Row, host: Row, *, enough_memory: bool = True) -> None:
     """Raise the first reason why `vm` cannot run on `host`."""
     store, release = pool.store, pool.store.release
     if not live(pool, host):
@@ -112,8 +113,8 @@ def assert_can_boot_here(pool: MockPool, vm: Row, host: Row, *, memory: bool = T
             raise refuse("VM_REQUIRES_NETWORK", vm.ref, network.ref)
     if vm["HVM_boot_policy"] and not any("hvm" in capability for capability in host["capabilities"]):
         raise refuse("VM_HVM_REQUIRED", vm.ref)
-    if memory:
-        needed, free = rules.memory_needed(vm, release), rules.memory_free(store, host, besides=vm.ref)
+    if enough_memory:
+        needed, free = memory.needed(vm, release), rules.memory_free(store, host, besides=vm.ref)
         if needed > free:
             order = (free, needed) if release.order <= rules.GEORGE else (needed, free)
             raise refuse("HOST_NOT_ENOUGH_FREE_MEMORY", *order)

@@ -187,7 +187,7 @@ class MockPool:
     def adopt_store(self, store: Store) -> None:
         """Make `store` the pool's database."""
         self._store = store
-        store.on_write = self._written
+        store.on_write, store.now = self._written, self.clock.now
 
     @property
     def master(self) -> HostMachine:
@@ -224,6 +224,17 @@ class MockPool:
         """The host row of a machine."""
         found = self.store.by_uuid.get(machine.system.installation_uuid)
         return self.store.find("host", found[1]) if found and found[0] == "host" else None
+
+    def readdress(self, addresses: dict[str, str]) -> None:
+        """Give hosts new addresses, by host uuid; role files and the database follow."""
+        for machine in self.machines:
+            machine.address = addresses[machine.uuid]
+            row = self.host_row(machine)
+            if row is not None:
+                self.store.write(row, address=machine.address)
+        for machine in self.machines:
+            if machine.system.role != "master":
+                machine.system.role = f"slave:{self.master.address}"
 
     def guest(self, vm: Row) -> Guest:
         """The software inside `vm`."""
@@ -432,7 +443,7 @@ class MockPool:
 
     def wait(self, deadline: float, ready: Callable[[], bool] | None) -> None:
         """Let time pass until `deadline` or `ready()`."""
-        self.clock.run_until(deadline, ready)
+        self.waiter(deadline, ready)
 
     def when(self, wait: Wait, action: Callable[[], None]) -> None:
         """Run `action` once `wait` is over."""
@@ -455,8 +466,9 @@ class MockPool:
             raise AssertionError(f"{actor.name} writes {write.table}.{write.field or write.kind}, undeclared")
 
     def _machine_state(self, machine: HostMachine, old: str) -> None:
-        self.writes.append(Write("write", "machine", machine.uuid, "state", old, machine.state))
+        self.writes.append(Write("write", "machine", machine.uuid, "state", old, machine.state, self.clock.now()))
         self.max_offline = max(self.max_offline, sum(m.state != "running" for m in self.machines))
+        self.on_machine(machine)
         self.settle(f"{machine.name} {machine.state}")
 
     def watch(self, *invariants: Invariant) -> None:
@@ -465,6 +477,12 @@ class MockPool:
         for invariant in invariants:
             invariant.begin(self)
             self.invariants.append(invariant)
+
+    def conclude(self) -> None:
+        """Ask every invariant what must hold at the end."""
+        self.settle("the end")
+        for invariant in self.invariants:
+            invariant.report(self, "the end", invariant.broken_at_end(self))
 
     def settle(self, cause: str) -> None:
         """After a call or a physical event: wake who waits, and hold the writes against the invariants."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from xenctl.memory import needed
 from xenctl.releases import Release, find, parse_version
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ TAMPA = find("6.1.0").order
 GEORGE = find("5.5.0").order
 MIAMI = find("4.1.0").order
 STOCKHOLM = find("8.2.0").order
-MIDNIGHT_RIDE = find("5.6.0").order
 
 _HALTED = ("Halted",)
 _PAUSED = ("Paused",)
@@ -179,25 +179,6 @@ def software_version(release: Release) -> dict[str, str]:
 
 # --- memory
 
-MIB = 1 << 20
-
-
-def overhead(vm: Row) -> int:
-    """Bytes that a VM takes of its host beside its own memory: device model, shadow and per-VCPU structures."""
-    static, vcpus = -(-int(vm["memory_static_max"]) // MIB), int(vm["VCPUs_max"])
-    hvm = bool(vm["HVM_boot_policy"])
-    shadow = max(1, int(-(-(256 * vcpus + 2 * static) // 256) * float(vm.get("HVM_shadow_multiplier", 1.0) or 1.0)))
-    return ((1 if hvm else 0) + 1 + shadow + -(-38 * vcpus // 256)) * MIB
-
-
-def memory_needed(vm: Row, release: Release) -> int:
-    """Bytes that `vm` takes of a host: all of its memory before ballooning came with 5.6, its dynamic minimum since."""
-    if vm["is_control_domain"]:
-        return int(vm["memory_static_max"])
-    base = vm["memory_static_max"] if release.order < MIDNIGHT_RIDE else vm["memory_dynamic_min"]
-    return int(base) + overhead(vm)
-
-
 def memory_free(store: Store, host: Row, besides: str = "") -> int:
     """Bytes of `host` that are not taken by the VMs that are or will be on it, `besides` (a VM's reference) left out."""
     if store.release.order <= GEORGE:
@@ -206,7 +187,7 @@ def memory_free(store: Store, host: Row, besides: str = "") -> int:
         metrics = store.find("host_metrics", host["metrics"])
         total = int(metrics["memory_total"]) if metrics else 0
         total -= int(host.get("memory_overhead", 0))
-    return total - sum(memory_needed(vm, store.release) for vm in on_host(store, host) if vm.ref != besides)
+    return total - sum(needed(vm, store.release) for vm in on_host(store, host) if vm.ref != besides)
 
 
 def on_host(store: Store, host: Row) -> Iterable[Row]:

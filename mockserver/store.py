@@ -110,8 +110,8 @@ class Row(dict[str, Any]):
 
 @dataclass(frozen=True)
 class Write:
-    """One change: `kind` is `create`, `write` or `delete`; for a write `field`, `old` and `new` say what changed. The
-    machine room notes its own under the table `machine`, the field being `state`."""
+    """One change: `kind` is `create`, `write` or `delete`; for a write `field`, `old` and `new` say what changed. `at` is
+    when, in simulated seconds. The machine room notes its own under the table `machine`, the field being `state`."""
 
     kind: str
     table: str
@@ -119,6 +119,7 @@ class Write:
     field: str = ""
     old: Any = None
     new: Any = None
+    at: float = 0.0
 
 
 class Table:
@@ -158,6 +159,7 @@ class Store:
         self.reports: list[str] = []
         self.reserved: dict[str, dict[str, None]] = {}
         self.on_write: Callable[[Write], None] = lambda write: None
+        self.now: Callable[[], float] = lambda: 0.0
         self._make_tables()
 
     def _make_tables(self) -> None:
@@ -227,7 +229,7 @@ class Store:
         self.tables[name].rows[ref] = row
         if row.get("uuid"):
             self.by_uuid[row["uuid"]] = (name, ref)
-        row.created = self._changed(Write("create", name, ref, new=row), row)
+        row.created = self._changed(Write("create", name, ref, new=row, at=self.now()), row)
         for field, value in list(row.items()):
             self._relate(row, field, NULL, value)
         return row
@@ -248,7 +250,7 @@ class Store:
                 self.reserved.get(old, {}).pop(row.ref, None)
                 if value != NULL:
                     self.reserved.setdefault(value, {})[row.ref] = None
-            self._changed(Write("write", row.table, row.ref, field, old, value), row)
+            self._changed(Write("write", row.table, row.ref, field, old, value, self.now()), row)
             self._relate(row, field, old, value)
 
     def delete(self, row: Row) -> None:
@@ -264,11 +266,11 @@ class Store:
             table.deleted = table.deleted[-REMEMBERED_DELETIONS // 2 :]
         table.deleted.append((row.created, self.generation, row.ref))
         self.generation += 1
-        self.on_write(Write("delete", row.table, row.ref, old=row))
+        self.on_write(Write("delete", row.table, row.ref, old=row, at=self.now()))
 
     def touch(self, row: Row) -> int:
         """Stamp a row as changed without changing it; returns the generation before."""
-        return self._changed(Write("write", row.table, row.ref), row)
+        return self._changed(Write("write", row.table, row.ref, at=self.now()), row)
 
     def _changed(self, write: Write, row: Row) -> int:
         generation = self.generation
@@ -300,7 +302,7 @@ class Store:
                     if members is not None:
                         before, other[other_field] = other[other_field], members
                         self._stamp(other, self.generation - 1)
-                        self.on_write(Write("write", other_table, ref, other_field, before, members))
+                        self.on_write(Write("write", other_table, ref, other_field, before, members, self.now()))
 
     # --- releases
 

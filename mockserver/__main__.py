@@ -1,0 +1,78 @@
+"""`python -m mockserver`: a fake pool on loopback, for programs in any language.
+
+Prints one line of JSON when it serves: `url`, `pid`, and the hosts' names, addresses and URLs. Ends on SIGINT or SIGTERM.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from xenctl import database
+from xenctl.errors import DatabaseError
+
+from .pool import MockPool
+from .transports.server import PoolServer
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    out = argparse.ArgumentParser(prog="mockserver", description="Serve a fake XenServer pool on loopback.")
+    out.add_argument("--hosts", type=int, default=3, help="hosts of the pool (3)")
+    out.add_argument("--vms", type=int, default=12, help="VMs of the pool (12)")
+    out.add_argument("--release", default="8.2", help="release of its hosts, such as 4.0.1 (8.2)")
+    out.add_argument("--seed", type=int, default=0, help="the same seed gives the same references and uuids")
+    out.add_argument("--dump", metavar="FILE", help="load the pool from a pool database dump instead")
+    out.add_argument("--listen", default="127.0.0.1", help="address of the first host (127.0.0.1)")
+    out.add_argument("--port", type=int, default=0, help="port of every host (any free one)")
+    out.add_argument(
+        "--time-scale",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="simulated seconds a second; 0 (the default): on to the next thing due whenever no call is served",
+    )
+    out.add_argument("--user", default="root", help="the one user (root)")
+    out.add_argument("--password", default="secret", help="the user's password (secret)")
+    out.add_argument("--ready-file", metavar="F", help="write the ready line to this file too")
+    return out
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Serve until told to stop. Exit status 0, or 2 for arguments or a dump that cannot be used."""
+    options = parser().parse_args(argv)
+    who = {"seed": options.seed, "username": options.user, "password": options.password}
+    try:
+        if options.dump:
+            pool = MockPool.load(database.read_file(options.dump), **who)
+        else:
+            pool = MockPool.create(hosts=options.hosts, vms=options.vms, release=options.release, **who)
+        server = PoolServer(pool, listen=options.listen, port=options.port, time_scale=options.time_scale)
+        server.start()
+    except (DatabaseError, ValueError, OSError) as error:
+        print(f"mockserver: {error}", file=sys.stderr)
+        return 2
+    done = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: done.set())
+    ready = {"url": server.url, "pid": os.getpid(), "hosts": server.hosts()}
+    if server.note:
+        ready["note"] = server.note
+    line = json.dumps(ready)
+    if options.ready_file:
+        aside = Path(options.ready_file + ".part")
+        aside.write_text(line + "\n")
+        aside.replace(options.ready_file)
+    print(line, flush=True)
+    done.wait()
+    server.stop()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,31 @@
+"""How much of a host's memory a VM takes, by the public memory model of the toolstack.
+
+Before ballooning came with 5.6 a VM took all of its memory; since then it is admitted with its dynamic minimum. On top
+come, in MiB, the device model of HVM guests, a page of bookkeeping, shadow tables and per-VCPU structures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .releases import Release, find
+
+MIB = 1 << 20
+
+
+def overhead(vm: Mapping[str, Any]) -> int:
+    """Bytes that a VM (a record, or the fields of one) takes beside its own memory."""
+    static, vcpus = -(-int(vm["memory_static_max"]) // MIB), int(vm["VCPUs_max"])
+    hvm = bool(vm["HVM_boot_policy"])
+    multiplier = float(vm.get("HVM_shadow_multiplier") or 1.0)
+    shadow = max(1, int(-(-(256 * vcpus + 2 * static) // 256) * multiplier))
+    return ((1 if hvm else 0) + 1 + shadow + -(-38 * vcpus // 256)) * MIB
+
+
+def needed(vm: Mapping[str, Any], release: Release) -> int:
+    """Bytes of host memory that a pool whose master runs `release` reserves for a VM that runs."""
+    if vm["is_control_domain"]:
+        return int(vm["memory_static_max"])
+    ballooning = release >= find("5.6.0")
+    return int(vm["memory_dynamic_min" if ballooning else "memory_static_max"]) + overhead(vm)

@@ -1,0 +1,38 @@
+"""The physical acts of a procedure: what somebody does to a machine that no call of XenAPI can do.
+
+A `Hands` may be a person at a terminal, an unattended installation, or the machine room of the fake (`pool.hands`). Hosts are
+named by their uuid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class Hands(Protocol):
+    """Acts on machines. What cannot be done raises an exception that says why."""
+
+    def insert_media(self, host: str, release: str, /) -> None:
+        """Put the installation medium of `release` (a product version) into the host's drive."""
+
+    def eject_media(self, host: str, /) -> None:
+        """Take the medium out."""
+
+    def power_on(self, host: str, /) -> None:
+        """Switch on; the host boots the medium in its drive, else its disk."""
+
+    def power_off(self, host: str, /) -> None:
+        """Cut the power."""
+
+    def power(self, host: str, /) -> str:
+        """What can be seen: `off`, `starting`, `installer`, `installing`, `running` or `stopping`."""
+
+    def identified(self, host: str, /) -> str:
+        """The product version of the installation that the installer on screen found."""
+
+    def offers(self, host: str, /) -> Sequence[str]:
+        """What the installer on screen offers: `upgrade` (preserves settings and VMs), `fresh`, `restore`."""
+
+    def answer(self, host: str, choice: str, /) -> None:
+        """Choose one of the offers; the installer does it and boots the host from its disk."""

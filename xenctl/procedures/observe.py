@@ -1,0 +1,175 @@
+"""A picture of the pool at one moment, as far as procedures need it: one bulk read a class, then plain frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .. import memory
+from ..releases import Release, of_host
+
+if TYPE_CHECKING:
+    from ..session import Session
+
+NULL = "OpaqueRef:NULL"
+UPGRADE_KEY = "rolling_upgrade_in_progress"
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    """One host. `room` is the memory in bytes that guests may use; `storage` and `networks` are what it can reach."""
+
+    ref: str
+    uuid: str
+    name: str
+    address: str
+    release: Release
+    version: str
+    enabled: bool
+    live: bool
+    room: int
+    storage: frozenset[str]
+    networks: frozenset[str]
+    unplugged: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Disc:
+    """A CD in a VM's drive: the drive's VBD, and the VDI in it."""
+
+    vbd: str
+    vdi: str
+    sr: str
+
+
+@dataclass(frozen=True)
+class VMFacts:
+    """One guest. `host` is the uuid of the host it runs on, empty where it does not; `memory` what it takes of a host, in
+    bytes; `storage` the SRs of its disks and suspend image, CDs apart; `stuck` why it could not migrate, if so."""
+
+    ref: str
+    uuid: str
+    name: str
+    state: str
+    host: str
+    memory: int
+    storage: frozenset[str]
+    networks: frozenset[str]
+    discs: tuple[Disc, ...]
+    stuck: str
+    busy: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PoolFacts:
+    """The pool: hosts and guests (no control domains, templates or snapshots) by uuid."""
+
+    ref: str
+    uuid: str
+    name: str
+    master: str
+    ha_enabled: bool
+    upgrading: bool
+    hosts: Mapping[str, HostFacts]
+    vms: Mapping[str, VMFacts]
+    storage_names: Mapping[str, str]
+
+    @property
+    def release(self) -> Release:
+        """The release of the master, whose rules hold."""
+        return self.hosts[self.master].release
+
+
+def observe(session: Session) -> PoolFacts:
+    """Read the pool. Raises what `Session.call` does."""
+    pool_ref, pool = next(iter(session.pool.get_all_records().items()))
+    hosts, metrics = session.host.get_all_records(), session.host_metrics.get_all_records()
+    pbds, pifs = session.PBD.get_all_records(), session.PIF.get_all_records()
+    srs, vdis, vbds = session.SR.get_all_records(), session.VDI.get_all_records(), session.VBD.get_all_records()
+    vifs, agents = session.VIF.get_all_records(), session.VM_guest_metrics.get_all_records()
+    networks = session.network.get_all_records()
+    vms = session.VM.get_all_records()
+    releases = {
+        ref: of_host(host.software_version, (host.API_version_major, host.API_version_minor))
+        for ref, host in hosts.items()
+    }
+    rules = releases[pool.master]
+    dom0: dict[str, int] = {}
+    for vm in vms.values():
+        if vm.is_control_domain:
+            dom0[vm.resident_on] = dom0.get(vm.resident_on, 0) + memory.needed(vm, rules)
+
+    def host_facts(ref: str, host: Any) -> HostFacts:
+        known = metrics.get(host.metrics)
+        mine = [pbd for pbd in pbds.values() if pbd.host == ref]
+        total = known.memory_total if known is not None else 0
+        return HostFacts(
+            ref=ref,
+            uuid=host.uuid,
+            name=host.name_label,
+            address=host.address,
+            release=releases[ref],
+            version=host.software_version.get("product_version", ""),
+            enabled=host.enabled,
+            live=known is not None and known.live,
+            room=total - host.get("memory_overhead", 0) - dom0.get(ref, 0),
+            storage=frozenset(pbd.SR for pbd in mine if pbd.currently_attached),
+            networks=frozenset(pif.network for pif in pifs.values() if pif.host == ref),
+            unplugged=tuple(srs[pbd.SR].name_label for pbd in mine if not pbd.currently_attached and pbd.SR in srs),
+        )
+
+    facts = {host.uuid: host_facts(ref, host) for ref, host in hosts.items()}
+    by_ref = {host.ref: host.uuid for host in facts.values()}
+    wired = {ref for ref, network in networks.items() if network.PIFs}
+
+    def vm_facts(ref: str, vm: Any) -> VMFacts:
+        drives = [vbds[vbd] for vbd in vm.VBDs if vbd in vbds]
+        disks = [vdis[d.VDI].SR for d in drives if d.type != "CD" and d.VDI in vdis]
+        if vm.power_state == "Suspended" and vm.suspend_VDI in vdis:
+            disks.append(vdis[vm.suspend_VDI].SR)
+        return VMFacts(
+            ref=ref,
+            uuid=vm.uuid,
+            name=vm.name_label,
+            state=vm.power_state,
+            host=by_ref.get(vm.resident_on, ""),
+            memory=memory.needed(vm, rules),
+            storage=frozenset(disks),
+            networks=frozenset(vifs[vif].network for vif in vm.VIFs if vif in vifs) & wired,
+            discs=tuple(
+                Disc(vbd, vbds[vbd].VDI, vdis[vbds[vbd].VDI].SR)
+                for vbd in vm.VBDs
+                if vbd in vbds and vbds[vbd].type == "CD" and not vbds[vbd].empty and vbds[vbd].VDI in vdis
+            ),
+            stuck=_stuck(vm, agents),
+            busy=tuple(sorted(set(vm.current_operations.values()))),
+        )
+
+    guests = {
+        vm.uuid: vm_facts(ref, vm)
+        for ref, vm in vms.items()
+        if not vm.is_control_domain and not vm.is_a_template and not vm.get("is_a_snapshot", False)
+    }
+    return PoolFacts(
+        ref=pool_ref,
+        uuid=pool.uuid,
+        name=pool.name_label,
+        master=by_ref[pool.master],
+        ha_enabled=pool.get("ha_enabled", False),
+        upgrading=UPGRADE_KEY in pool.other_config,
+        hosts=facts,
+        vms=guests,
+        storage_names={ref: sr.name_label for ref, sr in srs.items()},
+    )
+
+
+def _stuck(vm: Any, agents: Mapping[Any, Any]) -> str:
+    """Why a running HVM guest cannot migrate, suspend or be shut down cleanly: its drivers. Empty where it can."""
+    if not vm.HVM_boot_policy or vm.power_state in ("Halted", "Suspended"):
+        return ""
+    agent = agents.get(vm.guest_metrics)
+    major = agent.PV_drivers_version.get("major", "") if agent is not None else ""
+    if not major.isdigit():
+        return "it has no paravirtual drivers"
+    return "" if int(major) >= 4 else f"its paravirtual drivers are too old (major version {major}, 4 is needed)"

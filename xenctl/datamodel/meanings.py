@@ -375,7 +375,7 @@ def _sentence(text: str) -> str:
         if match:
             text = re.sub(r" +", " ", match.expand(sentence)).strip()
             break
-    return re.sub(r"([a-rtv-z]s) is\b", r"\1 are", text)
+    return re.sub(r"([a-hj-rtv-z]s) is\b", r"\1 are", text)
 
 
 def _word(word: str) -> str:

@@ -62,6 +62,8 @@ class MockPool:
         self.reports: list[str] = []
         self.hands = MachineRoom(self)
         self.max_offline = 0
+        self.waiter: Callable[[float, Callable[[], bool] | None], None] = self.clock.run_until
+        self.on_machine: Callable[[HostMachine], None] = lambda machine: None
         self._store: Store | None = None
         self.subscriptions: dict[str, Any] = {}
         self._waiting: list[tuple[Wait, Callable[[], None]]] = []

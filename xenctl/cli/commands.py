@@ -1,0 +1,103 @@
+"""The commands and their options, and how errors become exit statuses: 0 done, 1 judged impossible or gone wrong, 2 bad
+usage, not readable or not reachable."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import DatabaseError, Failure, TransportError
+
+if TYPE_CHECKING:
+    from ..rehearsal import Rehearsal
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(package_name="xenctl", prog_name="xenctl")
+def cli() -> None:
+    """Maintenance of XenServer and XCP-ng pools: rehearsed first, then run."""
+
+
+@cli.command()
+@click.argument("dump", required=False, type=click.Path())
+@click.option("--to", metavar="RELEASE", help="Release to upgrade to; the next one if left out.")
+@click.option("--server", metavar="URL", help="Fetch the dump from this live pool first (it is only read).")
+@click.option("--username", default="root", show_default=True, help="User on the live pool.")
+@click.option("--password-file", type=click.Path(), help="File with the password; else XENCTL_PASSWORD, else a prompt.")
+@click.option("--no-verify", is_flag=True, help="Do not check the live pool's certificate.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+def rehearse(
+    dump: str | None,
+    to: str | None,
+    server: str | None,
+    username: str,
+    password_file: str | None,
+    no_verify: bool,
+    as_json: bool,
+) -> None:
+    """Rehearse the rolling upgrade of a pool on a fake one.
+
+    DUMP is a pool database dump, as `xe pool-dump-database` writes it. Without DUMP and --server a pool of three
+    XenServer 4.0.1 hosts is made up. Nothing real is changed.
+    """
+    if dump and server:
+        raise click.UsageError("give DUMP or --server, not both")
+    try:
+        source: Any = dump
+        if server:
+            source = _fetch(server, username, _password(password_file), verify=not no_verify)
+        verdict = _with_progress(source, to, quiet=as_json)
+    except (DatabaseError, ValueError, OSError, TransportError, Failure) as error:
+        click.echo(f"xenctl: {error}", err=True)
+        sys.exit(2)
+    if as_json:
+        click.echo(verdict.to_json())
+    else:
+        from .tables import show
+
+        show(verdict)
+    sys.exit(0 if verdict.ok else 1)
+
+
+def _password(file: str | None) -> str:
+    """The password: from the file, the environment, or a prompt."""
+    if file is not None:
+        with open(file, encoding="utf-8") as handle:
+            return handle.read().rstrip("\n")
+    found = os.environ.get("XENCTL_PASSWORD")
+    return found if found is not None else str(click.prompt("Password", hide_input=True, err=True))
+
+
+def _fetch(server: str, username: str, password: str, *, verify: bool) -> bytes:
+    """The database dump of a live pool."""
+    from ..procedures.backup import fetch
+    from ..session import connect
+
+    with connect(server, username, password, verify=verify) as session:
+        return fetch(session)
+
+
+def _with_progress(source: Any, to: str | None, *, quiet: bool) -> Rehearsal:
+    """Rehearse, with a progress bar on the terminal."""
+    from ..rehearsal import rehearse as run
+
+    if quiet or not sys.stderr.isatty():
+        return run(source, to=to)
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (BarColumn(30), MofNCompleteColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        job = bar.add_task("looking at the pool", total=None)
+
+        def on_step(number: int, total: int, text: str) -> None:
+            bar.update(job, completed=number - 1, total=total, description=text)
+
+        step: Callable[[int, int, str], None] = on_step
+        return run(source, to=to, on_step=step)

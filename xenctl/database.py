@@ -142,7 +142,6 @@ def _number(manifest: Mapping[str, str], key: str) -> int:
 
 
 _ESCAPE = re.compile(r"%([%._tnr])")
-_PLAIN = {"%": "%", ".": " ", "_": "  ", "t": "\t", "n": "\n", "r": "\r"}
 
 
 def protect(text: str, new: bool) -> str:
@@ -153,9 +152,10 @@ def protect(text: str, new: bool) -> str:
 
 def unprotect(text: str) -> str:
     """Undo `protect`, of either age; an unknown escape is left as it is. Source: protocol.md 5.3."""
-    if "%" in text and "%%" not in text:
-        text = text.replace("%.", " ")
-    return _ESCAPE.sub(lambda match: _PLAIN[match[1]], text) if "%" in text else text
+    if "%" not in text:
+        return text
+    parts = (part.replace("%.", " ").replace("%_", "  ").replace("%t", "\t") for part in text.split("%%"))
+    return "%".join([part.replace("%n", "\n").replace("%r", "\r") for part in parts])
 
 
 def read(data: bytes, *, source: str = "<bytes>") -> Database:

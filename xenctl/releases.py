@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from typing import Final, Protocol
 
-from .datamodel import Lifecycle, Order, load
+from .datamodel import Lifecycle, Message, Order, Param, load
 
 Version = tuple[int, ...]
 
@@ -225,6 +225,12 @@ def serves(release: Release, item: HasLifecycle) -> bool:
 def has_removed(release: Release, item: HasLifecycle) -> bool:
     """Whether a class, field or message exists in a release only as removed."""
     return serves(release, item) and _removed_at(release.order, item.lifecycle)
+
+
+def parameters(release: Release, message: Message) -> tuple[Param, ...]:
+    """The parameters of a message that a release knows: optional ones came later than others."""
+    order = load().order
+    return tuple(param for param in message.params if not param.optional or order(param.since) <= release.order)
 
 
 @cache

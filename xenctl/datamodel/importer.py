@@ -66,7 +66,28 @@ def merge_classes(table: Table, published: Mapping[str, Json], report: Report) -
         elif entry is not None and member in entry["fields"]:
             entry["fields"][member][place] = text
     _check_references(table)
+    _keep_relations(table, report)
     _store_exceptions(table, published)
+
+
+def _keep_relations(table: Table, report: Report) -> None:
+    """Drop relations and literal sets whose fields are gone, and name sets of references that have neither."""
+
+    def there(end: str) -> bool:
+        name, _, member = end.partition(".")
+        return name in table["classes"] and member in table["classes"][name]["fields"]
+
+    for pair in table["relations"]:
+        if not all(map(there, pair)):
+            report.notes.append(f"the relation between {' and '.join(pair)} has lost an end; it has been dropped")
+    table["relations"] = [pair for pair in table["relations"] if all(map(there, pair))]
+    table["literal_sets"] = [end for end in table["literal_sets"] if there(end)]
+    placed = {end for pair in table["relations"] for end in pair} | set(table["literal_sets"])
+    for name, entry in table["classes"].items():
+        for member, spec in entry["fields"].items():
+            if spec[0].endswith(" ref set") and f"{name}.{member}" not in placed:
+                table["literal_sets"].append(f"{name}.{member}")
+                report.notes.append(f"{name}.{member} is new: assumed to be stored as it is, without a relation")
 
 
 def _merge_class(table: Table, name: str, entry: Json, present: Json, report: Report) -> Json:
@@ -155,19 +176,16 @@ def roles_text(table: Table, roles: Sequence[str]) -> str:
 
 
 def _message(table: Table, label: str, published: Json, old: Mapping[str, Json], report: Report) -> Json:
-    known = {param[0]: param for param in old.get("params", ())}
+    known = {param[0]: param[2] for param in old.get("params", ()) if len(param) > 2}
     params: list[list[Json]] = []
-    for name, spelling, *more in published["params"]:
-        optional: Json = more[0] if more else False
-        if optional is True:
-            before = known.get(name, [])
-            if len(before) > 2:
-                optional = before[2]
-            else:
-                steps = parse_lifecycle(published["lifecycle"])
-                optional = {"default": _zero(table, parse(spelling)), "since": steps[-1][1]}
-                report.notes.append(f"{label}: assumed {optional} for the optional parameter {name}")
-        params.append([name, spelling, *([optional] if optional else [])])
+    for name, spelling, optional in published["params"]:
+        told = optional if isinstance(optional, dict) and _is_release(table, optional.get("since")) else None
+        if told is None and optional is not False:
+            told = known.get(name)
+        if told is None and optional:
+            told = {"default": _zero(table, parse(spelling)), "since": parse_lifecycle(published["lifecycle"])[-1][1]}
+            report.notes.append(f"{label}: assumed {told} for the optional parameter {name}")
+        params.append([name, spelling, *([told] if told else [])])
     has_async = published.get("async", old.get("async", True))
     if "async" not in published and not old:
         report.notes.append(f"{label} is new: assumed to have an asynchronous form")
@@ -180,6 +198,10 @@ def _message(table: Table, label: str, published: Json, old: Mapping[str, Json],
         session=published["session"],
         has_async=has_async,
     )
+
+
+def _is_release(table: Table, name: Json) -> bool:
+    return isinstance(name, str) and (name[:1].isdigit() or any(row["code_name"] == name for row in table["releases"]))
 
 
 def compact_message(

@@ -2,7 +2,8 @@
 
 Two shapes are accepted: the list of classes that xapi's JSON backend writes, and a mapping of classes by name with flat
 lifecycles. Either way a class becomes a mapping of `lifecycle` (as text), `enums`, `fields` (lists, as in the table) and
-`messages`, where an optional parameter whose default is not published is marked with `True`.
+`messages`. A parameter is its name, its type, and what is known of being optional: False, True, None if nothing is said, or
+a mapping with its default.
 """
 
 from __future__ import annotations
@@ -45,24 +46,39 @@ def _list(entry: Mapping[str, Json], key: str, what: str) -> list[Json]:
     return value
 
 
+def _entries(entry: Mapping[str, Json], key: str, what: str) -> list[Mapping[str, Json]]:
+    found = _list(entry, key, what)
+    for item in found:
+        if not isinstance(item, dict):
+            raise InvalidInput(f"{what}: {key} should hold mappings, got {json.dumps(item)[:80]}")
+    return found
+
+
+def _mapping(entry: Json, key: str, what: str) -> Mapping[str, Json]:
+    value = entry.get(key, {}) if isinstance(entry, dict) else None
+    if not isinstance(value, dict):
+        raise InvalidInput(f"{what}: {key} should be a mapping, got {json.dumps(value)[:80]}")
+    return value
+
+
 def _from_list(entry: Json) -> Json:
     name = _text(entry, "name", "a class")
     fields, messages = {}, {}
-    for item in _list(entry, "fields", f"class {name}"):
+    for item in _entries(entry, "fields", f"class {name}"):
         label = f"{name}.{_text(item, 'name', f'a field of class {name}')}"
         fields[item["name"]] = _field(label, item, _transitions(label, item))
-    for item in _list(entry, "messages", f"class {name}"):
+    for item in _entries(entry, "messages", f"class {name}"):
         label = f"{name}.{_text(item, 'name', f'a message of class {name}')}"
-        params = _list(item, "params", label)
+        params = _entries(item, "params", label)
         session = bool(params) and params[0].get("name") == "session_id" and params[0].get("type") == "session ref"
         result = item.get("result", ["void"])
         messages[item["name"]] = {
             "params": [
-                [_text(param, "name", f"a parameter of {label}"), _type(label, param), not param.get("required", True)]
+                [_text(param, "name", f"a parameter of {label}"), _type(label, param), _optional(param)]
                 for param in params[session:]
             ],
             "result": spelled(label, result[0] if isinstance(result, list) and result else result),
-            "errors": [_text(error, "name", f"an error of {label}") for error in _list(item, "errors", label)],
+            "errors": [_text(error, "name", f"an error of {label}") for error in _entries(item, "errors", label)],
             "roles": _list(item, "roles", label),
             "session": session,
             "lifecycle": _transitions(label, item),
@@ -72,28 +88,33 @@ def _from_list(entry: Json) -> Json:
         "lifecycle": _transitions(name, entry),
         "enums": {
             _text(enum, "name", f"an enum of class {name}"): [
-                _text(value, "name", f"a value of enum {enum['name']}") for value in _list(enum, "values", name)
+                _text(value, "name", f"a value of enum {enum['name']}") for value in _entries(enum, "values", name)
             ]
-            for enum in _list(entry, "enums", f"class {name}")
+            for enum in _entries(entry, "enums", f"class {name}")
         },
         "fields": fields,
         "messages": dict(sorted(messages.items())),
     }
 
 
+def _optional(param: Mapping[str, Json]) -> bool | None:
+    required = param.get("required")
+    return None if required is None else not required
+
+
 def _from_mapping(name: str, entry: Json) -> Json:
     fields = {
         field_name: _field(f"{name}.{field_name}", item, _transitions(f"{name}.{field_name}", item))
-        for field_name, item in entry.get("fields", {}).items()
+        for field_name, item in _mapping(entry, "fields", f"class {name}").items()
     }
     messages = {}
-    for message_name, item in sorted(entry.get("messages", {}).items()):
+    for message_name, item in sorted(_mapping(entry, "messages", f"class {name}").items()):
         label = f"{name}.{message_name}"
         messages[message_name] = {
             "params": [
                 [_text(param, "name", f"a parameter of {label}"), _type(label, param)]
-                + ([{"default": param["default"], "since": param["since"]}] if param.get("optional") else [])
-                for param in _list(item, "params", label)
+                + [{key: param.get(key) for key in ("default", "since")} if param.get("optional") else False]
+                for param in _entries(item, "params", label)
             ],
             "result": spelled(label, item.get("result", "void")),
             "errors": _list(item, "errors", label),
@@ -103,7 +124,7 @@ def _from_mapping(name: str, entry: Json) -> Json:
             "lifecycle": _transitions(label, item),
             "implicit": bool(item.get("implicit")),
         }
-    enums = {enum: list(values) for enum, values in entry.get("enums", {}).items()}
+    enums = {enum: list(values) for enum, values in _mapping(entry, "enums", f"class {name}").items()}
     return {"lifecycle": _transitions(name, entry), "enums": enums, "fields": fields, "messages": messages}
 
 

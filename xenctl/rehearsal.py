@@ -14,7 +14,6 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from . import database
-from .errors import DatabaseError, Failure, ProcedureError, TransportError
 
 if TYPE_CHECKING:
     from mockserver.pool import MockPool
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
     from .database import Database
     from .procedures.plan import Plan
-    from .procedures.rolling_upgrade import Outcome
 
 Progress = Callable[[int, int, str], None]
 
@@ -55,7 +53,7 @@ class VMResult:
 @dataclass
 class Rehearsal:
     """The verdict. `ok` means that the pool ends on the new release as it was, and no invariant was broken; `reasons` says
-    why it is not. `simulated_s` is the estimate of how long the real upgrade takes, without a person's delays."""
+    why it is not. `warnings` are the plan's, `reports` what the dump holds that the data model lacks or that dangles. `simulated_s` is the estimate of how long the real upgrade takes, without a person's delays."""
 
     source: str
     target: str
@@ -67,6 +65,7 @@ class Rehearsal:
     violations: list[dict[str, Any]] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    reports: list[str] = field(default_factory=list)
     steps: list[dict[str, Any]] = field(default_factory=list)
     simulated_s: float = 0.0
     wall_s: float = 0.0
@@ -90,6 +89,7 @@ class Rehearsal:
             "violations": self.violations,
             "reasons": self.reasons,
             "warnings": self.warnings,
+            "reports": self.reports,
             "simulated_s": round(self.simulated_s, 3),
             "wall_s": round(self.wall_s, 3),
             "calls": self.calls,
@@ -110,17 +110,18 @@ def rehearse(
     hosts: int = 3,
     vms: int = 12,
     seed: int = 0,
+    on_plan: Callable[[Plan], None] | None = None,
     on_step: Progress | None = None,
 ) -> Rehearsal:
     """Rehearse the rolling upgrade of a pool to release `to` (the next one if left out) and return the verdict.
 
     `dump` is a pool database dump: a path, its bytes, or one that was read. Without it a pool of `hosts` hosts of `release`
-    with `vms` guests is made. A pool that cannot be upgraded is a verdict with `reasons`, not an error. Raises
+    with `vms` guests is made. `on_plan` is shown the plan before the start, `on_step` each step as it begins. A pool that cannot be upgraded is a verdict with `reasons`, not an error. Raises
     `DatabaseError` for a dump that cannot be used, `ValueError` for an unknown release, `OSError` for an unreadable file.
     """
     started = time.perf_counter()
     pool = _pool(dump, release, hosts, vms, seed)
-    verdict = _rehearsed(pool, to, on_step)
+    verdict = _rehearsed(pool, to, on_plan, on_step)
     verdict.wall_s = time.perf_counter() - started
     return verdict
 
@@ -137,7 +138,9 @@ def _pool(dump: Any, release: str, hosts: int, vms: int, seed: int) -> MockPool:
     return MockPool.load(dump, seed=seed)
 
 
-def _rehearsed(pool: MockPool, to: str | None, on_step: Progress | None) -> Rehearsal:
+def _rehearsed(
+    pool: MockPool, to: str | None, on_plan: Callable[[Plan], None] | None, on_step: Progress | None
+) -> Rehearsal:
     from mockserver.invariants import rolling_upgrade as invariants
     from mockserver.recorder import Recorder
 
@@ -148,29 +151,23 @@ def _rehearsed(pool: MockPool, to: str | None, on_step: Progress | None) -> Rehe
     session.login_with_password(pool.username, pool.password)
     plan = rolling_upgrade.plan(session, to)
     verdict = Rehearsal(plan.source, plan.target, plan, reasons=list(plan.problems), warnings=list(plan.warnings))
-    verdict.warnings += pool.reports
+    verdict.reports = pool.reports
+    if on_plan is not None:
+        on_plan(plan)
     recorder = Recorder()
     stops = [vm.uuid for vm in plan.downtime]
     pool.watch(recorder, *invariants(may_stop=stops, may_stay_away=plan.away))
     start = pool.clock.now()
-    outcome: Outcome | None = None
     if not plan.problems:
-        try:
-            outcome = rolling_upgrade.run(session, plan, pool.hands, accept_downtime=True, on_step=on_step)
-        except ProcedureError as error:
-            verdict.reasons += [error.message, *error.reasons]
-        except (Failure, TransportError, DatabaseError) as error:
-            verdict.reasons.append(str(error))
-        pool.conclude()
-    if outcome is not None:
+        outcome = rolling_upgrade.run(session, plan, pool.hands, accept_downtime=True, on_step=on_step)
         verdict.reasons += outcome.problems
+        if outcome.ok:
+            pool.conclude()
         verdict.steps = [step.as_dict() for step in outcome.steps]
         if outcome.backup is not None:
             verdict.backup = {"sha256": outcome.backup.sha256, "verified": outcome.backup.verified}
     verdict.simulated_s = pool.clock.now() - start
     _tell(verdict, pool, recorder)
-    if outcome is not None:
-        session.logout()
     return verdict
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -87,17 +86,19 @@ def _with_progress(source: Any, to: str | None, *, quiet: bool) -> Rehearsal:
     """Rehearse, with a progress bar on the terminal."""
     from ..rehearsal import rehearse as run
 
-    if quiet or not sys.stderr.isatty():
+    if quiet:
         return run(source, to=to)
-    from rich.console import Console
+    from .tables import console, show_plan
+
+    if not sys.stderr.isatty():
+        return run(source, to=to, on_plan=show_plan)
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    columns = (BarColumn(30), MofNCompleteColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    columns = (BarColumn(30), MofNCompleteColumn(), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
         job = bar.add_task("looking at the pool", total=None)
 
         def on_step(number: int, total: int, text: str) -> None:
             bar.update(job, completed=number - 1, total=total, description=text)
 
-        step: Callable[[int, int, str], None] = on_step
-        return run(source, to=to, on_step=step)
+        return run(source, to=to, on_plan=show_plan, on_step=on_step)

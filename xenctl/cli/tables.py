@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from ..procedures.plan import Plan
     from ..rehearsal import Rehearsal
 
 
@@ -23,31 +24,43 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def console(*, stderr: bool = False) -> Console:
+    """Where to print: sentences are not wrapped, and nothing is coloured by guess."""
+    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+def show_plan(plan: Plan) -> None:
+    """Print what is known before the start: from where to where, who will be shut down, and what is odd."""
+    out = console()
+    out.print(f"[bold]{escape(plan.pool_name)}[/]: rolling upgrade from {plan.source} to {plan.target}")
+    for vm in plan.downtime:
+        out.print(f"planned downtime: {escape(vm.name)}: {escape(vm.why)}")
+    for warning in plan.warnings:
+        out.print(f"note: {escape(warning)}")
+
+
 def show(verdict: Rehearsal) -> None:
-    """Print the verdict on standard output."""
-    console = Console(highlight=False)
-    console.print(f"[bold]{escape(verdict.plan.pool_name)}[/]: rolling upgrade from {verdict.source} to {verdict.target}")
+    """Print the verdict."""
+    out = console()
     if verdict.steps:
-        console.print(_hosts(verdict))
-        console.print(_vms(verdict))
-    for warning in verdict.warnings:
-        console.print(f"note: {escape(warning)}")
-    for vm in verdict.plan.downtime:
-        console.print(f"planned downtime: {escape(vm.name)}: {escape(vm.why)}")
+        out.print(_hosts(verdict))
+        out.print(_vms(verdict))
+    for report in verdict.reports:
+        out.print(f"note: in the dump, {escape(report)}")
     if verdict.backup["verified"]:
-        console.print(f"database backup taken and verified, sha256 {verdict.backup['sha256']}")
+        out.print(f"database backup: verified, sha256 {verdict.backup['sha256']}")
+    if verdict.steps:
+        length, most = duration(verdict.simulated_s), verdict.max_hosts_offline
+        out.print(f"simulated duration: {length}, with at most {most} host{'' if most == 1 else 's'} offline at a time")
     sent, received = (f"{verdict.bytes[way] / 1e6:.1f} MB" for way in ("sent", "received"))
-    console.print(
-        f"simulated duration {duration(verdict.simulated_s)}, at most {verdict.max_hosts_offline} host offline at a time; "
-        f"{verdict.calls} calls ({sent} sent, {received} received) in {verdict.wall_s:.2f} s"
-    )
+    out.print(f"{verdict.calls} calls, {sent} sent and {received} received, in {verdict.wall_s:.2f} s")
     for violation in verdict.violations:
-        console.print(f"[red]broken[/]: {violation['invariant']}: {escape(str(violation['text']))}")
+        out.print(f"[red]broken[/]: {violation['invariant']}: {escape(str(violation['text']))}")
     for reason in verdict.reasons:
-        console.print(f"[red]problem[/]: {escape(reason)}")
+        out.print(f"[red]problem[/]: {escape(reason)}")
     count = len(verdict.violations)
-    colour, word = ("green", "can be upgraded") if verdict.ok else ("red", "cannot be upgraded like this")
-    console.print(f"[{colour}]{count} invariant{'' if count == 1 else 's'} broken; this pool {word}[/]")
+    colour, word = ("green", "this pool can be upgraded") if verdict.ok else ("red", "this pool cannot be upgraded as it is")
+    out.print(f"[{colour}]{count} invariant{'' if count == 1 else 's'} broken: {word}[/]")
 
 
 def _hosts(verdict: Rehearsal) -> Table:

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .. import memory
+from .. import memory, xmlrpc
+from ..errors import Failure, TransportError
 from ..releases import Release, of_host
+from ..transport import Request, origin_at
 
 if TYPE_CHECKING:
     from ..session import Session
@@ -173,3 +175,20 @@ def _stuck(vm: Any, agents: Mapping[Any, Any]) -> str:
     if not major.isdigit():
         return "it has no paravirtual drivers"
     return "" if int(major) >= 4 else f"its paravirtual drivers are too old (major version {major}, 4 is needed)"
+
+
+def attached(session: Session, address: str) -> bool:
+    """Whether the member at `address` is up and out of emergency mode.
+
+    A member says so to a login: it names the master before it looks at any password, so none is sent. In emergency mode it
+    answers with the reason instead.
+    """
+    body = xmlrpc.dumps_call("session.login_with_password", ("", ""))
+    request = Request(origin_at(session.origin, address), "POST", "/", {"content-type": "text/xml"}, body)
+    try:
+        xmlrpc.loads_response(session.transport.send(request).read())
+    except Failure as error:
+        return error.code == "HOST_IS_SLAVE"
+    except (TransportError, xmlrpc.MalformedError):
+        pass
+    return False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 ACTIONS: Mapping[str, str] = {
@@ -77,12 +78,17 @@ class PlannedVM:
 
 @dataclass(frozen=True)
 class Plan:
-    """A rolling upgrade, before it starts. `problems` is empty where it can be done; `warnings` do not stop it."""
+    """A rolling upgrade, before it starts.
+
+    `source` and `target` are product versions, `medium` the release to install by brand and version. `problems` is empty
+    where it can be done; `warnings` do not stop it.
+    """
 
     pool: str
     pool_name: str
     source: str
     target: str
+    medium: str
     hosts: tuple[PlannedHost, ...]
     vms: tuple[PlannedVM, ...]
     steps: tuple[Step, ...]
@@ -91,7 +97,7 @@ class Plan:
     away: tuple[str, ...] = ()
     """The uuids of guests that cannot be brought home in the end."""
 
-    @property
+    @cached_property
     def names(self) -> Mapping[str, str]:
         """Names by uuid, of hosts and guests."""
         return {item.uuid: item.name for item in (*self.hosts, *self.vms)}

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..calls import EMPTY_MAP
-from ..errors import Failure, ProcedureError, TransportError
-from ..releases import Release, accepts, find, next_release
+from ..errors import DatabaseError, Failure, ProcedureError, TaskCancelled, TransportError
+from ..releases import Release, accepts, find, next_release, path
 from . import backup as backups
 from .hands import Hands
-from .observe import NULL, UPGRADE_KEY, PoolFacts, VMFacts, observe
+from .observe import NULL, UPGRADE_KEY, PoolFacts, VMFacts, attached, observe
 from .placement import Board, DoesNotFit, Move, empty, go_home, orders, pinned
 from .plan import Plan, PlannedHost, PlannedVM, Step
 
@@ -53,9 +53,9 @@ def make_plan(pool: PoolFacts, target: str | None = None) -> Plan:
     """The plan for a pool that was observed."""
     source = pool.release
     release = find(target) if target is not None else next_release(source)
-    problems = [] if release else [f"{source.name} has no later release to upgrade to"]
-    release = release or source
-    problems += _against(pool, source, release)
+    if release is None:
+        return _plan(pool, source, source, [pool.master], problems=[f"there is no release after {source.name}"])
+    problems = _against(pool, source, release)
     if problems:
         return _plan(pool, source, release, [pool.master], problems=problems)
     board, warnings = Board.of(pool), [f"{h.name}: {sr} is not plugged" for h in pool.hosts.values() for sr in h.unplugged]
@@ -76,7 +76,7 @@ def _against(pool: PoolFacts, source: Release, target: Release) -> list[str]:
     elif target < source:
         out.append(f"{target.name} is older than the pool's {source.name}: an upgrade only goes forward")
     elif not accepts(target, source):
-        out.append(f"the {target.name} installer does not upgrade {source.name}; go by way of a release between them")
+        out.append(f"the {target.name} installer does not upgrade {source.name}{_by_way_of(source, target)}")
     if len(pool.hosts) < 2:
         out.append("the pool has one host: there is nowhere for its guests to run meanwhile")
     if pool.upgrading or any(host.version != pool.hosts[pool.master].version for host in pool.hosts.values()):
@@ -98,6 +98,14 @@ def _against(pool: PoolFacts, source: Release, target: Release) -> list[str]:
     return out
 
 
+def _by_way_of(source: Release, target: Release) -> str:
+    try:
+        hops = path(source, target)[:-1]
+    except ValueError:
+        return ""
+    return f"; go by way of {', '.join(hop.product_version for hop in hops)}"
+
+
 def _plan(
     pool: PoolFacts,
     source: Release,
@@ -116,6 +124,7 @@ def _plan(
         pool_name=pool.name,
         source=source.product_version,
         target=target.product_version,
+        medium=target.name,
         hosts=tuple(PlannedHost(uuid, pool.hosts[uuid].name, pool.hosts[uuid].version) for uuid in order),
         vms=tuple(
             PlannedVM(vm.uuid, vm.name, vm.state, vm.host or None, vm.uuid in downtime, downtime.get(vm.uuid, ""))
@@ -241,8 +250,8 @@ def run(
     """Carry out `plan` with `hands` on the machines.
 
     `on_step` is told the number of the step, how many there are, and the step in words. Raises `ProcedureError` before
-    anything is changed where the plan has problems, or shuts guests down and `accept_downtime` is not given; later, where a
-    step does not do what it is for: the error names the step.
+    anything is changed where the plan has problems, or shuts guests down and `accept_downtime` is not given. Once it has
+    begun it returns: a step that does not do what it is for ends the run, and `Outcome.problems` says which and why.
     """
     if plan.problems:
         raise ProcedureError("this upgrade cannot be done", plan.problems)
@@ -258,7 +267,11 @@ def run(
         if on_step is not None:
             on_step(number, len(plan.steps), text)
         at = session.clock.now()
-        skipped = runner.take(step, text)
+        try:
+            skipped = runner.take(step)
+        except (Failure, TransportError, TaskCancelled, DatabaseError, ProcedureError) as error:
+            runner.outcome.problems.append(f"step {number} of {len(plan.steps)}, {text}: {error}")
+            break
         runner.outcome.steps.append(StepDone(step, text, at - start, session.clock.now() - at, skipped))
     return runner.outcome
 
@@ -271,17 +284,14 @@ class _Run:
         self.outcome = Outcome(plan)
         self._refs: dict[str, Any] = {}
 
-    def take(self, step: Step, text: str) -> bool:
-        """Do a step unless it holds; True where it held already."""
+    def take(self, step: Step) -> bool:
+        """Do a step unless what it is for holds; True where it held already."""
         holds, act = self.HOLDS[step.action], self.ACTS[step.action]
         if holds(self, step):
             return True
-        try:
-            act(self, step)
-        except (Failure, TransportError) as error:
-            raise ProcedureError(f"{text}: {error}") from error
+        act(self, step)
         if not holds(self, step):
-            raise ProcedureError(f"{text}: no error came, but the pool does not show it")
+            raise ProcedureError("no error came, but the pool does not show it done")
         return False
 
     def host(self, uuid: str) -> Any:
@@ -365,7 +375,7 @@ class _Run:
     def install(self, step: Step) -> None:
         """Boot the medium, see that the installer found what is there and preserves it, let it work."""
         hands, host = self.hands, step.host
-        hands.insert_media(host, step.release)
+        hands.insert_media(host, self.plan.medium)
         if hands.power(host) == "off":
             hands.power_on(host)
         self._until(lambda: hands.power(host) == "installer", "the installer does not come up", step)
@@ -382,10 +392,10 @@ class _Run:
     def back(self, step: Step) -> bool:
         """Whether the pool is whole: this host of the new release, and every host out of emergency mode, enabled and live,
         with its storage plugged."""
+        session = self.session
         try:
-            session = self.session
             metrics, hosts = session.host_metrics.get_all_records(), session.host.get_all_records()
-            pbds = session.PBD.get_all_records()
+            pbds, master = session.PBD.get_all_records(), next(iter(session.pool.get_all_records().values())).master
         except Failure as error:
             if error.code in ("HOST_STILL_BOOTING", "HOST_IS_SLAVE", "SESSION_INVALID"):
                 return False
@@ -395,8 +405,11 @@ class _Run:
         host = hosts[self.host(step.host)]
         if host.software_version.get("product_version") != step.release:
             return False
-        ready = all(h.enabled and h.metrics in metrics and metrics[h.metrics].live for h in hosts.values())
-        return ready and all(pbds[pbd].currently_attached for pbd in host.PBDs if pbd in pbds)
+        if not all(h.enabled and h.metrics in metrics and metrics[h.metrics].live for h in hosts.values()):
+            return False
+        if not all(pbds[pbd].currently_attached for pbd in host.PBDs if pbd in pbds):
+            return False
+        return all(attached(session, h.address) for ref, h in hosts.items() if ref != master)
 
     def wait_back(self, step: Step) -> None:
         self._until(lambda: self.back(step), "it did not come back whole", step)
@@ -411,10 +424,10 @@ class _Run:
         self._until(lambda: self.equal(step), "the master still sees mixed versions", step, FLAG_TIMEOUT)
 
     def verified(self, step: Step) -> bool:
-        return bool(self.outcome.problems) or bool(self.outcome.steps and not self._different())
+        return not self._different()
 
     def verify(self, step: Step) -> None:
-        self.outcome.problems += self._different()
+        raise ProcedureError("the pool is not what it was", self._different())
 
     def _different(self) -> list[str]:
         """How the pool differs from what the plan promised."""

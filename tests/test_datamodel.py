@@ -315,7 +315,7 @@ class TestFields:
     def test_columns_of_old_releases_are_those_of_real_dumps(self, dump: str, release: str) -> None:
         """For 4.0.1 and 4.1.0 the model has exactly the tables and columns that a dump has."""
         root = etree.parse(DATA / dump).getroot()
-        seen = {table.get("name"): {column for row in table for column in row.attrib} for table in root.iter("table")}
+        seen = {str(table.get("name")): {column for row in table for column in row.attrib} for table in root.iter("table")}
         last = MODEL.order(release)
         assert set(seen) == {name for name, class_ in MODEL.classes.items() if MODEL.order(class_.since) <= last}
         for name, columns in seen.items():

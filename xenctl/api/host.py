@@ -851,7 +851,7 @@ class host_messages(Messages):
 
         Undocumented. Since 4.1.0. Only hosts of the pool may call it. Raises HOST_STILL_BOOTING,
         HOST_HAS_NO_MANAGEMENT_IP, HOST_MASTER_CANNOT_TALK_BACK, HOST_UNKNOWN_TO_MASTER, HOST_BROKEN,
-        LICENSE_RESTRICTION, LICENSE_DOES_NOT_SUPPORT_POOLING, HA_SHOULD_BE_FENCED,
+        LICENCE_RESTRICTION, LICENSE_DOES_NOT_SUPPORT_POOLING, HA_SHOULD_BE_FENCED,
         HOST_XAPI_VERSION_HIGHER_THAN_COORDINATOR.
         """
         self._caller.call("host.local_assert_healthy", (), v.to_void)

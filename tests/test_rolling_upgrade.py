@@ -1,0 +1,331 @@
+"""The rolling upgrade: what its plan holds, what stands against it, and what a run does when things go wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mockserver import MockPool
+from xenctl.errors import Failure, ProcedureError
+from xenctl.procedures import rolling_upgrade
+from xenctl.procedures.plan import ACTIONS, Plan, Step
+from xenctl.session import Session, connect
+
+GIB = 1 << 30
+
+
+def session_on(pool: MockPool) -> Session:
+    return connect(pool.url, pool.username, pool.password, transport=pool.transport())
+
+
+def row(pool: MockPool, kind: str, name: str) -> Any:
+    return next(r for r in pool.store.table(kind).values() if r["name_label"] == name)
+
+
+def local_disk(pool: MockPool, vm: str, host: str) -> None:
+    """Move a VM's disk to its host's local storage."""
+    pool.store.write(row(pool, "VDI", f"disk of {vm}"), SR=row(pool, "SR", f"Local storage on {host}").ref)
+
+
+def memory(pool: MockPool, size: int, *hosts: str) -> None:
+    for machine in pool.machines:
+        if not hosts or machine.name in hosts:
+            machine.memory = size
+            host = pool.host_row(machine)
+            assert host is not None
+            pool.store.write(host, boot_free_mem=size)
+            pool.store.write(pool.store.get("host_metrics", host["metrics"]), memory_total=size)
+
+
+@pytest.fixture
+def pool() -> MockPool:
+    return MockPool.create(release="4.0.1")
+
+
+@pytest.fixture
+def session(pool: MockPool) -> Session:
+    return session_on(pool)
+
+
+# --- the plan
+
+
+def test_a_plan_changes_nothing(pool: MockPool, session: Session) -> None:
+    """Planning only reads."""
+    before = pool.store.generation
+    plan = rolling_upgrade.plan(session)
+    assert pool.store.generation == before
+    assert not plan.problems
+
+
+def test_the_plan_follows_the_installation_guide(session: Session) -> None:
+    """Backup first, CDs and suspended guests next, the master before members, homes, CDs and suspending last."""
+    plan = rolling_upgrade.plan(session)
+    actions = [step.action for step in plan.steps]
+    assert actions[:4] == ["backup", "eject", "eject", "resume"]
+    assert [plan.names[step.host] for step in plan.steps if step.action == "install"] == ["host1", "host2", "host3"]
+    assert actions[-4:] == ["insert", "insert", "suspend", "verify"]
+    assert actions.index("equal") > max(i for i, action in enumerate(actions) if action == "return")
+    assert (plan.source, plan.target, plan.medium) == ("4.0.1", "4.1.0", "XenServer 4.1.0")
+
+
+def test_a_plan_is_plain_data(session: Session) -> None:
+    """A plan can be stored: it is made of text, numbers and lists."""
+    import json
+
+    plan = rolling_upgrade.plan(session)
+    assert json.loads(json.dumps(plan.as_dict()))["target"] == "4.1.0"
+    assert all(step.action in ACTIONS and "{" not in step.text(plan.names) for step in plan.steps)
+
+
+def test_after_the_master_guests_go_to_upgraded_hosts_only(session: Session) -> None:
+    """From the master's upgrade on no guest moves to a host that is not upgraded: a 4.1 master would refuse it."""
+    upgraded: set[str] = set()
+    moves = 0
+    for step in rolling_upgrade.plan(session).steps:
+        if step.action == "return":
+            upgraded.add(step.host)
+        elif step.action == "migrate" and upgraded:
+            assert step.to in upgraded
+            moves += 1
+    assert moves
+
+
+def test_a_guest_that_cannot_move_is_named_and_shut_down_for_its_hosts_turn(pool: MockPool, session: Session) -> None:
+    """A disk on local storage: planned downtime with the reason, stopped last before its host, started right after."""
+    local_disk(pool, "vm02", "host2")
+    plan = rolling_upgrade.plan(session)
+    (down,) = plan.downtime
+    assert (down.name, down.planned_downtime) == ("vm02", True)
+    assert "Local storage on host2" in down.why
+    turn = [step.action for step in plan.steps if plan.names.get(step.host) == "host2" and step.action != "migrate"]
+    assert turn == ["disable", "stop", "halt", "install", "return", "start"]
+
+
+def test_a_suspended_guest_on_local_storage_is_resumed_there(pool: MockPool, session: Session) -> None:
+    """A suspended guest resumes on a host that sees its disks and its suspend image."""
+    for name in ("disk of vm06", "Suspend image"):
+        pool.store.write(row(pool, "VDI", name), SR=row(pool, "SR", "Local storage on host3").ref)
+    plan = rolling_upgrade.plan(session)
+    (resume,) = [step for step in plan.steps if step.action == "resume"]
+    assert plan.names[resume.to] == "host3"
+    assert [vm.name for vm in plan.downtime] == ["vm06"]
+
+
+def against(change: Callable[[MockPool], Any], expected: str, release: str = "4.0.1", **made: Any) -> Any:
+    return pytest.param(change, expected, release, made, id=expected.split(":")[0][:40])
+
+
+AGAINST = [
+    against(lambda p: memory(p, 6 * GIB), "has to move and fits nowhere"),
+    against(lambda p: memory(p, 7 * GIB, "host1"), "has to move and fits nowhere: host1 has"),
+    against(
+        lambda p: [p.store.write(row(p, "VM", "vm06"), memory_static_max=100 * GIB)],
+        "vm06 is suspended and has to be resumed before the master is upgraded, but memory forbids it",
+    ),
+    against(lambda p: p.store.write(row(p, "host", "host2"), enabled=False), "host2 is disabled"),
+    against(lambda p: (p.machine("host2").power_off(), p.clock.advance(700)), "host2 is not running"),
+    against(lambda p: p.store.write(row(p, "VM", "vm01"), power_state="Paused"), "vm01 is paused"),
+    against(
+        lambda p: p.store.write(row(p, "VM", "vm03"), guest_metrics="OpaqueRef:NULL"),
+        "vm03 can neither migrate nor be shut down cleanly: it has no paravirtual drivers",
+    ),
+    against(
+        lambda p: p.store.write(row(p, "VM", "vm01"), current_operations={"OpaqueRef:t": "clone"}),
+        "vm01 has an operation going on (clone)",
+    ),
+    against(lambda p: None, "the pool has one host", hosts=1),
+    against(lambda p: p.store.write(p.store.pool(), ha_enabled=True), "high availability is on", release="5.0.0"),
+    against(
+        lambda p: p.store.write(
+            row(p, "host", "host3"),
+            software_version={**row(p, "host", "host3")["software_version"], "product_version": "4.0.0"},
+        ),
+        "versions are mixed already",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "expected", "release", "made"), AGAINST)
+def test_what_stands_against_an_upgrade_is_said(
+    change: Callable[[MockPool], Any], expected: str, release: str, made: dict[str, Any]
+) -> None:
+    """Each obstacle is one sentence in the plan's problems, and a run refuses before it changes anything."""
+    pool = MockPool.create(release=release, **made)
+    change(pool)
+    with session_on(pool) as session:
+        plan = rolling_upgrade.plan(session)
+        assert any(expected in problem for problem in plan.problems), plan.problems
+        assert plan.steps == ()
+        before = pool.store.generation
+        with pytest.raises(ProcedureError, match="cannot be done"):
+            rolling_upgrade.run(session, plan, pool.hands, accept_downtime=True)
+        assert pool.store.generation == before
+
+
+@pytest.mark.parametrize(
+    ("release", "target", "expected"),
+    [
+        ("4.1.0", "4.1", "the pool runs XenServer 4.1.0 already"),
+        ("4.1.0", "4.0.1", "an upgrade only goes forward"),
+        ("4.0.1", "5.5", "does not upgrade XenServer 4.0.1; go by way of 4.1.0, 5.0.0"),
+        ("8.4", None, "there is no release after XenServer 8.4.0"),
+    ],
+)
+def test_a_target_that_cannot_be_reached_is_said(release: str, target: str | None, expected: str) -> None:
+    """The present release, an older one, one too far away, and none at all."""
+    pool = MockPool.create(release=release)
+    with session_on(pool) as session:
+        (problem,) = rolling_upgrade.plan(session, target).problems
+    assert expected in problem
+
+
+def test_all_problems_are_named_at_once(pool: MockPool, session: Session) -> None:
+    """Two obstacles are two sentences: nobody has to mend one to learn of the next."""
+    pool.store.write(row(pool, "host", "host2"), enabled=False)
+    pool.store.write(row(pool, "VM", "vm01"), power_state="Paused")
+    assert len(rolling_upgrade.plan(session).problems) == 2
+
+
+# --- the run
+
+
+def test_downtime_must_be_accepted(pool: MockPool, session: Session) -> None:
+    """Without consent to the downtime of a named guest nothing is changed."""
+    local_disk(pool, "vm02", "host2")
+    plan = rolling_upgrade.plan(session)
+    before = pool.store.generation
+    with pytest.raises(ProcedureError, match="accept the downtime") as caught:
+        rolling_upgrade.run(session, plan, pool.hands)
+    assert caught.value.reasons == [
+        "vm02: it has a disk on storage that only its host reaches (Local storage on host2)"
+    ]
+    assert pool.store.generation == before
+
+
+def test_a_run_tells_each_step(pool: MockPool, session: Session) -> None:
+    """Progress counts every step of the plan, in words, and the outcome has each with its simulated time."""
+    plan, told = rolling_upgrade.plan(session), []
+    outcome = rolling_upgrade.run(session, plan, pool.hands, on_step=lambda *what: told.append(what))
+    assert outcome.ok
+    assert [number for number, _, _ in told] == list(range(1, len(plan.steps) + 1))
+    assert [done.text for done in outcome.steps] == [text for _, _, text in told]
+    assert all(a.at <= b.at for a, b in zip(outcome.steps, outcome.steps[1:], strict=False))
+    assert outcome.steps[-1].at > 3000
+
+
+def test_a_step_that_holds_is_passed_over(pool: MockPool, session: Session) -> None:
+    """What somebody did already is not done again."""
+    plan = rolling_upgrade.plan(session)
+    eject = next(step for step in plan.steps if step.action == "eject")
+    session.VBD.eject(eject.vbd)  # type: ignore[arg-type]
+    outcome = rolling_upgrade.run(session, plan, pool.hands)
+    assert [done.text for done in outcome.steps if done.skipped and done.step == eject]
+    assert outcome.ok
+
+
+def test_an_installer_that_finds_something_else_is_not_answered(pool: MockPool, session: Session) -> None:
+    """Where the installer did not find what the plan expects, nothing is chosen, and the medium is taken out."""
+    plan = rolling_upgrade.plan(session)
+    pool.hands = WrongMedium(pool)  # type: ignore[assignment]
+    outcome = rolling_upgrade.run(session, plan, pool.hands)
+    (problem,) = outcome.problems
+    assert "install 4.1.0 on host1" in problem
+    assert "nothing was chosen" in problem
+    assert pool.machine("host1").media is None
+    assert pool.machine("host1").system.release.product_version == "4.0.1"
+
+
+class WrongMedium(type(MockPool.create(hosts=1, vms=0).hands)):  # type: ignore[misc]
+    """Hands that put the wrong disc in."""
+
+    def insert_media(self, host: str, release: str) -> None:
+        super().insert_media(host, "5.5.0")
+
+
+def test_a_refused_step_ends_the_run_with_its_name(pool: MockPool, session: Session) -> None:
+    """An error of the pool ends the run: the outcome names the step, what went before, and why."""
+    plan = rolling_upgrade.plan(session)
+
+    def spoil(number: int, total: int, text: str) -> None:
+        if text.startswith("migrate vm07"):
+            pool.store.write(row(pool, "host", "host2"), enabled=False)
+
+    outcome = rolling_upgrade.run(session, plan, pool.hands, on_step=spoil)
+    (problem,) = outcome.problems
+    assert "migrate vm07 from host1 to host2: HOST_DISABLED" in problem
+    assert [done.step.action for done in outcome.steps] == ["backup", "eject", "eject", "resume", "disable"]
+
+
+def test_a_host_that_does_not_come_back_is_given_up(pool: MockPool, session: Session) -> None:
+    """A host that stays away ends the run after the time allowed, in one sentence."""
+    plan = rolling_upgrade.plan(session)
+
+    def spoil(number: int, total: int, text: str) -> None:
+        if text == "wait for host1":
+            pool.machine("host1").power_off()
+
+    outcome = rolling_upgrade.run(session, plan, pool.hands, on_step=spoil)
+    (problem,) = outcome.problems
+    assert problem.endswith("wait for host1: host1: it did not come back whole within 240 minutes")
+
+
+def test_a_member_in_emergency_mode_is_waited_for(pool: MockPool, session: Session) -> None:
+    """After the master's return no host is touched before every member answers as a member again."""
+    plan, modes = rolling_upgrade.plan(session), []
+
+    def look(number: int, total: int, text: str) -> None:
+        if text == "disable host2":
+            modes.extend(machine.xapi.mode for machine in pool.machines)
+
+    assert rolling_upgrade.run(session, plan, pool.hands, on_step=look).ok
+    assert modes == ["master", "member", "member"]
+
+
+def test_the_pool_is_compared_at_the_end(pool: MockPool, session: Session) -> None:
+    """A guest that somebody halted meanwhile is named by the last step."""
+    plan = rolling_upgrade.plan(session)
+
+    def spoil(number: int, total: int, text: str) -> None:
+        if text.startswith("put the CD of vm02"):
+            session.VM.hard_shutdown(session.VM.get_by_name_label("vm09")[0])
+
+    outcome = rolling_upgrade.run(session, plan, pool.hands, on_step=spoil)
+    assert outcome.problems
+    assert "vm09 was Running and is Halted" in outcome.problems[0]
+
+
+def test_suspended_guests_end_suspended_with_their_discs(pool: MockPool, session: Session) -> None:
+    """A suspended guest with a CD comes out as it went in: suspended, the disc in its drive, its memory kept."""
+    drive = next(vbd for vbd in pool.vbds(row(pool, "VM", "vm06")) if vbd["type"] == "CD")
+    disc = row(pool, "VDI", "debian-etch.iso").ref
+    pool.store.write(drive, VDI=disc, empty=False)
+    assert rolling_upgrade.run(session, rolling_upgrade.plan(session), pool.hands).ok
+    assert (drive["VDI"], drive["empty"]) == (disc, False)
+    vm = row(pool, "VM", "vm06")
+    assert vm["power_state"] == "Suspended"
+    session.VM.resume(vm.ref, False, False)
+    assert pool.domain(vm) is not None
+
+
+def test_a_suspended_guest_with_a_disc_cannot_be_resumed_once_hosts_are_newer(pool: MockPool) -> None:
+    """What the guide warns of, and why the procedure resumes first."""
+    drive = next(vbd for vbd in pool.vbds(row(pool, "VM", "vm06")) if vbd["type"] == "CD")
+    pool.store.write(drive, VDI=row(pool, "VDI", "debian-etch.iso").ref, empty=False)
+    with session_on(pool) as session:
+        plan = rolling_upgrade.plan(session)
+        keep = {"backup", "disable", "migrate", "halt", "install", "return", "equal"}
+        vm06 = row(pool, "VM", "vm06")["uuid"]
+        steps = tuple(s for s in plan.steps if s.action in keep and s.vm != vm06)
+        careless = Plan(**{**vars(plan), "steps": steps})
+        assert rolling_upgrade.run(session, careless, pool.hands).ok
+        with pytest.raises(Failure):
+            session.VM.resume(row(pool, "VM", "vm06").ref, False, False)
+
+
+def test_step_texts_use_names() -> None:
+    """A step in words names hosts and guests."""
+    step = Step("migrate", host="h1", vm="v", to="h2")
+    assert step.text({"h1": "alpha", "h2": "beta", "v": "web"}) == "migrate web from alpha to beta"

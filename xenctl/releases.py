@@ -40,8 +40,8 @@ OLDEST_SOURCE: Final[tuple[tuple[Version, Version], ...]] = (
 class Release:
     """One release of a product. Ordered by API version, then database schema, then product version.
 
-    `version` is the product version as numbers; `order` is its place among all releases that the data model's lifecycles
-    name, for `Model.order`. `platform_version` is empty before 6.1.
+    `version` is the product version as numbers; `order` is its place among all releases that the data model's
+    lifecycles name, for `Model.order`. `platform_version` is empty before 6.1.
     """
 
     api_version: Version
@@ -100,9 +100,11 @@ def known() -> tuple[Release, ...]:
 
 @lru_cache(maxsize=256)
 def find(text: str) -> Release:
-    """The release called `text`: a version, a code name, or either after a brand. XenServer is meant if no brand is given.
+    """The release called `text`: a version, a code name, or either after a brand. XenServer is meant if no brand is
+    given.
 
-    `4.1` is 4.1.0; `4.0` is 4.0.1, the only one of that line. Raises `ValueError`, naming all that are known, if there is none.
+    `4.1` is 4.1.0; `4.0` is 4.0.1, the only one of that line. Raises `ValueError`, naming all that are known, if there
+    is none.
     """
     word = text.strip()
     wanted = None

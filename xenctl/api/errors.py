@@ -2068,11 +2068,11 @@ class MAP_DUPLICATE_KEY(Failure):
 
 
 class MEMORY_CONSTRAINT_VIOLATION(Failure):
-    """The limits must rise: static minimum, dynamic minimum, dynamic maximum, static maximum."""
+    """Limits must rise: static min, dynamic min, dynamic max, static max."""
 
     CODE = "MEMORY_CONSTRAINT_VIOLATION"
     PARAMS = ("constraint",)
-    MEANING = "the limits must rise: static minimum, dynamic minimum, dynamic maximum, static maximum"
+    MEANING = "limits must rise: static min, dynamic min, dynamic max, static max"
     constraint = Parameter(0)
 
 
@@ -2086,10 +2086,10 @@ class MEMORY_CONSTRAINT_VIOLATION_MAXPIN(Failure):
 
 
 class MEMORY_CONSTRAINT_VIOLATION_ORDER(Failure):
-    """The limits must rise: static minimum, dynamic minimum, dynamic maximum, static maximum."""
+    """Limits must rise: static min, dynamic min, dynamic max, static max."""
 
     CODE = "MEMORY_CONSTRAINT_VIOLATION_ORDER"
-    MEANING = "the limits must rise: static minimum, dynamic minimum, dynamic maximum, static maximum"
+    MEANING = "limits must rise: static min, dynamic min, dynamic max, static max"
 
 
 class MESSAGE_DEPRECATED(Failure):
@@ -4698,11 +4698,11 @@ class VM_ASSIGNED_TO_SNAPSHOT_SCHEDULE(Failure):
 
 
 class VM_ATTACHED_TO_MORE_THAN_ONE_VDI_WITH_TIMEOFFSET_MARKED_AS_RESET_ON_BOOT(Failure):
-    """More than one disk of the VM resets its clock at boot."""
+    """Two disks reset the VM's clock."""
 
     CODE = "VM_ATTACHED_TO_MORE_THAN_ONE_VDI_WITH_TIMEOFFSET_MARKED_AS_RESET_ON_BOOT"
     PARAMS = ("vm",)
-    MEANING = "more than one disk of the VM resets its clock at boot"
+    MEANING = "two disks reset the VM's clock"
     vm = Parameter(0)
 
 
@@ -4893,11 +4893,11 @@ class VM_HOST_INCOMPATIBLE_VERSION_MIGRATE(Failure):
 
 
 class VM_HOST_INCOMPATIBLE_VIRTUAL_HARDWARE_PLATFORM_VERSION(Failure):
-    """The host does not offer the version of virtual hardware that the VM needs."""
+    """The host's virtual hardware is too old for the VM."""
 
     CODE = "VM_HOST_INCOMPATIBLE_VIRTUAL_HARDWARE_PLATFORM_VERSION"
     PARAMS = ("host", "host_versions", "vm", "vm_version")
-    MEANING = "the host does not offer the version of virtual hardware that the VM needs"
+    MEANING = "the host's virtual hardware is too old for the VM"
     host = Parameter(0)
     host_versions = Parameter(1)
     vm = Parameter(2)

@@ -1,8 +1,8 @@
 """Writes the typed client: `python -m xenctl.datamodel.generate [--check]`.
 
-`xenctl/api` gets one module for each class, with its record, its messages and those that have an asynchronous form; `enums.py`,
-`errors.py`, `types.py` and `__init__.py`. The text depends on the model alone. `--check` writes nothing and fails if the files
-are not what would be written.
+`xenctl/api` gets one module for each class, with its record, its messages and those that have an asynchronous form;
+`enums.py`, `errors.py`, `types.py` and `__init__.py`. The text depends on the model alone. `--check` writes nothing and
+fails if the files are not what would be written.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ _SCALARS: Final = {
 }
 """How each scalar is annotated and converted."""
 
-_TAKEN: Final = frozenset({"args", "code", "details", "params", "parameter", "with_traceback", "add_note"})
+_TAKEN: Final = frozenset(
+    ("CODE", "MEANING", "PARAMS", "args", "code", "details", "params", "parameter", "with_traceback", "add_note")
+)
 """Attributes of failures, which parameters must not hide."""
 
 _EVENT_MEMBERS: Final = '''
@@ -290,7 +292,7 @@ def attributes(params: Iterable[str]) -> list[str]:
         name = param.replace("...", "").strip()
         name = name if name.isidentifier() else re.sub(r"\W+", "_", name).strip("_").lower()
         name = safe(name)
-        while name in _TAKEN or name in found or name.upper() == name and name in ("CODE", "PARAMS", "MEANING"):
+        while name in _TAKEN or name in found:
             name += "_"
         found.append(name)
     return found

@@ -1,13 +1,14 @@
 """Brings `table.json` up to date: `python -m xenctl.datamodel.importer xenapi.json`.
 
-Reads the data model in the shape in which upstream publishes it (xapi's JSON backend: a list of classes) or as a mapping
-of classes by name, and rewrites the table. What upstream does not publish stays as the table has it: hidden messages and
-columns, relations, defaults of optional parameters, which messages have an asynchronous form, what is stored and told to
-`event.from`. Where the table has nothing to keep (a new class, a new optional parameter) a guess is made and said aloud.
+Reads the data model in the shape in which upstream publishes it (xapi's JSON backend: a list of classes) or as a
+mapping of classes by name, and rewrites the table. What upstream does not publish stays as the table has it: hidden
+messages and columns, relations, defaults of optional parameters, which messages have an asynchronous form, what is
+stored and told to `event.from`. Where the table has nothing to keep (a new class, a new optional parameter) a guess is
+made and said aloud.
 
-`--release-info` adds code names from upstream's `release_info.json`; `--hidden-messages`, `--errors` and `--releases` merge
-tab-separated tables of those facts. At the end every implicit message that upstream published is compared with what the model
-derives, and differences are stored, so that the table says exactly what was published.
+`--release-info` adds code names from upstream's `release_info.json`; `--hidden-messages`, `--errors` and `--releases`
+merge tab-separated tables of those facts. At the end every implicit message that upstream published is compared with
+what the model derives, and differences are stored, so that the table says exactly what was published.
 """
 
 from __future__ import annotations
@@ -337,9 +338,9 @@ def merge_errors(table: Table, rows: Iterable[Mapping[str, str]]) -> None:
 def merge_hidden_messages(table: Table, rows: Iterable[Mapping[str, str]]) -> None:
     """Replace what is known of messages that upstream keeps out of its documents.
 
-    Columns: class, message, session, async, pool_internal, params (`self: VM ref, value: bool = false since 24.35.0`), and
-    optionally result, roles, lifecycle, errors, params_known. Without them a message is taken to be as old as its class,
-    and to be for the local root alone; a result is `any`.
+    Columns: class, message, session, async, pool_internal, params (`self: VM ref, value: bool = false since 24.35.0`),
+    and optionally result, roles, lifecycle, errors, params_known. Without them a message is taken to be as old as its
+    class, and to be for the local root alone; a result is `any`.
     """
     classes = table["classes"]
     names = {name.lower(): name for name in classes}

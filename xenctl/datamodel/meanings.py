@@ -1,7 +1,7 @@
 """What each error code means, in a few words: for `str` of a failure and for the docstrings of generated classes.
 
-Codes that people meet often are told by hand, in `MEANINGS`. The others are read aloud: a code is nearly a sentence, so its words
-are put in lower case, abbreviations are written out and the missing verb is filled in by `RULES`.
+Codes that people meet often are told by hand, in `MEANINGS`. The others are read aloud: a code is nearly a sentence, so
+its words are put in lower case, abbreviations are written out and the missing verb is filled in by `RULES`.
 """
 
 from __future__ import annotations
@@ -111,9 +111,9 @@ MEANINGS: Final = {
     "LICENSE_HOST_POOL_MISMATCH": "the licences of host and pool differ",
     "LOCATION_NOT_UNIQUE": "another VDI of the storage repository has this location",
     "MAP_DUPLICATE_KEY": "the map has this key already: remove it before adding it",
-    "MEMORY_CONSTRAINT_VIOLATION": "the limits must rise: static minimum, dynamic minimum, dynamic maximum, static maximum",
+    "MEMORY_CONSTRAINT_VIOLATION": "limits must rise: static min, dynamic min, dynamic max, static max",
     "MEMORY_CONSTRAINT_VIOLATION_MAXPIN": "all limits of memory must be equal where memory is pinned",
-    "MEMORY_CONSTRAINT_VIOLATION_ORDER": "the limits must rise: static minimum, dynamic minimum, dynamic maximum, static maximum",
+    "MEMORY_CONSTRAINT_VIOLATION_ORDER": "limits must rise: static min, dynamic min, dynamic max, static max",
     "MESSAGE_DEPRECATED": "the method is deprecated and answers no more",
     "MESSAGE_METHOD_UNKNOWN": "the host knows no method of this name: its release does not have it",
     "MESSAGE_PARAMETER_COUNT_MISMATCH": "wrong number of parameters",
@@ -207,7 +207,7 @@ MEANINGS: Final = {
     "VMS_FAILED_TO_COOPERATE": "VMs did not give up the memory that they were asked for",
     "VM_ASSIGNED_TO_PROTECTION_POLICY": "the VM already belongs to a protection policy",
     "VM_ASSIGNED_TO_SNAPSHOT_SCHEDULE": "the VM already belongs to a snapshot schedule",
-    "VM_ATTACHED_TO_MORE_THAN_ONE_VDI_WITH_TIMEOFFSET_MARKED_AS_RESET_ON_BOOT": "more than one disk of the VM resets its clock at boot",
+    "VM_ATTACHED_TO_MORE_THAN_ONE_VDI_WITH_TIMEOFFSET_MARKED_AS_RESET_ON_BOOT": "two disks reset the VM's clock",
     "VM_BAD_POWER_STATE": "the VM is not in a power state that allows this",
     "VM_BIOS_STRINGS_ALREADY_SET": "the VM's BIOS strings are already set",
     "VM_CALL_PLUGIN_RATE_LIMIT": "plugins of this VM are called too often",
@@ -220,7 +220,7 @@ MEANINGS: Final = {
     "VM_HAS_PCI_ATTACHED": "PCI devices are passed through to the VM, so it is bound to its host",
     "VM_HOST_INCOMPATIBLE_VERSION": "the host is of an older release than the VM needs",
     "VM_HOST_INCOMPATIBLE_VERSION_MIGRATE": "a VM cannot migrate to a host of an older release than its own",
-    "VM_HOST_INCOMPATIBLE_VIRTUAL_HARDWARE_PLATFORM_VERSION": "the host does not offer the version of virtual hardware that the VM needs",
+    "VM_HOST_INCOMPATIBLE_VIRTUAL_HARDWARE_PLATFORM_VERSION": "the host's virtual hardware is too old for the VM",
     "VM_HVM_REQUIRED": "the host's processor cannot run fully virtual VMs, or has that switched off",
     "VM_INCOMPATIBLE_WITH_THIS_HOST": "the host lacks processor features that the VM has been using",
     "VM_IS_TEMPLATE": "this is a template, not a VM",

@@ -1,15 +1,16 @@
 """The data model of XenAPI, loaded from `table.json`: classes, fields, messages, errors, releases.
 
-The table stores what cannot be derived. Each field implies a getter and, if it is writable, a setter and means to add and
-remove; each class in the database implies `get_by_uuid`, `get_record`, and perhaps `get_all` and its family, `create` and
-`destroy`. These are made here, with the roles and lifecycle they inherit; the importer proves that nothing else is published.
+The table stores what cannot be derived. Each field implies a getter and, if it is writable, a setter and means to add
+and remove; each class in the database implies `get_by_uuid`, `get_record`, and perhaps `get_all` and its family,
+`create` and `destroy`. These are made here, with the roles and lifecycle they inherit; the importer proves that nothing
+else is published.
 
-Everything is built when it is first asked for: a class when it is looked up, its messages when they are read. So loading
-costs the reading of one JSON file.
+Everything is built when it is first asked for: a class when it is looked up, its messages when they are read. So
+loading costs the reading of one JSON file.
 
-A *lifecycle* is a series of transitions (`published`, `changed`, `deprecated`, `removed`, ...), each at a release, which is a code
-name (`rio`) or a version of xapi (`21.3.0`). `Model.order` puts both into one order. `since` is when an item could first
-be used: not before its class, nor before any class that its type refers to.
+A *lifecycle* is a series of transitions (`published`, `changed`, `deprecated`, `removed`, ...), each at a release,
+which is a code name (`rio`) or a version of xapi (`21.3.0`). `Model.order` puts both into one order. `since` is when an
+item could first be used: not before its class, nor before any class that its type refers to.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ MISSING: Final = Missing()
 class NamedRelease:
     """One entry of the ordered list of releases that lifecycles refer to.
 
-    `code_name` is empty for two that never had one. `includes` is the highest numbered version of xapi whose changes the
-    release has, where that is known to matter.
+    `code_name` is empty for two that never had one. `includes` is the highest numbered version of xapi whose changes
+    the release has, where that is known to matter.
     """
 
     code_name: str
@@ -125,8 +126,8 @@ class _Item:
 class Relation:
     """The other end of a relation between two fields, and which end this one is.
 
-    `side` is `ref` (this field holds the reference, the other end is a set that the server computes), `set` (this is the
-    computed set), or, where both ends are sets, `first` (writing this one updates the other) or `second`.
+    `side` is `ref` (this field holds the reference, the other end is a set that the server computes), `set` (this is
+    the computed set), or, where both ends are sets, `first` (writing this one updates the other) or `second`.
     """
 
     class_name: str
@@ -138,10 +139,10 @@ class Relation:
 class Field(_Item):
     """One field of a class: a member of its records and a column of its table.
 
-    `default` is what a constructor assumes, `MISSING` where it must be given. `hidden` fields are columns only: never in
-    records, without messages. A field that is not `persistent` is emptied when the server starts. A `literal` set of
-    references is stored as it is written, although it may also be the end of a relation. `reader` and `writer` are the roles
-    that may call its getter and its setters.
+    `default` is what a constructor assumes, `MISSING` where it must be given. `hidden` fields are columns only: never
+    in records, without messages. A field that is not `persistent` is emptied when the server starts. A `literal` set of
+    references is stored as it is written, although it may also be the end of a relation. `reader` and `writer` are the
+    roles that may call its getter and its setters.
     """
 
     class_name: str
@@ -195,11 +196,11 @@ class Param:
 class Message(_Item):
     """One message of a class. `params` leaves out the session, which goes first if `session` is true.
 
-    `kind` is `explicit`, or says what the message is derived from: `get`, `set`, `add`, `remove`, `add_to`, `remove_from` (of
-    the field named `field`), `get_by_uuid`, `get_by_name_label`, `get_record`, `get_all`, `get_all_records`, `get_all_where`,
-    `get_all_records_where`, `create`, `destroy`. `roles` are all that may call it, most powerful first; none means only the
-    local root. `hidden` messages are served but not documented; where their parameters are not known, `params_known` is
-    false and `params` holds those that are.
+    `kind` is `explicit`, or says what the message is derived from: `get`, `set`, `add`, `remove`, `add_to`,
+    `remove_from` (of the field named `field`), `get_by_uuid`, `get_by_name_label`, `get_record`, `get_all`,
+    `get_all_records`, `get_all_where`, `get_all_records_where`, `create`, `destroy`. `roles` are all that may call it,
+    most powerful first; none means only the local root. `hidden` messages are served but not documented; where their
+    parameters are not known, `params_known` is false and `params` holds those that are.
     """
 
     class_name: str
@@ -231,9 +232,9 @@ class Message(_Item):
 class Class(_Item):
     """One class of XenAPI; also a table of the database.
 
-    `persistent` says whether rows survive a restart, `events` whether changes are told to `event.from`, `in_database` whether
-    the table ever has rows, `get_all` whether `get_all` and its family are served, `constructor` whether `create` and `destroy`
-    are implicit. `enums` holds the enums that its fields and messages use.
+    `persistent` says whether rows survive a restart, `events` whether changes are told to `event.from`, `in_database`
+    whether the table ever has rows, `get_all` whether `get_all` and its family are served, `constructor` whether
+    `create` and `destroy` are implicit. `enums` holds the enums that its fields and messages use.
     """
 
     def __init__(self, model: Model, name: str, entry: Mapping[str, Any]) -> None:
@@ -510,8 +511,8 @@ class Model:
     def order(self, release: str) -> Order:
         """Where a code name or numbered version stands among all releases; `ValueError` if it is neither.
 
-        Code names come in the order of the list and before all numbered versions, save the releases made since numbering
-        began, which come after the last version that they include.
+        Code names come in the order of the list and before all numbered versions, save the releases made since
+        numbering began, which come after the last version that they include.
         """
         found = self._orders.get(release)
         if found is None:

@@ -1,9 +1,10 @@
-"""Reads the data model that upstream publishes into the shape of `table.json`; see `importer.py` for what is made of it.
+"""Reads the data model that upstream publishes into the shape of `table.json`; see `importer.py` for what is made of
+it.
 
 Two shapes are accepted: the list of classes that xapi's JSON backend writes, and a mapping of classes by name with flat
-lifecycles. Either way a class becomes a mapping of `lifecycle` (as text), `enums`, `fields` (lists, as in the table) and
-`messages`. A parameter is its name, its type, and what is known of being optional: False, True, None if nothing is said, or
-a mapping with its default.
+lifecycles. Either way a class becomes a mapping of `lifecycle` (as text), `enums`, `fields` (lists, as in the table)
+and `messages`. A parameter is its name, its type, and what is known of being optional: False, True, None if nothing is
+said, or a mapping with its default.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the generated docstrings say: facts of the model in words.
 
-Nothing here is taken from upstream's descriptions. A sentence says what kind of message it is; units follow from types and names; then
-come the release since which it exists, the least role that may call it, and the errors it declares.
+Nothing here is taken from upstream's descriptions. A sentence says what kind of message it is; units follow from types
+and names; then come the release since which it exists, the least role that may call it, and the errors it declares.
 """
 
 from __future__ import annotations

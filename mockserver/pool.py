@@ -111,6 +111,7 @@ class MockPool:
         verify(dump)
         pool = cls(seed=seed, username=username, password=password, durations=durations)
         store = Store.load(dump, _release_of(dump))
+        pool.random = random.Random(f"{seed} {store.pool()['uuid']} {store.generation}")
         pool.reports = store.reports
         pool.adopt_store(store)
         pool.power_up(store)

@@ -197,3 +197,10 @@ def test_a_dump_that_cannot_be_used_is_one_clear_error(spoil: Any, expected: str
     """Cut off, not a dump, or the stub of a mixed pool: `DatabaseError`."""
     with pytest.raises(DatabaseError, match=expected):
         rehearse(spoil(DUMPS["4.0.1"].read_bytes()))
+
+
+def test_a_dump_of_a_made_up_pool_can_be_rehearsed_with_the_same_seed() -> None:
+    """New references and uuids never collide with those of the dump, whatever seed made it."""
+    made = MockPool.create(hosts=4, vms=60, release="4.0.1", seed=0)
+    verdict = rehearse(made.store.dump(), seed=0)
+    assert verdict.ok, verdict.reasons

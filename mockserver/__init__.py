@@ -1,7 +1,7 @@
 """mockserver: a fake XAPI that emulates a pool's hosts, their releases, the pool database and the machine room.
 
-    pool = mockserver.MockPool.create(hosts=3, vms=12, release="4.0.1")
-    with xenctl.connect(pool.url, "root", "secret", transport=pool.transport()) as session: ...
+pool = mockserver.MockPool.create(hosts=3, vms=12, release="4.0.1")
+with xenctl.connect(pool.url, "root", "secret", transport=pool.transport()) as session: ...
 """
 
 from __future__ import annotations
@@ -25,14 +25,16 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    from importlib import import_module
+if not TYPE_CHECKING:  # checkers are to see a misspelled name
 
-    if name not in __all__:
-        raise AttributeError(f"module 'mockserver' has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        from importlib import import_module
+
+        if name not in __all__:
+            raise AttributeError(f"module 'mockserver' has no attribute {name!r}")
+        value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -209,7 +209,9 @@ class GuestsRun(Invariant):
         self.may_stop, self.may_stay_away = set(may_stop), set(may_stay_away)
 
     def begin(self, pool: MockPool) -> None:
-        guests = [vm for vm in pool.store.table("VM").values() if not vm["is_control_domain"] and not vm["is_a_template"]]
+        guests = [
+            vm for vm in pool.store.table("VM").values() if not vm["is_control_domain"] and not vm["is_a_template"]
+        ]
         self.states = {vm.ref: (vm["name_label"], vm["power_state"], vm["resident_on"]) for vm in guests}
 
     def broken(self, pool: MockPool, writes: list[Write]) -> Iterable[str]:
@@ -241,7 +243,13 @@ class HostsEnabled(Invariant):
         for machine in pool.machines:
             row = pool.host_row(machine)
             metrics = pool.store.find("host_metrics", row["metrics"]) if row is not None else None
-            if row is None or machine.state != "running" or not row["enabled"] or metrics is None or not metrics["live"]:
+            if (
+                row is None
+                or machine.state != "running"
+                or not row["enabled"]
+                or metrics is None
+                or not metrics["live"]
+            ):
                 yield f"{machine.name} is not enabled and live"
 
 

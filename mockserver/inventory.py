@@ -210,5 +210,3 @@ class _Builder:
             unpluggable=not cd,
             currently_attached=attached and (vdi is not None or bool(vm["HVM_boot_policy"])),
         )
-
-

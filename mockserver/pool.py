@@ -11,7 +11,7 @@ import random
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from xenctl import datamodel
@@ -21,6 +21,7 @@ from xenctl.releases import Release, find, of_host, serves
 
 from . import classes, rules, startup
 from .call import Call, Steps, Wait, continue_later, dispatch
+from .checks import allowed_operations
 from .clock import VirtualClock
 from .machine.disks import Disk, Domain, Guest
 from .machine.host import Durations, HostMachine, System
@@ -41,7 +42,12 @@ class MockPool:
     """A pool of emulated hosts. `store` is what xapi believes, `machines` and `disks` are what is."""
 
     def __init__(
-        self, *, seed: int = 0, start: float = START, username: str = "root", password: str = "secret",
+        self,
+        *,
+        seed: int = 0,
+        start: float = START,
+        username: str = "root",
+        password: str = "secret",
         durations: Durations | None = None,
     ) -> None:
         self.seed = seed
@@ -123,7 +129,7 @@ class MockPool:
         secret = "/".join(self.new_uuid() for _ in range(3))
         master = store.get("host", store.pool()["master"])
         for row in store.table("host").values():
-            dom0 = [vm for vm in map(lambda r: store.find("VM", r), row["resident_VMs"]) if vm and vm["is_control_domain"]]
+            dom0 = [vm for vm in (store.find("VM", r) for r in row["resident_VMs"]) if vm and vm["is_control_domain"]]
             release = _host_release(row, store.release)
             is_master = row is master
             machine = HostMachine(
@@ -313,8 +319,6 @@ class MockPool:
 
     def refresh_operations(self, vm: Row) -> None:
         """Recompute `VM.allowed_operations`."""
-        from .classes.vm import allowed_operations
-
         self.store.write(vm, allowed_operations=allowed_operations(self.store, vm))
 
     def downloaded(self, dump: bytes) -> None:
@@ -415,9 +419,7 @@ class MockPool:
                 self.store.write(row, **over, result=text, status="success")
             else:
                 cancelled = error.code == "TASK_CANCELLED"
-                self.store.write(
-                    row, **over, error_info=error.details, status="cancelled" if cancelled else "failure"
-                )
+                self.store.write(row, **over, error_info=error.details, status="cancelled" if cancelled else "failure")
 
         def steps() -> Steps:
             result = verb(call, *call.args)
@@ -502,7 +504,7 @@ class MockPool:
                 invariant.inspect(self, [w for w in writes if w.table in invariant.tables], cause)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _methods(release: Release) -> dict[str, Message]:
     out = {}
     for cls in datamodel.load().classes.values():
@@ -512,7 +514,7 @@ def _methods(release: Release) -> dict[str, Message]:
     return out
 
 
-@lru_cache(maxsize=None)
+@cache
 def _underscored(release: Release) -> dict[str, Message]:
     return {name.replace(".", "_", 1): message for name, message in _methods(release).items()}
 

@@ -23,6 +23,7 @@ def xenctl(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
         capture_output=True,
         text=True,
         timeout=60,
+        check=False,
         stdin=subprocess.DEVNULL,
         env={**os.environ, "COLUMNS": "100", **environment},
     )

@@ -28,7 +28,9 @@ def host(name: str, room: int = 8, storage: str = "shared", networks: str = "net
     )
 
 
-def vm(name: str, on: str = "", size: int = 2, storage: str = "shared", networks: str = "net", stuck: str = "") -> VMFacts:
+def vm(
+    name: str, on: str = "", size: int = 2, storage: str = "shared", networks: str = "net", stuck: str = ""
+) -> VMFacts:
     return VMFacts(
         ref=name,
         uuid=name,

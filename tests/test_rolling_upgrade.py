@@ -115,7 +115,7 @@ def test_a_suspended_guest_on_local_storage_is_resumed_there(pool: MockPool, ses
 
 
 def against(change: Callable[[MockPool], Any], expected: str, release: str = "4.0.1", **made: Any) -> Any:
-    return pytest.param(change, expected, release, made, id=expected.split(":")[0][:40])
+    return pytest.param(change, expected, release, made, id=expected[:40])
 
 
 AGAINST = [

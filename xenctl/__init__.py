@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from .tasks import Task
     from .values import NULL, Record, Ref
 
+    __version__: str
+
 __all__ = [
     "NULL",
     "ConnectError",
@@ -48,19 +50,28 @@ __all__ = [
     "connect",
 ]
 
-_HOMES = {"Session": "session", "connect": "session", "Task": "tasks", "NULL": "values", "Record": "values", "Ref": "values"}
+_HOMES = {
+    "Session": "session",
+    "connect": "session",
+    "Task": "tasks",
+    "NULL": "values",
+    "Record": "values",
+    "Ref": "values",
+}
 
 
-def __getattr__(name: str) -> Any:
-    from importlib import import_module, metadata
+if not TYPE_CHECKING:  # checkers are to see a misspelled name
 
-    if name == "__version__":
-        return metadata.version("xenctl")
-    if name not in __all__:
-        raise AttributeError(f"module 'xenctl' has no attribute {name!r}")
-    value = getattr(import_module(f".{_HOMES.get(name, 'errors')}", __name__), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        from importlib import import_module, metadata
+
+        if name == "__version__":
+            return metadata.version("xenctl")
+        if name not in __all__:
+            raise AttributeError(f"module 'xenctl' has no attribute {name!r}")
+        value = getattr(import_module(f".{_HOMES.get(name, 'errors')}", __name__), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -52,8 +52,12 @@ class VMResult:
 
 @dataclass
 class Rehearsal:
-    """The verdict. `ok` means that the pool ends on the new release as it was, and no invariant was broken; `reasons` says
-    why it is not. `warnings` are the plan's, `reports` what the dump holds that the data model lacks or that dangles. `simulated_s` is the estimate of how long the real upgrade takes, without a person's delays."""
+    """The verdict.
+
+    `ok` means that the pool ends on the new release as it was, and no invariant was broken; `reasons` says why it is not.
+    `warnings` are the plan's, `reports` what the dump holds that the data model lacks or that dangles. `simulated_s` is the
+    estimate of how long the real upgrade takes, without a person's delays.
+    """
 
     source: str
     target: str
@@ -116,8 +120,9 @@ def rehearse(
     """Rehearse the rolling upgrade of a pool to release `to` (the next one if left out) and return the verdict.
 
     `dump` is a pool database dump: a path, its bytes, or one that was read. Without it a pool of `hosts` hosts of `release`
-    with `vms` guests is made. `on_plan` is shown the plan before the start, `on_step` each step as it begins. A pool that cannot be upgraded is a verdict with `reasons`, not an error. Raises
-    `DatabaseError` for a dump that cannot be used, `ValueError` for an unknown release, `OSError` for an unreadable file.
+    with `vms` guests is made. `on_plan` is shown the plan before the start, `on_step` each step as it begins. A pool that
+    cannot be upgraded is a verdict with `reasons`, not an error. Raises `DatabaseError` for a dump that cannot be used or
+    read, `ValueError` for an unknown release.
     """
     started = time.perf_counter()
     pool = _pool(dump, release, hosts, vms, seed)

@@ -59,7 +59,9 @@ def show(verdict: Rehearsal) -> None:
     for reason in verdict.reasons:
         out.print(f"[red]problem[/]: {escape(reason)}")
     count = len(verdict.violations)
-    colour, word = ("green", "this pool can be upgraded") if verdict.ok else ("red", "this pool cannot be upgraded as it is")
+    colour, word = (
+        ("green", "this pool can be upgraded") if verdict.ok else ("red", "this pool cannot be upgraded as it is")
+    )
     out.print(f"[{colour}]{count} invariant{'' if count == 1 else 's'} broken: {word}[/]")
 
 

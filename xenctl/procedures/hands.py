@@ -1,7 +1,7 @@
 """The physical acts of a procedure: what somebody does to a machine that no call of XenAPI can do.
 
-A `Hands` may be a person at a terminal, an unattended installation, or the machine room of the fake (`pool.hands`). Hosts are
-named by their uuid.
+A `Hands` may be a person at a terminal, an unattended installation, or the machine room of the fake (`pool.hands`).
+Hosts are named by their uuid.
 """
 
 from __future__ import annotations

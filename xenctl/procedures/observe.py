@@ -13,6 +13,7 @@ from ..transport import Request, origin_at
 
 if TYPE_CHECKING:
     from ..session import Session
+    from ..values import Ref
 
 NULL = "OpaqueRef:NULL"
 UPGRADE_KEY = "rolling_upgrade_in_progress"
@@ -102,7 +103,7 @@ def observe(session: Session) -> PoolFacts:
         if vm.is_control_domain:
             dom0[vm.resident_on] = dom0.get(vm.resident_on, 0) + memory.needed(vm, rules)
 
-    def host_facts(ref: str, host: Any) -> HostFacts:
+    def host_facts(ref: Ref[Any], host: Any) -> HostFacts:
         known = metrics.get(host.metrics)
         mine = [pbd for pbd in pbds.values() if pbd.host == ref]
         total = known.memory_total if known is not None else 0

@@ -100,7 +100,7 @@ class Plan:
     @cached_property
     def names(self) -> Mapping[str, str]:
         """Names by uuid, of hosts and guests."""
-        return {item.uuid: item.name for item in (*self.hosts, *self.vms)}
+        return {**{host.uuid: host.name for host in self.hosts}, **{vm.uuid: vm.name for vm in self.vms}}
 
     @property
     def downtime(self) -> tuple[PlannedVM, ...]:

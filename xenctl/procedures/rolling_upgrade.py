@@ -1,9 +1,9 @@
 """A rolling upgrade: every host gets a new release, one after another, while the guests go on running.
 
-After the installation guide: back up the database; eject CDs; resume what is suspended, since a suspended guest cannot cross
-releases; empty the master guest by guest, halt it, install, wait until the pool is out of emergency mode; then each member
-likewise, its guests going only to hosts that are upgraded; bring guests home, put CDs back, suspend again what was suspended.
-A guest that cannot move is shut down for its host's turn and started again, and is named before the start.
+After the installation guide: back up the database; eject CDs; resume what is suspended, since a suspended guest cannot
+cross releases; empty the master guest by guest, halt it, install, wait until the pool is out of emergency mode; then each
+member likewise, its guests going only to hosts that are upgraded; bring guests home, put CDs back, suspend again what was
+suspended. A guest that cannot move is shut down for its host's turn and started again, and is named before the start.
 
 `plan` looks at the pool and plays the whole sequence through; `run` does it. A run takes each step of the plan in turn: if
 what the step is for holds already in the pool, it is passed over; else it acts, and then looks whether it holds now.
@@ -58,7 +58,10 @@ def make_plan(pool: PoolFacts, target: str | None = None) -> Plan:
     problems = _against(pool, source, release)
     if problems:
         return _plan(pool, source, release, [pool.master], problems=problems)
-    board, warnings = Board.of(pool), [f"{h.name}: {sr} is not plugged" for h in pool.hosts.values() for sr in h.unplugged]
+    board, warnings = (
+        Board.of(pool),
+        [f"{h.name}: {sr} is not plugged" for h in pool.hosts.values() for sr in h.unplugged],
+    )
     refusal = ""
     for order in orders(pool, board):
         try:
@@ -168,9 +171,7 @@ def _played(
     moves, away = go_home(board, homes)
     warnings = [*warnings, *(f"{pool.vms[uuid].name} ends away from home: there is no room for it" for uuid in away)]
     steps += [_migrate(move) for move in moves]
-    steps += [
-        Step("insert", vm=vm.uuid, vbd=disc.vbd, vdi=disc.vdi) for vm in pool.vms.values() for disc in vm.discs
-    ]
+    steps += [Step("insert", vm=vm.uuid, vbd=disc.vbd, vdi=disc.vdi) for vm in pool.vms.values() for disc in vm.discs]
     steps += [Step("suspend", vm=vm.uuid, reason="it was suspended at the start") for vm in suspended]
     steps.append(Step("verify"))
     return _plan(pool, source, target, order, downtime=downtime, steps=steps, warnings=warnings, away=away)

@@ -289,7 +289,7 @@ def resume_on(call: Call, vm: str, host: str, start_paused: bool, force: bool) -
         return (yield from _restore(call, row, target, start_paused))
 
 
-@verb(*MARKS, *PLACE, "console.location", "VM_metrics.last_updated")
+@verb(*MARKS, *PLACE, "console.*")
 def pool_migrate(call: Call, vm: str, host: str, options: dict[str, str]) -> Steps:
     row, db, pool = call.db.get("VM", vm), call.db, call.pool
     target = db.get("host", host)

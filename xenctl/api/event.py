@@ -44,7 +44,7 @@ class event(Record):
 
 
 class EventBatch(Record):
-    """What `event.from_` returns. `token` goes into the next call; `valid_ref_counts` counts the objects of each class."""
+    """What `event.from_` returns. `token` goes into the next call, `valid_ref_counts` counts objects by class."""
 
     _class_name = "EventBatch"
 

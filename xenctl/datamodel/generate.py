@@ -51,7 +51,7 @@ _EVENT_MEMBERS: Final = '''
 _EVENT_BATCH: Final = '''
 
 class EventBatch(Record):
-    """What `event.from_` returns. `token` goes into the next call; `valid_ref_counts` counts the objects of each class."""
+    """What `event.from_` returns. `token` goes into the next call, `valid_ref_counts` counts objects by class."""
 
     _class_name = "EventBatch"
 

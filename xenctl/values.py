@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, Union, cast, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, TypeVar, Union, cast, overload
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -244,6 +244,10 @@ class Field(Generic[T]):
             return self
         value: T = record._read(self.name)
         return value
+
+    if TYPE_CHECKING:  # at run time a field has no setter, or Python would not look into the instance first
+
+        def __set__(self, record: Record, value: NoReturn) -> None: ...
 
 
 class Record(Mapping[str, Any]):

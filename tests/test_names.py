@@ -1,0 +1,74 @@
+"""The public names: exactly these, each of them there, and nothing loaded before it is used."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+import mockserver
+import xenctl
+
+XENCTL = [
+    "NULL",
+    "ConnectError",
+    "ConnectionLost",
+    "DatabaseError",
+    "Failure",
+    "ProcedureError",
+    "ProtocolError",
+    "Record",
+    "Ref",
+    "Session",
+    "Task",
+    "TaskCancelled",
+    "TransportError",
+    "WaitTimeout",
+    "XenctlError",
+    "connect",
+]
+
+MOCKSERVER = ["Durations", "Invariant", "MockPool", "PoolServer", "Violation"]
+
+EXPORTS = [(xenctl, XENCTL), (mockserver, MOCKSERVER)]
+
+
+@pytest.mark.parametrize(("package", "names"), EXPORTS, ids=["xenctl", "mockserver"])
+def test_the_exported_names_are_those_of_this_list(package: ModuleType, names: list[str]) -> None:
+    assert list(package.__all__) == names
+
+
+@pytest.mark.parametrize(("package", "name"), [(package, name) for package, names in EXPORTS for name in names])
+def test_every_exported_name_is_there(package: ModuleType, name: str) -> None:
+    assert getattr(package, name) is not None
+    assert name in dir(package)
+
+
+@pytest.mark.parametrize("package", [xenctl, mockserver], ids=["xenctl", "mockserver"])
+def test_a_name_that_is_not_exported_is_an_attribute_error(package: ModuleType) -> None:
+    with pytest.raises(AttributeError, match=f"module '{package.__name__}' has no attribute 'nonesuch'"):
+        _ = package.nonesuch
+
+
+def test_the_version_is_that_of_the_installed_package() -> None:
+    assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+|rc\d+)?", xenctl.__version__)
+
+
+@pytest.mark.parametrize(
+    ("code", "absent"),
+    [
+        ("import xenctl", {"requests", "lxml", "urllib3", "xenctl.session", "xenctl.datamodel", "mockserver", "click"}),
+        ("import xenctl; xenctl.Failure", {"requests", "lxml", "xenctl.session", "xenctl.api"}),
+        ("import xenctl; xenctl.Session", {"requests", "lxml", "xenctl.datamodel", "xenctl.api.VM", "mockserver"}),
+        ("import mockserver", {"requests", "lxml", "xenctl", "mockserver.pool"}),
+        ("import xenctl.rehearsal", {"requests", "lxml", "mockserver", "xenctl.session"}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_importing_loads_only_what_is_used(code: str, absent: set[str]) -> None:
+    program = f"import sys; {code}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert not absent & set(loaded)

@@ -1,0 +1,197 @@
+"""What users write, read by type checkers only: nothing here may be reported by mypy --strict or pyright --strict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import mockserver
+import xenctl
+from mockserver import Durations, MockPool, PoolServer
+from xenctl import NULL, Failure, Ref, Session, Task, XenctlError
+from xenctl import releases as rel
+from xenctl.api import errors
+from xenctl.api import types as t
+from xenctl.database import Database, read_file
+from xenctl.rehearsal import HostResult, Rehearsal, VMResult, rehearse
+from xenctl.tasks import wait_all
+from xenctl.transport import HttpTransport, Transport
+
+
+def list_vms(password: str) -> None:
+    with xenctl.connect("https://10.0.0.1", "root", password, verify=False, read_timeout=60.0) as session:
+        for ref, vm in session.VM.get_all_records().items():
+            if vm.is_a_template or vm.is_control_domain:
+                continue
+            size: int = vm.memory_static_max
+            state: t.vm_power_state = vm.power_state
+            taken: datetime = vm.snapshot_time
+            host: Ref[t.host] = vm.resident_on
+            disks: list[Ref[t.VBD]] = vm.VBDs
+            config: dict[str, str] = vm.other_config
+            print(
+                str(ref), vm.name_label.upper(), size // 2**30, state, taken.isoformat(), host, len(disks), len(config)
+            )
+
+
+def start_all(session: Session, names: list[str]) -> list[None | Failure | xenctl.TaskCancelled]:
+    tasks: list[Task[None]] = []
+    for name in names:
+        for vm in session.VM.get_by_name_label(name):
+            if session.VM.get_power_state(vm) == "Halted":
+                tasks.append(session.Async.VM.start(vm, False, False))
+    return wait_all(tasks, timeout=600)
+
+
+def wait_with_progress(session: Session, vm: Ref[t.VM]) -> Ref[t.VM]:
+    def shown(progress: float) -> None:
+        print(f"{progress:.0%}")
+
+    task: Task[Ref[t.VM]] = session.Async.VM.clone(vm, "a copy")
+    try:
+        return task.wait(timeout=3600.0, on_progress=shown)
+    except xenctl.WaitTimeout:
+        task.cancel()
+        raise
+    except xenctl.TaskCancelled as cancelled:
+        print(cancelled.ref)
+        raise
+
+
+def move(session: Session, vm: Ref[t.VM], name: str) -> str:
+    host = session.host.get_by_name_label(name)[0]
+    session.VM.pool_migrate(vm, host, {"live": "true"})
+    session.Async.VM.pool_migrate(vm, host, options={"live": "true"}).wait()
+    record = session.host.get_record(session.VM.get_resident_on(vm))
+    metrics = session.host_metrics.get_record(record.metrics)
+    print(metrics.live, metrics.memory_free + 1, record.software_version["product_version"])
+    return record.address
+
+
+def discs(session: Session) -> Iterator[tuple[Ref[t.VBD], Ref[t.VDI]]]:
+    for ref, vbd in session.VBD.get_all_records().items():
+        if vbd.type == "CD" and not vbd.empty and vbd.VDI != NULL:
+            session.VBD.eject(ref)
+            yield ref, vbd.VDI
+
+
+def references() -> Mapping[str, object]:
+    typed: Ref[t.VM] = Ref("OpaqueRef:1")
+    nothing: Ref[t.VDI] = NULL
+    return {typed: typed.removeprefix("OpaqueRef:"), nothing: None}
+
+
+def create(session: Session, template: Ref[t.VM]) -> Ref[t.VM]:
+    vm = session.VM.clone(template, "new")
+    session.VM.set_name_description(vm, "made by a test")
+    session.VM.set_tags(vm, ["a", "b"])
+    session.VM.set_tags(vm, {"a", "b"})
+    session.VM.add_to_other_config(vm, "key", "value")
+    session.VM.set_actions_after_crash(vm, "restart")
+    session.VM.set_memory_static_max(vm, 1 << 30)
+    session.VM.provision(vm)
+    return vm
+
+
+def refusals(session: Session, vm: Ref[t.VM]) -> str:
+    try:
+        session.VM.start(vm, False, False)
+    except errors.VM_BAD_POWER_STATE as refused:
+        actual: str | None = refused.actual
+        return (actual or "").upper()
+    except errors.HANDLE_INVALID as unknown:
+        return f"{unknown.code} {unknown.params}"
+    except Failure as other:
+        return other.code + ", ".join(other.details)
+    except (xenctl.ConnectError, xenctl.ConnectionLost, xenctl.ProtocolError) as error:
+        return f"{error.host} {error.method} {error.message}"
+    except XenctlError as error:
+        return str(error)
+    return ""
+
+
+def watch(session: Session) -> None:
+    token = ""
+    while True:
+        batch = session.event.from_(["vm", "host"], token, 30.0)
+        token = batch.token
+        for event in batch.events:
+            if event.class_ == "vm" and event.operation != "del":
+                record = event.record
+                if isinstance(record, t.VM):
+                    print(record.name_label, record.power_state)
+        print(batch.valid_ref_counts.get("vm", 0) + 1)
+
+
+def unknown_to_the_model(session: Session) -> int:
+    answer: Any = session.call("VM.new_thing", ["OpaqueRef:1", {"key": "value"}])
+    print(answer)
+    return session.call("VM.new_count", (), int)
+
+
+def records_are_mappings(vm: t.VM) -> dict[str, Any]:
+    everything = dict(vm)
+    label: Any = vm["name_label"]
+    names = [name for name in vm if name.startswith("memory_")]
+    print(label, names, vm.get("nothing"), len(vm), vm == vm)
+    return everything
+
+
+def pool_of(session: Session) -> t.pool:
+    ref = session.pool.get_all()[0]
+    record = session.pool.get_record(ref)
+    print(session.host.get_name_label(record.master), session.xenapi.pool.get_uuid(ref), session.origin)
+    return record
+
+
+def by_hand(password: str) -> None:
+    transport: Transport = HttpTransport(verify="/etc/pool.pem", connect_timeout=5.0)
+    session = Session("https://10.0.0.1", transport=transport)
+    session.login_with_password("root", password)
+    try:
+        started = session.clock.now()
+        session.clock.sleep(1.0)
+        print(session.ref, session.clock.now() - started)
+    finally:
+        session.logout()
+        transport.close()
+
+
+def test_against_the_fake(pool: MockPool) -> None:
+    with xenctl.connect(pool.url, pool.username, pool.password, transport=pool.transport()) as session:
+        vm = session.VM.get_by_name_label("vm01")[0]
+        session.VM.clean_shutdown(vm)
+    assert pool.dispatch("VM.get_power_state", ["OpaqueRef:session", vm])
+
+
+def fakes() -> MockPool:
+    pool = MockPool.create(hosts=3, vms=12, release="4.0.1", seed=1, durations=Durations())
+    dump: Database = read_file(Path("pool.xml"))
+    MockPool.load(dump)
+    with PoolServer(pool, listen="127.0.0.1", port=0, time_scale=60.0) as server:
+        print(server.url, [host["address"] for host in server.hosts()])
+    for violation in pool.violations:
+        print(violation.as_dict())
+    violations: list[mockserver.Violation] = pool.violations
+    print(violations)
+    return pool
+
+
+def rehearsed() -> bool:
+    verdict: Rehearsal = rehearse("pool.xml", to="4.1.0")
+    rehearse(Path("pool.xml"))
+    rehearse(b"<database/>", on_step=lambda number, total, text: print(number, total, text))
+    rehearse(release="4.0.1", hosts=3, vms=12, seed=7)
+    host: HostResult = verdict.hosts[0]
+    vm: VMResult = verdict.vms[0]
+    print(host.name, host.offline_s / 60, vm.home, vm.downtime_s + 1.0, vm.planned_downtime, vm.migrations + 1)
+    print(verdict.simulated_s, verdict.calls, verdict.bytes["sent"], verdict.backup["sha256"], verdict.to_json())
+    for reason in verdict.reasons:
+        print(reason.strip())
+    return verdict.ok and verdict.max_hosts_offline <= 1
+
+
+def versions() -> bool:
+    return rel.find("4.0.1") < rel.find("4.1.0")

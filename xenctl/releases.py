@@ -68,6 +68,7 @@ class HasLifecycle(Protocol):
     @property
     def lifecycle(self) -> Lifecycle:
         """Its transitions."""
+        ...
 
 
 def parse_version(text: str) -> Version:

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from .. import values as v
 from ..calls import Messages
 from ..values import Field, Record

@@ -132,16 +132,18 @@ def _module_head(class_: Class, text: str) -> list[str]:
         "from __future__ import annotations",
         "",
     ]
-    head += [f"from collections.abc import {name}" for name in used("Mapping")]
-    head += [f"from typing import {', '.join(['TYPE_CHECKING', *used('Any')])}", "", "from .. import values as v"]
-    head += [f"from ..calls import {', '.join(used('EMPTY_MAP', 'AsyncMessages', 'Messages', 'trimmed'))}"]
-    head += [f"from ..values import {', '.join(used('Field', 'Record'))}"]
-    head += ["from . import record_class"] if used("record_class") else []
     checking = [f"from datetime import {name}" for name in used("datetime")]
     checking += [""] if checking else []
     checking += [f"from ..tasks import {name}" for name in used("Task")]
     checking += [f"from ..values import {', '.join(used('Many', 'Ref'))}"] if used("Many", "Ref") else []
     checking += ["from . import types as t"] if used("t") else []
+    typing = [*(["TYPE_CHECKING"] if checking else []), *used("Any")]
+    head += [f"from collections.abc import {name}" for name in used("Mapping")]
+    head += [f"from typing import {', '.join(typing)}"] if typing else []
+    head += ["", "from .. import values as v"] if head[-1] else ["from .. import values as v"]
+    head += [f"from ..calls import {', '.join(used('EMPTY_MAP', 'AsyncMessages', 'Messages', 'trimmed'))}"]
+    head += [f"from ..values import {', '.join(used('Field', 'Record'))}"]
+    head += ["from . import record_class"] if used("record_class") else []
     return [*head, "", "if TYPE_CHECKING:", *(f"    {line}" if line else "" for line in checking)] if checking else head
 
 

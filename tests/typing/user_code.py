@@ -36,12 +36,12 @@ def list_vms(password: str) -> None:
             )
 
 
-def start_all(session: Session, names: list[str]) -> list[None | Failure | xenctl.TaskCancelled]:
+def start_all(session: Session, names: list[str]) -> list[Failure | xenctl.TaskCancelled | None]:
     tasks: list[Task[None]] = []
     for name in names:
-        for vm in session.VM.get_by_name_label(name):
-            if session.VM.get_power_state(vm) == "Halted":
-                tasks.append(session.Async.VM.start(vm, False, False))
+        vm = session.VM.get_by_name_label(name)[0]
+        if session.VM.get_power_state(vm) == "Halted":
+            tasks.append(session.Async.VM.start(vm, False, False))
     return wait_all(tasks, timeout=600)
 
 
@@ -135,7 +135,7 @@ def records_are_mappings(vm: t.VM) -> dict[str, Any]:
     everything = dict(vm)
     label: Any = vm["name_label"]
     names = [name for name in vm if name.startswith("memory_")]
-    print(label, names, vm.get("nothing"), len(vm), vm == vm)
+    print(label, names, vm.get("nothing"), len(vm))
     return everything
 
 

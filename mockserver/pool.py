@@ -176,11 +176,16 @@ class MockPool:
         if vm["power_state"] in ("Running", "Paused"):
             machine = self.machine_of(self.store.find("host", vm["resident_on"]))
             if machine is None:
+                self.reports.append(
+                    f"VM {vm['name_label']}: {vm['power_state']} on no host of the pool; taken as Halted"
+                )
                 self.force_halted(vm)
             else:
                 self.start_domain(vm, machine, vm["power_state"] == "Running")
         elif vm["power_state"] == "Suspended":
             guest.saved_by = self.store.release
+            if guest.agent is None:  # without drivers it could not have been suspended
+                guest.agent = {"PV_drivers_version": {"major": "4", "minor": "0"}, "PV_drivers_up_to_date": True}
             image = self.disk_of(vm["suspend_VDI"])
             if image is not None:
                 image.blocks[0] = guest.memory()

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from xenctl import database, datamodel
 from xenctl.datamodel import MISSING
@@ -32,6 +32,10 @@ NULL = "OpaqueRef:NULL"
 EPOCH = Timestamp("19700101T00:00:00Z")
 REMEMBERED_DELETIONS = 512
 """A table's list of deleted rows is cut to its newest half when it would reach this."""
+
+DECISIVE = frozenset({"pool", "host", "VM", "VBD", "VDI", "SR", "PBD", "VIF", "PIF", "network"})
+"""Tables on which the fate of guests depends: a cell that does not fit its type is an error there. Elsewhere it is kept as
+it is, reported, and read as the field's default."""
 
 _EMPTY: dict[str, Any] = {"string": "", "int": 0, "float": 0.0, "bool": False, "datetime": EPOCH, "any": ""}
 
@@ -62,10 +66,10 @@ def from_text(kind: t.Type, text: str) -> Any:
             return text == "true"
         return Timestamp(text) if kind.name == "datetime" else text
     if isinstance(kind, (t.Set, t.Option)):
-        members = database.parse_set(text)
+        members = database.parse_set(text) if text else []
         return members if _is_text(kind.item) else [from_text(kind.item, member) for member in members]
     if isinstance(kind, t.Map):
-        pairs = database.parse_map(text)
+        pairs = database.parse_map(text) if text else {}
         if _is_text(kind.item):
             return pairs
         return {key: from_text(kind.item, item) for key, item in pairs.items()}
@@ -144,7 +148,7 @@ class Shape:
 class Store:
     """A pool's database as one release of xapi holds it."""
 
-    _shapes: dict[tuple[str, str], Shape] = {}
+    _shapes: ClassVar[dict[tuple[str, str], Shape]] = {}
 
     def __init__(self, release: Release, generation: int = 1) -> None:
         self.model = datamodel.load()
@@ -398,7 +402,7 @@ class Store:
             return
         shape = self.shape(source.name)
         columns = {field.column: (name, field) for name, field in shape.fields.items()}
-        table, unknown = self.tables[source.name], dict[str, int]()
+        table, unknown, misfits = self.tables[source.name], dict[str, int](), dict[str, int]()
         for ref, cells in source.rows.items():
             values = {k: v.copy() if isinstance(v, (list, dict)) else v for k, v in shape.defaults.items()}
             row = Row(source.name, ref, values)
@@ -414,15 +418,17 @@ class Store:
                 if not field.persistent or self._is_far_side(source.name, name):
                     continue
                 try:
-                    values_of = from_text(field.type, text)
+                    row[name] = from_text(field.type, text)
                 except ValueError as error:
-                    raise DatabaseError(
-                        f"not a {field.type}: {error}; take the dump again, or mend this cell",
-                        table=source.name,
-                        row=ref,
-                        column=column,
-                    ) from None
-                row[name] = values_of
+                    if source.name in DECISIVE:
+                        raise DatabaseError(
+                            f"not a {field.type}: {error}; take the dump again, or mend this cell",
+                            table=source.name,
+                            row=ref,
+                            column=column,
+                        ) from None
+                    row.foreign[column] = text
+                    misfits[column] = misfits.get(column, 0) + 1
             for name, field in shape.fields.items():
                 if not field.persistent or self._is_far_side(source.name, name):
                     row[name] = empty_value(field.type, cls.enums)
@@ -433,8 +439,13 @@ class Store:
                 if row["uuid"] in self.by_uuid:
                     raise DatabaseError(f"the uuid {row['uuid']} is used twice", table=source.name, row=ref)
                 self.by_uuid[row["uuid"]] = (source.name, ref)
+            elif source.name in ("pool", "host", "VM"):
+                raise DatabaseError("it has no uuid; take the dump again", table=source.name, row=ref)
         for column, times in unknown.items():
             self.reports.append(f"table {source.name}: column {column}, unknown to the data model, in {times} rows")
+        for column, times in misfits.items():
+            kind = columns[column][1].type
+            self.reports.append(f"table {source.name}: column {column} holds no {kind} in {times} rows; kept as it is")
 
     def _relate_all(self) -> None:
         relations = _relations(self.model)[0]

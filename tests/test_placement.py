@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from xenctl.procedures.observe import HostFacts, PoolFacts, VMFacts
@@ -24,6 +26,7 @@ def host(name: str, room: int = 8, storage: str = "shared", networks: str = "net
         room=room * GIB,
         storage=frozenset(storage.split()),
         networks=frozenset(networks.split()),
+        hvm=True,
         unplugged=(),
     )
 
@@ -40,6 +43,7 @@ def vm(
         memory=size * GIB,
         storage=frozenset(storage.split()),
         networks=frozenset(networks.split()),
+        hvm=False,
         discs=(),
         stuck=stuck,
         busy=(),
@@ -93,7 +97,7 @@ def test_home_is_preferred_then_room() -> None:
     ("guest", "where"),
     [
         (vm("x", "a", storage="local"), "Local storage"),
-        (vm("x", "a", networks="other"), "no other host reaches all of its storage and networks"),
+        (vm("x", "a", networks="other"), "no other host has all of its storage and networks"),
         (vm("x", "a", stuck="it has no paravirtual drivers"), "it has no paravirtual drivers"),
     ],
 )
@@ -111,6 +115,13 @@ def test_storage_and_networks_decide_what_is_reachable() -> None:
     assert not reachable(vm("x", networks="other"), host("a"))
 
 
+def test_a_fully_virtual_guest_needs_the_processor_for_it() -> None:
+    """A host without hardware virtualisation takes paravirtual guests only."""
+    plain = replace(host("a"), hvm=False)
+    assert reachable(vm("x"), plain)
+    assert not reachable(replace(vm("x"), hvm=True), plain)
+
+
 def test_the_biggest_guest_is_placed_first() -> None:
     """Big guests first, so that small ones fill what is left."""
     facts = pool([host("a", 9), host("b", 6), host("c", 3)], [vm("small", "a", 3), vm("big", "a", 6)])
@@ -125,7 +136,7 @@ def test_what_does_not_fit_says_where_and_what_is_missing() -> None:
         empty(Board.of(facts), "a", ["b", "c"], {}, set())
     assert str(caught.value) == (
         "when a is upgraded, x (3.0 GiB) has to move and fits nowhere: b has 1.0 GiB free; "
-        "c does not reach its storage or networks"
+        "c lacks its storage, its networks, or the processor for it"
     )
 
 
@@ -166,3 +177,9 @@ def test_without_any_room_they_stay_away_and_are_named() -> None:
     moves, away = go_home(Board.of(facts), {"x": "a", "y": "b"})
     assert moves == []
     assert sorted(away) == ["x", "y"]
+
+
+def test_a_home_that_lost_its_network_is_not_gone_back_to() -> None:
+    """A guest stays away from a home that does not reach what it needs, whatever room there is."""
+    facts = pool([host("a", networks="other"), host("b")], [vm("x", "b")])
+    assert go_home(Board.of(facts), {"x": "a"}) == ([], ["x"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -207,3 +208,45 @@ def test_a_dump_of_a_made_up_pool_can_be_rehearsed_with_the_same_seed() -> None:
     made = MockPool.create(hosts=4, vms=60, release="4.0.1", seed=0)
     verdict = rehearse(made.store.dump(), seed=0)
     assert verdict.ok, verdict.reasons
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_damaged_dump_is_a_verdict_or_one_clear_error(seed: int) -> None:
+    """Rows, tables and cells that are missing, empty or dangling never end in a traceback: what matters is an error that
+    names the place, what does not is read leniently, and a pool that cannot be upgraded is a verdict with reasons."""
+    random_ = random.Random(seed)
+    dump = database.read_file(DUMPS["4.0.1"]).copy()
+    for _ in range(3):
+        table = random_.choice([table for table in dump.tables.values() if table.rows])
+        ref, row = random_.choice(list(table.rows.items()))
+        column = random_.choice(list(row.cells) or [""])
+        damage = random_.choice(("row", "table", "column", "empty", "dangling"))
+        if damage == "row":
+            del table.rows[ref]
+        elif damage == "table":
+            del dump.tables[table.name]
+        elif damage == "column":
+            row.cells.pop(column, None)
+        else:
+            row.cells[column] = "" if damage == "empty" else "OpaqueRef:gone"
+    try:
+        verdict = rehearse(dump)
+    except DatabaseError as error:
+        said = str(error) if "table" in str(error) else ""
+    else:
+        said = "upgraded" if verdict.ok else "\n".join(verdict.reasons)
+    assert said, f"seed {seed}"
+
+
+def test_odd_cells_that_decide_nothing_are_kept_and_reported() -> None:
+    """A processor's speed that is no number stops nobody; it is written back as it was read."""
+    dump = database.read_file(DUMPS["4.0.1"])
+    ref, row = next(iter(dump.tables["host_cpu"].rows.items()))
+    row.cells["speed"] = "fast"
+    pool = MockPool.load(dump)
+    assert "table host_cpu: column speed holds no int in 1 rows; kept as it is" in pool.reports
+    assert pool.store.dump().tables["host_cpu"].rows[ref].cells["speed"] == "fast"
+    row.cells["speed"] = "2000"
+    next(iter(dump.tables["VM"].rows.values())).cells["memory__static_max"] = "much"
+    with pytest.raises(DatabaseError, match=r"table VM, row .*, column memory__static_max: not a int"):
+        MockPool.load(dump)

@@ -136,6 +136,17 @@ AGAINST = [
         lambda p: p.store.write(row(p, "VM", "vm01"), current_operations={"OpaqueRef:t": "clone"}),
         "vm01 has an operation going on (clone)",
     ),
+    against(
+        lambda p: p.store.write(row(p, "VM", "vm01"), power_state="Odd"), "a power state that XenAPI does not have"
+    ),
+    against(
+        lambda p: p.store.write(row(p, "VM", "vm06"), suspend_VDI="OpaqueRef:NULL"),
+        "vm06 is suspended and its suspend image is gone",
+    ),
+    against(
+        lambda p: setattr(p.machine("host3"), "address", "10.9.9.9"),
+        "host3 does not answer at 10.0.0.3 as a member of this pool",
+    ),
     against(lambda p: None, "the pool has one host", hosts=1),
     against(lambda p: p.store.write(p.store.pool(), ha_enabled=True), "high availability is on", release="5.0.0"),
     against(
@@ -187,6 +198,15 @@ def test_all_problems_are_named_at_once(pool: MockPool, session: Session) -> Non
     pool.store.write(row(pool, "host", "host2"), enabled=False)
     pool.store.write(row(pool, "VM", "vm01"), power_state="Paused")
     assert len(rolling_upgrade.plan(session).problems) == 2
+
+
+def test_a_disc_that_could_not_be_put_back_is_warned_of(pool: MockPool, session: Session) -> None:
+    """Where a guest's host does not reach the storage of its CD, the plan says that the CD will stay out."""
+    for ref in row(pool, "SR", "ISO library")["PBDs"]:
+        pool.store.write(pool.store.get("PBD", ref), currently_attached=False)
+    plan = rolling_upgrade.plan(session)
+    assert "the CD of vm02 is not put back: its host does not reach the storage that it is on" in plan.warnings
+    assert "insert" not in [step.action for step in plan.steps]
 
 
 # --- the run

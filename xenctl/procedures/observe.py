@@ -21,7 +21,8 @@ UPGRADE_KEY = "rolling_upgrade_in_progress"
 
 @dataclass(frozen=True)
 class HostFacts:
-    """One host. `room` is the memory in bytes that guests may use; `storage` and `networks` are what it can reach."""
+    """One host. `room` is the memory in bytes that guests may use; `storage` and `networks` are what it can reach; `hvm`
+    says whether its processor runs fully virtual guests."""
 
     ref: str
     uuid: str
@@ -34,6 +35,7 @@ class HostFacts:
     room: int
     storage: frozenset[str]
     networks: frozenset[str]
+    hvm: bool
     unplugged: tuple[str, ...]
 
 
@@ -59,6 +61,7 @@ class VMFacts:
     memory: int
     storage: frozenset[str]
     networks: frozenset[str]
+    hvm: bool
     discs: tuple[Disc, ...]
     stuck: str
     busy: tuple[str, ...]
@@ -117,8 +120,9 @@ def observe(session: Session) -> PoolFacts:
             enabled=host.enabled,
             live=known is not None and known.live,
             room=total - host.get("memory_overhead", 0) - dom0.get(ref, 0),
-            storage=frozenset(pbd.SR for pbd in mine if pbd.currently_attached),
+            storage=frozenset(pbd.SR for pbd in mine if pbd.currently_attached and pbd.SR in srs),
             networks=frozenset(pif.network for pif in pifs.values() if pif.host == ref),
+            hvm=any("hvm" in capability for capability in host.capabilities),
             unplugged=tuple(srs[pbd.SR].name_label for pbd in mine if not pbd.currently_attached and pbd.SR in srs),
         )
 
@@ -140,12 +144,13 @@ def observe(session: Session) -> PoolFacts:
             memory=memory.needed(vm, rules),
             storage=frozenset(disks),
             networks=frozenset(vifs[vif].network for vif in vm.VIFs if vif in vifs) & wired,
+            hvm=bool(vm.HVM_boot_policy),
             discs=tuple(
                 Disc(vbd, vbds[vbd].VDI, vdis[vbds[vbd].VDI].SR)
                 for vbd in vm.VBDs
                 if vbd in vbds and vbds[vbd].type == "CD" and not vbds[vbd].empty and vbds[vbd].VDI in vdis
             ),
-            stuck=_stuck(vm, agents),
+            stuck=_stuck(vm, agents, vdis),
             busy=tuple(sorted(set(vm.current_operations.values()))),
         )
 
@@ -167,9 +172,12 @@ def observe(session: Session) -> PoolFacts:
     )
 
 
-def _stuck(vm: Any, agents: Mapping[Any, Any]) -> str:
-    """Why a running HVM guest cannot migrate, suspend or be shut down cleanly: its drivers. Empty where it can."""
-    if not vm.HVM_boot_policy or vm.power_state in ("Halted", "Suspended"):
+def _stuck(vm: Any, agents: Mapping[Any, Any], vdis: Mapping[Any, Any]) -> str:
+    """Why a guest can neither migrate nor be shut down cleanly (an HVM guest's drivers), nor be resumed (a suspended one's
+    image). Empty where it can."""
+    if vm.power_state == "Suspended":
+        return "" if vm.suspend_VDI in vdis else "its suspend image is gone, so it cannot be resumed"
+    if not vm.HVM_boot_policy or vm.power_state == "Halted":
         return ""
     agent = agents.get(vm.guest_metrics)
     major = agent.PV_drivers_version.get("major", "") if agent is not None else ""

@@ -22,8 +22,8 @@ class DoesNotFit(Exception):
 
 
 def reachable(vm: VMFacts, host: HostFacts) -> bool:
-    """Whether `host` reaches the storage and networks that `vm` needs."""
-    return vm.storage <= host.storage and vm.networks <= host.networks
+    """Whether `host` has what `vm` needs beside memory: storage, networks, and a processor for a fully virtual guest."""
+    return vm.storage <= host.storage and vm.networks <= host.networks and (host.hvm or not vm.hvm)
 
 
 @dataclass
@@ -67,9 +67,13 @@ class Board:
         """The guests on `host`, biggest first."""
         return sorted((self.pool.vms[uuid] for uuid in self.guests[host]), key=lambda vm: (-vm.memory, vm.name))
 
+    def takes(self, vm: VMFacts, host: str) -> bool:
+        """Whether `vm` could run on `host` now."""
+        return reachable(vm, self.pool.hosts[host]) and self.free[host] >= vm.memory
+
     def best(self, vm: VMFacts, hosts: Iterable[str], home: str = "") -> str | None:
         """Of `hosts`, the one to put `vm` on: its home if there is room, else the one with most room; None if none."""
-        fitting = [h for h in hosts if reachable(vm, self.pool.hosts[h]) and self.free[h] >= vm.memory]
+        fitting = [host for host in hosts if self.takes(vm, host)]
         if home in fitting:
             return home
         return max(fitting, key=lambda host: (self.free[host], host), default=None)
@@ -96,7 +100,7 @@ def pinned(pool: PoolFacts, vm: VMFacts, host: str) -> str:
     if local:
         names = ", ".join(pool.storage_names.get(sr, sr) for sr in sorted(local))
         return f"it has a disk on storage that only its host reaches ({names})"
-    return "no other host reaches all of its storage and networks"
+    return "no other host has all of its storage and networks, and the processor for it"
 
 
 def empty(board: Board, host: str, allowed: Iterable[str], homes: Mapping[str, str], stopped: set[str]) -> list[Move]:
@@ -121,7 +125,7 @@ def _rooms(board: Board, hosts: Iterable[str], vm: VMFacts) -> str:
     def said(host: str) -> str:
         facts = board.pool.hosts[host]
         if not reachable(vm, facts):
-            return f"{facts.name} does not reach its storage or networks"
+            return f"{facts.name} lacks its storage, its networks, or the processor for it"
         return f"{facts.name} has {max(0, board.free[host]) / GIB:.1f} GiB free"
 
     return "; ".join(said(host) for host in hosts) or "no other host is left"
@@ -140,16 +144,16 @@ def orders(pool: PoolFacts, board: Board) -> Iterator[list[str]]:
 
 def go_home(board: Board, homes: Mapping[str, str]) -> tuple[list[Move], list[str]]:
     """Bring every guest to its home. Where two stand in each other's way one steps aside first. Returns the moves, and the
-    guests that stay away because there is no room even so."""
+    guests that stay away because there is no room even so, or their home does not reach what they need."""
     moves: list[Move] = []
     away = [uuid for uuid in board.where if homes.get(uuid, board.where[uuid]) != board.where[uuid]]
     away.sort(key=lambda uuid: -board.pool.vms[uuid].memory)
     aside: set[str] = set()
     while away:
-        ready = [uuid for uuid in away if board.free[homes[uuid]] >= board.pool.vms[uuid].memory]
+        ready = [uuid for uuid in away if board.takes(board.pool.vms[uuid], homes[uuid])]
         for uuid in ready:
             vm = board.pool.vms[uuid]
-            if board.free[homes[uuid]] >= vm.memory:
+            if board.takes(vm, homes[uuid]):
                 moves.append(Move(uuid, board.where[uuid], homes[uuid], "home"))
                 board.move(vm, homes[uuid])
                 away.remove(uuid)

@@ -12,7 +12,7 @@ what the step is for holds already in the pool, it is passed over; else it acts,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..calls import EMPTY_MAP
@@ -21,7 +21,7 @@ from ..releases import Release, accepts, find, next_release, path
 from . import backup as backups
 from .hands import Hands
 from .observe import NULL, UPGRADE_KEY, PoolFacts, VMFacts, attached, observe
-from .placement import Board, DoesNotFit, Move, empty, go_home, orders, pinned
+from .placement import Board, DoesNotFit, Move, empty, go_home, orders, pinned, reachable
 from .plan import Plan, PlannedHost, PlannedVM, Step
 
 if TYPE_CHECKING:
@@ -46,7 +46,14 @@ def plan(session: Session, target: str | None = None) -> Plan:
 
     Whatever stands against it is in `Plan.problems`; nothing is changed. Raises `ValueError` for an unknown release.
     """
-    return make_plan(observe(session), target)
+    pool = observe(session)
+    silent = [
+        f"{host.name} does not answer at {host.address} as a member of this pool"
+        for host in pool.hosts.values()
+        if host.uuid != pool.master and host.live and not attached(session, host.address)
+    ]
+    made = make_plan(pool, target)
+    return replace(made, steps=(), problems=(*made.problems, *silent)) if silent else made
 
 
 def make_plan(pool: PoolFacts, target: str | None = None) -> Plan:
@@ -94,10 +101,14 @@ def _against(pool: PoolFacts, source: Release, target: Release) -> list[str]:
     for vm in pool.vms.values():
         if vm.busy:
             out.append(f"{vm.name} has an operation going on ({', '.join(vm.busy)})")
-        if vm.state == "Paused":
+        if vm.state not in ("Halted", "Paused", "Running", "Suspended"):
+            out.append(f"{vm.name} is in a power state that XenAPI does not have ({vm.state})")
+        elif vm.state == "Paused":
             out.append(f"{vm.name} is paused: a paused guest cannot migrate; unpause it or shut it down")
         elif vm.state == "Running" and vm.stuck:
             out.append(f"{vm.name} can neither migrate nor be shut down cleanly: {vm.stuck}")
+        elif vm.state == "Suspended" and vm.stuck:
+            out.append(f"{vm.name} is suspended and {vm.stuck}; shut it down by force, or restore the image")
     return out
 
 
@@ -171,7 +182,15 @@ def _played(
     moves, away = go_home(board, homes)
     warnings = [*warnings, *(f"{pool.vms[uuid].name} ends away from home: there is no room for it" for uuid in away)]
     steps += [_migrate(move) for move in moves]
-    steps += [Step("insert", vm=vm.uuid, vbd=disc.vbd, vdi=disc.vdi) for vm in pool.vms.values() for disc in vm.discs]
+    for vm in pool.vms.values():
+        for disc in vm.discs:
+            at = board.where.get(vm.uuid)
+            if at is None or disc.sr in pool.hosts[at].storage:
+                steps.append(Step("insert", vm=vm.uuid, vbd=disc.vbd, vdi=disc.vdi))
+            else:
+                warnings.append(
+                    f"the CD of {vm.name} is not put back: its host does not reach the storage that it is on"
+                )
     steps += [Step("suspend", vm=vm.uuid, reason="it was suspended at the start") for vm in suspended]
     steps.append(Step("verify"))
     return _plan(pool, source, target, order, downtime=downtime, steps=steps, warnings=warnings, away=away)
@@ -188,8 +207,8 @@ def _migrate(move: Move) -> Step:
 def _resume_at(pool: PoolFacts, board: Board, vm: VMFacts) -> str:
     """The host to resume `vm` on: one that reaches its disks, its suspend image and its CDs; rather not the master, which is
     emptied first."""
-    needs = vm.storage | {disc.sr for disc in vm.discs}
-    seeing = [uuid for uuid, host in pool.hosts.items() if needs <= host.storage and vm.networks <= host.networks]
+    needs = replace(vm, storage=vm.storage | {disc.sr for disc in vm.discs})
+    seeing = [uuid for uuid, host in pool.hosts.items() if reachable(needs, host)]
     if not seeing:
         raise DoesNotFit(f"{vm.name} is suspended and cannot be resumed: no host reaches all of its disks")
     members = [uuid for uuid in seeing if uuid != pool.master]

@@ -1,5 +1,7 @@
 """mockserver: a fake XAPI that emulates a pool's hosts, their releases, the pool database and the machine room.
 
+In a test:
+
     pool = mockserver.MockPool.create(hosts=3, vms=12, release="4.0.1")
     with xenctl.connect(pool.url, "root", "secret", transport=pool.transport()) as session: ...
 """

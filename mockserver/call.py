@@ -160,11 +160,11 @@ def unmarshal(kind: t.Type, value: Any) -> Any:
         return _text(value)
     if isinstance(kind, t.Set):
         if not isinstance(value, list):
-            raise refuse("INTERNAL_ERROR", "Failure(\"Expected array\")")
+            raise refuse("INTERNAL_ERROR", 'Failure("Expected array")')
         return [unmarshal(kind.item, item) for item in value]
     if isinstance(kind, (t.Map, t.Record)):
         if not isinstance(value, dict):
-            raise refuse("INTERNAL_ERROR", "Failure(\"Expected struct\")")
+            raise refuse("INTERNAL_ERROR", 'Failure("Expected struct")')
         if isinstance(kind, t.Record):
             return value
         return {name: unmarshal(kind.item, item) for name, item in value.items()}
@@ -225,9 +225,7 @@ def _check_session(call: Call, params: list[Any]) -> None:
         call.session = _find_session(call.pool, call.machine, params[0])
         if call.message.pool_internal:
             name = call.message.wire_name
-            raise refuse(
-                "INTERNAL_ERROR", f'Internal API "{name}" call attempted with non-pool (external) session'
-            )
+            raise refuse("INTERNAL_ERROR", f'Internal API "{name}" call attempted with non-pool (external) session')
 
 
 def _find_session(pool: MockPool, machine: HostMachine, ref: str) -> Row | None:

@@ -122,7 +122,9 @@ def assert_can_boot_here(pool: MockPool, vm: Row, host: Row, *, enough_memory: b
 
 def required_srs(store: Store, vm: Row) -> Iterable[str]:
     """The storage repositories that `vm` needs to run: those of its disks, CDs, and its suspend image."""
-    vdis = [vbd["VDI"] for vbd in (store.find("VBD", ref) for ref in vm["VBDs"]) if vbd is not None and not vbd["empty"]]
+    vdis = [
+        vbd["VDI"] for vbd in (store.find("VBD", ref) for ref in vm["VBDs"]) if vbd is not None and not vbd["empty"]
+    ]
     if vm["power_state"] == "Suspended":
         vdis.append(vm["suspend_VDI"])
     rows = (store.find("VDI", ref) for ref in vdis)

@@ -179,6 +179,7 @@ def software_version(release: Release) -> dict[str, str]:
 
 # --- memory
 
+
 def memory_free(store: Store, host: Row, besides: str = "") -> int:
     """Bytes of `host` that are not taken by the VMs that are or will be on it, `besides` (a VM's reference) left out."""
     if store.release.order <= GEORGE:

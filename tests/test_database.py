@@ -39,8 +39,8 @@ TODAY = (
 )
 BEFORE_7_3 = (
     f"<database>{MANIFEST.format(minor=67)}"
-    + '<table name="VM"><row ref="a" __ctime="7" __mtime="40" two="x%_y" three="%_ " four="%_%_" tab="a%t b%%_%%."/>'
-    + "</table></database>"
+    '<table name="VM"><row ref="a" __ctime="7" __mtime="40" two="x%_y" three="%_ " four="%_%_" tab="a%t b%%_%%."/>'
+    "</table></database>"
 )
 SMALL = (
     f"<database>\n{MANIFEST.format(minor=60)}\n<table name='host'>\n<row _ref='h' name__label='a  b' ref='h'/>\n"
@@ -213,7 +213,7 @@ def test_the_fast_way_of_unprotecting_agrees_with_the_plain(text: str) -> None:
 
 
 BOMB = '<!DOCTYPE d [<!ENTITY a "aaaaaaaaaa">' + "".join(
-    f'<!ENTITY {new} "{f"&{old};" * 10}">' for old, new in zip("abcdefghijkl", "bcdefghijklm")
+    f'<!ENTITY {new} "{f"&{old};" * 10}">' for old, new in zip("abcdefghijkl", "bcdefghijklm", strict=True)
 )
 GOOD_ROW = '<row ref="a" x="1"/>'
 BROKEN: dict[str, tuple[bytes, str, dict[str, object]]] = {
@@ -435,7 +435,7 @@ def test_the_document_of_a_mixed_pool_is_recognised() -> None:
     assert (db.schema, db.generation, db.declaration) == ((5, 35), 103, False)
     assert len(db.tables) == 30 and not any(table.rows for table in db.tables.values())
     assert db.tables.keys() == database.read_file(DATA / DUMPS[1]).tables.keys()
-    with pytest.raises(DatabaseError, match="versions are mixed.*take the backup before the upgrade begins"):
+    with pytest.raises(DatabaseError, match=r"versions are mixed.*take the backup before the upgrade begins"):
         database.verify(db)
 
 

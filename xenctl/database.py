@@ -177,7 +177,7 @@ def read(data: bytes, *, source: str = "<bytes>") -> Database:
     target = _Target()
     safe: dict[str, Any] = {"encoding": "utf-8", "resolve_entities": True, "no_network": True, "load_dtd": False}
     try:
-        etree.fromstring(data, etree.XMLParser(target=cast(Any, target), huge_tree=True, **safe))
+        etree.fromstring(data, etree.XMLParser(target=cast("Any", target), huge_tree=True, **safe))
     except etree.XMLSyntaxError as error:
         message, line = _syntax(data, error), error.position[0]
         raise DatabaseError(message, source=source, line=line, table=target.table.name) from None
@@ -273,7 +273,7 @@ class _Target:
                 escapes = set(_ESCAPE.findall(raw))
                 if " " in raw or escapes & {".", "_"}:
                     self.evidence["every_space"] = " " not in raw and "." in escapes
-            row.cells = dict(zip(self._columns_of(ref, tuple(attributes)), unprotect(raw).split("\0")))
+            row.cells = dict(zip(self._columns_of(ref, tuple(attributes)), unprotect(raw).split("\0"), strict=True))
 
     def _generation(self, ref: str, name: str, text: str | None) -> int | None:
         try:
@@ -323,7 +323,7 @@ def _row(table: str, ref: str, row: Row, form: Form) -> str:
     if form.generations:
         generations = (("__ctime", row.ctime), ("__mtime", row.mtime))
         parts += [f' {name}="{generation}"' for name, generation in generations if generation is not None]
-    parts += [f' {name}="{text}"' for name, text in zip(row.cells, texts)]
+    parts += [f' {name}="{text}"' for name, text in zip(row.cells, texts, strict=False)]
     written = "".join([*parts, "/>"])
     if len(texts) != len(row.cells) or (not written.isprintable() and _ILLEGAL.search(written)):
         column = next((column for column, text in row.cells.items() if _ILLEGAL.search(text)), "")

@@ -64,7 +64,7 @@ class Failure(XenctlError):
     def __str__(self) -> str:
         text = f"{self.code}: {self.MEANING}" if self.MEANING else self.code
         names = self.PARAMS if len(self.PARAMS) == len(self.params) else ()
-        shown = [f"{name} {value!r}" for name, value in zip(names, self.params)] or self.params
+        shown = [f"{name} {value!r}" for name, value in zip(names, self.params, strict=False)] or self.params
         return f"{text} ({', '.join(shown)})" if shown else text
 
     def __repr__(self) -> str:

@@ -1,25 +1,34 @@
 """A session with a pool: logs in and out, finds the master, sends calls.
 
 Only a pool's master answers; a member refuses with `HOST_IS_SLAVE` and names the master, and the session follows. A
-master that restarts forgets its sessions (`SESSION_INVALID`); the session then logs in again with the credentials it
-was given and repeats the call. Both refusals come before the call has any effect, so repeating is safe; nothing else is
-ever repeated.
+master that restarts forgets its sessions (`SESSION_INVALID`); the session then logs in again, once for a call, with the
+credentials it was given, and repeats the call. Both refusals come before the call has any effect, so repeating is safe;
+nothing else is ever repeated.
+
+Threads may share a session. One lock guards where it is (`origin`, `ref`) and is held while logging in, so that of many
+threads whose session is gone one logs in and the others go on with what it got.
+
+Neither the password nor the session's reference is in any message: where a server's words hold the reference, `THIS`
+stands in its place.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from threading import RLock
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from . import xmlrpc
 from .api import AsyncClasses, Classes
-from .errors import Failure, ProtocolError, failure
+from .errors import Failure, ProtocolError, XenctlError, failure
 from .tasks import Task
 from .transport import Clock, HttpTransport, Request, Response, Transport, origin_at, origin_of
-from .values import Ref, to_any, to_string
+from .values import Ref, to_any, to_string, to_void
 
 T = TypeVar("T")
 
@@ -28,6 +37,21 @@ log = logging.getLogger(__name__)
 RPC_HEADERS: Mapping[str, str] = {"content-type": "text/xml", "user-agent": "xenctl"}
 MAX_HOPS = 3
 """How many redirects to a master are followed for one call: a pool points at one master, so more is a circle."""
+THIS = "(this session)"
+"""What stands for the session's reference in errors."""
+SESSIONLESS = frozenset(
+    "session.login_with_password session.slave_login session.slave_local_login "
+    "session.slave_local_login_with_password".split()
+)
+"""The methods that take no session; those of `system.` take none either."""
+
+
+@dataclass(frozen=True)
+class _Login:
+    """How to log in."""
+
+    method: str
+    arguments: tuple[str, ...] = field(repr=False)
 
 
 class Session(Classes):
@@ -35,17 +59,24 @@ class Session(Classes):
 
     `session.Async.VM.start(...)` starts the operation and returns a `Task`; `session.call("VM.new_thing", ...)` reaches
     what the data model does not know. As a context manager it logs out at the end. `url` may name any host of the pool.
+    Threads may share it.
     """
 
     def __init__(self, url: str, *, transport: Transport | None = None, **options: Any) -> None:
+        if transport is not None and options:
+            raise TypeError(f"{', '.join(options)}: options of HttpTransport, but a transport was given")
         self.origin = origin_of(url)
         self.transport: Transport = transport if transport is not None else HttpTransport(**options)
         self._owns_transport = transport is None
         self.ref: Ref[Any] | None = None
-        self._login: tuple[str, tuple[str, ...]] | None = None
+        self._login: _Login | None = None
+        self._lock = RLock()
 
     def __repr__(self) -> str:
         return f"<Session with {self.origin}{'' if self.ref else ', not logged in'}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a session is not copied or pickled: it holds credentials and connections; make another one")
 
     def __enter__(self) -> Session:
         return self
@@ -55,7 +86,7 @@ class Session(Classes):
     ) -> None:
         try:
             self.logout()
-        except Exception:
+        except XenctlError:
             if error is None:
                 raise
             log.debug("logout failed after an earlier error", exc_info=True)
@@ -79,85 +110,148 @@ class Session(Classes):
         return AsyncClasses(_AsyncCaller(self))
 
     def login_with_password(self, username: str, password: str) -> None:
-        """Log in, following `HOST_IS_SLAVE` to the master. Two arguments are sent, which every release accepts."""
-        self._login = ("session.login_with_password", (username, password))
-        self.ref = None
-        self.ref = self._log_in()
+        """Log in, following `HOST_IS_SLAVE` to the master. Two arguments are sent, which every release accepts.
+
+        A session that is open already is logged out first. Credentials that were refused are not kept.
+        """
+        if not isinstance(username, str) or not isinstance(password, str):
+            raise TypeError("user name and password are text")
+        login = _Login("session.login_with_password", (username, password))
+        with self._lock:
+            self.logout()
+            self._log_in(login)
+            self._login = login
 
     def logout(self) -> None:
         """End the session on the server; does nothing where there is none. Sessions are scarce there."""
-        self._login = None
-        if self.ref is not None:
-            ref, self.ref = self.ref, None
+        with self._lock:
+            self._login = None
+            if self.ref is None:
+                return
             try:
-                self._exchange("session.logout", (ref,))
+                self.call("session.logout", (), to_void)
             except Failure as error:
-                if error.code not in ("SESSION_INVALID", "HOST_IS_SLAVE"):
+                if error.code != "SESSION_INVALID":
                     raise
+            finally:
+                self.ref = None
 
     def call(self, method: str, args: Sequence[Any] = (), convert: Callable[[Any], T] = to_any) -> T:
         """Send any method by its wire name with `args` (without the session) and convert what comes back.
 
         Raises the `Failure` of the error code, `TransportError` where no answer came, `ProtocolError` where it was
-        none of XenAPI's.
+        none of XenAPI's, and before anything is sent `TypeError` or `ValueError` for arguments that XML-RPC cannot carry.
         """
-        hops = 0
-        while True:
-            if self.ref is None:
-                if self._login is None:
-                    raise ValueError(f"{method} on {self.origin}: not logged in")
-                self.ref = self._log_in()
-            try:
-                wire = self._exchange(method, (self.ref, *args))
-                break
-            except Failure as error:
-                hops += 1
-                if self._login is None or hops > MAX_HOPS or not self._recovers(error, method):
-                    raise
+        if method in SESSIONLESS or method.startswith("system."):
+            wire = self._exchange(self.origin, None, method, args)
+        else:
+            wire = self._repeated(method, lambda origin, ref: self._exchange(origin, ref, method, args))
         try:
             return convert(wire)
         except ValueError as error:
             raise ProtocolError(f"the answer is not of its type: {error}", host=self.origin, method=method) from error
 
-    def _recovers(self, error: Failure, method: str) -> bool:
-        if error.code == "HOST_IS_SLAVE" and error.params:
-            self.origin = origin_at(self.origin, error.params[0])
-        elif not (error.code == "SESSION_INVALID" and error.params[:1] == [self.ref]):
-            return False
-        log.info("%s: %s on %s, logging in again", method, error.code, self.origin)
-        self.ref = None
-        return True
-
-    def _log_in(self) -> Ref[Any]:
-        assert self._login is not None
-        method, credentials = self._login
-        for _ in range(MAX_HOPS):
+    def _repeated(self, what: str, send: Callable[[str, str], T]) -> T:
+        """Do `send` with the session's origin and reference, again after a refusal that the session can put right."""
+        visited: list[str] = []
+        logged_in_again = False
+        while True:
+            origin, ref = self._place(what)
             try:
-                ref: Ref[Any] = Ref(to_string(self._exchange(method, credentials)))
+                return send(origin, ref)
             except Failure as error:
-                if error.code != "HOST_IS_SLAVE" or not error.params:
-                    raise
-                self.origin = origin_at(self.origin, error.params[0])
-                log.info("following HOST_IS_SLAVE to the master at %s", self.origin)
+                refusal = error
+            if refusal.code == "HOST_IS_SLAVE":
+                visited.append(origin)
+                master = self._master(refusal, visited, what)
+                with self._lock:
+                    if self.origin == origin:
+                        self.origin = master
+            elif refusal.details[:2] == ["SESSION_INVALID", THIS] and not logged_in_again and self._forget(ref):
+                logged_in_again = True
+                log.info("%s: %s no longer knows the session, logging in again", what, origin)
             else:
-                return ref
-        raise ProtocolError(f"no master found in {MAX_HOPS} redirects", host=self.origin, method=method)
+                raise refusal
 
-    def _exchange(self, method: str, params: Sequence[Any]) -> Any:
-        body = xmlrpc.dumps_call(method, params)
-        started = self.transport.clock.now()
-        answer = self.transport.send(Request(self.origin, "POST", "/", RPC_HEADERS, body))
+    def _place(self, what: str) -> tuple[str, str]:
+        """Where the session is: its host and reference, logging in where that has to be done anew."""
+        with self._lock:
+            if self.ref is None:
+                if self._login is None:
+                    raise RuntimeError(f"{what} on {self.origin}: not logged in; call login_with_password first")
+                self._log_in(self._login)
+            assert self.ref is not None
+            return self.origin, self.ref
+
+    def _forget(self, ref: str) -> bool:
+        """Drop a reference that the server no longer knows, unless another thread has got a new one since; False where
+        there is no way to log in again."""
+        with self._lock:
+            if self._login is None:
+                return False
+            if self.ref == ref:
+                self.ref = None
+            return True
+
+    def _log_in(self, login: _Login) -> None:
+        origin = self.origin
+        visited: list[str] = []
+        while True:
+            try:
+                ref = self._exchange(origin, None, login.method, login.arguments)
+                break
+            except Failure as error:
+                refusal = error
+            if refusal.code != "HOST_IS_SLAVE":
+                raise refusal
+            visited.append(origin)
+            origin = self._master(refusal, visited, login.method)
+        if not isinstance(ref, str) or not ref:
+            raise ProtocolError("the answer is no reference", host=origin, method=login.method)
+        self.origin, self.ref = origin, Ref(ref)
+
+    def _master(self, refusal: Failure, visited: list[str], what: str) -> str:
+        """The host that a `HOST_IS_SLAVE` names. Raises `ProtocolError` where the hosts name each other in a circle."""
+        try:
+            master = origin_at(visited[-1], refusal.parameter(0) or "")
+        except ValueError:
+            raise ProtocolError(f"{refusal} names no master", host=visited[-1], method=what) from None
+        if master in visited or len(visited) > MAX_HOPS:
+            way = " -> ".join([*visited, master])
+            raise ProtocolError(
+                f"no master found: each host says that the next one is it ({way}); wait until the pool has settled on one",
+                host=visited[0],
+                method=what,
+            )
+        log.info("%s: following HOST_IS_SLAVE to the master at %s", what, master)
+        return master
+
+    def _exchange(self, origin: str, ref: str | None, method: str, args: Sequence[Any]) -> Any:
+        """Send one call, with `ref` before its arguments where there is one, and return what the answer holds."""
+        params = args if ref is None else (ref, *args)
+        body = xmlrpc.dumps_call(method, params, first=1 if ref is None else 0)
+        clock = self.transport.clock
+        started = clock.now()
+        answer = self.transport.send(Request(origin, "POST", "/", RPC_HEADERS, body, label=method))
         data = answer.read()
-        log.debug("%s on %s: HTTP %d, %.3f s", method, self.origin, answer.status, self.clock.now() - started)
+        log.debug("%s on %s: HTTP %d, %.3f s", method, origin, answer.status, clock.now() - started)
         if answer.status != 200:
-            start = data[:120].decode("utf-8", "replace")
-            raise ProtocolError(f"HTTP status {answer.status}: {start!r}", host=self.origin, method=method)
+            raise self._unexpected(answer, data, origin, ref, method)
         try:
             return xmlrpc.loads_response(data)
         except xmlrpc.MalformedError as error:
-            raise ProtocolError(f"the answer cannot be read: {error}", host=self.origin, method=method) from error
+            text = _without(ref, str(error))
+            refusal: XenctlError = ProtocolError(f"the answer cannot be read: {text}", host=origin, method=method)
         except Failure as error:
-            raise self.failure(error.details) from None
+            refusal = self.failure([_without(ref, part) for part in error.details])
+        raise refusal
+
+    def _unexpected(self, answer: Response, data: bytes, origin: str, ref: str | None, method: str) -> ProtocolError:
+        """The error for an answer whose HTTP status is not 200; `data` is its body."""
+        text = " ".join(data[:2000].decode("utf-8", "replace").split())
+        to = answer.headers.get("location", "").partition("?")[0]
+        said = f"a redirection to {to}" if to else repr(_without(ref, text)[:200])
+        return ProtocolError(f"HTTP status {answer.status}: {said}", host=origin, method=method)
 
     def failure(self, details: Sequence[str], /) -> Failure:
         """The typed error for `[code, *params]`."""
@@ -167,16 +261,35 @@ class Session(Classes):
         return failure(details)
 
     def fetch(self, path: str) -> Response:
-        """GET an HTTP handler's `path` on the master as this session's user (`/pool/xmldbdump`). Raises
-        `ProtocolError` for a status other than 200."""
-        if self.ref is None:
-            self.ref = self._log_in()
+        """GET an HTTP handler's `path` on the master as this session's user (`/pool/xmldbdump`).
+
+        A session that the master has forgotten is renewed once. Raises `ProtocolError` for a status other than 200.
+        """
+        what = f"GET {path.partition('?')[0]}"
         separator = "&" if "?" in path else "?"
-        answer = self.transport.send(Request(self.origin, "GET", f"{path}{separator}session_id={self.ref}", {}))
-        if answer.status != 200:
-            answer.stream.close()
-            raise ProtocolError(f"HTTP status {answer.status}", host=self.origin, method=f"GET {path}")
-        return answer
+
+        def get(origin: str, ref: str) -> Response:
+            answer = self.transport.send(Request(origin, "GET", f"{path}{separator}session_id={ref}", label=what))
+            log.debug("%s on %s: HTTP %d", what, origin, answer.status)
+            if answer.status == 200:
+                return answer
+            refusal = self._unexpected(answer, answer.read(), origin, ref, what)
+            if answer.status == 401:
+                raise failure(["SESSION_INVALID", THIS]) from refusal
+            raise refusal
+
+        try:
+            return self._repeated(what, get)
+        except Failure as error:
+            if isinstance(error.__cause__, ProtocolError):
+                refused = error.__cause__
+            else:
+                raise
+        raise refused
+
+
+def _without(ref: str | None, text: str) -> str:
+    return text.replace(ref, THIS) if ref else text
 
 
 class _AsyncCaller:
@@ -197,5 +310,9 @@ def connect(url: str, username: str, password: str, **options: Any) -> Session:
     Raises `Failure` (`SESSION_AUTHENTICATION_FAILED`), `TransportError`, or `ValueError` for a malformed URL.
     """
     session = Session(url, **options)
-    session.login_with_password(username, password)
+    try:
+        session.login_with_password(username, password)
+    except BaseException:
+        session.__exit__(*sys.exc_info())
+        raise
     return session

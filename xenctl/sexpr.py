@@ -31,7 +31,7 @@ def parse_set(text: str) -> list[str]:
 def parse_map(text: str) -> dict[str, str]:
     """The pairs of a map, of a key that comes twice the last; raises `ValueError` for anything else."""
     atoms = _atoms(text) if _MAP.fullmatch(text) else _plain_atoms(text, _MAP_TOKENS)
-    return dict(zip(atoms[::2], atoms[1::2]))
+    return dict(zip(atoms[::2], atoms[1::2], strict=True))
 
 
 def write_set(items: Iterable[str]) -> str:

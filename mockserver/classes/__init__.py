@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +78,7 @@ def _load() -> None:
         import_module(f"{__name__}.{module}")
 
 
-@lru_cache(maxsize=None)
+@cache
 def find(message: Message) -> Verb:
     """The verb that answers `message`."""
     _load()

@@ -62,7 +62,7 @@ def add_to(message: Message) -> Function:
     def verb(call: Call, ref: str, key: str, value: Any) -> str:
         row = call.db.get(table, ref)
         if not key:
-            raise refuse("INTERNAL_ERROR", "Failure(\"the empty key is not allowed\")")
+            raise refuse("INTERNAL_ERROR", 'Failure("the empty key is not allowed")')
         if key in row[field]:
             column = call.db.shape(table).fields[field].column
             raise refuse("MAP_DUPLICATE_KEY", table, column, ref, key)
@@ -188,7 +188,7 @@ def parse_query(query: str, store: Store, table: str) -> Test:
     for match in _TOKEN.finditer(query):
         text, word, sign, bad = match.groups()
         if bad:
-            raise refuse("INVALID_VALUE", query, "Failure(\"lexing: empty token\")")
+            raise refuse("INVALID_VALUE", query, 'Failure("lexing: empty token")')
         tokens.append(("text", text) if text is not None else ("sign", word or sign))
     position = 0
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from xenctl.errors import Failure
 
-from ..call import Call, Steps, refuse
 from .. import checks, rules
+from ..call import Call, Steps, refuse
 from ..checks import allowed_operations, choose_host, host_named, operation, operation_refused
 from ..store import NULL, Row
 from . import verbs_of
@@ -87,7 +87,9 @@ def _boot(call: Call, vm: Row, host: Row, paused: bool) -> Steps:
         db.write(vm, power_state="Paused" if paused else "Running")
         _console(call, vm, host)
         _metrics(call, vm, start_time=call.clock.stamp(), VCPUs_number=vm["VCPUs_at_startup"])
-        pool.clock.after(pool.durations.vm_boot, lambda: _agent_reports(call, vm) if vm["domid"] == domain.domid else None)
+        pool.clock.after(
+            pool.durations.vm_boot, lambda: _agent_reports(call, vm) if vm["domid"] == domain.domid else None
+        )
     finally:
         if vm["scheduled_to_be_resident_on"] == host.ref:
             db.write(vm, scheduled_to_be_resident_on=NULL)

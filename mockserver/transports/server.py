@@ -44,7 +44,7 @@ class _Listener(ThreadingTCPServer):
         super().__init__(address, _Handler)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        log.debug("a connection of %s broke", self.machine.name, exc_info=True)
+        log.debug("a connection of %s broke", self.machine.name, exc_info=True)  # noqa: LOG014 - called by `except`
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -88,8 +88,8 @@ class _Handler(BaseHTTPRequestHandler):
     def version_string(self) -> str:
         return "xapi"
 
-    def log_message(self, format: str, *args: Any) -> None:
-        log.debug("%s: " + format, self.server.machine.name, *args)
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name for it
+        log.debug("%s: %s", self.server.machine.name, format % args)
 
 
 class PoolServer:

@@ -15,7 +15,6 @@ stands in its place.
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -105,7 +104,7 @@ class Session(Classes):
         return self
 
     @cached_property
-    def Async(self) -> AsyncClasses:  # noqa: N802 - XenAPI's own word
+    def Async(self) -> AsyncClasses:
         """The messages that have an asynchronous form; each returns a `Task`."""
         return AsyncClasses(_AsyncCaller(self))
 
@@ -236,7 +235,7 @@ class Session(Classes):
         data = answer.read()
         log.debug("%s on %s: HTTP %d, %.3f s", method, origin, answer.status, clock.now() - started)
         if answer.status != 200:
-            raise self._unexpected(answer, data, origin, ref, method)
+            raise _unexpected(answer, data, origin, ref, method)
         try:
             return xmlrpc.loads_response(data)
         except xmlrpc.MalformedError as error:
@@ -245,13 +244,6 @@ class Session(Classes):
         except Failure as error:
             refusal = self.failure([_without(ref, part) for part in error.details])
         raise refusal
-
-    def _unexpected(self, answer: Response, data: bytes, origin: str, ref: str | None, method: str) -> ProtocolError:
-        """The error for an answer whose HTTP status is not 200; `data` is its body."""
-        text = " ".join(data[:2000].decode("utf-8", "replace").split())
-        to = answer.headers.get("location", "").partition("?")[0]
-        said = f"a redirection to {to}" if to else repr(_without(ref, text)[:200])
-        return ProtocolError(f"HTTP status {answer.status}: {said}", host=origin, method=method)
 
     def failure(self, details: Sequence[str], /) -> Failure:
         """The typed error for `[code, *params]`."""
@@ -268,28 +260,30 @@ class Session(Classes):
         what = f"GET {path.partition('?')[0]}"
         separator = "&" if "?" in path else "?"
 
-        def get(origin: str, ref: str) -> Response:
+        logged_in_again = False
+        while True:
+            origin, ref = self._place(what)
             answer = self.transport.send(Request(origin, "GET", f"{path}{separator}session_id={ref}", label=what))
             log.debug("%s on %s: HTTP %d", what, origin, answer.status)
             if answer.status == 200:
                 return answer
-            refusal = self._unexpected(answer, answer.read(), origin, ref, what)
-            if answer.status == 401:
-                raise failure(["SESSION_INVALID", THIS]) from refusal
-            raise refusal
-
-        try:
-            return self._repeated(what, get)
-        except Failure as error:
-            if isinstance(error.__cause__, ProtocolError):
-                refused = error.__cause__
-            else:
-                raise
-        raise refused
+            refusal = _unexpected(answer, answer.read(), origin, ref, what)
+            if answer.status != 401 or logged_in_again or not self._forget(ref):
+                raise refusal
+            logged_in_again = True
+            log.info("%s: %s no longer knows the session, logging in again", what, origin)
 
 
 def _without(ref: str | None, text: str) -> str:
     return text.replace(ref, THIS) if ref else text
+
+
+def _unexpected(answer: Response, data: bytes, origin: str, ref: str | None, what: str) -> ProtocolError:
+    """The error for an answer whose HTTP status is not 200; `data` is its body."""
+    to = answer.headers.get("location", "").partition("?")[0]
+    text = " ".join(data[:2000].decode("utf-8", "replace").split())
+    said = f"a redirection to {to}" if to else repr(_without(ref, text)[:200])
+    return ProtocolError(f"HTTP status {answer.status}: {said}", host=origin, method=what)
 
 
 class _AsyncCaller:
@@ -313,6 +307,7 @@ def connect(url: str, username: str, password: str, **options: Any) -> Session:
     try:
         session.login_with_password(username, password)
     except BaseException:
-        session.__exit__(*sys.exc_info())
+        if session._owns_transport:
+            session.transport.close()
         raise
     return session

@@ -2,23 +2,31 @@
 
 Everything that the client sends goes through a `Transport`: calls, uploads and downloads, to a real host or to the fake
 in the same process. All waiting goes through its `Clock`, so that on virtual time hours pass at once. `HttpTransport`
-is the real one: requests' adapter with prepared requests, its settings (proxies, CA bundle) resolved once.
+is the real one: requests' adapter with prepared requests, its settings (proxies, CA bundle) resolved once. It follows no
+redirect, reads no `.netrc`, and sends nothing twice.
+
+What went wrong decides which error is raised: while the connection was being made nothing was sent (`ConnectError`);
+afterwards the effect of a call is unknown. requests does not say which it was, but the traceback does.
 """
 
 from __future__ import annotations
 
 import io
+import logging
 import os
+import re
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .errors import ConnectError, ConnectionLost, TransportError, WaitTimeout
 
 if TYPE_CHECKING:
+    from requests import PreparedRequest
     from requests import Response as RequestsResponse
-    from requests.adapters import HTTPAdapter
 
 
 class Clock(Protocol):
@@ -50,13 +58,23 @@ class Stream(Protocol):
 
 @dataclass(frozen=True)
 class Request:
-    """One HTTP request. `host` is an origin, `scheme://name[:port]`; `path` carries the query too."""
+    """One HTTP request. `host` is an origin, `scheme://name[:port]`; `path` carries the query too.
+
+    `label` is what is being done, for errors and logs: the XenAPI method. Path, headers and body may hold secrets and are
+    not shown.
+    """
 
     host: str
     method: str
-    path: str
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes = b""
+    path: str = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes = field(default=b"", repr=False)
+    label: str = ""
+
+    @property
+    def shown(self) -> str:
+        """What errors and logs call this request: its label, or its method and path without the query."""
+        return self.label or f"{self.method} {self.path.partition('?')[0]}"
 
 
 @dataclass(frozen=True)
@@ -88,36 +106,56 @@ class Transport(Protocol):
         """Give up connections."""
 
 
+_PLACE = re.compile(r"(\[[^\]]*\]|[^\s\[\]:@\\<>\"'{}|^`]+)(?::([0-9]{1,5}))?")
+
+
 def origin_of(url: str) -> str:
-    """`url` as an origin: `https` where it names no scheme, no path; raises `ValueError` for what is no URL."""
-    text = url.strip()
-    scheme, separator, rest = text.partition("://")
+    """`url` as an origin: `https` where it names no scheme; a path is dropped. Raises `ValueError` for what is no URL."""
+    if "@" in url:
+        raise ValueError("a host's URL has no user name or password in it: give these to login_with_password or connect")
+    scheme, separator, rest = url.strip().partition("://")
     if not separator:
-        scheme, rest = "https", text
-    name = rest.split("/", 1)[0]
-    if scheme not in ("http", "https") or not name or "@" in name or any(c.isspace() for c in name):
-        raise ValueError(f"not a host's URL: {url!r}; write it as https://ADDRESS")
-    return f"{scheme}://{name}"
+        scheme, rest = "https", scheme
+    place = re.split("[/?#]", rest, maxsplit=1)[0]
+    if place.count(":") > 1 and "[" not in place:
+        place = f"[{place}]"
+    match = _PLACE.fullmatch(place)
+    scheme = scheme.lower()
+    if scheme not in ("http", "https") or match is None or not _is_name(match[1]) or not 0 < int(match[2] or 1) < 65536:
+        raise ValueError(f"not a host's URL: {url!r}; write it as https://ADDRESS or https://ADDRESS:PORT")
+    return f"{scheme}://{place.lower()}"
+
+
+def _is_name(name: str) -> bool:
+    if not name.startswith("["):
+        return True
+    try:
+        IPv6Address(name[1:-1])
+    except ValueError:
+        return False
+    return True
 
 
 def origin_at(origin: str, address: str) -> str:
     """The origin of the host at `address` (a bare IP address, as `HOST_IS_SLAVE` names it), by `origin`'s scheme and
-    port."""
+    port; a port of its own wins. Raises `ValueError` for what is no address."""
     scheme, _, name = origin.partition("://")
-    if address.count(":") > 1 and not address.startswith("["):
-        address = f"[{address}]"
-    if address.rpartition("]")[2].startswith(":") or (address.count(":") == 1 and not address.startswith("[")):
-        return f"{scheme}://{address}"
-    port = name.rpartition("]")[2].rpartition(":")[2] if ":" in name.rpartition("]")[2] else ""
-    return f"{scheme}://{address}:{port}" if port else f"{scheme}://{address}"
+    target = origin_of(f"{scheme}://{address}")
+    port = _port(name)
+    return target if _port(target.partition("://")[2]) or not port else f"{target}:{port}"
+
+
+def _port(name: str) -> str:
+    return name.rpartition("]")[2].partition(":")[2]
 
 
 class HttpTransport:
     """The network, through requests.
 
-    `verify` is True (system or `REQUESTS_CA_BUNDLE` certificates), False (no check), or the path of a CA file.
-    `connect_timeout` and `read_timeout` are seconds. Proxies and the CA bundle come from the environment unless
-    `trust_env` is false. May be shared between threads.
+    `verify` is True (requests' own certificates, or those that `REQUESTS_CA_BUNDLE` names), False (no check, whatever the
+    environment says), or the path of a CA file. `connect_timeout` and `read_timeout` are seconds; the latter bounds the
+    wait for an answer, so let what takes longer run as a task. Proxies and the CA bundle come from the environment unless
+    `trust_env` is false. May be shared between threads; `connections` is how many are kept open to a host.
     """
 
     def __init__(
@@ -130,42 +168,74 @@ class HttpTransport:
         connections: int = 10,
     ) -> None:
         from requests.adapters import HTTPAdapter
-        from requests.utils import get_environ_proxies
 
-        self._adapter: HTTPAdapter = HTTPAdapter(pool_connections=connections, pool_maxsize=connections, max_retries=0)
+        self._adapter = HTTPAdapter(pool_connections=connections, pool_maxsize=connections, max_retries=0)
         if verify is True and trust_env:
             verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
         self._verify = verify
         self._timeout = (connect_timeout, read_timeout)
         self._trust_env = trust_env
-        self._environ_proxies = get_environ_proxies
-        self._proxies: dict[str, Any] = {}
+        self._proxies: dict[str, dict[str, str]] = {}
         self.clock: Clock = SystemClock()
+        logging.getLogger("urllib3.connectionpool").addFilter(_hide_session)
 
     def send(self, request: Request) -> Response:
-        from requests import Request as Prepared
-        from requests import exceptions
+        from urllib3.exceptions import HTTPError
 
-        prepared = Prepared(
-            request.method, request.host + request.path, headers=dict(request.headers), data=request.body or None
-        ).prepare()
-        if request.host not in self._proxies:
-            self._proxies[request.host] = self._environ_proxies(request.host) if self._trust_env else {}
+        outer = sys.exc_info()[1]
         try:
             answer = self._adapter.send(
-                prepared,
+                _prepared(request),
                 stream=True,
                 timeout=self._timeout,
                 verify=self._verify,
-                proxies=self._proxies[request.host],
+                proxies=self._proxies_of(request.host),
             )
-        except exceptions.RequestException as error:
-            raise _understood(error, request.host, request.path) from error
-        headers = {name.lower(): value for name, value in answer.headers.items()}
-        return Response(answer.status_code, headers, _Body(answer, request))
+        except (OSError, HTTPError, UnicodeError) as error:
+            chain = list(_chain(error, outer))
+            failed, cause = _understood(chain, request, self._timeout), _root(chain)
+        else:
+            answer.raw.enforce_content_length = True
+            headers = {name.lower(): value for name, value in answer.headers.items()}
+            return Response(answer.status_code, headers, _Body(answer, request))
+        raise failed from cause  # not from `error`, whose text has the whole URL in it, and with it the session
+
+    def _proxies_of(self, host: str) -> dict[str, str]:
+        found = self._proxies.get(host)
+        if found is None:
+            from requests.utils import get_environ_proxies
+
+            found = dict(get_environ_proxies(host)) if self._trust_env else {}
+            self._proxies[host] = found
+        return found
 
     def close(self) -> None:
         self._adapter.close()
+
+
+def _prepared(request: Request) -> PreparedRequest:
+    from requests import PreparedRequest
+
+    prepared = PreparedRequest()
+    prepared.prepare(
+        method=request.method,
+        url=request.host + request.path,
+        headers=dict(request.headers),
+        data=request.body or None,
+    )
+    return prepared
+
+
+def _hide_session(record: logging.LogRecord) -> bool:
+    """A filter of urllib3's log, which shows URLs: session references are taken out, and every record passes."""
+    text = record.getMessage()
+    if "session_id=" in text:
+        record.msg, record.args = _without_session(text), ()
+    return True
+
+
+def _without_session(text: str) -> str:
+    return re.sub(r"session_id=[^&\s\"']*", "session_id=…", text)
 
 
 class _Body(io.RawIOBase):
@@ -174,44 +244,91 @@ class _Body(io.RawIOBase):
     def __init__(self, answer: RequestsResponse, request: Request) -> None:
         self._answer, self._request = answer, request
 
-    def read(self, size: int = -1, /) -> bytes:
-        from requests import exceptions
-        from urllib3.exceptions import HTTPError
+    def readable(self) -> bool:
+        return True
 
+    def readinto(self, buffer: Any, /) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        from urllib3.exceptions import HTTPError, ReadTimeoutError
+
+        wanted = None if size is None or size < 0 else size
         try:
-            if size is None or size < 0:
-                return self._answer.content
-            return bytes(self._answer.raw.read(size, decode_content=True))
-        except (exceptions.RequestException, HTTPError, OSError) as error:
-            raise ConnectionLost(
-                f"the connection broke while the answer was being read ({error})",
+            return bytes(self._answer.raw.read(wanted, decode_content=True))
+        except ReadTimeoutError as error:
+            failed: TransportError = WaitTimeout(
+                "the rest of the answer did not come within the time allowed; whether the call took effect is not known",
                 host=self._request.host,
-                method=self._request.path,
-            ) from error
+                method=self._request.shown,
+            )
+            cause: Exception = error
+        except (HTTPError, OSError) as error:
+            failed = ConnectionLost(
+                f"the connection broke while the answer was being read ({error}); whether the call took effect is not "
+                "known",
+                host=self._request.host,
+                method=self._request.shown,
+            )
+            cause = error
+        raise failed from cause
 
     def close(self) -> None:
         self._answer.close()
         super().close()
 
 
-def _understood(error: Exception, host: str, path: str) -> TransportError:
+def _understood(chain: list[BaseException], request: Request, timeout: tuple[float, float]) -> TransportError:
+    """Our error for one of requests', by whether anything was sent."""
     from requests import exceptions
-    from urllib3.exceptions import NameResolutionError, NewConnectionError
+    from urllib3.exceptions import HTTPError, LocationValueError
 
-    if isinstance(error, exceptions.SSLError):
-        return ConnectError(
-            "its certificate or TLS version was not accepted; pass verify= with the pool's CA file, or verify=False to "
-            f"go without a check; a host before 7.0 is reached with a http:// URL ({error})",
-            host=host,
-            method=path,
-        )
-    if isinstance(error, exceptions.ConnectTimeout):
-        return ConnectError("no connection within the time allowed: is the host up?", host=host, method=path)
-    if isinstance(error, exceptions.ReadTimeout):
-        return WaitTimeout("no answer within the time allowed", host=host, method=path)
-    reason = getattr(error.args[0], "reason", None) if error.args else None
-    if isinstance(error, exceptions.ProxyError) or isinstance(reason, (NewConnectionError, NameResolutionError)):
-        return ConnectError(f"cannot be reached: {reason or error}", host=host, method=path)
-    if isinstance(error, (exceptions.InvalidURL, exceptions.InvalidSchema, exceptions.MissingSchema)):
-        return ConnectError(f"not a usable address: {error}", host=host, method=path)
-    return ConnectionLost(f"the connection broke ({error})", host=host, method=path)
+    error, reason = chain[0], _without_session(str(_root(chain) or chain[0]))
+    kind: type[TransportError] = ConnectError
+    unusable = (exceptions.InvalidURL, exceptions.InvalidSchema, exceptions.InvalidHeader, LocationValueError)
+    if isinstance(error, unusable) or not isinstance(error, (exceptions.RequestException, HTTPError)):
+        message = f"cannot be tried: {reason}"
+    elif isinstance(error, exceptions.ConnectTimeout):
+        message = f"no connection within {timeout[0]:g} s: is the host up, and is this its address?"
+    elif _was_connecting(chain):
+        message = f"cannot be reached: {reason}"
+        if isinstance(error, exceptions.SSLError):
+            message = (
+                f"its certificate or TLS version was not accepted ({reason}): pass verify= with the path of the pool's CA "
+                "file, or verify=False to go without a check; a host before 7.0 is reached with a http:// URL"
+            )
+    elif isinstance(error, exceptions.ReadTimeout):
+        kind = WaitTimeout
+        message = f"no answer within {timeout[1]:g} s; the call may still take effect: look before it is repeated"
+    else:
+        kind = ConnectionLost
+        message = f"the connection broke ({reason}); whether the call took effect is not known: look before it is repeated"
+    return kind(message, host=request.host, method=request.shown)
+
+
+def _chain(error: BaseException | None, outer: BaseException | None) -> Iterator[BaseException]:
+    """`error` and what led to it, latest first; `outer` was being handled before, and did not."""
+    seen: set[int] = set()
+    while error is not None and error is not outer and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _root(chain: list[BaseException]) -> BaseException | None:
+    """What one of requests' errors goes back to; None where that is requests' own, whose text shows the whole URL."""
+    return chain[-1] if len(chain) > 1 else None
+
+
+def _was_connecting(chain: list[BaseException]) -> bool:
+    """Whether the error arose while the connection was being made: it passed through urllib3's `connect`."""
+    for error in chain:
+        trace = error.__traceback__
+        while trace is not None:
+            frame = trace.tb_frame
+            if frame.f_code.co_name == "connect" and frame.f_globals.get("__name__", "").startswith("urllib3."):
+                return True
+            trace = trace.tb_next
+    return False

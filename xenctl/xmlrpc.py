@@ -2,15 +2,19 @@
 
 Writing follows xapi's one regular shape: no white space, text and whole numbers without a type tag, `<double>`,
 `<boolean>`, `<dateTime.iso8601>`, `<array>`, `<struct>`. xapi accepts the same shape from clients (digits without a tag
-pass for an int, of 64 bits too), so both sides share one encoder; they differ only in how they treat characters that
-XML cannot carry. Reading walks a tree that lxml built with entities, DTDs and the network switched off, and takes any
-valid spelling. Dates arrive as `values.Timestamp`, everything else as plain Python values.
+pass for an int, of 64 bits too), so both sides share one encoder; what they write differently is in a `_Dialect`.
+Reading walks a tree that lxml built with entities and the network switched off, and takes any valid spelling; what the
+two sides read differently is in their table of readers. A document with a DTD is refused before it is parsed, and every
+document is read as UTF-8 whatever it declares, so nothing can hide one. Dates arrive as `values.Timestamp`, everything
+else as plain Python values.
 """
 
 from __future__ import annotations
 
 import re
+from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -19,11 +23,11 @@ from .errors import failure
 from .values import Timestamp, format_datetime
 
 if TYPE_CHECKING:
-    from lxml.etree import XMLParser, _Element
+    from lxml.etree import XMLParser, XMLSyntaxError, _Element
 
 PROLOG = '<?xml version="1.0"?>'
 MAX_DEPTH = 100
-"""Deeper nesting than any XenAPI type has; an answer that goes beyond is refused."""
+"""Deeper nesting than any XenAPI type has; a document that goes beyond is refused."""
 
 _SPECIAL = re.compile('[&<>"\r\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff\ud800-\udfff]')
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}
@@ -37,13 +41,22 @@ class I4(int):
     """An int that is written with an `<i4>` tag, as xapi does for `valid_ref_counts` alone."""
 
 
+@dataclass(frozen=True)
+class _Dialect:
+    """What client and server write differently: characters that need care, empty keys, and floats."""
+
+    character: Callable[[re.Match[str]], str]
+    empty_keys: bool
+    double: str
+
+
 def _client_character(match: re.Match[str]) -> str:
     character = match.group()
     if character == "\r":
         return "&#13;"
     if character in _ENTITIES:
         return _ENTITIES[character]
-    raise ValueError(f"the text has a character that XML cannot carry: {character!r} in {match.string[:60]!r}")
+    raise ValueError(f"the text has a character that XML cannot carry: {character!r} at {match.start()}")
 
 
 def _server_character(match: re.Match[str]) -> str:
@@ -51,78 +64,101 @@ def _server_character(match: re.Match[str]) -> str:
     return character if character == "\r" else _ENTITIES.get(character, "")
 
 
+_CLIENT = _Dialect(_client_character, empty_keys=False, double="")
+_SERVER = _Dialect(_server_character, empty_keys=True, double=".16g")
+
+
 def encode(value: Any, *, lenient: bool = False) -> str:
     """`value` as a `<value>` element.
 
-    `str`, `bool`, `int`, `float`, `datetime`, lists, tuples, sets and mappings are taken; anything else is a
-    `TypeError`. `lenient` is the server's way with control characters (they are dropped); a client refuses them.
+    `str`, `bool`, `int` of 64 bits, `float`, `datetime`, lists, tuples, sets and mappings are taken; anything else is a
+    `TypeError`. `lenient` is the server's way: control characters are dropped and floats rounded to 16 digits. A client
+    refuses with `ValueError` what would not arrive as it is. No error repeats the value: it may be a password.
     """
     out: list[str] = []
-    _encode(value, out.append, _server_character if lenient else _client_character)
+    _encode(value, out.append, _SERVER if lenient else _CLIENT)
     return "".join(out)
 
 
-def _encode(value: Any, write: Callable[[str], None], character: Callable[[re.Match[str]], str]) -> None:
+def _encode(value: Any, write: Callable[[str], None], dialect: _Dialect) -> None:
     kind = type(value)
     if kind is str:
-        write(f"<value>{_SPECIAL.sub(character, value)}</value>")
+        write(f"<value>{_SPECIAL.sub(dialect.character, value)}</value>")
     elif kind is int:
+        if not -(2**63) <= value < 2**63:
+            raise ValueError("the number does not fit in 64 bits")
         write(f"<value>{value}</value>")
     elif kind is bool:
         write("<value><boolean>1</boolean></value>" if value else "<value><boolean>0</boolean></value>")
     elif kind is list or kind is tuple:
         write("<value><array><data>")
         for item in value:
-            _encode(item, write, character)
+            _encode(item, write, dialect)
         write("</data></array></value>")
     elif kind is dict:
         write("<value><struct>")
         for name, item in value.items():
             if type(name) is not str:
                 name = _member_name(name)
-            write(f"<member><name>{_SPECIAL.sub(character, name)}</name>")
-            _encode(item, write, character)
+            if not name and not dialect.empty_keys:
+                raise ValueError("a map's key cannot be empty: xapi takes such a call for malformed")
+            write(f"<member><name>{_SPECIAL.sub(dialect.character, name)}</name>")
+            _encode(item, write, dialect)
             write("</member>")
         write("</struct></value>")
     elif kind is float:
-        write(f"<value><double>{value:.16g}</double></value>")
+        write(f"<value><double>{value:{dialect.double}}</double></value>")
     elif kind is Timestamp:
-        write(f"<value><dateTime.iso8601>{value}</dateTime.iso8601></value>")
+        text = _SPECIAL.sub(dialect.character, value)
+        write(f"<value><dateTime.iso8601>{text}</dateTime.iso8601></value>")
     elif kind is I4:
         write(f"<value><i4>{int(value)}</i4></value>")
-    elif isinstance(value, str):
-        _encode(str(value), write, character)
-    elif isinstance(value, datetime):
-        _encode(format_datetime(value), write, character)
-    elif isinstance(value, bool):
-        _encode(bool(value), write, character)
-    elif isinstance(value, int):
-        _encode(int(value), write, character)
-    elif isinstance(value, float):
-        _encode(float(value), write, character)
-    elif isinstance(value, Mapping):
-        _encode(dict(value), write, character)
-    elif isinstance(value, (Set, Sequence)) and not isinstance(value, (bytes, bytearray)):
-        _encode(list(value), write, character)
     else:
-        raise TypeError(f"XenAPI has no form for a {kind.__name__}: {value!r}")
+        _encode(_plain(value), write, dialect)
+
+
+def _plain(value: Any) -> Any:
+    """A value of a less usual type as one of the usual ones."""
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, datetime):
+        return format_datetime(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, (Set, Sequence)) and not isinstance(value, (bytes, bytearray, memoryview)):
+        return list(value)
+    if value is None:
+        raise TypeError("XenAPI has no form for None; a reference to nothing is xenctl.NULL")
+    raise TypeError(f"XenAPI has no form for a {type(value).__name__}")
 
 
 def _member_name(name: Any) -> str:
     if isinstance(name, (str, int)) and not isinstance(name, bool):
         return str(name)
-    raise TypeError(f"a map's key is text or a whole number, not a {type(name).__name__}: {name!r}")
+    raise TypeError(f"a map's key is text or a whole number, not a {type(name).__name__}")
 
 
-def dumps_call(method: str, params: Sequence[Any]) -> bytes:
-    """The bytes of a call of `method` with positional `params`."""
+def dumps_call(method: str, params: Sequence[Any], *, first: int = 1) -> bytes:
+    """The bytes of a call of `method` with positional `params`.
+
+    Raises `TypeError` or `ValueError` naming the method and the parameter; these are counted from `first`, which is 0
+    where the first one is the session.
+    """
     out = [PROLOG, "<methodCall><methodName>", _SPECIAL.sub(_client_character, method), "</methodName><params>"]
-    for number, param in enumerate(params, 1):
+    for number, param in enumerate(params, first):
         out.append("<param>")
         try:
-            _encode(param, out.append, _client_character)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"{method}, parameter {number}: {error}") from None
+            _encode(param, out.append, _CLIENT)
+        except TypeError as error:
+            raise TypeError(f"{method}, parameter {number}: {error}") from None
+        except ValueError as error:
+            raise ValueError(f"{method}, parameter {number}: {error}") from None
+        except RecursionError:
+            raise ValueError(f"{method}, parameter {number}: nested too deeply, or within itself") from None
         out.append("</param>")
     out.append("</params></methodCall>")
     return "".join(out).encode()
@@ -156,11 +192,12 @@ def dumps_bare(value: Any) -> bytes:
 
 
 @lru_cache(maxsize=1)
-def _parser() -> tuple[Callable[[bytes, XMLParser], _Element], Callable[[], XMLParser], type[Exception]]:
+def _parser() -> tuple[Callable[[bytes, XMLParser], _Element], Callable[[], XMLParser], type[XMLSyntaxError]]:
     from lxml import etree
 
     def make() -> XMLParser:
         return etree.XMLParser(
+            encoding="utf-8",
             resolve_entities=False,
             no_network=True,
             load_dtd=False,
@@ -172,108 +209,177 @@ def _parser() -> tuple[Callable[[bytes, XMLParser], _Element], Callable[[], XMLP
     return etree.fromstring, make, etree.XMLSyntaxError
 
 
+_HTML = re.compile(rb"\s*<(?:!doctype\s+html|html)\b", re.IGNORECASE)
+
+
 def _parse(data: bytes) -> _Element:
+    if _HTML.match(data):
+        raise MalformedError("an HTML page: this is not the port of a XenServer or XCP-ng host")
+    if b"<!DOCTYPE" in data:
+        raise MalformedError("the document has a DTD, which XML-RPC never has")
     fromstring, make, syntax_error = _parser()
     try:
-        root = fromstring(data, make())
-    except (syntax_error, ValueError) as error:
-        raise MalformedError(f"not XML: {error}") from None
-    if root.getroottree().docinfo.doctype:
-        raise MalformedError("the document has a DTD, which XML-RPC never has")
-    return root
+        return fromstring(data, make())
+    except syntax_error as error:
+        raise MalformedError(_why(data, error)) from None
 
 
-def _decode(element: _Element, depth: int = 0) -> Any:
+_RAW_KEY = re.compile(
+    rb"<name>([^<]{0,200}?(?:&(?!(?:amp|lt|gt|quot|apos|#[0-9]+|#x[0-9a-fA-F]+);)|<(?!/name>)).{0,200}?)</name>", re.DOTALL
+)
+
+
+def _why(data: bytes, error: XMLSyntaxError) -> str:
+    """What is wrong with a document that is not XML; the usual cause is a key that xapi did not escape."""
+    raw = _RAW_KEY.search(data)
+    if raw is None:
+        return f"not XML: {error.msg or 'the document is empty'}"
+    key = raw[1].decode("utf-8", "replace")
+    return (
+        f"not XML: the key {key!r} of a map has & or < in it, which the server does not escape; remove that key, or "
+        "read the other fields one by one"
+    )
+
+
+Readers = Mapping[Any, Callable[["_Element", "Readers", int], Any]]
+
+
+def _decode(element: _Element, readers: Readers, depth: int = 0) -> Any:
     if element.tag != "value":
-        raise MalformedError(f"expected <value>, got <{element.tag}>")
+        raise MalformedError(f"expected <value>, got {_tag(element)}")
     children = len(element)
     if children == 0:
         return element.text or ""
     if children != 1:
         raise MalformedError("a <value> has more than one content")
     typed = element[0]
-    decoder = _DECODERS.get(typed.tag)
-    if decoder is None:
-        raise MalformedError(f"no such type: <{typed.tag}>")
-    if depth > MAX_DEPTH:
+    reader = readers.get(typed.tag)
+    if reader is None:
+        raise MalformedError(f"no such type: {_tag(typed)}")
+    if depth >= MAX_DEPTH:
         raise MalformedError(f"values nested deeper than {MAX_DEPTH}")
-    return decoder(typed, depth + 1)
+    if _is_text(element.text) or _is_text(typed.tail):
+        raise MalformedError(f"a <value> has text beside its {_tag(typed)}")
+    return reader(typed, readers, depth + 1)
+
+
+def _tag(element: _Element) -> str:
+    return f"<{element.tag!s}>"
+
+
+def _is_text(text: str | None) -> bool:
+    return text is not None and not text.isspace()
 
 
 def _scalar(element: _Element) -> str:
     if len(element):
-        raise MalformedError(f"<{element.tag}> has children")
+        raise MalformedError(f"{_tag(element)} has children")
     return element.text or ""
 
 
-def _decode_string(element: _Element, depth: int) -> str:
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:60] + "…")
+
+
+def _read_string(element: _Element, readers: Readers, depth: int) -> str:
     return _scalar(element)
 
 
-def _decode_int(element: _Element, depth: int) -> int:
-    try:
-        return int(_scalar(element))
-    except ValueError:
-        raise MalformedError(f"<{element.tag}> holds no whole number: {element.text!r}") from None
+_INT = re.compile(r"\s*([+-]?[0-9]{1,40})\s*\Z", re.ASCII)
 
 
-def _decode_boolean(element: _Element, depth: int) -> bool:
+def _read_int(element: _Element, readers: Readers, depth: int) -> int:
+    text = _scalar(element)
+    match = _INT.match(text)
+    if match is None:
+        raise MalformedError(f"{_tag(element)} holds no whole number: {_shown(text)}")
+    number = int(match[1])
+    if not -(2**63) <= number < 2**63:
+        raise MalformedError(f"{_tag(element)} holds a number of more than 64 bits: {_shown(text)}")
+    return number
+
+
+def _read_boolean(element: _Element, readers: Readers, depth: int) -> bool:
     text = _scalar(element).strip()
+    if text not in ("0", "1"):
+        raise MalformedError(f"<boolean> holds neither 0 nor 1: {_shown(text)}")
+    return text == "1"
+
+
+def _read_boolean_as_xapi(element: _Element, readers: Readers, depth: int) -> bool:
+    text = _scalar(element)
     if not text:
         raise MalformedError("<boolean> is empty")
     return text == "1"
 
 
-def _decode_double(element: _Element, depth: int) -> float:
+def _read_double(element: _Element, readers: Readers, depth: int) -> float:
+    text = _scalar(element)
     try:
-        return float(_scalar(element))
+        if "_" not in text and text.isascii():
+            return float(text)
     except ValueError:
-        raise MalformedError(f"<double> holds no number: {element.text!r}") from None
+        pass
+    raise MalformedError(f"<double> holds no number: {_shown(text)}")
 
 
-def _decode_datetime(element: _Element, depth: int) -> Timestamp:
-    return Timestamp(_scalar(element).strip())
+def _read_datetime(element: _Element, readers: Readers, depth: int) -> Timestamp:
+    text = _scalar(element).strip()
+    if not text:
+        raise MalformedError("<dateTime.iso8601> is empty")
+    return Timestamp(text)
 
 
-def _decode_nil(element: _Element, depth: int) -> None:
-    return None
+def _read_base64(element: _Element, readers: Readers, depth: int) -> bytes:
+    try:
+        return b64decode("".join(_scalar(element).split()), validate=True)
+    except ValueError:
+        raise MalformedError("<base64> holds something else") from None
 
 
-def _decode_array(element: _Element, depth: int) -> list[Any]:
+def _read_nil(element: _Element, readers: Readers, depth: int) -> None:
+    if _scalar(element).strip():
+        raise MalformedError("<nil> is not empty")
+
+
+def _read_array(element: _Element, readers: Readers, depth: int) -> list[Any]:
     if len(element) == 0:
         return []
     if len(element) != 1 or element[0].tag != "data":
         raise MalformedError("an <array> holds one <data>")
-    return [_decode(item, depth) for item in element[0]]
+    return [_decode(item, readers, depth) for item in element[0]]
 
 
-def _decode_struct(element: _Element, depth: int) -> dict[str, Any]:
+def _read_struct(element: _Element, readers: Readers, depth: int) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for member in element:
         if member.tag != "member" or len(member) != 2 or member[0].tag != "name":
             raise MalformedError("a <struct> holds <member>s of one <name> and one <value>")
-        out[_scalar(member[0])] = _decode(member[1], depth)
+        out[_scalar(member[0])] = _decode(member[1], readers, depth)
     return out
 
 
-_DECODERS: dict[Any, Callable[[_Element, int], Any]] = {
-    "string": _decode_string,
-    "int": _decode_int,
-    "i4": _decode_int,
-    "i8": _decode_int,
-    "boolean": _decode_boolean,
-    "double": _decode_double,
-    "dateTime.iso8601": _decode_datetime,
-    "array": _decode_array,
-    "struct": _decode_struct,
-    "nil": _decode_nil,
+_CLIENT_READERS: Readers = {
+    "string": _read_string,
+    "int": _read_int,
+    "i4": _read_int,
+    "i8": _read_int,
+    "boolean": _read_boolean,
+    "double": _read_double,
+    "dateTime.iso8601": _read_datetime,
+    "base64": _read_base64,
+    "array": _read_array,
+    "struct": _read_struct,
+    "nil": _read_nil,
 }
+_SERVER_READERS: Readers = {**_CLIENT_READERS, "boolean": _read_boolean_as_xapi}
+"""xapi takes any text but `1` for false."""
 
 
 def loads_value(text: str | bytes) -> Any:
     """The value of one `<value>` element alone, as a task's `result` holds it; empty text is no value: `""`."""
     data = text.encode() if isinstance(text, str) else text
-    return _decode(_parse(data)) if data.strip() else ""
+    return _decode(_parse(data), _CLIENT_READERS) if data.strip() else ""
 
 
 def loads_call(data: bytes) -> tuple[str, list[Any]]:
@@ -281,7 +387,7 @@ def loads_call(data: bytes) -> tuple[str, list[Any]]:
     root = _parse(data)
     if root.tag != "methodCall" or len(root) != 2 or root[0].tag != "methodName" or root[1].tag != "params":
         raise MalformedError("not a <methodCall> with <methodName> and <params>")
-    return _scalar(root[0]), [_decode(_only(param, "param")) for param in root[1]]
+    return _scalar(root[0]), [_decode(_only(param, "param"), _SERVER_READERS) for param in root[1]]
 
 
 def _only(element: _Element, tag: str) -> _Element:
@@ -291,22 +397,27 @@ def _only(element: _Element, tag: str) -> _Element:
 
 
 def loads_response(data: bytes) -> Any:
-    """The value of an answer. Raises `Failure` for a refusal and `MalformedError` for anything that is not an answer."""
+    """The value of an answer. Raises `Failure` for a refusal and `MalformedError` for anything that is not an answer.
+
+    A bare array, without the status struct, is what `system.listMethods` gives.
+    """
     root = _parse(data)
     if root.tag != "methodResponse" or len(root) != 1:
-        raise MalformedError(f"not a <methodResponse>: <{root.tag}>")
+        raise MalformedError(f"not a <methodResponse>: {_tag(root)}")
     body = root[0]
     if body.tag == "fault":
-        fault = _decode(_only(body, "fault"))
+        fault = _decode(_only(body, "fault"), _CLIENT_READERS)
         if not isinstance(fault, dict):
             raise MalformedError("a <fault> without a struct")
         raise failure(["fault", str(fault.get("faultCode", "")), str(fault.get("faultString", ""))])
-    answer = _decode(_only(_only(body, "params"), "param"))
-    if not isinstance(answer, dict) or "Status" not in answer:
+    answer = _decode(_only(_only(body, "params"), "param"), _CLIENT_READERS)
+    if isinstance(answer, list):
         return answer
+    if not isinstance(answer, dict) or "Status" not in answer:
+        raise MalformedError("an answer without a status")
     if answer["Status"] == "Success" and "Value" in answer:
         return answer["Value"]
     details = answer.get("ErrorDescription")
     if answer["Status"] == "Failure" and isinstance(details, list) and details:
         raise failure([str(part) for part in details])
-    raise MalformedError(f"an answer with status {answer['Status']!r} and neither value nor error")
+    raise MalformedError(f"an answer with status {_shown(str(answer['Status']))} and neither value nor error")

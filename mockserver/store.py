@@ -5,13 +5,15 @@ dict a table, keyed by reference. Everything that changes goes through `Store._c
 generation, keeps the other end of each relation in step, and notes the write for events, traces and invariants. A store
 is of one release: it holds the tables and columns that release knows, and `upgrade` gives it those of a newer one.
 
-What a loaded dump holds beyond that (tables and columns that the data model does not know, references to nothing) is
-kept, carried through to the next dump, and listed in `reports`.
+What a loaded dump holds beyond that (tables and columns that the release does not know, references to nothing) is
+kept, carried through to the next dump, and listed in `reports`. Loading changes what xapi's loading changes, and nothing
+else: rows of tables that are not persistent are dropped, fields that are not persistent emptied, the computed ends of
+relations rebuilt (in the dump's order where it has the same members). Cells that nobody wrote since keep their spelling.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -21,7 +23,7 @@ from xenctl.datamodel import MISSING
 from xenctl.datamodel import types as t
 from xenctl.errors import DatabaseError, Failure
 from xenctl.releases import serves
-from xenctl.values import Timestamp, format_datetime
+from xenctl.values import Timestamp, format_datetime, parse_datetime
 
 if TYPE_CHECKING:
     from xenctl.datamodel import Class
@@ -32,6 +34,8 @@ NULL = "OpaqueRef:NULL"
 EPOCH = Timestamp("19700101T00:00:00Z")
 REMEMBERED_DELETIONS = 512
 """A table's list of deleted rows is cut to its newest half when it would reach this."""
+HASHED = (5, 61)
+"""The last schema whose dumps had their tables in no order, and the host's identity in the manifest."""
 
 DECISIVE = frozenset({"pool", "host", "VM", "VBD", "VDI", "SR", "PBD", "VIF", "PIF", "network"})
 """Tables on which the fate of guests depends: a cell that does not fit its type is an error there. Elsewhere it is kept as
@@ -64,7 +68,10 @@ def from_text(kind: t.Type, text: str) -> Any:
             if text not in ("true", "false"):
                 raise ValueError(f"neither true nor false: {text!r}")
             return text == "true"
-        return Timestamp(text) if kind.name == "datetime" else text
+        if kind.name == "datetime":
+            parse_datetime(text)
+            return Timestamp(text)
+        return text
     if isinstance(kind, (t.Set, t.Option)):
         members = database.parse_set(text) if text else []
         return members if _is_text(kind.item) else [from_text(kind.item, member) for member in members]
@@ -99,15 +106,17 @@ def to_text(value: Any) -> str:
 
 
 class Row(dict[str, Any]):
-    """One object's fields. `created` and `modified` are generations; `foreign` are columns the model does not know."""
+    """One object's fields. `created` and `modified` are generations; `foreign` are columns that the release does not know;
+    `spelled` holds, by field, a loaded value and its text where that is not how the value would be written."""
 
-    __slots__ = ("created", "foreign", "modified", "ref", "table")
+    __slots__ = ("created", "foreign", "modified", "ref", "spelled", "table")
 
     def __init__(self, table: str, ref: str, fields: dict[str, Any]) -> None:
         super().__init__(fields)
         self.table, self.ref = table, ref
         self.created = self.modified = 0
         self.foreign: dict[str, str] = {}
+        self.spelled: dict[str, tuple[Any, str]] = {}
 
     __hash__ = object.__hash__  # type: ignore[assignment]
 
@@ -138,11 +147,15 @@ class Table:
 
 @dataclass(frozen=True)
 class Shape:
-    """What a release knows of a class: fields in the order of records, hidden ones apart, and their defaults."""
+    """What a release knows of a class: fields in the order of records, hidden ones apart; by field their defaults, and what
+    those that are not persistent hold after a start; by column their names; and which are the near end of a relation."""
 
     visible: tuple[str, ...]
     fields: dict[str, ModelField]
+    columns: dict[str, str]
     defaults: dict[str, Any]
+    empty: dict[str, Any]
+    near: tuple[str, ...]
 
 
 class Store:
@@ -189,7 +202,14 @@ class Store:
             if isinstance(default, datetime):
                 default = format_datetime(default)
             defaults[name] = empty_value(field.type, cls.enums) if default is MISSING else default
-        return Shape(tuple(n for n, f in fields.items() if not f.hidden), fields, defaults)
+        return Shape(
+            visible=tuple(n for n, f in fields.items() if not f.hidden),
+            fields=fields,
+            columns={f.column: n for n, f in fields.items()},
+            defaults=defaults,
+            empty={n: empty_value(f.type, cls.enums) for n, f in fields.items() if not f.persistent},
+            near=tuple(n for n in fields if (cls.name, n) in self._near),
+        )
 
     # --- reading
 
@@ -222,66 +242,77 @@ class Store:
     def create(self, name: str, ref: str, fields: dict[str, Any]) -> Row:
         """Add a row; fields left out get the release's default, fields the release does not know are left out."""
         shape = self.shape(name)
-        values = {
-            field: fields.get(field, default if not isinstance(default, (list, dict)) else default.copy())
-            for field, default in shape.defaults.items()
-        }
-        row = Row(name, ref, values)
-        sets = [field for field in values if self._is_far_side(name, field)]
-        for field in sets:
-            row[field] = []
+        row = Row(name, ref, {})
+        for field, default in shape.defaults.items():
+            value = fields.get(field, default)
+            row[field] = [] if (name, field) in self._far else own(value)
+        self._claim(row)
         self.tables[name].rows[ref] = row
-        if row.get("uuid"):
-            self.by_uuid[row["uuid"]] = (name, ref)
-        row.created = self._changed(Write("create", name, ref, new=row, at=self.now()), row)
-        for field, value in list(row.items()):
-            self._relate(row, field, NULL, value)
+        generation = self._next()
+        row.created = generation
+        self._stamp(row, generation)
+        self.on_write(Write("create", name, ref, new=row, at=self.now()))
+        for field in shape.near:
+            self._relate(row, field, NULL, row[field])
         return row
 
     def write(self, row: Row, **fields: Any) -> None:
-        """Set fields of a row; a value that stays as it is changes nothing."""
+        """Set fields of a row; a value that stays as it is changes nothing, and one that the release does not know is passed
+        over. Raises `HANDLE_INVALID` for a row that was deleted."""
+        if self.table(row.table).get(row.ref) is not row:
+            raise Failure(["HANDLE_INVALID", row.table, row.ref])
         for field, value in fields.items():
             if field not in row:
                 continue
             old = row[field]
             if old == value and type(old) is type(value):
                 continue
-            row[field] = value
+            end = (row.table, field)
+            if end in self._far:
+                raise ValueError(f"{row.table}.{field} follows from the other end of its relation and is never written")
             if field == "uuid":
                 self.by_uuid.pop(old, None)
                 self.by_uuid[value] = (row.table, row.ref)
             elif field == "scheduled_to_be_resident_on":
-                self.reserved.get(old, {}).pop(row.ref, None)
-                if value != NULL:
-                    self.reserved.setdefault(value, {})[row.ref] = None
-            self._changed(Write("write", row.table, row.ref, field, old, value, self.now()), row)
-            self._relate(row, field, old, value)
+                self._reserve(row, old, value)
+            row[field] = value
+            self._stamp(row, self._next())
+            write = Write("write", row.table, row.ref, field, old, value, self.now())
+            if end in self._near:
+                gone, come = _difference(old, value)
+                self._join(row, field, gone, _without)
+                self.on_write(write)
+                self._join(row, field, come, _with)
+            else:
+                self.on_write(write)
 
     def delete(self, row: Row) -> None:
-        """Remove a row; the other ends of its relations forget it."""
-        for field, value in list(row.items()):
-            if not self._is_far_side(row.table, field):
-                self._relate(row, field, value, NULL)
+        """Remove a row; the computed ends of its relations forget it. References to it stay, as in xapi."""
         table = self.tables[row.table]
-        del table.rows[row.ref]
+        if table.rows.pop(row.ref, None) is None:
+            return
         table.recent.pop(row.ref, None)
         self.by_uuid.pop(row.get("uuid", ""), None)
+        self._reserve(row, row.get("scheduled_to_be_resident_on", NULL), NULL)
         if len(table.deleted) >= REMEMBERED_DELETIONS - 1:
             table.deleted = table.deleted[-REMEMBERED_DELETIONS // 2 :]
-        table.deleted.append((row.created, self.generation, row.ref))
-        self.generation += 1
+        table.deleted.append((row.created, self._next(), row.ref))
         self.on_write(Write("delete", row.table, row.ref, old=row, at=self.now()))
+        for field in self.shape(row.table).near:
+            self._relate(row, field, row[field], NULL)
 
     def touch(self, row: Row) -> int:
-        """Stamp a row as changed without changing it; returns the generation before."""
-        return self._changed(Write("write", row.table, row.ref, at=self.now()), row)
-
-    def _changed(self, write: Write, row: Row) -> int:
-        generation = self.generation
+        """Stamp a row as changed without changing it; returns the generation of the stamp."""
+        generation = self._next()
         self.generation += 1
         self._stamp(row, generation)
-        self.on_write(write)
+        self.on_write(Write("write", row.table, row.ref, at=self.now()))
         return generation
+
+    def _next(self) -> int:
+        """The generation that the change at hand is stamped with."""
+        self.generation += 1
+        return self.generation - 1
 
     def _stamp(self, row: Row, generation: int) -> None:
         row.modified = generation
@@ -289,40 +320,68 @@ class Store:
         recent.pop(row.ref, None)
         recent[row.ref] = None
 
-    def _is_far_side(self, table: str, field: str) -> bool:
-        return (table, field) in _relations(self.model)[1]
+    def _claim(self, row: Row) -> None:
+        """Enter a new row's uuid; references and uuids are unique in the whole database."""
+        uuid = row.get("uuid", "")
+        if row.ref in self.tables[row.table].rows or (uuid and uuid in self.by_uuid):
+            text = f"duplicate objects in database: tbl='{row.table}'; object_ref='{row.ref}'; uuid='{uuid}'"
+            raise Failure(["INTERNAL_ERROR", text])
+        if uuid:
+            self.by_uuid[uuid] = (row.table, row.ref)
+
+    def _reserve(self, row: Row, old: str, new: str) -> None:
+        self.reserved.get(old, {}).pop(row.ref, None)
+        if new != NULL:
+            self.reserved.setdefault(new, {})[row.ref] = None
+
+    @property
+    def _near(self) -> dict[tuple[str, str], tuple[str, str]]:
+        return _relations(self.model)[0]
+
+    @property
+    def _far(self) -> set[tuple[str, str]]:
+        return _relations(self.model)[1]
 
     def _relate(self, row: Row, field: str, old: Any, new: Any) -> None:
-        relation = _relations(self.model)[0].get((row.table, field))
-        if relation is None:
-            return
-        other_table, other_field = relation
         gone, come = _difference(old, new)
-        for refs, change in ((gone, _without), (come, _with)):
-            for ref in refs:
-                other = self.find(other_table, ref)
-                if other is not None and other_field in other:
-                    members = change(other[other_field], row.ref)
-                    if members is not None:
-                        before, other[other_field] = other[other_field], members
-                        self._stamp(other, self.generation - 1)
-                        self.on_write(Write("write", other_table, ref, other_field, before, members, self.now()))
+        self._join(row, field, gone, _without)
+        self._join(row, field, come, _with)
+
+    def _join(self, row: Row, field: str, refs: Iterable[str], change: Change) -> None:
+        """Change the other ends of a relation, with the stamp of the change that they follow from."""
+        other_table, other_field = self._near[row.table, field]
+        for ref in refs:
+            other = self.find(other_table, ref)
+            if other is not None and other_field in other:
+                members = change(other[other_field], row.ref)
+                if members is not None:
+                    before, other[other_field] = other[other_field], members
+                    self._stamp(other, self.generation - 1)
+                    self.on_write(Write("write", other_table, ref, other_field, before, members, self.now()))
 
     # --- releases
 
     def upgrade(self, release: Release) -> None:
-        """Become the database of `release`: tables and columns it knows are added with their defaults."""
-        self.release = release
+        """Become the database of `release`: tables and columns it knows are added, with their defaults or with what a
+        loaded dump held of them."""
+        old, self.release = self.release, release
         self._make_tables()
         for name, table in self.tables.items():
-            defaults = self.shape(name).defaults
+            shape = self.shape(name)
             for row in table.rows.values():
-                for field, default in defaults.items():
+                for field, default in shape.defaults.items():
                     if field not in row:
-                        row[field] = default.copy() if isinstance(default, (list, dict)) else default
+                        row[field] = own(default)
+                self._take_in(row, {c: row.foreign.pop(c) for c in list(row.foreign) if c in shape.columns})
+        for name in [name for name in self.foreign if name in self.tables]:
+            self._load_table(self.foreign.pop(name))
+        self._relate_all({})
+        if release.schema > HASHED:
+            self.table_order = []
+            self.manifest = {}
+        if _form(release) != _form(old):
+            self.form = None
         self.manifest.update(schema_major_vsn=str(release.schema[0]), schema_minor_vsn=str(release.schema[1]))
-        if "product_version" in self.manifest:
-            self.manifest["product_version"] = release.product_version
 
     def persists(self, name: str) -> bool:
         """Whether the rows of class `name` outlive a restart; up to 5.5 those of hosts' and PIFs' metrics did not."""
@@ -334,20 +393,15 @@ class Store:
         """What a start of the master does to its database: tables and fields that are not persistent are emptied, and
         every row counts as created now, so that old event tokens give the whole pool again."""
         for name, table in self.tables.items():
-            cls = self.model.classes[name]
             if not self.persists(name):
                 for row in list(table.rows.values()):
                     self.delete(row)
-            empty = {
-                field: empty_value(f.type, cls.enums)
-                for field, f in self.shape(name).fields.items()
-                if not f.persistent
-            }
+        for name, table in self.tables.items():
+            shape = self.shape(name)
             table.deleted.clear()
             for row in table.rows.values():
-                for field, value in empty.items():
-                    if field in row:
-                        row[field] = value.copy() if isinstance(value, (list, dict)) else value
+                for field, value in shape.empty.items():
+                    row[field] = own(value)
                 row.created = row.modified = self.generation
         self.generation += 1
 
@@ -355,119 +409,123 @@ class Store:
 
     def dump(self) -> database.Database:
         """The database as a dump of the store's release, tables that are not persistent without rows."""
+        form = self.form or _form(self.release)
         manifest = dict(self.manifest)
         manifest.setdefault("schema_major_vsn", str(self.release.schema[0]))
         manifest.setdefault("schema_minor_vsn", str(self.release.schema[1]))
         manifest["generation_count"] = str(self.generation)
-        out = database.Database(manifest=manifest, tables={}, form=self.form or database.Form.of(self.release.schema))
-        names = [name for name in self.table_order if name in self.tables or name in self.foreign]
-        names += sorted(name for name in self.tables if name not in names)
-        for name in names:
-            if name in self.foreign:
-                out.tables[name] = self.foreign[name]
-                continue
-            rows = {}
-            if self.persists(name):
-                fields = self.shape(name).fields
-                rows = {ref: self._dumped(row, fields) for ref, row in self.tables[name].rows.items()}
-            out.tables[name] = database.Table(name, rows)
+        names = {*self.tables, *self.foreign, *(n for n, c in self.model.classes.items() if serves(self.release, c))}
+        ordered = [name for name in self.table_order if name in names]
+        out = database.Database(manifest=manifest, tables={}, form=form)
+        for name in [*ordered, *sorted(names.difference(ordered))]:
+            out.tables[name] = self.foreign.get(name) or database.Table(name, dict(self._dumped(name, form)))
         return out
 
-    def _dumped(self, row: Row, fields: dict[str, ModelField]) -> database.Row:
-        cells = {fields[name].column: to_text(value) for name, value in row.items() if name in fields}
-        cells["_ref"] = row.ref
-        cells.update(row.foreign)
-        form = self.form or database.Form.of(self.release.schema)
-        ctime, mtime = (row.created, row.modified) if form.generations else (None, None)
-        return database.Row(row.ref, dict(sorted(cells.items())), ctime, mtime)
+    def _dumped(self, name: str, form: database.Form) -> Iterator[tuple[str, database.Row]]:
+        if name not in self.tables or not self.persists(name):
+            return
+        columns = {field: f.column for field, f in self.shape(name).fields.items()}
+        for ref, row in self.tables[name].rows.items():
+            cells = {columns[field]: to_text(value) for field, value in row.items() if field in columns}
+            for field, (value, text) in row.spelled.items():
+                if row.get(field) == value:
+                    cells[columns[field]] = text
+            cells["_ref"] = ref
+            cells.update(row.foreign)
+            ctime, mtime = (row.created, row.modified) if form.generations else (None, None)
+            yield ref, database.Row(ref, dict(sorted(cells.items())), ctime, mtime)
 
     @classmethod
     def load(cls, dump: database.Database, release: Release) -> Store:
         """The database that a dump of `release` holds. Raises `DatabaseError` for a cell that does not fit its type."""
-        store = cls(release, dump.generation)
+        store = cls(release, max(1, dump.generation))
         store.manifest, store.form, store.table_order = dict(dump.manifest), dump.form, list(dump.tables)
         for name, table in dump.tables.items():
             if name in store.tables:
                 store._load_table(table)
-            else:
+            elif table.rows or name not in store.model.classes:
                 store.foreign[name] = table
                 if table.rows:
-                    store.reports.append(f"table {name}: {len(table.rows)} rows of a table that the data model lacks")
-        store._relate_all()
+                    many = len(table.rows)
+                    store.reports.append(
+                        f"table {name}: {many} rows of a table that {release.name} lacks; kept as they are"
+                    )
+        store._relate_all(dump.tables)
+        store._report_dangling()
         return store
 
     def _load_table(self, source: database.Table) -> None:
-        cls = self.model.classes[source.name]
         if not self.persists(source.name):
             return
-        shape = self.shape(source.name)
-        columns = {field.column: (name, field) for name, field in shape.fields.items()}
-        table, unknown, misfits = self.tables[source.name], dict[str, int](), dict[str, int]()
+        shape, unknown = self.shape(source.name), dict[str, int]()
+        table = self.tables[source.name]
         for ref, cells in source.rows.items():
-            values = {k: v.copy() if isinstance(v, (list, dict)) else v for k, v in shape.defaults.items()}
-            row = Row(source.name, ref, values)
-            for column, text in cells.cells.items():
-                if column == "_ref":
-                    continue
-                known = columns.get(column)
-                if known is None:
-                    row.foreign[column] = text
-                    unknown[column] = unknown.get(column, 0) + 1
-                    continue
-                name, field = known
-                if not field.persistent or self._is_far_side(source.name, name):
-                    continue
-                try:
-                    row[name] = from_text(field.type, text)
-                except ValueError as error:
-                    if source.name in DECISIVE:
-                        raise DatabaseError(
-                            f"not a {field.type}: {error}; take the dump again, or mend this cell",
-                            table=source.name,
-                            row=ref,
-                            column=column,
-                        ) from None
-                    row.foreign[column] = text
-                    misfits[column] = misfits.get(column, 0) + 1
-            for name, field in shape.fields.items():
-                if not field.persistent or self._is_far_side(source.name, name):
-                    row[name] = empty_value(field.type, cls.enums)
+            row = Row(source.name, ref, {name: own(value) for name, value in shape.defaults.items()})
+            self._take_in(row, cells.cells)
+            for column in row.foreign:
+                unknown[column] = unknown.get(column, 0) + 1
+            row.update({name: own(value) for name, value in shape.empty.items()})
             row.created = row.modified = self.generation
+            if row.get("uuid", "") in self.by_uuid:
+                raise DatabaseError(f"the uuid {row['uuid']} is used twice", table=source.name, row=ref)
+            self._claim(row)
+            self._reserve(row, NULL, row.get("scheduled_to_be_resident_on", NULL))
             table.rows[ref] = row
             table.recent[ref] = None
-            if row.get("uuid"):
-                if row["uuid"] in self.by_uuid:
-                    raise DatabaseError(f"the uuid {row['uuid']} is used twice", table=source.name, row=ref)
-                self.by_uuid[row["uuid"]] = (source.name, ref)
-            elif source.name in ("pool", "host", "VM"):
-                raise DatabaseError("it has no uuid; take the dump again", table=source.name, row=ref)
         for column, times in unknown.items():
-            self.reports.append(f"table {source.name}: column {column}, unknown to the data model, in {times} rows")
-        for column, times in misfits.items():
-            kind = columns[column][1].type
-            self.reports.append(f"table {source.name}: column {column} holds no {kind} in {times} rows; kept as it is")
+            place = f"table {source.name}: column {column}"
+            self.reports.append(f"{place}, which {self.release.name} lacks, in {times} rows; kept as it is")
 
-    def _relate_all(self) -> None:
-        relations = _relations(self.model)[0]
-        for (table, field), (other_table, other_field) in relations.items():
-            dangling = 0
+    def _take_in(self, row: Row, cells: dict[str, str]) -> None:
+        """Put the texts of a dump's row into `row`, those of unknown columns aside."""
+        shape = self.shape(row.table)
+        for column, text in cells.items():
+            name = shape.columns.get(column)
+            if name is None:
+                if column != "_ref":
+                    row.foreign[column] = text
+                continue
+            field = shape.fields[name]
+            if not field.persistent or (row.table, name) in self._far:
+                continue
+            try:
+                value = from_text(field.type, text)
+            except ValueError as error:
+                raise DatabaseError(
+                    f"not a {field.type}: {error}; take the dump again, or mend this cell",
+                    table=row.table,
+                    row=row.ref,
+                    column=column,
+                ) from None
+            row[name] = value
+            if to_text(value) != text:
+                row.spelled[name] = (value, text)
+
+    def _relate_all(self, dumped: Mapping[str, database.Table]) -> None:
+        """Rebuild the far ends of all relations, in the order that a dump has them where it has the same members."""
+        for (table, field), (other_table, other_field) in self._near.items():
+            members: dict[str, dict[str, None]] = {}
             for row in self.table(table).values():
                 value = row.get(field, NULL)
                 for ref in value if isinstance(value, list) else [value]:
-                    other = self.find(other_table, ref)
-                    if other is not None and other_field in other:
-                        if row.ref not in other[other_field]:
-                            other[other_field].append(row.ref)
-                    elif ref not in (NULL, ""):
-                        dangling += other is None
-            if dangling:
-                self.reports.append(f"table {table}: {dangling} references of {field} to no {other_table}")
-        for table in ("VM", "VBD", "VIF", "host", "PIF"):
-            for field, kind in (("metrics", f"{table}_metrics"), ("guest_metrics", f"{table}_guest_metrics")):
-                rows = self.table(table).values()
-                dangling = sum(row.get(field, NULL) not in (NULL, "", *self.table(kind)) for row in rows)
-                if dangling:
-                    self.reports.append(f"table {table}: {dangling} references of {field} to no {kind}")
+                    members.setdefault(ref, {})[row.ref] = None
+            source = dumped.get(other_table)
+            for ref, other in self.table(other_table).items():
+                if other_field in other:
+                    column = self.shape(other_table).fields[other_field].column
+                    other[other_field] = _ordered(list(members.get(ref, ())), source, ref, column)
+
+    def _report_dangling(self) -> None:
+        """Note the references that lead nowhere; they are kept."""
+        model = self.model
+        for name, table in self.tables.items():
+            for field, f in self.shape(name).fields.items():
+                if not isinstance(f.type, t.Ref) or not f.persistent or f.type.class_name not in model.classes:
+                    continue
+                there = self.table(f.type.class_name)
+                count = sum(row[field] not in (NULL, "") and row[field] not in there for row in table.rows.values())
+                if count:
+                    self.reports.append(f"table {name}: {count} references of {field} to no {f.type.class_name}")
 
     # --- changes since a generation, for events
 
@@ -479,6 +537,30 @@ class Store:
             if row.modified <= since:
                 return
             yield row
+
+
+def _form(release: Release) -> database.Form:
+    return database.Form.of((release.schema[0], release.schema[1]))
+
+
+Change = Callable[["list[str]", str], "list[str] | None"]
+
+
+def own(value: Any) -> Any:
+    """`value`, or a copy of it where it could be changed by whoever else has it."""
+    return value.copy() if isinstance(value, (list, dict)) else value
+
+
+def _ordered(members: list[str], source: database.Table | None, ref: str, column: str) -> list[str]:
+    """`members` in the order of a dump's cell, if that has just these."""
+    row = source.rows.get(ref) if source else None
+    if row is None or len(members) < 2:
+        return members
+    try:
+        order = database.parse_set(row.cells.get(column, ""))
+    except ValueError:
+        return members
+    return order if sorted(order) == sorted(members) else members
 
 
 def _difference(old: Any, new: Any) -> tuple[Iterable[str], Iterable[str]]:

@@ -112,7 +112,9 @@ _PLACE = re.compile(r"(\[[^\]]*\]|[^\s\[\]:@\\<>\"'{}|^`]+)(?::([0-9]{1,5}))?")
 def origin_of(url: str) -> str:
     """`url` as an origin: `https` where it names no scheme; a path is dropped. Raises `ValueError` for what is no URL."""
     if "@" in url:
-        raise ValueError("a host's URL has no user name or password in it: give these to login_with_password or connect")
+        raise ValueError(
+            "a host's URL has no user name or password in it: give these to login_with_password or connect"
+        )
     scheme, separator, rest = url.strip().partition("://")
     if not separator:
         scheme, rest = "https", scheme
@@ -304,7 +306,9 @@ def _understood(chain: list[BaseException], request: Request, timeout: tuple[flo
         message = f"no answer within {timeout[1]:g} s; the call may still take effect: look before it is repeated"
     else:
         kind = ConnectionLost
-        message = f"the connection broke ({reason}); whether the call took effect is not known: look before it is repeated"
+        message = (
+            f"the connection broke ({reason}); whether the call took effect is not known: look before it is repeated"
+        )
     return kind(message, host=request.host, method=request.shown)
 
 

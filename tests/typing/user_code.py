@@ -36,7 +36,7 @@ def list_vms(password: str) -> None:
             )
 
 
-def start_all(session: Session, names: list[str]) -> list[Failure | xenctl.TaskCancelled | None]:
+def start_all(session: Session, names: list[str]) -> list[xenctl.XenctlError | None]:
     tasks: list[Task[None]] = []
     for name in names:
         vm = session.VM.get_by_name_label(name)[0]

@@ -141,10 +141,11 @@ class Session(Classes):
         Raises the `Failure` of the error code, `TransportError` where no answer came, `ProtocolError` where it was
         none of XenAPI's, and before anything is sent `TypeError` or `ValueError` for arguments that XML-RPC cannot carry.
         """
+        lazy = convert is not to_any and ".get_all_records" in method
         if method in SESSIONLESS or method.startswith("system."):
-            wire = self._exchange(self.origin, None, method, args)
+            wire = self._exchange(self.origin, None, method, args, lazy=lazy)
         else:
-            wire = self._repeated(method, lambda origin, ref: self._exchange(origin, ref, method, args))
+            wire = self._repeated(method, lambda origin, ref: self._exchange(origin, ref, method, args, lazy=lazy))
         try:
             return convert(wire)
         except ValueError as error:
@@ -225,7 +226,7 @@ class Session(Classes):
         log.info("%s: following HOST_IS_SLAVE to the master at %s", what, master)
         return master
 
-    def _exchange(self, origin: str, ref: str | None, method: str, args: Sequence[Any]) -> Any:
+    def _exchange(self, origin: str, ref: str | None, method: str, args: Sequence[Any], *, lazy: bool = False) -> Any:
         """Send one call, with `ref` before its arguments where there is one, and return what the answer holds."""
         params = args if ref is None else (ref, *args)
         body = xmlrpc.dumps_call(method, params, first=1 if ref is None else 0)
@@ -237,7 +238,7 @@ class Session(Classes):
         if answer.status != 200:
             raise _unexpected(answer, data, origin, ref, method)
         try:
-            return xmlrpc.loads_response(data)
+            return xmlrpc.loads_response(data, lazy=lazy)
         except xmlrpc.MalformedError as error:
             text = _without(ref, str(error))
             refusal: XenctlError = ProtocolError(f"the answer cannot be read: {text}", host=origin, method=method)

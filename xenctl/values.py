@@ -201,7 +201,7 @@ def to_record(class_name: str, module: str = "") -> Converter[Any]:
     kind: list[type[Record]] = []
 
     def convert(value: Any) -> Record:
-        if type(value) is not dict:
+        if type(value) is not dict and not isinstance(value, Mapping):
             raise ValueError(f"expected a record of {class_name}, got {value!r}")
         if not kind:
             kind.append(getattr(import_module(f"xenctl.api.{module or class_name}"), class_name))

@@ -19,6 +19,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from . import bulk
 from .errors import failure
 from .values import Timestamp, format_datetime
 
@@ -166,9 +167,7 @@ def dumps_call(method: str, params: Sequence[Any], *, first: int = 1) -> bytes:
 
 _HEAD = f"{PROLOG}<methodResponse><params><param>"
 _TAIL = "</param></params></methodResponse>"
-_SUCCESS = (
-    f"{_HEAD}<value><struct><member><name>Status</name><value>Success</value></member><member><name>Value</name>"
-)
+_SUCCESS = f"{_HEAD}<value><struct><member><name>Status</name><value>Success</value></member><member><name>Value</name>"
 _FAILURE = (
     f"{_HEAD}<value><struct><member><name>Status</name><value>Failure</value></member>"
     "<member><name>ErrorDescription</name>"
@@ -225,7 +224,8 @@ def _parse(data: bytes) -> _Element:
 
 
 _RAW_KEY = re.compile(
-    rb"<name>([^<]{0,200}?(?:&(?!(?:amp|lt|gt|quot|apos|#[0-9]+|#x[0-9a-fA-F]+);)|<(?!/name>)).{0,200}?)</name>", re.DOTALL
+    rb"<name>([^<]{0,200}?(?:&(?!(?:amp|lt|gt|quot|apos|#[0-9]+|#x[0-9a-fA-F]+);)|<(?!/name>)).{0,200}?)</name>",
+    re.DOTALL,
 )
 
 
@@ -396,11 +396,18 @@ def _only(element: _Element, tag: str) -> _Element:
     return element[0]
 
 
-def loads_response(data: bytes) -> Any:
+def loads_response(data: bytes, *, lazy: bool = False) -> Any:
     """The value of an answer. Raises `Failure` for a refusal and `MalformedError` for anything that is not an answer.
 
-    A bare array, without the status struct, is what `system.listMethods` gives.
+    A bare array, without the status struct, is what `system.listMethods` gives. With `lazy`, records that come in bulk may
+    be `bulk.WireRecord`s, which read a field when it is asked for.
     """
+    records = bulk.decode(data, lazy=lazy)
+    return walk_response(data) if records is None else records
+
+
+def walk_response(data: bytes) -> Any:
+    """The same by walking a tree alone, whatever the shape."""
     root = _parse(data)
     if root.tag != "methodResponse" or len(root) != 1:
         raise MalformedError(f"not a <methodResponse>: {_tag(root)}")

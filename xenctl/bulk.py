@@ -31,8 +31,8 @@ _CLOSE = "</struct></value></member>"
 _KINDS = {
     "text": r"([^<]*)",
     "boolean": r"<boolean>([01])</boolean>",
-    "double": r"<double>([^<]*)</double>",
-    "time": r"<dateTime\.iso8601>([^<]*)</dateTime\.iso8601>",
+    "double": r"<double>([0-9a-z.+-]*)</double>",
+    "time": r"<dateTime\.iso8601>([0-9TZ:.+-]*)</dateTime\.iso8601>",
     "array": r"<array><data>((?:<value>[^<]*</value>)*)</data></array>",
     "struct": r"<struct>((?:<member><name>[^<]*</name><value>[^<]*</value></member>)*)</struct>",
 }
@@ -92,7 +92,7 @@ _READ: Mapping[str, Callable[[str], Any]] = {
     "text": _mended,
     "boolean": "1".__eq__,
     "double": float,
-    "time": lambda text: Timestamp(text.strip()),
+    "time": Timestamp,
     "array": _array,
     "struct": _struct,
 }
@@ -144,7 +144,7 @@ def decode(data: bytes, *, lazy: bool) -> dict[str, Any] | None:
     """
     if len(data) < LEAST or not data.startswith(_HEAD_BYTES) or not data.endswith(_TAIL_BYTES):
         return None
-    if b"]]" in data or len(data.translate(None, _FORBIDDEN)) != len(data):
+    if (b"]]" in data and b"]]>" in data) or len(data.translate(None, _FORBIDDEN)) != len(data):
         return None
     text = data.decode("latin-1")
     start, end = len(_HEAD), len(text) - len(_TAIL)
@@ -199,7 +199,7 @@ def _finisher(layout: _Layout, *, ascii_only: bool) -> Callable[[tuple[str, ...]
         for name in doubles:
             record[name] = float(record[name])
         for name in times:
-            record[name] = Timestamp(record[name].strip())
+            record[name] = Timestamp(record[name])
         for name in arrays:
             value = record[name]
             plain = "&" not in value and (ascii_only or value.isascii())

@@ -9,9 +9,10 @@ def main() -> None:
     """Run the command; says what is missing where the extra is not installed."""
     try:
         from .commands import cli
+
+        cli()
     except ModuleNotFoundError as error:
         if error.name not in ("click", "rich"):
             raise
         print(f"xenctl: the command needs {error.name}; install it with: pip install 'xenctl[cli]'", file=sys.stderr)
         sys.exit(2)
-    cli()

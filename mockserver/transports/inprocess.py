@@ -29,9 +29,9 @@ class InProcessTransport:
         pool = self._pool
         machine = pool.machine_at(urlsplit(request.host).hostname or "")
         if machine is None:
-            raise ConnectError("no host has this address", host=request.host, method=request.path)
+            raise ConnectError("no host has this address", host=request.host, method=request.shown)
         if machine.state != "running":
-            raise ConnectError("connection refused: the host is off", host=request.host, method=request.path)
+            raise ConnectError("connection refused: the host is off", host=request.host, method=request.shown)
         pool.wire_bytes[0] += len(request.body)
         out = answer(pool, machine, request.method, request.path, request.headers, request.body)
         pool.wire_bytes[1] += len(out.body)

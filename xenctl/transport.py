@@ -269,8 +269,8 @@ class _Body(io.RawIOBase):
             cause: Exception = error
         except (HTTPError, OSError) as error:
             failed = ConnectionLost(
-                f"the connection broke while the answer was being read ({error}); whether the call took effect is not "
-                "known",
+                f"the connection broke while the answer was being read ({error.args[-1] if error.args else error}); "
+                "whether the call took effect is not known",
                 host=self._request.host,
                 method=self._request.shown,
             )
@@ -287,7 +287,7 @@ def _understood(chain: list[BaseException], request: Request, timeout: tuple[flo
     from requests import exceptions
     from urllib3.exceptions import HTTPError, LocationValueError
 
-    error, reason = chain[0], _without_session(str(_root(chain) or chain[0]))
+    error, reason = chain[0], _without_session(str(_root(chain) or chain[0])).strip()
     kind: type[TransportError] = ConnectError
     unusable = (exceptions.InvalidURL, exceptions.InvalidSchema, exceptions.InvalidHeader, LocationValueError)
     if isinstance(error, unusable) or not isinstance(error, (exceptions.RequestException, HTTPError)):

@@ -1,88 +1,34 @@
 """Measure everything that has a mark and print it; with `--check`, fail where a mark is missed.
 
-Each figure is a median of whole processes, from start to exit, as a user waits for them. Ratios are of figures measured in
-turn in the same run, so that a machine whose speed drifts does not decide them.
+Ratios are of figures measured in turn in the same run, so that a machine whose speed drifts does not decide them; medians
+are quoted.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
-from mockserver import MockPool
-from xenctl import database
+from . import client, rehearsals
 
-
-@dataclass(frozen=True)
-class Figure:
-    """One measured figure and the mark it must not exceed."""
-
-    name: str
-    value: float
-    mark: float
-    unit: str
-
-    @property
-    def met(self) -> bool:
-        return self.value <= self.mark
-
-    def __str__(self) -> str:
-        verdict = "ok" if self.met else "MISSED"
-        return f"{self.name:<62} {self.value:>8.2f} {self.unit:<2} (at most {self.mark:g}) {verdict}"
-
-
-def rehearsal(*arguments: str) -> float:
-    """Seconds of one `xenctl rehearse` from start to exit. Raises `RuntimeError` where the verdict is not ok."""
-    started = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "xenctl", "rehearse", *arguments, "--json"], capture_output=True, text=True, check=False
-    )
-    took = time.perf_counter() - started
-    if done.returncode or not json.loads(done.stdout)["ok"]:
-        raise RuntimeError(f"the rehearsal {' '.join(arguments)} failed: {done.stdout[:500]}{done.stderr[:500]}")
-    return took
-
-
-def made_dump(folder: Path, hosts: int, vms: int) -> str:
-    """A dump of a made-up pool of 4.0.1."""
-    path = folder / f"pool-{hosts}-{vms}.xml"
-    pool = MockPool.create(hosts=hosts, vms=vms, release="4.0.1")
-    path.write_bytes(database.write(pool.store.dump()))
-    return str(path)
-
-
-def rehearsals(runs: int) -> Iterator[Figure]:
-    """The main job: the default pool, a big one, and how the time grows with the number of VMs."""
-    rehearsal()
-    default = statistics.median(rehearsal() for _ in range(runs))
-    yield Figure("default rehearsal, process start to exit", default, 2.0, "s")
-    with tempfile.TemporaryDirectory() as folder:
-        half, whole = (made_dump(Path(folder), 16, vms) for vms in (200, 400))
-        pairs = [(rehearsal(half), rehearsal(whole)) for _ in range(max(3, runs // 2))]
-    big = statistics.median(pair[1] for pair in pairs)
-    yield Figure("rehearsal of 16 hosts with 400 VMs, process start to exit", big, 15.0, "s")
-    growth = statistics.median(whole / half for half, whole in pairs)
-    yield Figure("the same, 400 VMs over 200 VMs", growth, 2.0 * 1.3, "x")
+PARTS = {"rehearsals": rehearsals.figures, "client": client.figures}
 
 
 def main() -> int:
     """Print every figure; exit status 1 with `--check` where a mark is missed."""
     parser = argparse.ArgumentParser(prog="benchmarks", description="Measure what has a mark.")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (all)")
     parser.add_argument("--check", action="store_true", help="fail where a mark is missed")
     parser.add_argument("--runs", type=int, default=5, help="runs of each measurement (5)")
     options = parser.parse_args()
+    for part in options.parts:
+        if part not in PARTS:
+            parser.error(f"no part is called {part!r}; there are {', '.join(PARTS)}")
     missed = 0
-    for figure in rehearsals(options.runs):
-        print(figure, flush=True)
-        missed += not figure.met
+    for part in options.parts or PARTS:
+        for figure in PARTS[part](options.runs):
+            print(figure, flush=True)
+            missed += not figure.met
     return 1 if missed and options.check else 0
 
 

@@ -44,29 +44,29 @@ _items = re.compile(r"<value>([^<]*)</value>").findall
 _pairs = re.compile(r"<member><name>([^<]*)</name><value>([^<]*)</value></member>").findall
 _ENTITY = re.compile(r"&(lt|gt|amp|quot);")
 _CHARACTERS = {"lt": "<", "gt": ">", "amp": "&", "quot": '"'}
-_FORBIDDEN = bytes(c for c in range(32) if c not in b"\t\n")
+_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
 
 def _mended(text: str) -> str:
     """The text of a leaf, from its Latin-1 reading. Raises ValueError where it is no UTF-8 or no XML."""
+    if not text.isprintable() or not text.isascii():
+        text = text.replace("\r\n", "\n").replace("\r", "\n").encode("latin-1").decode()
+        if _FORBIDDEN.search(text):
+            raise ValueError("a character that XML cannot carry")
     if "&" in text:
         if _ENTITY.sub("", text).count("&"):
             return _parsed(text)
         text = _ENTITY.sub(lambda match: _CHARACTERS[match[1]], text)
-    if not text.isascii():
-        text = text.encode("latin-1").decode()
-        if "\ufffe" in text or "\uffff" in text:
-            raise ValueError("a character that XML cannot carry")
     return text
 
 
 def _parsed(text: str) -> str:
-    """A leaf with other entities than xapi's four, by the parser."""
+    """A leaf with other entities than xapi's four, mended but for these, by the parser."""
     from lxml import etree
 
     parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, encoding="utf-8")
     try:
-        leaf = etree.fromstring(f"<value>{text}</value>".encode("latin-1"), parser)
+        leaf = etree.fromstring(f"<value>{text}</value>".encode(), parser)
     except etree.XMLSyntaxError as error:
         raise ValueError(f"not XML: {error}") from None
     return leaf.text or ""
@@ -144,7 +144,7 @@ def decode(data: bytes, *, lazy: bool) -> dict[str, Any] | None:
     """
     if len(data) < LEAST or not data.startswith(_HEAD_BYTES) or not data.endswith(_TAIL_BYTES):
         return None
-    if (b"]]" in data and b"]]>" in data) or len(data.translate(None, _FORBIDDEN)) != len(data):
+    if b"]]" in data and b"]]>" in data:
         return None
     text = data.decode("latin-1")
     start, end = len(_HEAD), len(text) - len(_TAIL)
@@ -161,7 +161,7 @@ def decode(data: bytes, *, lazy: bool) -> dict[str, Any] | None:
             at = match.end()
     except ValueError:
         return None
-    return out if at == end and (data.isascii() or all(map(str.isascii, out))) else None
+    return out if at == end and all(ref.isascii() and ref.isprintable() for ref in out) else None
 
 
 def _first(text: str, start: int) -> _Layout | None:
@@ -172,7 +172,7 @@ def _first(text: str, start: int) -> _Layout | None:
     fields: dict[str, str] = {}
     at = match.end()
     while field := _FIELD.match(text, at):
-        if field[1] in fields or not field[1].isascii():
+        if field[1] in fields or not (field[1].isascii() and field[1].isprintable()):
             return None
         fields[field[1]] = next(kind for kind in _KINDS if field[kind] is not None)
         at = field.end()
@@ -192,7 +192,7 @@ def _finisher(layout: _Layout, *, ascii_only: bool) -> Callable[[tuple[str, ...]
         record: dict[str, Any] = dict(zip(names, groups[1:], strict=True))
         for name in texts:
             value = record[name]
-            if "&" in value or not (ascii_only or value.isascii()):
+            if "&" in value or not value.isprintable() or not (ascii_only or value.isascii()):
                 record[name] = _mended(value)
         for name in booleans:
             record[name] = record[name] == "1"
@@ -202,11 +202,11 @@ def _finisher(layout: _Layout, *, ascii_only: bool) -> Callable[[tuple[str, ...]
             record[name] = Timestamp(record[name])
         for name in arrays:
             value = record[name]
-            plain = "&" not in value and (ascii_only or value.isascii())
+            plain = "&" not in value and value.isprintable() and (ascii_only or value.isascii())
             record[name] = _array_of_plain(value) if plain else _array(value)
         for name in structs:
             value = record[name]
-            plain = "&" not in value and (ascii_only or value.isascii())
+            plain = "&" not in value and value.isprintable() and (ascii_only or value.isascii())
             record[name] = _struct_of_plain(value) if plain else _struct(value)
         return record
 

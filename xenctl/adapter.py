@@ -65,8 +65,8 @@ class CallAdapter(HTTPAdapter):
 
     def build_response(self, request: PreparedRequest, answer: BaseHTTPResponse) -> Response:
         out = Response()
-        out.status_code, out.reason = answer.status, answer.reason
+        out.status_code, out.reason = answer.status, answer.reason or ""
         out.headers.update(answer.headers)
         out.raw, out.request, out.url = answer, request, request.url or ""
-        out.connection = self  # type: ignore[attr-defined]
+        out.connection = self
         return out

@@ -42,8 +42,6 @@ _FIELD = re.compile(
 )
 _items = re.compile(r"<value>([^<]*)</value>").findall
 _pairs = re.compile(r"<member><name>([^<]*)</name><value>([^<]*)</value></member>").findall
-_ENTITY = re.compile(r"&(lt|gt|amp|quot);")
-_CHARACTERS = {"lt": "<", "gt": ">", "amp": "&", "quot": '"'}
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
 
@@ -54,9 +52,10 @@ def _mended(text: str) -> str:
         if _FORBIDDEN.search(text):
             raise ValueError("a character that XML cannot carry")
     if "&" in text:
-        if _ENTITY.sub("", text).count("&"):
+        plain = text.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", '"')
+        if plain.count("&") != plain.count("&amp;"):
             return _parsed(text)
-        text = _ENTITY.sub(lambda match: _CHARACTERS[match[1]], text)
+        text = plain.replace("&amp;", "&")
     return text
 
 

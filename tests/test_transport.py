@@ -30,6 +30,7 @@ class Host:
 
     def __init__(self, reply: Callable[[BaseHTTPRequestHandler], None], context: ssl.SSLContext | None = None) -> None:
         self.connections = 0
+        self.ended = threading.Event()
         self.requests: list[tuple[str, str, dict[str, str], bytes]] = []
         host = self
 
@@ -40,6 +41,10 @@ class Host:
             def setup(self) -> None:
                 host.connections += 1
                 super().setup()
+
+            def finish(self) -> None:
+                host.ended.set()
+                super().finish()
 
             def answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length", 0)))
@@ -186,11 +191,16 @@ class TestRequests:
             with io.BufferedReader(answer.stream) as buffered:
                 assert buffered.read() == (bytes(range(256)) * 40)[3:]
 
-    def test_close_gives_up_connections(self) -> None:
-        """After `close` the next call connects anew."""
+    @pytest.mark.parametrize("by_proxy", [False, True])
+    def test_close_closes_connections(self, by_proxy: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A host sees the connection end at once, though an answer is still held; the next call connects anew."""
         with Host(reply()) as host, transport() as sender:
-            post(sender, host.origin)
+            if by_proxy:
+                monkeypatch.setenv("http_proxy", host.origin)
+            held = sender.send(Request(host.origin, "GET", "/"))
+            held.read()
             sender.close()
+            assert host.ended.wait(5)
             post(sender, host.origin)
             assert host.connections == 2
 

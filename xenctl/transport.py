@@ -212,6 +212,12 @@ class HttpTransport:
         return found
 
     def close(self) -> None:
+        managers: list[Any] = [self._adapter.poolmanager, *self._adapter.proxy_manager.values()]
+        for manager in managers:
+            for key in manager.pools.keys():  # noqa: SIM118 - urllib3's container cannot be iterated
+                pool = manager.pools.get(key)
+                if pool is not None:
+                    pool.close()  # the adapter leaves this to the garbage collector
         self._adapter.close()
 
 

@@ -78,9 +78,13 @@ def own_task(session: Session, convert: Callable[[Any], Any] = to_void) -> Task[
 
 
 def end(pool: MockPool, task: Task[Any], after: float = 0.0, **fields: Any) -> None:
-    """End `task` as the server does, in `after` simulated seconds."""
-    row = pool.store.get("task", task.ref)
-    pool.clock.after(after, lambda: pool.store.write(row, **fields))
+    """Write `fields` of `task` as the server does, in `after` simulated seconds."""
+
+    def write() -> None:
+        over = {"finished": pool.clock.stamp()} if "status" in fields else {}
+        pool.store.write(pool.store.get("task", task.ref), **over, **fields)
+
+    pool.clock.after(after, write)
     pool.clock.advance(0)
 
 

@@ -30,8 +30,7 @@ PROLOG = '<?xml version="1.0"?>'
 MAX_DEPTH = 100
 """Deeper nesting than any XenAPI type has; a document that goes beyond is refused."""
 
-_SPECIAL = re.compile('[&<>"\r\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff\ud800-\udfff]')
-_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}
+_CONTROL = re.compile("[\r\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff\ud800-\udfff]")
 
 
 class MalformedError(ValueError):
@@ -55,14 +54,12 @@ def _client_character(match: re.Match[str]) -> str:
     character = match.group()
     if character == "\r":
         return "&#13;"
-    if character in _ENTITIES:
-        return _ENTITIES[character]
-    raise ValueError(f"the text has a character that XML cannot carry: {character!r} at {match.start()}")
+    raise ValueError(f"the text has a character that XML cannot carry: {character!r}")
 
 
 def _server_character(match: re.Match[str]) -> str:
     character = match.group()
-    return character if character == "\r" else _ENTITIES.get(character, "")
+    return character if character == "\r" else ""
 
 
 _CLIENT = _Dialect(_client_character, empty_keys=False, double="")
@@ -81,41 +78,70 @@ def encode(value: Any, *, lenient: bool = False) -> str:
     return "".join(out)
 
 
+def _escaped(text: str, dialect: _Dialect) -> str:
+    if "&" in text or "<" in text or ">" in text or '"' in text:
+        text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
+    return text if text.isprintable() else _CONTROL.sub(dialect.character, text)
+
+
 def _encode(value: Any, write: Callable[[str], None], dialect: _Dialect) -> None:
     kind = type(value)
     if kind is str:
-        write(f"<value>{_SPECIAL.sub(dialect.character, value)}</value>")
+        write(f"<value>{_escaped(value, dialect)}</value>")
     elif kind is int:
         if not -(2**63) <= value < 2**63:
             raise ValueError("the number does not fit in 64 bits")
         write(f"<value>{value}</value>")
     elif kind is bool:
-        write("<value><boolean>1</boolean></value>" if value else "<value><boolean>0</boolean></value>")
+        write(_TRUE if value else _FALSE)
     elif kind is list or kind is tuple:
         write("<value><array><data>")
         for item in value:
-            _encode(item, write, dialect)
+            if type(item) is str:
+                write(f"<value>{_escaped(item, dialect)}</value>")
+            else:
+                _encode(item, write, dialect)
         write("</data></array></value>")
     elif kind is dict:
-        write("<value><struct>")
-        for name, item in value.items():
-            if type(name) is not str:
-                name = _member_name(name)
-            if not name and not dialect.empty_keys:
-                raise ValueError("a map's key cannot be empty: xapi takes such a call for malformed")
-            write(f"<member><name>{_SPECIAL.sub(dialect.character, name)}</name>")
-            _encode(item, write, dialect)
-            write("</member>")
-        write("</struct></value>")
+        _encode_struct(value, write, dialect)
     elif kind is float:
         write(f"<value><double>{value:{dialect.double}}</double></value>")
     elif kind is Timestamp:
-        text = _SPECIAL.sub(dialect.character, value)
-        write(f"<value><dateTime.iso8601>{text}</dateTime.iso8601></value>")
+        write(f"<value><dateTime.iso8601>{_escaped(value, dialect)}</dateTime.iso8601></value>")
     elif kind is I4:
         write(f"<value><i4>{int(value)}</i4></value>")
     else:
         _encode(_plain(value), write, dialect)
+
+
+def _encode_struct(value: dict[Any, Any], write: Callable[[str], None], dialect: _Dialect) -> None:
+    write("<value><struct>")
+    for name, item in value.items():
+        if type(name) is not str:
+            name = _member_name(name)
+        if not name and not dialect.empty_keys:
+            raise ValueError("a map's key cannot be empty: xapi takes such a call for malformed")
+        if not name.isidentifier():
+            name = _escaped(name, dialect)
+        kind = type(item)
+        if kind is str:
+            write(f"<member><name>{name}</name><value>{item and _escaped(item, dialect)}</value></member>")
+        elif item or kind not in _EMPTY:
+            write(f"<member><name>{name}</name>")
+            _encode(item, write, dialect)
+            write("</member>")
+        else:
+            write(f"<member><name>{name}</name>{_EMPTY[kind]}</member>")
+    write("</struct></value>")
+
+
+_TRUE, _FALSE = "<value><boolean>1</boolean></value>", "<value><boolean>0</boolean></value>"
+_EMPTY: Mapping[type, str] = {
+    bool: _FALSE,
+    dict: "<value><struct></struct></value>",
+    list: "<value><array><data></data></array></value>",
+}
+"""What is written for values that are false, by type."""
 
 
 def _plain(value: Any) -> Any:
@@ -149,7 +175,7 @@ def dumps_call(method: str, params: Sequence[Any], *, first: int = 1) -> bytes:
     Raises `TypeError` or `ValueError` naming the method and the parameter; these are counted from `first`, which is 0
     where the first one is the session.
     """
-    out = [PROLOG, "<methodCall><methodName>", _SPECIAL.sub(_client_character, method), "</methodName><params>"]
+    out = [PROLOG, "<methodCall><methodName>", _escaped(method, _CLIENT), "</methodName><params>"]
     for number, param in enumerate(params, first):
         out.append("<param>")
         try:

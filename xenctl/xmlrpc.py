@@ -30,7 +30,7 @@ PROLOG = '<?xml version="1.0"?>'
 MAX_DEPTH = 100
 """Deeper nesting than any XenAPI type has; a document that goes beyond is refused."""
 
-_CONTROL = re.compile("[\r\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff\ud800-\udfff]")
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff\ud800-\udfff]")
 
 
 class MalformedError(ValueError):
@@ -43,27 +43,27 @@ class I4(int):
 
 @dataclass(frozen=True)
 class _Dialect:
-    """What client and server write differently: characters that need care, empty keys, and floats."""
+    """What client and server write differently: characters that XML cannot carry, carriage returns, empty keys, floats."""
 
-    character: Callable[[re.Match[str]], str]
+    checked: Callable[[str], str]
+    carriage_return: str
     empty_keys: bool
     double: str
 
 
-def _client_character(match: re.Match[str]) -> str:
-    character = match.group()
-    if character == "\r":
-        return "&#13;"
-    raise ValueError(f"the text has a character that XML cannot carry: {character!r}")
+def _without_controls(text: str) -> str:
+    return _CONTROL.sub("", text)
 
 
-def _server_character(match: re.Match[str]) -> str:
-    character = match.group()
-    return character if character == "\r" else ""
+def _no_controls(text: str) -> str:
+    found = _CONTROL.search(text)
+    if found:
+        raise ValueError(f"the text has a character that XML cannot carry: {found[0]!r} at {found.start()}")
+    return text
 
 
-_CLIENT = _Dialect(_client_character, empty_keys=False, double="")
-_SERVER = _Dialect(_server_character, empty_keys=True, double=".16g")
+_CLIENT = _Dialect(_no_controls, "&#13;", empty_keys=False, double="")
+_SERVER = _Dialect(_without_controls, "\r", empty_keys=True, double=".16g")
 
 
 def encode(value: Any, *, lenient: bool = False) -> str:
@@ -79,9 +79,12 @@ def encode(value: Any, *, lenient: bool = False) -> str:
 
 
 def _escaped(text: str, dialect: _Dialect) -> str:
+    plain = text.isprintable()
+    if not plain:
+        text = dialect.checked(text)
     if "&" in text or "<" in text or ">" in text or '"' in text:
         text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
-    return text if text.isprintable() else _CONTROL.sub(dialect.character, text)
+    return text if plain else text.replace("\r", dialect.carriage_return)
 
 
 def _encode(value: Any, write: Callable[[str], None], dialect: _Dialect) -> None:

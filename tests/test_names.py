@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -33,6 +34,8 @@ XENCTL = [
 
 MOCKSERVER = ["Durations", "Invariant", "MockPool", "PoolServer", "Violation"]
 
+SAMPLE = (Path(__file__).parent / "typing" / "user_code.py").read_text(encoding="utf-8")
+
 EXPORTS = [(xenctl, XENCTL), (mockserver, MOCKSERVER)]
 
 
@@ -45,6 +48,11 @@ def test_the_exported_names_are_those_of_this_list(package: ModuleType, names: l
 def test_every_exported_name_is_there(package: ModuleType, name: str) -> None:
     assert getattr(package, name) is not None
     assert name in dir(package)
+
+
+@pytest.mark.parametrize("name", XENCTL + MOCKSERVER)
+def test_every_exported_name_is_in_the_sample_that_type_checkers_read(name: str) -> None:
+    assert re.search(rf"\b{name}\b", SAMPLE)
 
 
 @pytest.mark.parametrize("package", [xenctl, mockserver], ids=["xenctl", "mockserver"])

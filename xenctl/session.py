@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from threading import RLock
 from types import TracebackType
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from . import xmlrpc
 from .api import AsyncClasses, Classes
@@ -28,6 +28,11 @@ from .errors import Failure, ProtocolError, XenctlError, failure
 from .tasks import Task
 from .transport import Clock, HttpTransport, Request, Response, Transport, origin_at, origin_of
 from .values import Ref, to_any, to_string, to_void
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # known to every checker, needed by nobody else
+
+    from .transport import HttpOptions
 
 T = TypeVar("T")
 
@@ -61,7 +66,7 @@ class Session(Classes):
     Threads may share it.
     """
 
-    def __init__(self, url: str, *, transport: Transport | None = None, **options: Any) -> None:
+    def __init__(self, url: str, *, transport: Transport | None = None, **options: Unpack[HttpOptions]) -> None:
         if transport is not None and options:
             raise TypeError(f"{', '.join(options)}: options of HttpTransport, but a transport was given")
         self.origin = origin_of(url)
@@ -298,13 +303,16 @@ class _AsyncCaller:
         return Task(self._session, ref, method, convert)
 
 
-def connect(url: str, username: str, password: str, **options: Any) -> Session:
+def connect(
+    url: str, username: str, password: str, *, transport: Transport | None = None, **options: Unpack[HttpOptions]
+) -> Session:
     """Log in to the pool that the host at `url` belongs to and return the session; use it with `with`.
 
-    `options` are those of `HttpTransport` (`verify`, `connect_timeout`, `read_timeout`, `trust_env`), or `transport`.
+    `options` are those of `HttpTransport` (`verify`, `connect_timeout`, `read_timeout`, `trust_env`, `connections`), where
+    no `transport` is given.
     Raises `Failure` (`SESSION_AUTHENTICATION_FAILED`), `TransportError`, or `ValueError` for a malformed URL.
     """
-    session = Session(url, **options)
+    session = Session(url, transport=transport, **options)
     try:
         session.login_with_password(username, password)
     except BaseException:

@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 from .errors import ConnectError, ConnectionLost, TransportError, WaitTimeout
 
@@ -149,6 +149,16 @@ def origin_at(origin: str, address: str) -> str:
 
 def _port(name: str) -> str:
     return name.rpartition("]")[2].partition(":")[2]
+
+
+class HttpOptions(TypedDict, total=False):
+    """The options of `HttpTransport`, for those who pass them on."""
+
+    verify: bool | str
+    connect_timeout: float
+    read_timeout: float
+    trust_env: bool
+    connections: int
 
 
 class HttpTransport:

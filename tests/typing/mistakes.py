@@ -89,6 +89,8 @@ def absent(refused: errors.VM_BAD_POWER_STATE, batch: t.event) -> None:
 
 def making() -> None:
     xenctl.connect("https://10.0.0.1", "root")  # E: no password
+    xenctl.connect("https://10.0.0.1", "root", "secret", verfy=False)  # E: an option misspelled
+    xenctl.connect("https://10.0.0.1", "root", "secret", read_timeout="1 h")  # E: seconds
     pool = MockPool.create(3, 12)  # E: by keyword only
     MockPool.create(host=3)  # E: misspelled
     xenctl.connect("http://pool", "root", "secret", pool.transport())  # E: by keyword only

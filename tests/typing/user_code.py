@@ -10,7 +10,7 @@ from typing import Any
 import mockserver
 import xenctl
 from mockserver import Durations, MockPool, PoolServer
-from xenctl import NULL, Failure, Ref, Session, Task, XenctlError
+from xenctl import NULL, Failure, Record, Ref, Session, Task, XenctlError
 from xenctl import releases as rel
 from xenctl.api import errors
 from xenctl.api import types as t
@@ -107,6 +107,8 @@ def refusals(session: Session, vm: Ref[t.VM]) -> str:
         return other.code + ", ".join(other.details)
     except (xenctl.ConnectError, xenctl.ConnectionLost, xenctl.ProtocolError) as error:
         return f"{error.host} {error.method} {error.message}"
+    except xenctl.TransportError as error:
+        return error.message
     except XenctlError as error:
         return str(error)
     return ""
@@ -129,6 +131,10 @@ def unknown_to_the_model(session: Session) -> int:
     answer: Any = session.call("VM.new_thing", ["OpaqueRef:1", {"key": "value"}])
     print(answer)
     return session.call("VM.new_count", (), int)
+
+
+def any_record(record: Record) -> list[str]:
+    return sorted(record)
 
 
 def records_are_mappings(vm: t.VM) -> dict[str, Any]:
@@ -175,7 +181,8 @@ def fakes() -> MockPool:
     for violation in pool.violations:
         print(violation.as_dict())
     violations: list[mockserver.Violation] = pool.violations
-    print(violations)
+    invariants: list[mockserver.Invariant] = pool.invariants
+    print(violations, invariants)
     return pool
 
 
@@ -191,6 +198,16 @@ def rehearsed() -> bool:
     for reason in verdict.reasons:
         print(reason.strip())
     return verdict.ok and verdict.max_hosts_offline <= 1
+
+
+def dump_of(path: str) -> Database | None:
+    try:
+        return read_file(path)
+    except xenctl.DatabaseError as error:
+        print(error.source, error.line, error.table, error.row, error.column)
+    except xenctl.ProcedureError as error:
+        print(error.message, *error.reasons)
+    return None
 
 
 def versions() -> bool:

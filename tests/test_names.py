@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from inspect import signature
 from pathlib import Path
 from types import ModuleType
 
@@ -12,6 +13,7 @@ import pytest
 
 import mockserver
 import xenctl
+from xenctl.transport import HttpOptions, HttpTransport
 
 XENCTL = [
     "NULL",
@@ -80,3 +82,7 @@ def test_importing_loads_only_what_is_used(code: str, absent: set[str]) -> None:
     program = f"import sys; {code}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert not absent & set(loaded)
+
+
+def test_the_options_that_checkers_know_are_those_of_the_transport() -> None:
+    assert list(HttpOptions.__annotations__) == list(signature(HttpTransport).parameters)

@@ -126,6 +126,9 @@ class WireRecord(Mapping[str, Any]):
         group, read = self._places[name]
         return read(self._match[group])
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)
 

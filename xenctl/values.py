@@ -77,29 +77,34 @@ def format_datetime(moment: datetime) -> Timestamp:
     """`moment` in XenAPI's form; without a zone it is taken as UTC, and other zones are converted to it."""
     if moment.tzinfo is not None:
         moment = moment.astimezone(timezone.utc)
-    return Timestamp(f"{moment:%Y%m%dT%H:%M:%SZ}")
+    return Timestamp(f"{moment.year:04}{moment:%m%dT%H:%M:%SZ}")
 
 
 # Converters from the wire. Each takes one decoded wire value and raises ValueError where the shape is wrong.
+
+_WHOLE = re.compile(r"[+-]?[0-9]{1,40}\Z")
+
+
+def _shown(value: Any) -> str:
+    """A value for an error, cut short."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}…"
 
 
 def to_string(value: Any) -> str:
     """Text."""
     if isinstance(value, str):
         return value
-    raise ValueError(f"expected text, got {value!r}")
+    raise ValueError(f"expected text, got {_shown(value)}")
 
 
 def to_int(value: Any) -> int:
     """A whole number; XML-RPC carries it as digits without a tag."""
     if type(value) is int:
         return value
-    if isinstance(value, str):
-        try:
-            return int(value)
-        except ValueError:
-            pass
-    raise ValueError(f"expected a whole number, got {value!r}")
+    if isinstance(value, str) and _WHOLE.match(value):
+        return int(value)
+    raise ValueError(f"expected a whole number, got {_shown(value)}")
 
 
 def to_float(value: Any) -> float:
@@ -108,17 +113,18 @@ def to_float(value: Any) -> float:
         return value
     if isinstance(value, (str, int)) and not isinstance(value, bool):
         try:
-            return float(value)
+            if "_" not in (text := str(value)) and text.isascii():
+                return float(text)
         except ValueError:
             pass
-    raise ValueError(f"expected a number, got {value!r}")
+    raise ValueError(f"expected a number, got {_shown(value)}")
 
 
 def to_bool(value: Any) -> bool:
     """True or false; only a real boolean will do."""
     if value is True or value is False:
         return bool(value)
-    raise ValueError(f"expected a boolean, got {value!r}")
+    raise ValueError(f"expected a boolean, got {_shown(value)}")
 
 
 def to_datetime(value: Any) -> datetime:
@@ -139,14 +145,14 @@ def to_strings(value: Any) -> list[str]:
     """A set of text (references and enums included), order preserved: the shape is checked, nothing is converted."""
     if type(value) is list and all(isinstance(item, str) for item in value):
         return list(value)
-    raise ValueError(f"expected an array of text, got {value!r}")
+    raise ValueError(f"expected an array of text, got {_shown(value)}")
 
 
 def to_string_map(value: Any) -> dict[str, str]:
     """A map from text to text."""
     if type(value) is dict and all(isinstance(item, str) for item in value.values()):
         return dict(value)
-    raise ValueError(f"expected a struct of text, got {value!r}")
+    raise ValueError(f"expected a struct of text, got {_shown(value)}")
 
 
 to_ref: Converter[Any] = to_string
@@ -174,7 +180,7 @@ def to_list(item: Converter[T]) -> Converter[list[T]]:
 
     def convert(value: Any) -> list[T]:
         if type(value) is not list:
-            raise ValueError(f"expected an array, got {value!r}")
+            raise ValueError(f"expected an array, got {_shown(value)}")
         return [item(member) for member in value]
 
     return convert
@@ -186,7 +192,7 @@ def to_map(key: Converter[Any], item: Converter[T]) -> Converter[dict[Any, T]]:
 
     def convert(value: Any) -> dict[Any, T]:
         if type(value) is not dict:
-            raise ValueError(f"expected a struct, got {value!r}")
+            raise ValueError(f"expected a struct, got {_shown(value)}")
         return {key(name): item(member) for name, member in value.items()}
 
     return convert
@@ -202,7 +208,7 @@ def to_record(class_name: str, module: str = "") -> Converter[Any]:
 
     def convert(value: Any) -> Record:
         if type(value) is not dict and not isinstance(value, Mapping):
-            raise ValueError(f"expected a record of {class_name}, got {value!r}")
+            raise ValueError(f"expected a record of {class_name}, got {_shown(value)}")
         if not kind:
             kind.append(getattr(import_module(f"xenctl.api.{module or class_name}"), class_name))
         return kind[0](value)
@@ -280,18 +286,19 @@ class Record(Mapping[str, Any]):
         return value
 
     def _convert(self, name: str) -> Any:
-        wire = self._wire[name]
         field = self._fields.get(name)
-        if field is None:
-            return wire
         try:
-            return field.convert(wire)
+            wire = self._wire[name]
+            return wire if field is None else field.convert(wire)
         except ValueError as error:
             identity = self._wire.get("uuid") or "?"
             raise ValueError(f"{self._class_name} {identity}: field {name}: {error}") from None
 
     def __getitem__(self, name: str) -> Any:
         return self._convert(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._wire
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._wire)
@@ -301,6 +308,9 @@ class Record(Mapping[str, Any]):
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"a record is a picture of the server's object and cannot be changed: use set_{name}")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a record is a picture of the server's object: {name} cannot be deleted")
 
     def __repr__(self) -> str:
         label = self._wire.get("name_label") or self._wire.get("uuid") or ""

@@ -63,10 +63,6 @@ def test_a_name_that_is_not_exported_is_an_attribute_error(package: ModuleType) 
         _ = package.nonesuch
 
 
-def test_the_version_is_that_of_the_installed_package() -> None:
-    assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+|rc\d+)?", xenctl.__version__)
-
-
 @pytest.mark.parametrize(
     ("code", "absent"),
     [

@@ -12,6 +12,11 @@ import pytest
 
 import xenctl
 
+try:
+    metadata.distribution("xenctl")
+except metadata.PackageNotFoundError:
+    pytest.skip("the package is not installed: run tox, or pip install -e .", allow_module_level=True)
+
 
 def test_what_is_tested_is_installed() -> None:
     """Under tox, the package comes from the environment's library, not from the checkout."""
@@ -53,6 +58,10 @@ def test_only_the_two_packages_are_in_it() -> None:
 def test_its_licence_is_in_it() -> None:
     assert metadata.metadata("xenctl")["License-Expression"] == "MIT"
     assert any(file.name == "LICENSE" for file in metadata.files("xenctl") or [])
+
+
+def test_the_package_tells_its_version() -> None:
+    assert xenctl.__version__ == metadata.version("xenctl")
 
 
 def test_the_command_tells_its_version() -> None:

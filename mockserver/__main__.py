@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from typing import NoReturn
 
 from xenctl import database
 from xenctl.errors import DatabaseError
@@ -20,9 +21,16 @@ from .pool import MockPool
 from .transports.server import PoolServer
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see --help\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    out = argparse.ArgumentParser(prog="mockserver", description="Serve a fake XenServer pool on loopback.")
+    out = Parser(prog="mockserver", description="Serve a fake XenServer pool on loopback.", allow_abbrev=False)
     out.add_argument("--hosts", type=int, default=3, help="hosts of the pool (3)")
     out.add_argument("--vms", type=int, default=12, help="VMs of the pool (12)")
     out.add_argument("--release", default="8.2", help="release of its hosts, such as 4.0.1 (8.2)")
@@ -46,6 +54,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Serve until told to stop. Exit status 0, or 2 for arguments or a dump that cannot be used."""
     options = parser().parse_args(argv)
+    done = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: done.set())
     who = {"seed": options.seed, "username": options.user, "password": options.password}
     try:
         if options.dump:
@@ -53,25 +64,32 @@ def main(argv: list[str] | None = None) -> int:
         else:
             pool = MockPool.create(hosts=options.hosts, vms=options.vms, release=options.release, **who)
         server = PoolServer(pool, listen=options.listen, port=options.port, time_scale=options.time_scale)
-        server.start()
-    except (DatabaseError, ValueError, OSError) as error:
+        with server:
+            _tell(server, options.ready_file)
+            done.wait()
+    except (DatabaseError, ValueError) as error:
         print(f"mockserver: {error}", file=sys.stderr)
         return 2
-    done = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: done.set())
-    ready = {"url": server.url, "pid": os.getpid(), "hosts": server.hosts()}
+    except OSError as error:
+        print(f"mockserver: {error.strerror or error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _tell(server: PoolServer, ready_file: str | None) -> None:
+    """Print the ready line, and write it to a file that is there whole or not at all."""
+    ready: dict[str, object] = {"url": server.url, "pid": os.getpid(), "hosts": server.hosts()}
     if server.note:
         ready["note"] = server.note
     line = json.dumps(ready)
-    if options.ready_file:
-        aside = Path(options.ready_file + ".part")
-        aside.write_text(line + "\n")
-        aside.replace(options.ready_file)
+    if ready_file:
+        aside = Path(f"{ready_file}.part")
+        try:
+            aside.write_text(line + "\n")
+            aside.replace(ready_file)
+        except OSError as error:
+            raise OSError(error.errno, f"cannot write {ready_file}: {error.strerror}") from None
     print(line, flush=True)
-    done.wait()
-    server.stop()
-    return 0
 
 
 if __name__ == "__main__":

@@ -2,46 +2,61 @@
 
 A verb is a function of the call and its unmarshalled arguments. Where it takes time it is a generator: it yields the
 seconds to wait (or a `Wait`), and goes on when they have passed. A synchronous call is driven to its end while the clock
-runs; an asynchronous one returns a task at once and goes on from timers.
+runs; an asynchronous one returns a task at once and goes on from timers. Both end early when the toolstack that serves
+them stops (the verb is closed where it waits, so that it can tidy up) or when their task is cancelled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from inspect import isgenerator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from xenctl import xmlrpc
-from xenctl.datamodel import MISSING
-from xenctl.datamodel import types as t
 from xenctl.errors import ConnectionLost, Failure
 from xenctl.releases import has_removed
-from xenctl.values import Timestamp, parse_datetime
 
+from . import garbage
+from .arguments import arguments
 from .store import NULL
 
 if TYPE_CHECKING:
     from xenctl.datamodel import Message
 
+    from .classes import Verb
     from .clock import VirtualClock
     from .machine.host import HostMachine
     from .pool import MockPool
+    from .startup import Xapi
     from .store import Row, Store
 
 EMERGENCY_CALLS = frozenset(
     "pool.emergency_reset_master pool.emergency_transition_to_master pool.is_slave session.slave_local_login "
-    "session.slave_local_login_with_password session.local_logout host.local_assert_healthy host.is_in_emergency_mode "
-    "host.emergency_ha_disable host.shutdown_agent".split()
+    "session.slave_local_login_with_password session.local_logout host.propose_new_master host.commit_new_master "
+    "host.abort_new_master host.local_assert_healthy host.signal_networking_change host.local_management_reconfigure "
+    "host.ha_xapi_healthcheck host.emergency_ha_disable host.management_disable host.get_system_status_capabilities "
+    "host.is_in_emergency_mode host.shutdown_agent host.emergency_reset_server_certificate "
+    "host.emergency_disable_tls_verification host.emergency_reenable_tls_verification "
+    "host.emergency_clear_mandatory_guidance host.update_firewalld_service_status".split()
 )
+"""What a host answers in emergency mode, by full name; an `Async.` form never is."""
+
+DUMMY_CLASSES = ("task", "event")
+"""The classes whose messages have no row in the table of tasks."""
+
+SESSION_GRANULARITY = 600.0
+"""Seconds by which `session.last_active` may lag behind."""
 
 
 @dataclass(frozen=True)
 class Wait:
-    """What a verb yields to wait until `ready()` holds or the clock reaches `deadline`."""
+    """What a verb yields to wait until `ready()` holds or the clock reaches `deadline`. `idle` says that nothing is done
+    meanwhile: somebody waits for events."""
 
     deadline: float
     ready: Callable[[], bool]
+    idle: bool = True
 
 
 Steps = Generator["float | Wait", None, Any]
@@ -49,18 +64,24 @@ Steps = Generator["float | Wait", None, Any]
 
 @dataclass
 class Call:
-    """One call on its way: who called what on which host, and what it needs to be answered."""
+    """One call on its way: who called what on which host, and what it needs to be answered.
+
+    `caller` is the session's reference as it was sent, `session` its row, None for a session that only this host knows;
+    `xapi` the toolstack that serves the call; `task` the reference of its task, empty where it has none.
+    """
 
     pool: MockPool
     machine: HostMachine
     message: Message
     method: str
-    args: tuple[Any, ...]
+    args: tuple[Any, ...] = ()
+    caller: str = ""
     session: Row | None = None
     task: str = ""
     is_async: bool = False
-    boots: int = 0
-    local: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.xapi: Xapi = self.machine.xapi
 
     @property
     def db(self) -> Store:
@@ -70,9 +91,27 @@ class Call:
     def clock(self) -> VirtualClock:
         return self.pool.clock
 
+    @property
+    def label(self) -> str:
+        """The name of the call's task."""
+        return ("Async." if self.is_async else "") + self.message.wire_name
+
+    def dummy(self) -> str:
+        """A reference for the task of a call that has none in the database."""
+        return f"DummyRef:|{self.pool.new_uuid()}|{self.label}"
+
     def at_least(self, order: Any) -> bool:
         """Whether the master's release is of this order or later."""
         return bool(self.db.release.order >= order)
+
+    def gone(self) -> bool:
+        """Whether the toolstack that serves this call has stopped."""
+        return self.machine.xapi is not self.xapi
+
+    def cancelled(self) -> bool:
+        """Whether somebody asked to cancel this call's task."""
+        row = self.db.find("task", self.task)
+        return row is not None and "cancel" in row["current_operations"].values()
 
 
 def refuse(code: str, *params: object) -> Failure:
@@ -95,15 +134,21 @@ def serve(pool: MockPool, machine: HostMachine, body: bytes) -> bytes:
 def dispatch(pool: MockPool, machine: HostMachine, method: str, params: list[Any]) -> Any:
     """Answer one call given as values. Raises `Failure` for a refusal."""
     pool.calls += 1
+    garbage.collect_if_due(pool, machine)
     try:
-        if machine.xapi.mode != "master" and machine.xapi.mode != "member" and method not in EMERGENCY_CALLS:
+        if machine.xapi.mode not in ("master", "member") and method not in EMERGENCY_CALLS:
             raise Failure(machine.xapi.error)
-        if method.startswith("system."):
-            return _system(pool, machine, method, params)
+        if method == "system.listMethods":
+            return sorted(pool.methods(machine.system.release))
+        if method.startswith("system.isAlive:") and params:
+            return params[0]
         call = _recognise(pool, machine, method, params)
-        call.args = _unmarshal(call.message, params)
-        _check_session(call, params)
-        if has_removed(machine.system.release, call.message):
+        release = machine.system.release
+        call.args = arguments(call.message, call.method, params, release, pool.store.shape)
+        if call.message.session:
+            call.caller = params[0]
+            call.session = _admit(pool, machine, params[0], call.message)
+        if has_removed(release, call.message):
             raise refuse("MESSAGE_REMOVED")
         if call.is_async and not call.message.has_async:
             raise refuse("Fault", f"No async mode for this operation (rpc: {call.message.wire_name})")
@@ -112,191 +157,142 @@ def dispatch(pool: MockPool, machine: HostMachine, method: str, params: list[Any
         pool.settle(method)
 
 
-def _system(pool: MockPool, machine: HostMachine, method: str, params: list[Any]) -> Any:
-    if method == "system.listMethods":
-        return sorted(pool.methods(machine.system.release))
-    if method.startswith("system.isAlive:") and params:
-        return params[0]
-    raise refuse("MESSAGE_METHOD_UNKNOWN", method)
-
-
 def _recognise(pool: MockPool, machine: HostMachine, method: str, params: list[Any]) -> Call:
+    """The message that `method` names on this host. One that it does not know is refused, as late as xapi does."""
     name, is_async = method, False
     for prefix in ("Async.", "InternalAsync."):
         if method.startswith(prefix):
             name, is_async = method[len(prefix) :], True
     message = pool.methods(machine.system.release).get(name)
-    if message is None and not is_async and "." not in name:
+    if message is None and not is_async:
         message = pool.underscored(machine.system.release).get(name)
-    if message is None:
-        if params:
-            if not isinstance(params[0], str):
-                raise refuse("INTERNAL_ERROR", f"Failure(\"Expected string, got '{params[0]}'\")")
-            _find_session(pool, machine, params[0])
-        raise refuse("MESSAGE_METHOD_UNKNOWN", name)
-    return Call(pool, machine, message, name, (), is_async=is_async, boots=machine.boots)
+    if message is not None:
+        return Call(pool, machine, message, name, is_async=is_async)
+    if params:
+        if not isinstance(params[0], str):
+            raise refuse("INTERNAL_ERROR", f"Failure(\"Expected string, got '{params[0]}'\")")
+        _admit(pool, machine, params[0])
+    raise refuse("MESSAGE_METHOD_UNKNOWN", name)
 
 
-def _unmarshal(message: Message, params: list[Any]) -> tuple[Any, ...]:
-    given = len(params) - (1 if message.session else 0)
-    needed = sum(1 for param in message.params if param.default is MISSING)
-    optional = len(message.params) - needed
-    if given < needed or (given > needed and not optional):
-        raise refuse("MESSAGE_PARAMETER_COUNT_MISMATCH", message.wire_name, needed, given)
-    if message.session and not isinstance(params[0], str):
-        raise refuse("INTERNAL_ERROR", f"Failure(\"Expected string, got '{params[0]}'\")")
-    values = params[1:] if message.session else params
-    out = []
-    for number, param in enumerate(message.params):
-        out.append(unmarshal(param.type, values[number]) if number < len(values) else param.default)
-    return tuple(out)
-
-
-def unmarshal(kind: t.Type, value: Any) -> Any:
-    """A wire value as the store keeps it; what does not fit is an `INTERNAL_ERROR`, as in xapi."""
-    if isinstance(kind, t.Scalar):
-        return _SCALARS[kind.name](value)
-    if isinstance(kind, (t.Ref, t.Enum)):
-        return _text(value)
-    if isinstance(kind, t.Set):
-        if not isinstance(value, list):
-            raise refuse("INTERNAL_ERROR", 'Failure("Expected array")')
-        return [unmarshal(kind.item, item) for item in value]
-    if isinstance(kind, (t.Map, t.Record)):
-        if not isinstance(value, dict):
-            raise refuse("INTERNAL_ERROR", 'Failure("Expected struct")')
-        if isinstance(kind, t.Record):
-            return value
-        return {name: unmarshal(kind.item, item) for name, item in value.items()}
-    return value
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return str(value)
-    raise refuse("INTERNAL_ERROR", f"Failure(\"Expected string, got '{value}'\")")
-
-
-def _int(value: Any) -> int:
-    if isinstance(value, (int, str)) and not isinstance(value, bool):
-        try:
-            return int(value)
-        except ValueError:
-            pass
-    raise refuse("INTERNAL_ERROR", f"Failure(\"Expected int64, got '{value}'\")")
-
-
-def _float(value: Any) -> float:
-    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    raise refuse("INTERNAL_ERROR", f"Failure(\"Expected float, got '{value}'\")")
-
-
-def _bool(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    raise refuse("INTERNAL_ERROR", f"Failure(\"Expected bool, got '{value}'\")")
-
-
-def _datetime(value: Any) -> Timestamp:
-    try:
-        parse_datetime(_text(value))
-    except ValueError as error:
-        raise refuse("INTERNAL_ERROR", f"Invalid argument: {error}") from None
-    return Timestamp(value)
-
-
-_SCALARS: dict[str, Callable[[Any], Any]] = {
-    "string": _text,
-    "int": _int,
-    "float": _float,
-    "bool": _bool,
-    "datetime": _datetime,
-    "any": lambda value: value,
-    "void": lambda value: "",
-}
-
-
-def _check_session(call: Call, params: list[Any]) -> None:
-    if call.message.session:
-        call.session = _find_session(call.pool, call.machine, params[0])
-        if call.message.pool_internal:
-            name = call.message.wire_name
-            raise refuse("INTERNAL_ERROR", f'Internal API "{name}" call attempted with non-pool (external) session')
-
-
-def _find_session(pool: MockPool, machine: HostMachine, ref: str) -> Row | None:
+def _admit(pool: MockPool, machine: HostMachine, ref: str, message: Message | None = None) -> Row | None:
+    """The row of session `ref`; None for one that only this host knows, which may do anything."""
     if ref in machine.xapi.local_sessions:
         return None
     session = pool.store.find("session", ref) if machine.xapi.mode in ("master", "member") else None
     if session is None:
         raise refuse("SESSION_INVALID", ref)
-    if machine.xapi.mode == "member":
-        raise refuse("HOST_IS_SLAVE", pool.master_address)
+    if not session["pool"]:
+        if message is not None and message.pool_internal:
+            name = message.wire_name
+            raise refuse("INTERNAL_ERROR", f'Internal API "{name}" call attempted with non-pool (external) session')
+        if machine.xapi.mode == "member":
+            raise refuse("HOST_IS_SLAVE", pool.master_address)
+    if pool.clock.now() - garbage.seconds(session["last_active"]) > SESSION_GRANULARITY:
+        pool.store.write(session, last_active=pool.clock.stamp())
     return session
 
 
 def _execute(call: Call) -> Any:
-    verb = call.pool.verb(call.message)
-    in_database = call.message.has_async and call.message.class_name not in ("task", "event")
-    if in_database and (call.is_async or call.message.kind in ("explicit", "create", "destroy")):
-        call.task = call.pool.make_task(call)
-    if not call.is_async:
-        try:
-            return call.pool.as_actor(verb, lambda: _drive(call, verb(call, *call.args)))
-        finally:
-            call.pool.drop_task(call.task)
-    call.pool.spawn(call, verb)
-    return call.task
+    """Run the verb of a call to its end, or start it and return the task."""
+    pool, verb = call.pool, call.pool.verb(call.message)
+    if call.message.has_async and call.message.class_name not in DUMMY_CLASSES:
+        call.task = pool.make_task(call)
+    elif call.is_async:
+        call.task = call.dummy()
+    if call.is_async:
+        pool.spawn(call, verb)
+        return call.task
+    try:
+        return _drive(call, verb)
+    finally:
+        pool.drop_task(call.task)
 
 
-def _drive(call: Call, result: Any) -> Any:
+def _drive(call: Call, verb: Verb) -> Any:
     """Run a verb to its end while the clock runs."""
+    pool = call.pool
+    result = pool.as_actor(verb, lambda: verb(call, *call.args))
     if not isgenerator(result):
         return result
-    verb, pool = call.pool.actor, call.pool
+    steps: Any = result
     while True:
         try:
-            wait = next(result)
+            wait = _step(call, verb, steps)
         except StopIteration as stop:
             return stop.value
-        with pool.resting():
-            if isinstance(wait, Wait):
-                pool.wait(wait.deadline, wait.ready)
-            else:
-                pool.wait(pool.clock.now() + wait, None)
-        pool.actor = verb
-        if call.machine.boots != call.boots or call.machine.state not in ("running", "stopping"):
-            result.close()
+        if isinstance(wait, Wait):
+            pool.wait(Wait(wait.deadline, lambda wait=wait: wait.ready() or _interrupted(call), wait.idle))  # type: ignore[misc]
+        else:
+            _show_cancellable(call)
+            pool.wait(Wait(pool.clock.now() + wait, lambda: _interrupted(call), idle=False))
+        if call.gone():
+            steps.close()
             raise ConnectionLost("the host went away", host=call.machine.address, method=call.method)
 
 
-def continue_later(call: Call, steps: Steps, finish: Callable[[Any, Failure | None], None]) -> None:
-    """Run a verb's next step now and the others from timers; `finish` is given its result or its error."""
-    pool = call.pool
-    verb = pool.verb(call.message)
+def _interrupted(call: Call) -> bool:
+    return call.gone() or call.cancelled()
 
-    def advance() -> None:
-        if call.machine.boots != call.boots or not pool.task_alive(call.task):
+
+def _show_cancellable(call: Call) -> None:
+    """While something goes on that can be stopped, the task says so."""
+    row = call.db.find("task", call.task)
+    if row is not None:
+        call.db.write(row, allowed_operations=["cancel"])
+
+
+def _step(call: Call, verb: Verb, steps: Steps) -> float | Wait:
+    """Let a verb go on to where it waits next, or hear that its task was cancelled."""
+    if call.cancelled():
+        wait = call.pool.as_actor(verb, lambda: steps.throw(refuse("TASK_CANCELLED", call.task)))
+    else:
+        wait = call.pool.as_actor(verb, lambda: next(steps))
+    return cast("float | Wait", wait)
+
+
+def continue_later(call: Call, steps: Steps, finish: Callable[[Any, Failure | None], None]) -> None:
+    """Run a verb's next step now and the others from timers; `finish` is given its result or its error.
+
+    `call.xapi.operations` holds the means to look at once whether it goes on.
+    """
+    pool, verb, turns = call.pool, call.pool.verb(call.message), [0]
+
+    def advance(turn: int) -> None:
+        if turn != turns[0]:
+            return
+        turns[0] += 1
+        call.xapi.operations.pop(call.task, None)
+        if call.gone():
             steps.close()
             return
         try:
-            wait = pool.as_actor(verb, lambda: next(steps))
+            wait = _step(call, verb, steps)
         except StopIteration as stop:
             finish(stop.value, None)
             return
         except Failure as error:
             finish(None, error)
             return
+        now = turns[0]
+        call.xapi.operations[call.task] = lambda: advance(now)
         if isinstance(wait, Wait):
-            pool.when(wait, advance)
+            pool.when(wait, lambda: advance(now))
         else:
-            pool.clock.after(wait, advance)
+            _show_cancellable(call)
+            pool.clock.after(wait, lambda: advance(now))
 
-    advance()
+    advance(0)
 
 
-__all__ = ["NULL", "Call", "Steps", "Wait", "dispatch", "refuse", "serve"]
+def cancel(pool: MockPool, ref: str, by: str) -> None:
+    """Ask task `ref` to stop, on behalf of task `by`. One that cannot, or is over, goes on as it is."""
+    row = pool.store.get("task", ref)
+    pool.store.write(row, current_operations={by: "cancel"})
+    for machine in pool.machines:
+        look = machine.xapi.operations.get(ref)
+        if look is not None:
+            look()
+
+
+__all__ = ["NULL", "Call", "Steps", "Wait", "cancel", "dispatch", "refuse", "serve"]

@@ -1,169 +1,384 @@
-"""Whether an operation may be done to a VM, and on which host: the checks that several verbs share, in xapi's order."""
+"""Whether an operation may be done to a VM or to one of its block devices: checks that several verbs share, in xapi's order.
+
+Each era of xapi is a list of checks; the first that finds a reason to refuse wins. `operation` holds a VM for the time of
+an operation: it is checked, shown in `current_operations`, and what is allowed is recomputed before and after.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from xenctl import memory
 from xenctl.errors import Failure
 
 from . import rules
-from .call import Call, refuse
-from .store import NULL, Row, Store
+from .call import Call, Steps, Wait, cancel, refuse
+from .store import Row, Store
 
 if TYPE_CHECKING:
-    from .pool import MockPool
+    from xenctl.releases import Release
+
+Check = Callable[[Store, Row, str, bool], "Failure | None"]
+PATIENCE = 1200.0
+"""Simulated seconds that an operation waits for those it cancelled."""
 
 
-def operation_refused(store: Store, vm: Row, operation: str) -> Failure | None:
+def operation_refused(store: Store, vm: Row, operation: str, *, strict: bool = True) -> Failure | None:
     """The first reason why `operation` may not be done to `vm`, as an error; None where it may."""
-    release = store.release
-    blocked = vm.get("blocked_operations", {})
-    if operation in blocked:
-        return refuse("OPERATION_BLOCKED", vm.ref, blocked[operation])
-    legal = rules.power_states(operation, release)
-    if vm["power_state"] not in legal:
-        expected = ", ".join(state.lower() for state in legal)
-        return refuse("VM_BAD_POWER_STATE", vm.ref, expected, vm["power_state"].lower())
-    current = vm["current_operations"]
-    if current and not (operation == "hard_shutdown" and "hard_shutdown" not in current.values()):
-        if release.order <= rules.GEORGE:
-            names = ",".join(current.values())
-            return refuse("OTHER_OPERATION_IN_PROGRESS", f"VM.{names}", vm.ref)
-        task, name = next(iter(current.items()))
-        return refuse("OTHER_OPERATION_IN_PROGRESS", "VM", vm.ref, name, task)
-    if vm["is_a_template"] and operation not in rules.TEMPLATE_OPERATIONS:
-        return refuse("VM_IS_TEMPLATE", vm.ref, operation)
-    if operation == "provision" and not vm["is_a_template"]:
-        return refuse("PROVISION_ONLY_ALLOWED_ON_TEMPLATE")
-    if vm["is_control_domain"] and operation not in rules.DOM0_OPERATIONS:
-        return refuse("OPERATION_NOT_ALLOWED", "This operation is not allowed on a control domain")
-    if operation in ("suspend", "pool_migrate", "clean_shutdown", "clean_reboot"):
-        lacking = drivers_lacking(store, vm)
-        if lacking is not None:
-            return lacking
-    if release.order >= rules.BOSTON and rules.upgrading(store) and operation not in rules.UPGRADE_OPERATIONS:
-        return refuse("NOT_SUPPORTED_DURING_UPGRADE")
+    for check in CHECKS_THEN if store.release.order <= rules.GEORGE else CHECKS:
+        refused = check(store, vm, operation, strict)
+        if refused is not None:
+            return refused
     return None
 
 
-def drivers_lacking(store: Store, vm: Row) -> Failure | None:
-    """The error for a running HVM guest whose drivers cannot suspend, migrate or shut down cleanly."""
-    if not vm["HVM_boot_policy"]:
+def spelled(operation: str) -> str:
+    """An operation as errors name it."""
+    return rules.SPELLED.get(operation, operation)
+
+
+def _blocked(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
+    reasons = vm.get("blocked_operations", {})
+    return refuse("OPERATION_BLOCKED", vm.ref, reasons[operation]) if operation in reasons else None
+
+
+def _power_state(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
+    legal = rules.power_states(operation, store.release)
+    if operation in ("changing_VCPUs", "changing_static_range", "changing_memory_limits") and vm["is_control_domain"]:
+        legal = ("Halted", "Running")
+    elif operation in ("clone", "copy") and _clones_suspended(store, vm):
+        legal = ("Halted", "Suspended")
+    if vm["power_state"] in legal:
         return None
-    metrics = store.find("VM_guest_metrics", vm["guest_metrics"])
-    major = metrics["PV_drivers_version"].get("major", "") if metrics is not None else ""
-    if not major.isdigit():
+    expected = ", ".join(state.lower() for state in legal)
+    return refuse("VM_BAD_POWER_STATE", vm.ref, expected, vm["power_state"].lower())
+
+
+def _clones_suspended(store: Store, vm: Row) -> bool:
+    return bool(vm.get("is_a_snapshot")) or store.pool()["other_config"].get("allow_clone_suspended_vm") == "true"
+
+
+def _power_state_if_idle(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
+    return None if vm["current_operations"] else _power_state(store, vm, operation, strict)
+
+
+def _busy(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
+    current = vm["current_operations"]
+    going = set(current.values())
+    if not current or _together(going, operation) or tuple(going) in ((a,) for a, b in rules.DURING if b == operation):
+        return None
+    if operation == "hard_shutdown" and "hard_shutdown" not in going:
+        return None
+    if operation == "hard_reboot" and not going & {"hard_shutdown", "hard_reboot"}:
+        return None
+    return in_progress("VM", vm)
+
+
+def in_progress(kind: str, row: Row) -> Failure:
+    """The error for an object that is busy: its operations, and the tasks that do them."""
+    tasks, names = list(row["current_operations"]), [spelled(name) for name in row["current_operations"].values()]
+    if len(tasks) == 1:
+        return refuse("OTHER_OPERATION_IN_PROGRESS", kind, row.ref, names[0], tasks[0])
+    return refuse("OTHER_OPERATION_IN_PROGRESS", kind, row.ref, f"{{{','.join(names)}}}", f"{{{','.join(tasks)}}}")
+
+
+def _busy_then(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
+    current = vm["current_operations"]
+    if not current or _together(set(current.values()), operation):
+        return None
+    return refuse("OTHER_OPERATION_IN_PROGRESS", f"VM.{','.join(map(spelled, current.values()))}", vm.ref)
+
+
+def _together(going: set[str], operation: str) -> bool:
+    return any(operation in group and going <= group for group in rules.TOGETHER)
+
+
+def is_default_template(vm: Row) -> bool:
+    """Whether a template came with the product."""
+    return bool(vm.get("is_default_template")) or vm["other_config"].get("default_template") == "true"
+
+
+def _template(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
+    if not vm["is_a_template"] or vm.get("is_a_snapshot"):
+        return None
+    ours = operation in ("destroy", "migrate_send") and not is_default_template(vm)
+    return (
+        None if ours or operation in rules.TEMPLATE_OPERATIONS else refuse("VM_IS_TEMPLATE", vm.ref, spelled(operation))
+    )
+
+
+def _template_then(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
+    if not vm["is_a_template"] or operation in rules.TEMPLATE_OPERATIONS_THEN:
+        return None
+    ours = operation == "destroy" and not is_default_template(vm)
+    return None if ours else refuse("VM_IS_TEMPLATE", vm.ref, spelled(operation))
+
+
+def _snapshot(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
+    if not vm.get("is_a_snapshot") or operation in rules.SNAPSHOT_OPERATIONS:
+        return None
+    return refuse("VM_IS_SNAPSHOT", vm.ref, spelled(operation))
+
+
+def _provision(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
+    if operation == "provision" and not vm["is_a_template"]:
+        return refuse("PROVISION_ONLY_ALLOWED_ON_TEMPLATE")
+    return None
+
+
+def _revert(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
+    if operation == "revert" and not vm.get("is_a_snapshot"):
+        return refuse("REVERT_ONLY_ALLOWED_ON_SNAPSHOT")
+    return None
+
+
+def _control_domain(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
+    if not vm["is_control_domain"]:
+        return None
+    if vm["domid"] == 0 and operation in ("changing_VCPUs", "destroy"):
+        return refuse("OPERATION_NOT_ALLOWED", "This operation is not allowed on dom0")
+    if operation not in rules.DOM0_OPERATIONS:
+        return refuse("OPERATION_NOT_ALLOWED", "This operation is not allowed on a control domain")
+    return None
+
+
+MOVES_MEMORY = ("suspend", "checkpoint", "pool_migrate", "migrate_send")
+NEEDS_DRIVERS = ("suspend", "pool_migrate", "clean_shutdown", "clean_reboot", "changing_VCPUs_live")
+SHUTS_DOWN = {"clean_shutdown": "feature-poweroff", "clean_reboot": "feature-reboot"}
+
+
+def _features(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
+    """What the guest must support: since 7.0 by the features that it names, before by the version of its drivers."""
+    if store.release.order < rules.DUNDEE:
+        return drivers_lacking(store, vm, operation)
+    live = vm["power_state"] in ("Running", "Paused")
+    agent = store.find("VM_guest_metrics", vm["guest_metrics"])
+    other = agent["other"] if agent is not None else {}
+    if live and operation in MOVES_MEMORY and "data-cant-suspend-reason" in other:
+        return refuse("VM_NON_SUSPENDABLE", vm.ref, other["data-cant-suspend-reason"])
+    if not live or not is_hvm(vm) or _drivers(agent) is not None:
+        return None
+    lacks = (
+        (strict and operation in MOVES_MEMORY and other.get("feature-suspend") != "1")
+        or (
+            strict
+            and operation in SHUTS_DOWN
+            and "1" not in map(other.get, ("feature-shutdown", SHUTS_DOWN[operation]))
+        )
+        or (operation == "changing_VCPUs_live" and other.get("feature-vcpu-hotplug") != "1")
+    )
+    return refuse("VM_LACKS_FEATURE", vm.ref) if lacks else None
+
+
+def is_hvm(vm: Row) -> bool:
+    """Whether a VM runs with hardware virtualisation, so that it needs drivers to work with xapi."""
+    domain_type = vm.get("domain_type", "unspecified")
+    return bool(vm["HVM_boot_policy"]) if domain_type == "unspecified" else domain_type == "hvm"
+
+
+def _drivers(agent: Row | None) -> tuple[int, int] | None:
+    """The version of a guest's drivers, where it reports one."""
+    version = agent["PV_drivers_version"] if agent is not None else {}
+    major, minor = version.get("major", ""), version.get("minor", "")
+    return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else None
+
+
+def drivers_lacking(store: Store, vm: Row, operation: str, strict: bool = True) -> Failure | None:
+    """The error for a running HVM guest whose drivers cannot suspend, migrate or shut down cleanly, before 7.0."""
+    if operation not in NEEDS_DRIVERS or vm["power_state"] != "Running" or not is_hvm(vm):
+        return None
+    version = _drivers(store.find("VM_guest_metrics", vm["guest_metrics"]))
+    if version is None:
         if store.release.order <= rules.GEORGE:
             return refuse("OPERATION_NOT_ALLOWED", "This operation cannot be performed without PV drivers")
         return refuse("VM_MISSING_PV_DRIVERS", vm.ref)
-    if int(major) < 4:
-        return refuse("VM_OLD_PV_DRIVERS", vm.ref, major, metrics["PV_drivers_version"].get("minor", "0"))
+    if operation in MOVES_MEMORY and version[0] < 4:
+        return refuse("VM_OLD_PV_DRIVERS", vm.ref, *version)
     return None
+
+
+def _suspended_clone(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
+    if operation in ("clone", "copy") and vm["power_state"] == "Suspended" and not _clones_suspended(store, vm):
+        return refuse("VM_BAD_POWER_STATE", vm.ref, "halted", "suspended")
+    return None
+
+
+def _upgrading(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
+    refused = (
+        store.release.order >= rules.BOSTON and operation not in rules.UPGRADE_OPERATIONS and rules.upgrading(store)
+    )
+    return refuse("NOT_SUPPORTED_DURING_UPGRADE") if refused else None
+
+
+CHECKS: tuple[Check, ...] = (
+    *(_blocked, _power_state, _busy, _template, _snapshot, _provision, _revert, _control_domain, _features, _upgrading),
+)
+CHECKS_THEN: tuple[Check, ...] = (
+    *(_blocked, _power_state_if_idle, _busy_then, _template_then, _provision, _control_domain, drivers_lacking),
+    _suspended_clone,
+)
+"""What releases up to 5.5 checked."""
+
+
+# --- what is allowed
 
 
 def allowed_operations(store: Store, vm: Row) -> list[str]:
     """What may be done to `vm` now."""
-    allowed = [name for name in rules.ADVERTISED if operation_refused(store, vm, name) is None]
+    allowed = [name for name in rules.advertised(store.release) if operation_refused(store, vm, name) is None]
     if rules.upgrading(store):
         allowed = [name for name in allowed if name in rules.UPGRADE_OPERATIONS]
     return allowed
 
 
+def refresh(store: Store, vm: Row) -> None:
+    """Recompute the allowed operations of a VM and of its VBDs."""
+    store.write(vm, allowed_operations=allowed_operations(store, vm))
+    for ref in vm["VBDs"]:
+        vbd = store.find("VBD", ref)
+        if vbd is not None:
+            refresh_vbd(store, vbd)
+
+
 @contextmanager
-def operation(call: Call, vm: Row, name: str) -> Iterator[None]:
-    """Hold `vm` for an operation: checked, shown in `current_operations`, and allowed operations recomputed after."""
-    store, pool = call.db, call.pool
-    refused = operation_refused(store, vm, name)
+def operation(call: Call, vm: Row, name: str, *, strict: bool = True) -> Iterator[None]:
+    """Hold `vm` for an operation."""
+    store = call.db
+    refused = operation_refused(store, vm, name, strict=strict)
     if refused is not None:
         raise refused
-    store.write(vm, current_operations={**vm["current_operations"], call.task: name})
-    pool.refresh_operations(vm)
+    with marked(call, vm, name, refresh):
+        yield
+
+
+@contextmanager
+def marked(call: Call, row: Row, name: str, recompute: Callable[[Store, Row], None]) -> Iterator[None]:
+    """Show an operation on `row` while it goes on."""
+    store = call.db
+    store.write(row, current_operations={**row["current_operations"], call.task: name})
+    recompute(store, row)
     try:
         yield
     finally:
-        if pool.store is store and vm.ref in store.table("VM"):
-            rest = {task: op for task, op in vm["current_operations"].items() if task != call.task}
-            store.write(vm, current_operations=rest)
-            pool.refresh_operations(vm)
+        if store.find(row.table, row.ref) is row:
+            rest = {task: op for task, op in row["current_operations"].items() if task != call.task}
+            store.write(row, current_operations=rest)
+            recompute(store, row)
 
 
-def live(pool: MockPool, host: Row) -> bool:
-    """Whether the master thinks `host` lives."""
-    metrics = pool.store.find("host_metrics", host["metrics"])
-    return metrics is not None and bool(metrics["live"])
+def interrupt(call: Call, vm: Row, name: str) -> Steps:
+    """Cancel what `name` cancels before it begins, and wait until it is over."""
+    if call.db.release.order <= rules.GEORGE:
+        return
+    going = [task for task, op in vm["current_operations"].items() if op in rules.INTERRUPTS[name]]
+    for task in going:
+        if call.db.find("task", task) is not None:
+            cancel(call.pool, task, call.task)
+    if any(task in vm["current_operations"] for task in going):
+        left = set(going)
+        yield Wait(call.clock.now() + PATIENCE, lambda: not left & set(vm["current_operations"]), idle=False)
 
 
-def assert_can_boot_here(pool: MockPool, vm: Row, host: Row, *, enough_memory: bool = True) -> None:
-    """Raise the first reason why `vm` cannot run on `host`."""
-    store, release = pool.store, pool.store.release
-    if not live(pool, host):
-        raise refuse("HOST_NOT_LIVE") if release.order >= rules.BOSTON else refuse("HOST_OFFLINE", host.ref)
-    if not host["enabled"] and not vm["is_control_domain"]:
-        raise refuse("HOST_DISABLED", host.ref)
-    for sr in required_srs(store, vm):
-        if not any(_plugged(store, ref, host) for ref in store.get("SR", sr)["PBDs"]):
-            raise refuse("VM_REQUIRES_SR", vm.ref, sr)
-    for ref in vm["VIFs"]:
-        vif = store.find("VIF", ref)
-        network = store.find("network", vif["network"]) if vif is not None else None
-        if network is not None and network["PIFs"] and not _has_pif(store, network, host):
-            raise refuse("VM_REQUIRES_NETWORK", vm.ref, network.ref)
-    if vm["HVM_boot_policy"] and not any("hvm" in capability for capability in host["capabilities"]):
-        raise refuse("VM_HVM_REQUIRED", vm.ref)
-    if enough_memory:
-        needed, free = memory.needed(vm, release), rules.memory_free(store, host, besides=vm.ref)
-        if needed > free:
-            order = (free, needed) if release.order <= rules.GEORGE else (needed, free)
-            raise refuse("HOST_NOT_ENOUGH_FREE_MEMORY", *order)
+# --- block devices
 
 
-def required_srs(store: Store, vm: Row) -> Iterable[str]:
-    """The storage repositories that `vm` needs to run: those of its disks, CDs, and its suspend image."""
-    vdis = [
-        vbd["VDI"] for vbd in (store.find("VBD", ref) for ref in vm["VBDs"]) if vbd is not None and not vbd["empty"]
-    ]
-    if vm["power_state"] == "Suspended":
-        vdis.append(vm["suspend_VDI"])
-    rows = (store.find("VDI", ref) for ref in vdis)
-    return dict.fromkeys(row["SR"] for row in rows if row is not None and store.find("SR", row["SR"]) is not None)
+def vbd_refused(store: Store, vbd: Row, operation: str, *, full: bool = True) -> Failure | None:
+    """The first reason why `operation` may not be done to a VBD. What other VBDs of its disk forbid is looked at only in a
+    `full` check: `allowed_operations` leaves it out."""
+    vm = store.get("VM", vbd["VM"])
+    for refused in _vbd_reasons(store, vbd, vm, operation):
+        return refused
+    return _disk_refused(store, vbd, operation) if full else None
 
 
-def _plugged(store: Store, pbd: str, host: Row) -> bool:
-    row = store.find("PBD", pbd)
-    return row is not None and row["host"] == host.ref and bool(row["currently_attached"])
+def _vbd_reasons(store: Store, vbd: Row, vm: Row, operation: str) -> Iterator[Failure]:
+    attached, state = vbd["currently_attached"], vm["power_state"]
+    if vbd["current_operations"] and operation not in ("pause", "unpause"):
+        yield in_progress("VBD", vbd)
+    if operation in ("unplug", "unplug_force") and not vbd.get("unpluggable", True):
+        yield refuse("VBD_NOT_UNPLUGGABLE", vbd.ref)
+    if operation in ("insert", "eject") and vbd["type"] != "CD":
+        yield refuse("VBD_NOT_REMOVABLE_MEDIA", vbd.ref)
+    if operation == "eject" and vbd["empty"]:
+        yield refuse("VBD_IS_EMPTY", vbd.ref)
+    if operation == "insert" and not vbd["empty"]:
+        yield refuse("VBD_NOT_EMPTY", vbd.ref)
+    if operation in ("plug", "unplug", "unplug_force"):
+        if state != "Running":
+            yield refuse("VM_BAD_POWER_STATE", vm.ref, "running", state.lower())
+        if operation == "plug" and (attached or vbd["reserved"]):
+            yield refuse("DEVICE_ALREADY_ATTACHED", vbd.ref)
+        if operation != "plug" and not attached:
+            yield refuse("DEVICE_ALREADY_DETACHED", vbd.ref)
+    if operation in ("pause", "unpause") and state not in ("Running", "Paused"):
+        yield refuse("VM_BAD_POWER_STATE", vm.ref, "running", state.lower())
+    if operation in ("plug", "unplug"):
+        for going in vm["current_operations"].values():
+            if going in ("clean_shutdown", "hard_shutdown", "suspend", "pause"):
+                yield refuse("OPERATION_NOT_ALLOWED", f"Current operation on VM:{vm.ref} is {going}")
+    if operation in ("plug", "unplug", "unplug_force") and is_hvm(vm):
+        if vbd["type"] == "CD":
+            text = "HVM CDROMs cannot be hotplugged/unplugged, only inserted or ejected"
+            yield refuse("OPERATION_NOT_ALLOWED", text)
+        if _drivers(store.find("VM_guest_metrics", vm["guest_metrics"])) is None:
+            yield refuse("VM_MISSING_PV_DRIVERS", vm.ref)
+    if operation in ("insert", "eject") and state == "Suspended":
+        yield refuse("VM_BAD_POWER_STATE", vm.ref, "halted, running", "suspended")
 
 
-def _has_pif(store: Store, network: Row, host: Row) -> bool:
-    return any(pif is not None and pif["host"] == host.ref for pif in (store.find("PIF", p) for p in network["PIFs"]))
+def _disk_refused(store: Store, vbd: Row, operation: str) -> Failure | None:
+    """Why the disk behind a VBD cannot be given to its VM now: nobody else may write to it meanwhile."""
+    vdi = store.find("VDI", vbd["VDI"])
+    if vdi is None or vbd["currently_attached"] or operation not in ("attach", "plug"):
+        return None
+    others = [row for row in (store.find("VBD", ref) for ref in vdi["VBDs"]) if row is not None and row is not vbd]
+    active = [row for row in others if (row["currently_attached"] or row["reserved"]) and not _suspended(store, row)]
+    if not vdi["sharable"] and active and (vbd["mode"] == "RW" or any(row["mode"] == "RW" for row in active)):
+        return refuse("VDI_IN_USE", vdi.ref)
+    if vbd["mode"] == "RW" and vdi["read_only"]:
+        return refuse("VDI_READONLY", vdi.ref)
+    return None
 
 
-def choose_host(pool: MockPool, vm: Row) -> Row:
-    """The host on which a start or resume puts `vm`: its affinity if it can, else the one with most memory free. Raises
-    `NO_HOSTS_AVAILABLE`."""
-    store, possible = pool.store, []
-    for host in store.table("host").values():
-        if rules.placing_refused(store, host):
-            continue
-        try:
-            assert_can_boot_here(pool, vm, host)
-        except Failure:
-            continue
-        possible.append(host)
-    if not possible:
-        raise refuse("NO_HOSTS_AVAILABLE")
-    home = [host for host in possible if host.ref == vm["affinity"]]
-    return home[0] if home else max(possible, key=lambda host: rules.memory_free(store, host))
+def _suspended(store: Store, vbd: Row) -> bool:
+    vm = store.find("VM", vbd["VM"])
+    return vm is not None and vm["power_state"] == "Suspended"
 
 
-def host_named(call: Call, ref: str, vm: Row) -> Row:
-    """The host that a call names for `vm`, checked for versions before everything else as xapi does."""
-    host = call.db.get("host", ref)
-    if rules.placing_refused(call.db, host):
-        raise refuse("NOT_SUPPORTED_DURING_UPGRADE")
-    return host
+def assert_attachable(store: Store, vm: Row) -> None:
+    """Raise the first reason why a disk of `vm` cannot be given to it."""
+    for vbd in (store.find("VBD", ref) for ref in vm["VBDs"]):
+        refused = vbd_refused(store, vbd, "attach") if vbd is not None else None
+        if refused is not None:
+            raise refused
 
 
-__all__ = ["NULL", "allowed_operations", "assert_can_boot_here", "choose_host", "operation", "operation_refused"]
+def vbd_operations(release: Release) -> Iterable[str]:
+    """The operations that `VBD.allowed_operations` may list; pausing came with 4.1.1."""
+    late = () if release.order <= rules.MIAMI else ("pause", "unpause")
+    return ("attach", "eject", "insert", "plug", "unplug", "unplug_force", *late)
+
+
+def refresh_vbd(store: Store, vbd: Row) -> None:
+    """Recompute the allowed operations of a VBD."""
+    if store.find("VM", vbd["VM"]) is not None:
+        names = vbd_operations(store.release)
+        allowed = [name for name in names if vbd_refused(store, vbd, name, full=False) is None]
+        store.write(vbd, allowed_operations=allowed)
+
+
+@contextmanager
+def vbd_operation(call: Call, vbd: Row, name: str) -> Iterator[None]:
+    """Hold a VBD for an operation."""
+    refused = vbd_refused(call.db, vbd, name)
+    if refused is not None:
+        raise refused
+    with marked(call, vbd, name, refresh_vbd):
+        yield
+
+
+def assert_not_migrating(vm: Row) -> None:
+    """Raise for a VM that is on its way to another host: its devices must not change meanwhile."""
+    if {"pool_migrate", "migrate_send"} & set(vm["current_operations"].values()):
+        raise in_progress("VM", vm)

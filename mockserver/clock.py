@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from itertools import count
 
 from xenctl.values import Timestamp, format_datetime
@@ -28,20 +29,19 @@ class Timer:
 
 
 class VirtualClock:
-    """Simulated seconds since the epoch. Satisfies `xenctl.transport.Clock`."""
+    """Simulated seconds since the epoch. Satisfies `xenctl.transport.Clock`. `after_step` is called after each timer."""
 
     def __init__(self, start: float) -> None:
         self._now = start
         self._timers: list[Timer] = []
         self._numbers = count()
+        self.after_step: Callable[[], None] = lambda: None
 
     def now(self) -> float:
         return self._now
 
     def stamp(self) -> Timestamp:
         """Now, in XenAPI's form."""
-        from datetime import datetime, timezone
-
         return format_datetime(datetime.fromtimestamp(self._now, timezone.utc))
 
     def after(self, seconds: float, action: Callable[[], None]) -> Timer:
@@ -66,6 +66,7 @@ class VirtualClock:
         action, timer.action = timer.action, None
         if action is not None:
             action()
+            self.after_step()
         return True
 
     def run_until(self, moment: float, ready: Callable[[], bool] | None = None) -> None:

@@ -5,8 +5,9 @@ Bytes in, bytes out; the transports bring them. Statuses are the real ones.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import html
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
@@ -18,27 +19,37 @@ from xenctl.xmlrpc import MalformedError
 
 from . import rules
 from .call import serve
-from .store import Row
 
 if TYPE_CHECKING:
     from .machine.host import HostMachine
     from .pool import MockPool
 
-log = logging.getLogger(__name__)
-
 RPC_LIMIT = 307200
 """Bytes that the body of a call may have at the most."""
 NO_CACHE = "no-cache, no-store"
+RPC_PATHS = ("/", "/json", "/jsonrpc")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One HTTP answer. `close` says that the connection ends with it."""
+    """One HTTP answer. `close` says that the connection ends with it; `reason` is the status in words, where xapi has its
+    own."""
 
     status: int
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     close: bool = False
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Get:
+    """One request for a handler. `arguments` come from the query and from cookies."""
+
+    pool: MockPool
+    machine: HostMachine
+    headers: Mapping[str, str]
+    arguments: Mapping[str, str]
 
 
 def answer(
@@ -46,23 +57,25 @@ def answer(
 ) -> Answer:
     """Answer one request to `machine`. `headers` has lower-case names."""
     parts = urlsplit(target)
-    handler = HANDLERS.get((method, parts.path))
-    if handler is not None:
-        return handler(pool, machine, _arguments(parts.query, headers), body)
+    for prefix, handler in HANDLERS.items():
+        if method == "GET" and parts.path.startswith(prefix):
+            return handler(Get(pool, machine, headers, _arguments(parts.query, headers)))
     if method == "POST":
         return _rpc(pool, machine, body)
-    if method == "GET":
-        return Answer(403, _page(403, "Forbidden"), {"content-type": "text/html"})
-    return Answer(501, _page(501, "Method not implemented"), {"content-type": "text/html"}, close=True)
+    if method == "OPTIONS" and parts.path in RPC_PATHS:
+        return _options(headers)
+    if method in ("GET", "PUT", "OPTIONS"):
+        return _page(403, "Forbidden")
+    return _page(501, "Method not implemented", close=True)
 
 
 def _rpc(pool: MockPool, machine: HostMachine, body: bytes) -> Answer:
     if len(body) > RPC_LIMIT:
-        return _broken("the request is too large")
+        return broken("the request is too large")
     try:
         data = serve(pool, machine, body)
     except MalformedError as error:
-        return _broken(str(error))
+        return broken(str(error))
     headers = {
         "cache-control": NO_CACHE,
         "content-type": "text/xml",
@@ -72,12 +85,24 @@ def _rpc(pool: MockPool, machine: HostMachine, body: bytes) -> Answer:
     return Answer(200, data, headers)
 
 
-def _broken(reason: str) -> Answer:
-    return Answer(500, _page(500, html.escape(reason)), {"content-type": "text/html"}, close=True)
+def _options(headers: Mapping[str, str]) -> Answer:
+    wanted = headers.get("access-control-request-headers", "")
+    allowed = {
+        "access-control-allow-origin": "*",
+        "access-control-allow-headers": ", ".join(filter(None, (wanted, "X-Requested-With"))),
+        "access-control-allow-methods": "PUT",
+    }
+    return Answer(200, b"", allowed)
 
 
-def _page(status: int, text: str) -> bytes:
-    return f"<html><body><h1>HTTP {status}</h1>{text}</body></html>".encode()
+def broken(reason: str) -> Answer:
+    """The answer to a request that cannot be understood: the connection ends with it."""
+    return _page(500, reason, close=True)
+
+
+def _page(status: int, text: str, *, close: bool = False, reason: str | None = None, **headers: str) -> Answer:
+    body = f"<html><body><h1>HTTP {status}</h1>{html.escape(text)}</body></html>".encode()
+    return Answer(status, body, {"content-type": "text/html", **headers}, close=close, reason=reason)
 
 
 def _arguments(query: str, headers: Mapping[str, str]) -> dict[str, str]:
@@ -87,24 +112,34 @@ def _arguments(query: str, headers: Mapping[str, str]) -> dict[str, str]:
     return out
 
 
-def _session(pool: MockPool, arguments: Mapping[str, str]) -> Row | None:
-    return pool.store.find("session", arguments.get("session_id", ""))
+def _authorised(get: Get) -> bool:
+    """Whether who asks may: by a session, by the pool's secret, or by name and password."""
+    if "session_id" in get.arguments:
+        return get.pool.store.find("session", get.arguments["session_id"]) is not None
+    if "pool_secret" in get.arguments:
+        return get.arguments["pool_secret"] == get.machine.system.pool_secret
+    scheme, _, text = get.headers.get("authorization", "").partition(" ")
+    try:
+        given = base64.b64decode(text, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return False
+    return scheme.lower() == "basic" and given == f"{get.pool.username}:{get.pool.password}"
 
 
-def _dump(pool: MockPool, machine: HostMachine, arguments: Mapping[str, str], body: bytes) -> Answer:
+def _dump(get: Get) -> Answer:
     """The pool database; while versions are mixed, a stub without rows."""
-    if machine.xapi.mode != "master" or _session(pool, arguments) is None:
-        return Answer(
-            401,
-            _page(401, "Unauthorised"),
-            {"www-authenticate": 'Basic realm="get_pool_xml_db_sync"', "content-type": "text/html"},
-            close=True,
-        )
+    pool = get.pool
+    if get.machine.xapi.mode != "master" or not _authorised(get):
+        challenge = {"www-authenticate": 'Basic realm="get_pool_xml_db_sync"'}
+        return _page(401, "Unauthorised", close=True, reason="Unauthorised", **challenge)
     data = database.stub() if rules.upgrading(pool.store) else database.write(pool.store.dump())
     pool.downloaded(data)
+    task = pool.store.find("task", get.arguments.get("task_id", ""))
+    if task is not None and task["status"] == "pending":
+        over = {"progress": 1.0, "finished": pool.clock.stamp(), "allowed_operations": []}
+        pool.store.write(task, **over, status="success")
     return Answer(200, data, {"cache-control": NO_CACHE}, close=True)
 
 
-HANDLERS: dict[tuple[str, str], Callable[[MockPool, HostMachine, Mapping[str, str], bytes], Answer]] = {
-    ("GET", "/pool/xmldbdump"): _dump,
-}
+HANDLERS: dict[str, Callable[[Get], Answer]] = {"/pool/xmldbdump": _dump}
+"""What answers a GET whose path begins so."""

@@ -7,10 +7,12 @@ from June 2009 (5.5); what 4.0.1 and 4.1 did is taken to be what that code says 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from typing import TYPE_CHECKING
 
+from xenctl.datamodel import load
 from xenctl.memory import needed
-from xenctl.releases import Release, find, parse_version
+from xenctl.releases import Release, find
 
 if TYPE_CHECKING:
     from .store import Row, Store
@@ -20,6 +22,9 @@ TAMPA = find("6.1.0").order
 GEORGE = find("5.5.0").order
 MIAMI = find("4.1.0").order
 STOCKHOLM = find("8.2.0").order
+NILE = find("8.4.0").order
+
+DUNDEE = find("7.0.0").order
 
 _HALTED = ("Halted",)
 _PAUSED = ("Paused",)
@@ -29,39 +34,104 @@ _LIVE = ("Paused", "Suspended", "Running")
 _ANY = ("Halted", "Paused", "Suspended", "Running")
 
 POWER_STATES: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("start", "start_on", "provision", "make_into_template", "changing_VCPUs"), _HALTED),
-    **dict.fromkeys(("changing_static_range", "changing_memory_limits", "changing_shadow_memory"), _HALTED),
+    "import": (),
+    **dict.fromkeys(
+        "changing_VCPUs changing_static_range changing_memory_limits changing_shadow_memory".split(), _HALTED
+    ),
+    **dict.fromkeys("changing_NVRAM make_into_template provision start start_on create_vtpm".split(), _HALTED),
     "unpause": _PAUSED,
-    **dict.fromkeys(("resume", "resume_on"), _SUSPENDED),
-    **dict.fromkeys(("clean_reboot", "clean_shutdown", "pause", "pool_migrate", "suspend", "send_sysrq"), _RUNNING),
-    **dict.fromkeys(("changing_VCPUs_live", "send_trigger", "changing_memory_live", "data_source_op"), _RUNNING),
+    **dict.fromkeys("csvm resume resume_on".split(), _SUSPENDED),
+    **dict.fromkeys(
+        "awaiting_memory_live call_plugin clean_reboot clean_shutdown changing_memory_live".split(), _RUNNING
+    ),
+    **dict.fromkeys(
+        "changing_shadow_memory_live changing_VCPUs_live data_source_op pause pool_migrate".split(), _RUNNING
+    ),
+    **dict.fromkeys("send_sysrq send_trigger snapshot_with_quiesce sysprep suspend".split(), _RUNNING),
     "changing_dynamic_range": ("Halted", "Running"),
-    **dict.fromkeys(("clone", "copy"), ("Halted",)),
-    **dict.fromkeys(("create_template", "destroy", "export"), ("Halted", "Suspended")),
+    **dict.fromkeys("clone copy".split(), _HALTED),
+    **dict.fromkeys("create_template destroy export".split(), ("Halted", "Suspended")),
     "hard_reboot": ("Paused", "Running"),
-    **dict.fromkeys(("checkpoint", "get_boot_record", "shutdown", "hard_shutdown"), _LIVE),
+    **dict.fromkeys("checkpoint get_boot_record shutdown hard_shutdown".split(), _LIVE),
     "migrate_send": ("Halted", "Suspended", "Running"),
-    **dict.fromkeys(("assert_operation_valid", "metadata_export", "power_state_reset", "revert", "snapshot"), _ANY),
-    "update_allowed_operations": _ANY,
+    **dict.fromkeys("assert_operation_valid metadata_export power_state_reset revert reverting snapshot".split(), _ANY),
+    **dict.fromkeys("update_allowed_operations query_services".split(), _ANY),
 }
 """The power states in which an operation is legal, in the order in which the error lists them."""
 
 POWER_STATES_THEN: dict[str, tuple[str, ...]] = {
     "destroy": _HALTED,
+    "clone": ("Halted", "Suspended"),
+    "copy": ("Halted", "Suspended"),
     "hard_reboot": _LIVE,
-    "hard_shutdown": _LIVE,
 }
 """Where releases up to 5.5 differed."""
 
-ADVERTISED = (
-    *("start", "start_on", "pause", "unpause", "clean_shutdown", "hard_shutdown", "clean_reboot", "hard_reboot"),
-    *("suspend", "resume", "resume_on", "pool_migrate", "clone", "copy", "export", "destroy", "provision"),
-    *("make_into_template", "changing_VCPUs_live"),
+ADVERTISED_THEN = frozenset(
+    "snapshot copy clone start start_on pause unpause clean_shutdown hard_shutdown clean_reboot hard_reboot suspend resume "
+    "resume_on export destroy provision changing_VCPUs_live pool_migrate make_into_template".split()
 )
-"""The operations that `VM.allowed_operations` may list here."""
+"""The operations that `VM.allowed_operations` might list up to 5.5."""
 
-TEMPLATE_OPERATIONS = frozenset({"clone", "copy", "export", "metadata_export", "provision", "destroy"})
-DOM0_OPERATIONS = frozenset({"data_source_op", "changing_memory_live", "metadata_export", "changing_dynamic_range"})
+NEVER_ADVERTISED = frozenset(
+    "create_template power_state_reset csvm get_boot_record send_sysrq send_trigger query_services shutdown call_plugin "
+    "changing_memory_live awaiting_memory_live changing_memory_limits changing_shadow_memory_live changing_VCPUs "
+    "assert_operation_valid data_source_op update_allowed_operations import reverting".split()
+)
+"""Those that it never lists since, legal or not."""
+
+CAME_WITH = {
+    "metadata_export": find("5.6.0").order,
+    "changing_dynamic_range": find("5.6.0").order,
+    "changing_static_range": find("5.6.0").order,
+    "changing_shadow_memory": find("5.6.0").order,
+    "changing_NVRAM": find("8.0.0").order,
+    "create_vtpm": NILE,
+}
+"""When operations came that no message is named after."""
+
+TEMPLATE_OPERATIONS = frozenset(
+    "changing_dynamic_range changing_static_range changing_memory_limits changing_shadow_memory changing_VCPUs "
+    "changing_NVRAM clone copy export metadata_export provision".split()
+)
+TEMPLATE_OPERATIONS_THEN = frozenset("clone copy export provision".split())
+SNAPSHOT_OPERATIONS = frozenset("revert clone copy export destroy hard_shutdown metadata_export".split())
+DOM0_OPERATIONS = frozenset(
+    "data_source_op changing_memory_live awaiting_memory_live metadata_export changing_dynamic_range "
+    "changing_memory_limits changing_static_range start start_on changing_VCPUs destroy".split()
+)
+
+SPELLED: dict[str, str] = {
+    "assert_operation_valid": "assertoperationvalid",
+    "data_source_op": "data_sources_op",
+    **dict.fromkeys(
+        "changing_VCPUs changing_memory_limits query_services create_template".split(), "(unknown operation)"
+    ),
+}
+"""The operations that errors spell in another way than the data model."""
+
+TOGETHER = (
+    frozenset({"clone", "copy", "export"}),
+    frozenset({"snapshot", "checkpoint"}),
+    frozenset({"get_boot_record"}),
+)
+"""Operations that may go on at the same time as others of their group."""
+
+DURING = (
+    ("snapshot_with_quiesce", "snapshot"),
+    ("migrate_send", "metadata_export"),
+    ("migrate_send", "clean_shutdown"),
+    ("migrate_send", "clean_reboot"),
+)
+"""Pairs of the one operation that goes on and another that may begin."""
+
+INTERRUPTS: dict[str, frozenset[str]] = {
+    "hard_shutdown": frozenset(
+        "clean_shutdown clean_reboot hard_reboot pool_migrate call_plugin shutdown suspend".split()
+    ),
+    "hard_reboot": frozenset("clean_shutdown clean_reboot pool_migrate call_plugin suspend".split()),
+}
+"""What an operation cancels before it begins, since 5.6."""
 
 UPGRADE_OPERATIONS = frozenset(
     "assert_operation_valid changing_memory_live changing_shadow_memory_live changing_VCPUs_live clean_reboot "
@@ -71,7 +141,11 @@ UPGRADE_OPERATIONS = frozenset(
 )
 """What may be done to a VM while versions are mixed: advertised by every release, enforced since 6.0."""
 
-HOST_UPGRADE_OPERATIONS = ("evacuate", "provision")
+HOST_UPGRADE_OPERATIONS = frozenset({"evacuate", "provision"})
+"""What a host advertises, and notes as going on, while versions are mixed; the rest is not refused."""
+
+PLACING = frozenset({"provision", "vm_resume", "vm_migrate"})
+EMPTYING = frozenset({"evacuate", "reboot", "shutdown"})
 
 
 def power_states(operation: str, release: Release) -> tuple[str, ...]:
@@ -79,6 +153,36 @@ def power_states(operation: str, release: Release) -> tuple[str, ...]:
     if release.order <= GEORGE and operation in POWER_STATES_THEN:
         return POWER_STATES_THEN[operation]
     return POWER_STATES[operation]
+
+
+@cache
+def advertised(release: Release) -> tuple[str, ...]:
+    """The operations that `VM.allowed_operations` may list on a pool whose master runs `release`: none that came later."""
+    model = load()
+    messages = model.classes["VM"].messages
+    out = []
+    for name in model.enums["vm_operations"]:
+        message = messages.get(name)
+        since = model.order(message.since) if message is not None else CAME_WITH.get(name, release.order)
+        if since <= release.order and (
+            name in ADVERTISED_THEN if release.order <= GEORGE else name not in NEVER_ADVERTISED
+        ):
+            out.append(name)
+    return tuple(out)
+
+
+@cache
+def advertised_by_hosts(release: Release) -> tuple[str, ...]:
+    """The operations that `host.allowed_operations` may list."""
+    model = load()
+    messages = model.classes["host"].messages
+    known = {name: messages[name] for name in ("evacuate", "power_on") if name in messages}
+    out = [
+        name
+        for name in model.enums["host_allowed_operations"]
+        if name not in known or model.order(known[name].since) <= release.order
+    ]
+    return tuple(name for name in out if release.order >= NILE or name not in ("apply_updates", "enable"))
 
 
 # --- versions in one pool
@@ -102,7 +206,7 @@ def versions(host: Row, release: Release) -> tuple[tuple[int, ...], ...]:
     software = host["software_version"]
     if release.order >= TAMPA:
         return _numbers(software.get("platform_version", "0.0.0")), _numbers(software.get("xapi", "0.0.0"))
-    return (parse_version(software.get("product_version", "0.0.0")),)
+    return (_numbers(software.get("product_version", "0.0.0")),)
 
 
 def at_least(a: Row, b: Row, release: Release) -> bool:
@@ -125,6 +229,11 @@ def mixed(store: Store) -> bool:
 def highest(store: Store, host: Row) -> bool:
     """Whether no host of the pool is newer than `host`."""
     return all(at_least(host, other, store.release) for other in store.table("host").values())
+
+
+def of_masters_version(store: Store, host: Row) -> bool:
+    """Whether `host` has the version that the master has."""
+    return versions(host, store.release) == versions(store.get("host", store.pool()["master"]), store.release)
 
 
 def placing_refused(store: Store, host: Row) -> bool:

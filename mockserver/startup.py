@@ -2,45 +2,65 @@
 
 A master loads the database of its own disk, brings it up to its release, forgets what is not persistent, and writes down
 what it finds out about itself. A member knows nothing until it has spoken to the master: until then it is in emergency
-mode and answers every other call with the reason. When the master comes back, members greet it again and are disabled
-and enabled anew, as a restart of their own would.
+mode and answers every other call with the reason. When the master goes, the members' toolstacks fall into emergency mode
+by starting anew; when it comes back, they greet it again and are disabled and enabled anew.
+
+A toolstack is one `Xapi` object. Whoever waits for something that it does notices its end by the host having another.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
-from xenctl.releases import find
-
-from . import rules
-from .store import NULL, Store
+from . import guests, hosts, rules
+from .store import HASHED, NULL, Store
 
 if TYPE_CHECKING:
-    from .machine.host import HostMachine
+    from xenctl.releases import Release
+
+    from .machine.host import HostMachine, System
     from .pool import MockPool
     from .store import Row
 
-NILE = find("8.4.0").order
 
-
-@dataclass
+@dataclass(eq=False)
 class Xapi:
-    """The toolstack of one host. `mode` is `down`, `emergency`, `member` or `master`; `error` is what emergency mode
-    answers with."""
+    """The toolstack of one host, from its start to its end.
+
+    `mode` is `down`, `emergency`, `member`, `master`, or `alone` for a host that a clean installation took out of the pool;
+    `error` is what it answers where it serves nothing. It is `complete` once it has plugged its storage. `operations` holds,
+    by task, how to make a running operation look whether it goes on; `collect_at` is when the garbage collection is due.
+    """
 
     mode: str = "down"
     error: list[str] = field(default_factory=lambda: ["HOST_STILL_BOOTING"])
     local_sessions: set[str] = field(default_factory=set)
+    complete: bool = False
+    operations: dict[str, Callable[[], None]] = field(default_factory=dict)
+    collect_at: float = 0.0
+
+
+def replace_xapi(machine: HostMachine, xapi: Xapi) -> None:
+    """End the toolstack of `machine` and whatever it was doing."""
+    old, machine.xapi = machine.xapi, xapi
+    for look in list(old.operations.values()):
+        look()
 
 
 def host_started(pool: MockPool, machine: HostMachine) -> None:
     """The operating system of `machine` is up: its toolstack starts."""
-    machine.xapi = Xapi(mode="emergency")
-    if machine.system.role == "master":
+    replace_xapi(machine, Xapi(mode="emergency"))
+    if machine.system.stranger:
+        text = f"{machine.name} was installed afresh and is a pool of its own, which is not served here"
+        machine.xapi.mode, machine.xapi.error = "alone", ["NOT_IMPLEMENTED", text]
+        machine.system.new = False
+    elif machine.system.role == "master":
         start_master(pool, machine)
-        return
-    pool.clock.after(2.0, lambda: join(pool, machine, machine.boots, booted=True))
+    else:
+        pool.clock.after(2.0, partial(join, pool, machine, machine.xapi, booted=True))
 
 
 def host_stopped(pool: MockPool, machine: HostMachine, clean: bool) -> None:
@@ -48,24 +68,29 @@ def host_stopped(pool: MockPool, machine: HostMachine, clean: bool) -> None:
     was = machine.xapi.mode
     if clean and pool.master_serves:
         shut_guests_down(pool, machine)
-    machine.xapi = Xapi()
+    replace_xapi(machine, Xapi())
     if was == "master":
         for member in pool.machines:
             if member.xapi.mode == "member":
-                member.xapi = Xapi(mode="emergency")
-        return
-    if was != "member":
-        return
-    boots = machine.boots
+                replace_xapi(member, Xapi(mode="emergency"))
+    elif was == "member" and clean:
+        hosts.set_live(pool.store, pool.host_row(machine), alive=False)
+    elif was == "member":
+        await_beats(pool, machine)
+
+
+def await_beats(pool: MockPool, machine: HostMachine) -> None:
+    """Take `machine` for dead if the master does not hear from it for long. A master that starts begins to count then."""
+    master = pool.master
+    xapi = master.xapi
 
     def dead() -> None:
-        if machine.boots == boots and machine.xapi.mode == "down" and pool.master_serves:
-            set_live(pool.store, pool.host_row(machine), False)
+        if master.xapi is xapi:
+            hosts.set_live(pool.store, pool.host_row(machine), alive=False)
 
-    if clean:
-        dead()
-    else:
-        pool.clock.after(pool.durations.assumed_dead, dead)
+    if machine.beats is not None:
+        machine.beats.cancel()
+    machine.beats = pool.clock.after(pool.durations.assumed_dead, dead)
 
 
 def shut_guests_down(pool: MockPool, machine: HostMachine) -> None:
@@ -77,11 +102,7 @@ def shut_guests_down(pool: MockPool, machine: HostMachine) -> None:
             pool.force_halted(pool.store.get(*found))
 
 
-def set_live(store: Store, host: Row | None, live: bool) -> None:
-    """Write down whether the master thinks `host` lives."""
-    metrics = store.find("host_metrics", host["metrics"]) if host is not None else None
-    if metrics is not None:
-        store.write(metrics, live=live)
+# --- the master
 
 
 def start_master(pool: MockPool, machine: HostMachine) -> None:
@@ -98,24 +119,49 @@ def start_master(pool: MockPool, machine: HostMachine) -> None:
     pool.tasks_lost()
     host = pool.host_row(machine)
     assert host is not None
+    write_identity(store, system)
     for row in store.table("host").values():
         ensure_metrics(pool, row)
     store.write(store.pool(), master=host.ref)
-    synchronise(pool, machine, host)
-    set_live(store, host, True)
+    synchronise(pool, machine, host, booted=True)
+    hosts.set_live(store, host, alive=True)
     for vm in store.table("VM").values():
         store.write(vm, scheduled_to_be_resident_on=NULL)
+        if vm["power_state"] in ("Running", "Paused") and store.find("host", vm["resident_on"]) is None:
+            pool.force_halted(vm)
     machine.xapi.mode = "master"
     pool.detect_rolling_upgrade()
-    for row in store.table("VM").values():
-        pool.refresh_operations(row)
-    boots = machine.boots
-    pool.clock.after(pool.durations.storage_plug, lambda: settle_host(pool, machine, boots, plug=True))
+    pool.refresh_all_operations()
+    pool.clock.after(pool.durations.storage_plug, partial(complete, pool, machine, machine.xapi, plug=True))
     for member in pool.machines:
-        if member is not machine and member.state == "running":
-            pool.clock.after(
-                pool.durations.member_retry, lambda m=member, b=member.boots: join(pool, m, b, booted=False)
-            )
+        if member is not machine:
+            await_beats(pool, member)
+            if member.state == "running":
+                pool.clock.after(pool.durations.member_retry, partial(join, pool, member, member.xapi, booted=False))
+
+
+def write_identity(store: Store, system: System) -> None:
+    """What the manifest of a dump says of the master, up to 5.6 FP1."""
+    release = store.release
+    if release.schema > HASHED:
+        return
+    software = rules.software_version(release)
+    major, minor = software["xapi"].split(".")
+    pairs = {
+        "installation_uuid": system.installation_uuid,
+        "control_domain_uuid": system.control_domain_uuid,
+        "pool_conf": system.role,
+        "pool_token": system.pool_secret,
+        "schema_major_vsn": str(release.schema[0]),
+        "schema_minor_vsn": str(release.schema[1]),
+        "product_version": release.product_version,
+        "product_brand": release.product_brand,
+        "build_number": software["build_number"],
+        "xapi_major_vsn": major,
+        "xapi_minor_vsn": minor,
+        "generation_count": "0",
+    }
+    store.manifest = {**{key: pairs[key] for key in store.manifest if key in pairs}, **pairs}
 
 
 def ensure_metrics(pool: MockPool, host: Row) -> None:
@@ -137,34 +183,47 @@ def ensure_metrics(pool: MockPool, host: Row) -> None:
     store.write(host, metrics=ref)
 
 
-def join(pool: MockPool, machine: HostMachine, boots: int, *, booted: bool) -> None:
-    """A member greets the master. Refused or unanswered, it stays in emergency mode and tries again."""
-    if machine.boots != boots or machine.state != "running" or machine.xapi.mode == "member":
-        return
-    if not pool.master_serves:
+# --- a member
+
+
+def join(pool: MockPool, machine: HostMachine, xapi: Xapi, *, booted: bool) -> None:
+    """A member greets the master. Refused or unanswered, it stays in emergency mode until the master starts again."""
+    if machine.xapi is not xapi or xapi.mode != "emergency" or not pool.master_serves:
         return
     store = pool.store
     host = pool.host_row(machine)
     if host is None:
-        machine.xapi.error = ["HOST_UNKNOWN_TO_MASTER", machine.system.installation_uuid]
+        xapi.error = ["HOST_UNKNOWN_TO_MASTER", machine.system.installation_uuid]
         return
     if machine.system.release > store.release:
-        if store.release.order >= NILE:
-            version = rules.software_version(machine.system.release)["xapi"]
-            machine.xapi.error = ["HOST_XAPI_VERSION_HIGHER_THAN_COORDINATOR", version]
+        xapi.error = _too_new(store.release, machine.system.release)
         return
+    if machine.beats is not None:
+        machine.beats.cancel()
     ensure_metrics(pool, host)
-    store.write(host, enabled=False, address=machine.address)
-    set_live(store, host, True)
-    synchronise(pool, machine, host)
-    machine.xapi.mode = "member"
-    plug = pool.durations.storage_plug if booted else 2.0
-    pool.clock.after(plug, lambda: settle_host(pool, machine, boots, plug=booted))
+    store.write(host, address=machine.address)
+    hosts.set_enabled(store, host, enabled=False)
+    hosts.set_live(store, host, alive=True)
+    synchronise(pool, machine, host, booted=booted)
+    xapi.mode = "member"
+    plug = pool.durations.storage_plug if booted else pool.durations.member_settle
+    pool.clock.after(plug, partial(complete, pool, machine, xapi, plug=booted))
 
 
-def synchronise(pool: MockPool, machine: HostMachine, host: Row) -> None:
-    """The host part of the start-up: the host writes down its version, memory and control domain."""
+def _too_new(master: Release, member: Release) -> list[str]:
+    """What a member answers that is newer than the master: it never gets through to it, and says so since XenServer 8."""
+    if master.order < rules.NILE:
+        return ["HOST_STILL_BOOTING"]
+    return ["HOST_XAPI_VERSION_HIGHER_THAN_COORDINATOR", rules.software_version(member)["xapi"]]
+
+
+# --- what both do
+
+
+def synchronise(pool: MockPool, machine: HostMachine, host: Row, *, booted: bool) -> None:
+    """The host part of the start-up: the host writes down its version, memory, control domain, storage and guests."""
     store, release = pool.store, machine.system.release
+    now = f"{pool.clock.now():.0f}."
     store.write(
         host,
         software_version=rules.software_version(release),
@@ -173,18 +232,19 @@ def synchronise(pool: MockPool, machine: HostMachine, host: Row) -> None:
         address=machine.address,
         hostname=host["hostname"] or machine.name,
         boot_free_mem=machine.memory,
-        other_config={
-            **host["other_config"],
-            "boot_time": f"{pool.clock.now():.0f}.",
-            "agent_start_time": f"{pool.clock.now():.0f}.",
-        },
+        other_config={**host["other_config"], **({"boot_time": now} if booted else {}), "agent_start_time": now},
     )
     metrics = store.find("host_metrics", host["metrics"])
     if metrics is not None:
         store.write(metrics, memory_total=machine.memory, last_updated=pool.clock.stamp())
+    if booted:
+        for ref in host["PBDs"]:
+            store.write(store.get("PBD", ref), currently_attached=False)
     for vm in list(store.table("VM").values()):
         if vm["resident_on"] == host.ref or vm["uuid"] in machine.domains:
             resynchronise(pool, machine, host, vm)
+    for uuid in [uuid for uuid in machine.domains if uuid not in store.by_uuid]:
+        machine.domains.pop(uuid).end(pool.clock.now())
     machine.system.new = False
     pool.clock.after(pool.durations.garbage_collection, pool.detect_rolling_upgrade)
 
@@ -203,16 +263,17 @@ def resynchronise(pool: MockPool, machine: HostMachine, host: Row, vm: Row) -> N
     elif domain is not None:
         state = "Running" if domain.running else "Paused"
         store.write(vm, power_state=state, resident_on=host.ref, domid=domain.domid)
+        guests.report(pool, vm)
+        pool.refresh_operations(vm)
 
 
-def settle_host(pool: MockPool, machine: HostMachine, boots: int, *, plug: bool) -> None:
+def complete(pool: MockPool, machine: HostMachine, xapi: Xapi, *, plug: bool) -> None:
     """Storage is plugged and the host enabled: the end of a start."""
-    if machine.boots != boots or machine.xapi.mode not in ("master", "member") or not pool.master_serves:
-        return
     host = pool.host_row(machine)
-    if host is None:
+    if machine.xapi is not xapi or not pool.master_serves or host is None:
         return
     if plug:
         for ref in host["PBDs"]:
             pool.store.write(pool.store.get("PBD", ref), currently_attached=True)
-    pool.store.write(host, enabled=True)
+    xapi.complete = True
+    hosts.set_enabled(pool.store, host, enabled=True)

@@ -457,15 +457,18 @@ class Store:
     def _load_table(self, source: database.Table) -> None:
         if not self.persists(source.name):
             return
-        shape, unknown = self.shape(source.name), dict[str, int]()
+        shape, unknown, misfits = self.shape(source.name), dict[str, int](), dict[str, int]()
         table = self.tables[source.name]
         for ref, cells in source.rows.items():
             row = Row(source.name, ref, {name: own(value) for name, value in shape.defaults.items()})
             self._take_in(row, cells.cells)
             for column in row.foreign:
-                unknown[column] = unknown.get(column, 0) + 1
+                counts = misfits if column in shape.columns else unknown
+                counts[column] = counts.get(column, 0) + 1
             row.update({name: own(value) for name, value in shape.empty.items()})
             row.created = row.modified = self.generation
+            if not row.get("uuid") and source.name in ("pool", "host", "VM"):
+                raise DatabaseError("it has no uuid; take the dump again", table=source.name, row=ref)
             if row.get("uuid", "") in self.by_uuid:
                 raise DatabaseError(f"the uuid {row['uuid']} is used twice", table=source.name, row=ref)
             self._claim(row)
@@ -475,6 +478,9 @@ class Store:
         for column, times in unknown.items():
             place = f"table {source.name}: column {column}"
             self.reports.append(f"{place}, which {self.release.name} lacks, in {times} rows; kept as it is")
+        for column, times in misfits.items():
+            kind = shape.fields[shape.columns[column]].type
+            self.reports.append(f"table {source.name}: column {column} holds no {kind} in {times} rows; kept as it is")
 
     def _take_in(self, row: Row, cells: dict[str, str]) -> None:
         """Put the texts of a dump's row into `row`, those of unknown columns aside."""
@@ -491,6 +497,9 @@ class Store:
             try:
                 value = from_text(field.type, text)
             except ValueError as error:
+                if row.table not in DECISIVE:
+                    row.foreign[column] = text
+                    continue
                 raise DatabaseError(
                     f"not a {field.type}: {error}; take the dump again, or mend this cell",
                     table=row.table,

@@ -85,10 +85,11 @@ def find(message: Message) -> Verb:
     name = message.wire_name
     if name in VERBS:
         return VERBS[name]
-    from .generic import KINDS
+    from .generic import KINDS, plain
 
     maker = KINDS.get(message.kind)
-    return Verb(name, maker(message), None) if maker else Verb(name, _not_implemented(name), None)
+    function = maker(message) if maker else plain(message)
+    return Verb(name, function or _not_implemented(name), None)
 
 
 def _not_implemented(name: str) -> Callable[..., Any]:

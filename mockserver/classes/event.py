@@ -1,33 +1,36 @@
-"""Events: `event.from` by row generations, and the older register and next by a queue of changes."""
+"""Events: `event.from` by row generations, and the older register and next by a queue of single changes."""
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import md5
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from xenctl.releases import serves
 from xenctl.xmlrpc import I4
 
 from ..call import Call, Steps, Wait, refuse
-from ..store import Row, Store
+from ..store import Row, Store, Write
 from . import verbs_of
+
+if TYPE_CHECKING:
+    from ..pool import MockPool
 
 verb = verbs_of("event")
 
 DAY = 86400.0
+LONGEST = float(2**53) / 1e9
+"""Seconds from which on `event.from` takes a timeout for a day."""
+QUEUE_BYTES = 10_000_000
+"""What the queue of old events holds, roughly; the oldest are dropped."""
+HEARTBEAT = 30.0
+"""Seconds between two events of the pool that old listeners get although nothing changed."""
 
 
-@dataclass
-class Subscription:
-    """What one session registered for, and the generation up to which it has been told."""
-
-    classes: set[str] = field(default_factory=set)
-    generation: int = 0
-
-
-def _matches(classes: set[str], row: Row) -> bool:
-    name = row.table.lower()
-    return "*" in classes or name in classes or f"{name}/{row.ref}" in classes
+def _matches(classes: set[str], name: str, ref: str) -> bool:
+    return "*" in classes or name in classes or f"{name}/{ref}" in classes
 
 
 def _folded(classes: list[str]) -> set[str]:
@@ -35,66 +38,74 @@ def _folded(classes: list[str]) -> set[str]:
 
 
 def _tables(store: Store, classes: set[str]) -> list[str]:
+    """The tables that some of `classes` ask for and that tell of changes, in the order of the data model."""
     names = {c.partition("/")[0] for c in classes}
-    out = [name for name in store.tables if "*" in names or name.lower() in names]
-    return [name for name in out if store.model.classes[name].events]
+    asked = [n for n in store.model.classes if n in store.tables and ("*" in names or n.lower() in names)]
+    return [name for name in asked if store.model.classes[name].events]
 
 
-def _event(identity: int, moment: str, operation: str, row: Row, snapshot: dict[str, Any] | None) -> dict[str, Any]:
-    out: dict[str, Any] = {
-        "id": str(identity),
-        "timestamp": moment,
-        "class": row.table.lower(),
-        "operation": operation,
-        "ref": row.ref,
-    }
-    if snapshot is not None:
-        out["snapshot"] = snapshot
-    return out
+def _event(number: int, moment: str, table: str, operation: str, ref: str, snapshot: Any = None) -> dict[str, Any]:
+    out = {"id": str(number), "timestamp": moment, "class": table.lower(), "operation": operation, "ref": ref}
+    return out if snapshot is None else {**out, "snapshot": snapshot}
 
 
-def _collect(store: Store, classes: set[str], since: int, moment: str) -> tuple[list[dict[str, Any]], int]:
-    adds, mods, dels, last = [], [], [], since
+# --- event.from
+
+
+def _collect(store: Store, classes: set[str], since: int) -> tuple[list[dict[str, Any]], int]:
+    """What happened after generation `since`, one event for each object, and the generation of the last change."""
+    adds: list[dict[str, Any]] = []
+    mods: list[dict[str, Any]] = []
+    dels: list[dict[str, Any]] = []
+    last = since
     for name in _tables(store, classes):
+        folded = name.lower()
         for row in sorted(store.changes(name, since), key=lambda row: row.ref):
-            if not _matches(classes, row):
-                continue
-            last = max(last, row.modified)
-            new = row.created > since
-            (adds if new else mods).append(
-                _event(row.modified, moment, "add" if new else "mod", row, store.record(row))
-            )
+            if _matches(classes, folded, row.ref):
+                last = max(last, row.modified)
+                into, what = (adds, "add") if row.created > since else (mods, "mod")
+                into.append(_event(row.modified, "0.0", name, what, row.ref, store.record(row)))
         for created, deleted, ref in reversed(store.tables[name].deleted):
-            if deleted > since >= created and _matches(classes, Row(name, ref, {})):
+            if deleted > since >= created and _matches(classes, folded, ref):
                 last = max(last, deleted)
-                dels.append(_event(deleted, moment, "del", Row(name, ref, {}), None))
+                dels.append(_event(deleted, "0.0", name, "del", ref))
     return adds + mods + dels, last
+
+
+def _changed(store: Store, classes: set[str], since: int) -> bool:
+    """Whether `_collect` would find anything."""
+    for name in _tables(store, classes):
+        folded = name.lower()
+        if any(_matches(classes, folded, row.ref) for row in store.changes(name, since)):
+            return True
+        gone = store.tables[name].deleted
+        if any(d > since >= c and _matches(classes, folded, ref) for c, d, ref in reversed(gone)):
+            return True
+    return False
 
 
 @verb()
 def from_(call: Call, classes: list[str], token: str, timeout: float) -> Steps:
     since, messages = _token(token)
     wanted, store = _folded(classes), call.db
-    deadline = call.clock.now() + (timeout if 0 <= timeout < 100 * DAY else DAY)
-    events, last = _collect(store, wanted, since, "0.0")
+    deadline = call.clock.now() + (timeout if 0 <= timeout < LONGEST else DAY)
+    events, last = _collect(store, wanted, since)
     if not events and timeout != 0:
-        yield Wait(deadline, lambda: any(_changed(store, name, wanted, since) for name in _tables(store, wanted)))
-        _alive(call)
-        events, last = _collect(store, wanted, since, "0.0")
-    counts = {name.lower(): I4(len(table.rows)) for name, table in store.tables.items()}
+        yield Wait(deadline, lambda: _ended(call) or _changed(store, wanted, since))
+        if _ended(call):
+            raise refuse("SESSION_INVALID", call.caller)
+        events, last = _collect(store, wanted, since)
+    counts = {
+        name.lower(): I4(len(store.table(name)))
+        for name, cls in store.model.classes.items()
+        if serves(store.release, cls)
+    }
     return {"events": events, "valid_ref_counts": counts, "token": f"{last:020d},{messages:020d}"}
-
-
-def _changed(store: Store, name: str, classes: set[str], since: int) -> bool:
-    if any(_matches(classes, row) for row in store.changes(name, since)):
-        return True
-    gone = store.tables[name].deleted
-    return any(d > since >= c and _matches(classes, Row(name, ref, {})) for c, d, ref in gone)
 
 
 def _token(token: str) -> tuple[int, int]:
     if not token:
-        return -1, 0
+        return 0, 0
     first, _, second = token.partition(",")
     try:
         return int(first), int(second)
@@ -102,54 +113,107 @@ def _token(token: str) -> tuple[int, int]:
         raise refuse("EVENT_FROM_TOKEN_PARSE_FAILURE", token) from None
 
 
-def _alive(call: Call) -> None:
-    if call.session is not None and call.session.ref not in call.db.table("session"):
-        raise refuse("SESSION_INVALID", call.session.ref)
-
-
-@verb()
-def register(call: Call, classes: list[str]) -> str:
-    subscriptions = call.pool.subscriptions
-    ref = call.session.ref if call.session else ""
-    if ref not in subscriptions:
-        subscriptions[ref] = Subscription(generation=call.db.generation - 1)
-    subscriptions[ref].classes |= _folded(classes)
-    return ""
-
-
-@verb()
-def unregister(call: Call, classes: list[str]) -> str:
-    ref = call.session.ref if call.session else ""
-    call.pool.subscriptions.setdefault(ref, Subscription(generation=call.db.generation - 1)).classes -= _folded(classes)
-    return ""
-
-
-@verb()
-def next_(call: Call) -> Steps:
-    ref = call.session.ref if call.session else ""
-    subscription = call.pool.subscriptions.get(ref)
-    if subscription is None:
-        raise refuse("SESSION_NOT_REGISTERED", f"trackid={md5(ref.encode(), usedforsecurity=False).hexdigest()}")
-    store, moment = call.db, f"{call.clock.now():.0f}."
-
-    def ready() -> bool:
-        names = _tables(store, subscription.classes)
-        return any(_changed(store, name, subscription.classes, subscription.generation) for name in names)
-
-    if not ready():
-        yield Wait(call.clock.now() + DAY, ready)
-        _alive(call)
-    events, last = _collect(store, subscription.classes, subscription.generation, moment)
-    subscription.generation = last
-    return sorted(events, key=lambda event: int(event["id"]))
-
-
-@verb()
-def get_current_id(call: Call) -> int:
-    return call.db.generation
+def _ended(call: Call) -> bool:
+    """Whether the caller's session was ended meanwhile."""
+    return call.session is not None and call.db.find("session", call.session.ref) is not call.session
 
 
 @verb()
 def inject(call: Call, class_: str, ref: str) -> str:
     row = call.db.get(class_, ref)
     return f"{call.db.touch(row) - 1:020d},{0:020d}"
+
+
+# --- register and next
+
+
+@dataclass
+class Subscription:
+    """What one session registered for, and the number of the first event that it was not told."""
+
+    classes: set[str] = field(default_factory=set)
+    position: int = 0
+
+
+class OldEvents:
+    """The queue behind `event.next`: every change by itself, with the record as it was then."""
+
+    def __init__(self) -> None:
+        self.subscriptions: dict[str, Subscription] = {}
+        self.number = 0
+        self._queue: deque[tuple[int, int, dict[str, Any]]] = deque()
+        self._bytes = 0
+
+    def subscription(self, session: str) -> Subscription:
+        """The subscription of a session, which begins now if it has none."""
+        return self.subscriptions.setdefault(session, Subscription(position=self.number))
+
+    def note(self, pool: MockPool, write: Write) -> None:
+        """Queue a change if somebody registered for it."""
+        store, name = pool.store, write.table
+        row = write.old if write.kind == "delete" else store.find(name, write.ref)
+        if row is None or name not in store.tables or not store.model.classes[name].events:
+            return
+        if not any(_matches(s.classes, name.lower(), write.ref) for s in self.subscriptions.values()):
+            return
+        self.add(name, {"create": "add", "write": "mod", "delete": "del"}[write.kind], row, store, pool.clock.now())
+
+    def add(self, name: str, operation: str, row: Row, store: Store, now: float) -> None:
+        """Queue one event; the oldest are dropped where there are too many."""
+        snapshot = store.record(row)
+        size = sum(len(key) + len(str(value)) + 8 for key, value in snapshot.items())
+        self._queue.append((self.number, size, _event(self.number, f"{now:.0f}.", name, operation, row.ref, snapshot)))
+        self.number += 1
+        self._bytes += size
+        while self._bytes > QUEUE_BYTES:
+            self._bytes -= self._queue.popleft()[1]
+
+    def waiting(self, subscription: Subscription) -> Iterator[dict[str, Any]]:
+        """The events that a subscriber was not told yet."""
+        for number, _, event in self._queue:
+            if number >= subscription.position and _matches(subscription.classes, event["class"], event["ref"]):
+                yield event
+
+    def lost(self, subscription: Subscription) -> bool:
+        """Whether events that a subscriber was not told were dropped."""
+        return subscription.position < (self._queue[0][0] if self._queue else self.number)
+
+
+@verb()
+def register(call: Call, classes: list[str]) -> str:
+    call.pool.old_events.subscription(call.caller).classes |= _folded(classes)
+    return ""
+
+
+@verb()
+def unregister(call: Call, classes: list[str]) -> str:
+    call.pool.old_events.subscription(call.caller).classes -= _folded(classes)
+    return ""
+
+
+@verb()
+def next_(call: Call) -> Steps:
+    """Waits for an event without end; simulated time that passes for nothing is given up after a day, with no event."""
+    queue = call.pool.old_events
+    subscription = queue.subscriptions.get(call.caller)
+    if subscription is None:
+        digest = md5(call.caller.encode(), usedforsecurity=False).hexdigest()
+        raise refuse("SESSION_NOT_REGISTERED", f"trackid={digest}")
+    if next(queue.waiting(subscription), None) is None:
+        hears = _matches(subscription.classes, "pool", call.db.pool().ref)
+        until = call.clock.now() + (HEARTBEAT if hears else DAY)
+        yield Wait(until, lambda: _ended(call) or next(queue.waiting(subscription), None) is not None)
+        if _ended(call):
+            raise refuse("SESSION_INVALID", call.caller)
+        if hears and next(queue.waiting(subscription), None) is None:
+            queue.add("pool", "mod", call.db.pool(), call.db, call.clock.now())
+    lost, events = queue.lost(subscription), list(queue.waiting(subscription))
+    subscription.position = queue.number
+    if lost:
+        raise refuse("EVENTS_LOST")
+    return events
+
+
+@verb()
+def get_current_id(call: Call) -> int:
+    return call.pool.old_events.number

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from xenctl.datamodel import MISSING, Message
-from xenctl.datamodel import types as t
-
-from ..call import Call, refuse, unmarshal
+from .. import checks
+from ..call import Call, refuse
 from ..store import Row, Store, to_text
 
 if TYPE_CHECKING:
-    from xenctl.datamodel import Field
+    from xenctl.datamodel import Message
 
 Function = Callable[..., Any]
 
@@ -135,21 +134,8 @@ def create(message: Message) -> Function:
 
 
 def make(call: Call, table: str, args: dict[str, Any], **more: Any) -> Row:
-    """A new row of `table` from a constructor's record; unknown members are ignored, mandatory ones demanded."""
-    values = {}
-    for name, field in call.db.shape(table).fields.items():
-        if field.in_constructor:
-            values.update(_member(name, field, args))
-    ref = call.pool.new_ref()
-    return call.db.create(table, ref, {**values, "uuid": call.pool.new_uuid(), **more})
-
-
-def _member(name: str, field: Field, args: dict[str, Any]) -> dict[str, Any]:
-    if name in args:
-        return {name: unmarshal(field.type, args[name])}
-    if field.column_default is MISSING and not isinstance(field.type, t.Set):
-        raise refuse("INTERNAL_ERROR", f'Server_helpers.Dispatcher_FieldNotFound("{name}")')
-    return {}
+    """A new row of `table` from a constructor's members; `more` wins over them."""
+    return call.db.create(table, call.pool.new_ref(), {"uuid": call.pool.new_uuid(), **args, **more})
 
 
 def destroy(message: Message) -> Function:
@@ -168,7 +154,7 @@ def _refs(store: Store, table: str) -> list[str]:
 
 # --- the query language: value = value, and, or, not (which binds loosest), parentheses, true, false
 
-_TOKEN = re.compile(r'[ \t\n]*(?:"([^"]*)"|(field|and|or|not|true|false)\b|([()=])|(\S))')
+_TOKEN = re.compile(r'[ \t\n]*(?:"([^"]*)"|(field|and|or|not|true|false)\b|([()=])|([^ \t\n]))')
 Test = Callable[[Row], bool]
 Read = Callable[[Row], str]
 
@@ -262,6 +248,40 @@ def _column(row: Row, columns: dict[str, str], column: str) -> str:
     if column not in columns:
         raise refuse("INTERNAL_ERROR", "missing field", column, "")
     return to_text(row[columns[column]])
+
+
+# --- explicit messages that do no more than those of a field
+
+PLAIN = frozenset(
+    "VM.other_config VM.platform VM.HVM_boot_policy VM.actions_after_crash VM.order VM.start_delay VM.shutdown_delay "
+    "VM.blocked_operations SR.name_label SR.name_description SR.physical_size SR.physical_utilisation "
+    "SR.virtual_allocation VDI.name_label VDI.name_description VDI.managed VDI.missing VDI.physical_utilisation "
+    "VDI.virtual_size VDI.is_a_snapshot VDI.snapshot_of VDI.snapshot_time VDI.metadata_of_pool VDI.read_only "
+    "VDI.sharable".split()
+)
+"""The fields whose explicit messages only write to the database."""
+
+
+def plain(message: Message) -> Function | None:
+    """The function of an explicit message that only writes a field, if it is one."""
+    for prefix, maker in (("set", set_), ("add_to", add_to), ("remove_from", remove_from)):
+        field = message.name.removeprefix(f"{prefix}_")
+        if field != message.name and f"{message.class_name}.{field}" in PLAIN:
+            return _with_operations(maker(replace(message, field=field)), message, field)
+    return None
+
+
+def _with_operations(write: Function, message: Message, field: str) -> Function:
+    """`write`, with what follows for the allowed operations."""
+    if field != "blocked_operations":
+        return write
+
+    def verb(call: Call, ref: str, *args: Any) -> Any:
+        result = write(call, ref, *args)
+        checks.refresh(call.db, call.db.get(message.class_name, ref))
+        return result
+
+    return verb
 
 
 KINDS: dict[str, Callable[[Message], Function]] = {

@@ -1,61 +1,146 @@
-"""Hosts: enabling, disabling, halting."""
+"""Hosts: enabling, disabling, emptying, halting."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from xenctl import datamodel
+from xenctl.errors import Failure
 from xenctl.values import Timestamp
 
-from .. import rules
-from ..call import Call, refuse
+from .. import hosts, placement, rules
+from ..call import Call, Steps, Wait, refuse
 from ..store import Row
 from . import verbs_of
 
 verb = verbs_of("host")
 
+MARKS = ("current_operations", "allowed_operations")
+BATCH = 10
+"""Guests that leave a host at the same time, since 5.6."""
 
-@verb("enabled")
+
+@verb("enabled", *MARKS)
 def disable(call: Call, host: str, auto_enable: bool) -> str:
-    call.db.write(call.db.get("host", host), enabled=False)
+    hosts.set_enabled(call.db, call.db.get("host", host), enabled=False)
     return ""
 
 
-@verb("enabled")
+@verb("enabled", *MARKS)
 def enable(call: Call, host: str) -> str:
     row = call.db.get("host", host)
-    machine = call.pool.machine_of(row)
-    if machine is None or machine.xapi.mode not in ("master", "member"):
-        raise refuse("HOST_OFFLINE", host)
-    call.db.write(row, enabled=True)
+    contact = hosts.contact(call.pool, row)
+    if not contact.machine.xapi.complete:
+        raise refuse("HOST_STILL_BOOTING")
+    hosts.set_enabled(call.db, row, enabled=True)
     return ""
 
 
-@verb("host_metrics.live", "VM.*", "VBD.*", "VIF.*", "console.*")
+@verb(*MARKS)
 def shutdown(call: Call, host: str) -> str:
-    _halt(call, call.db.get("host", host), then_on=False)
+    _halt(call, call.db.get("host", host), "shutdown")
     return ""
 
 
-@verb("host_metrics.live", "VM.*", "VBD.*", "VIF.*", "console.*")
+@verb(*MARKS)
 def reboot(call: Call, host: str) -> str:
-    _halt(call, call.db.get("host", host), then_on=True)
+    _halt(call, call.db.get("host", host), "reboot")
     return ""
 
 
-def _halt(call: Call, host: Row, *, then_on: bool) -> None:
-    """The call returns at once; the operating system stops a little later."""
-    if host["enabled"]:
-        raise refuse("HOST_NOT_DISABLED")
-    machine = call.pool.machine_of(host)
-    if machine is None or machine.xapi.mode not in ("master", "member"):
-        raise refuse("HOST_OFFLINE", host.ref)
-    if call.db.release.order <= rules.GEORGE:
-        running = [
-            vm.ref
-            for vm in (call.db.get("VM", ref) for ref in host["resident_VMs"])
-            if not vm["is_control_domain"] and vm["power_state"] in ("Running", "Paused")
-        ]
-        if running:
-            raise refuse("HOST_IN_USE", host.ref, "vm", running[0])
-    call.clock.after(call.pool.durations.shutdown_delay, lambda: machine.shut_down(then_on))
+def _halt(call: Call, host: Row, name: str) -> None:
+    """The call returns at once; the operating system stops a little later, and with it what still runs there."""
+    with hosts.operation(call, host, name):
+        machine = hosts.contact(call.pool, host).machine
+        if call.db.release.order <= rules.GEORGE:
+            for vm in _guests(call, host):
+                if vm["power_state"] in ("Running", "Paused"):
+                    raise refuse("HOST_IN_USE", host.ref, "vm", vm.ref)
+        xapi = machine.xapi
+
+        def stop() -> None:
+            if machine.xapi is xapi:
+                machine.shut_down(name == "reboot")
+
+        call.clock.after(call.pool.durations.shutdown_delay, stop)
+
+
+def _guests(call: Call, host: Row) -> Iterator[Row]:
+    for ref in host["resident_VMs"]:
+        vm = call.db.get("VM", ref)
+        if not vm["is_control_domain"]:
+            yield vm
+
+
+@verb()
+def assert_can_evacuate(call: Call, host: str) -> str:
+    """One parameter for all guests that cannot leave: their errors joined by `|`, the parts of each by a comma."""
+    errors = _kept(call, host).values()
+    if errors:
+        raise refuse("CANNOT_EVACUATE_HOST", "|".join(",".join(error.details) for error in errors))
+    return ""
+
+
+@verb()
+def get_vms_which_prevent_evacuation(call: Call, ref: str) -> dict[str, list[str]]:
+    return {vm: error.details for vm, error in _kept(call, ref).items()}
+
+
+def _kept(call: Call, host: str) -> dict[str, Failure]:
+    plan = placement.evacuation(call.pool, call.db.get("host", host))
+    return {vm: found for vm, found in plan.items() if isinstance(found, Failure)}
+
+
+@verb(*MARKS)
+def evacuate(call: Call, host: str, network: str, evacuate_batch_size: int) -> Steps:
+    """Migrate every guest away, each as a task of its own: one after another up to 5.5, several at a time since."""
+    row, db = call.db.get("host", host), call.db
+    with hosts.operation(call, row, "evacuate"):
+        plan = placement.evacuation(call.pool, row)
+        for found in plan.values():
+            if isinstance(found, Failure):
+                raise found
+        waiting = [(vm, target.ref) for vm, target in plan.items() if isinstance(target, Row)]
+        at_once = 1 if db.release.order <= rules.GEORGE else evacuate_batch_size or BATCH
+        going: list[str] = []
+        while waiting or going:
+            while waiting and len(going) < at_once:
+                going.append(_migrate(call, *waiting.pop(0)))
+            yield Wait(call.clock.now() + 86400.0, lambda: any(_over(call, task) for task in going), idle=False)
+            for task in [task for task in going if _over(call, task)]:
+                going.remove(task)
+                _check(call, task)
+        left = list(_guests(call, row))
+        if left:
+            raise refuse("INTERNAL_ERROR", f"{len(left)} guests are left on {host}")
+    return ""
+
+
+def _migrate(call: Call, vm: str, target: str) -> str:
+    """Start the migration of one guest; returns its task."""
+    message = datamodel.load().classes["VM"].messages["pool_migrate"]
+    args = (vm, target, {"live": "true"})
+    part = Call(call.pool, call.machine, message, message.wire_name, args, call.caller, call.session, is_async=True)
+    part.task = call.pool.make_task(part)
+    call.db.write(call.db.get("task", part.task), subtask_of=call.task)
+    call.pool.spawn(part, call.pool.verb(message))
+    return part.task
+
+
+def _over(call: Call, task: str) -> bool:
+    row = call.db.find("task", task)
+    return row is None or row["status"] != "pending"
+
+
+def _check(call: Call, task: str) -> None:
+    """Drop the task of one migration; raise its error, unless its guest stopped meanwhile."""
+    row = call.db.find("task", task)
+    if row is None:
+        return
+    error = list(row["error_info"])
+    call.db.delete(row)
+    if error and error[0] != "VM_BAD_POWER_STATE":
+        raise Failure(error)
 
 
 @verb()
@@ -71,4 +156,4 @@ def is_in_emergency_mode(call: Call) -> bool:
 
 @verb()
 def compute_free_memory(call: Call, host: str) -> int:
-    return rules.memory_free(call.db, call.db.get("host", host))
+    return max(0, rules.memory_free(call.db, call.db.get("host", host)))

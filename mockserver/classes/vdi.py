@@ -13,21 +13,25 @@ verb = verbs_of("VDI")
 
 
 def _reachable(call: Call, sr: Row) -> None:
-    if not any(call.db.get("PBD", pbd)["currently_attached"] for pbd in sr["PBDs"]):
+    """Some host must have the storage plugged: of several the master."""
+    pbds = [call.db.get("PBD", pbd) for pbd in sr["PBDs"]]
+    master = call.db.pool()["master"]
+    serving = [pbd for pbd in pbds if len(pbds) == 1 or pbd["host"] == master]
+    if not any(pbd["currently_attached"] for pbd in serving):
         raise refuse("SR_HAS_NO_PBDS", sr.ref)
 
 
 def _unused(call: Call, vdi: Row, operation: str) -> None:
-    if any(call.db.get("VBD", vbd)["currently_attached"] for vbd in vdi["VBDs"]):
+    if any(vbd["currently_attached"] or vbd["reserved"] for vbd in (call.db.get("VBD", v) for v in vdi["VBDs"])):
         raise refuse("VDI_IN_USE", vdi.ref, operation)
 
 
 @verb("*")
 def create(call: Call, args: dict[str, Any]) -> str:
-    _reachable(call, call.db.get("SR", str(args.get("SR", NULL))))
+    _reachable(call, call.db.get("SR", args["SR"]))
     uuid = call.pool.new_uuid()
-    size = int(args.get("virtual_size", 0))
-    row = make(call, "VDI", args, uuid=uuid, location=uuid, managed=True, physical_utilisation=size)
+    more = {"uuid": uuid, "location": uuid, "managed": True, "physical_utilisation": args["virtual_size"]}
+    row = make(call, "VDI", args, **more)
     call.pool.add_disk(uuid)
     return row.ref
 
@@ -44,6 +48,8 @@ def resize(call: Call, vdi: str, size: int) -> str:
 @verb("*", "VBD.*", "VM.suspend_VDI")
 def destroy(call: Call, ref: str) -> str:
     row = call.db.get("VDI", ref)
+    if not row["managed"]:
+        raise refuse("VDI_NOT_MANAGED", ref)
     _reachable(call, call.db.get("SR", row["SR"]))
     _unused(call, row, "destroy")
     for vbd in [call.db.get("VBD", v) for v in row["VBDs"]]:

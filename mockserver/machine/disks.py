@@ -45,13 +45,16 @@ class Guest:
     """The software inside a VM, across its starts and stops.
 
     `ledger` is what it wrote: disk uuid to blocks. `agent` is what its guest agent reports (the fields of its guest
-    metrics), None where it has none; `saved_by` the release that wrote its suspend image.
+    metrics), None where it has none; it does so from `up_at` on, after the start counted by `boots`. `saved_by` is the
+    release that wrote its suspend image.
     """
 
     uuid: str
     writes: int = 0
     ledger: dict[str, dict[int, bytes]] = field(default_factory=dict)
     agent: dict[str, Any] | None = None
+    boots: int = 0
+    up_at: float = 0.0
     saved_by: Release | None = None
 
     def memory(self) -> bytes:

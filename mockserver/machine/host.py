@@ -34,8 +34,10 @@ class Durations:
     first_boot: float = 180.0
     storage_plug: float = 15.0
     member_retry: float = 30.0
+    member_settle: float = 2.0
     garbage_collection: float = 30.0
     assumed_dead: float = 600.0
+    vm_create: float = 2.0
     vm_boot: float = 30.0
     vm_shutdown: float = 25.0
     vm_destroy: float = 2.0
@@ -59,6 +61,8 @@ class System:
     saved: Database | None = None
     new: bool = False
     """Set by the installer: the next boot is the first one of this system."""
+    stranger: bool = False
+    """Set by a clean installation: the host is a pool of its own, with a database that nobody here looks at."""
 
 
 class MachineRoomError(Exception):
@@ -89,6 +93,8 @@ class HostMachine:
     on_running: Callable[[HostMachine], None] = lambda machine: None
     on_stopped: Callable[[HostMachine, bool], None] = lambda machine, clean: None
     on_state: Callable[[HostMachine, str], None] = lambda machine, old: None
+    beats: Timer | None = None
+    """When the master takes this host for dead, while it does not hear from it."""
     _timer: Timer | None = None
 
     def _become(self, state: str) -> None:
@@ -157,13 +163,13 @@ class HostMachine:
         return self.system.release
 
     def offers(self) -> tuple[str, ...]:
-        """What the installer on screen offers: `upgrade` only for a release it accepts; `fresh` always; `restore` where
-        the backup partition holds a system that is no newer than the medium."""
+        """What the installer on screen offers: `upgrade` only for a release it accepts, whose first boot was completed;
+        `fresh` always; `restore` where the backup partition holds a system of a release it accepts."""
         media = self._at_installer()
         out = ["fresh"]
-        if accepts(media, self.system.release):
+        if accepts(media, self.system.release) and not self.system.new:
             out.insert(0, "upgrade")
-        if self.backup is not None and self.backup.release <= media:
+        if self.backup is not None and accepts(media, self.backup.release):
             out.append("restore")
         return tuple(out)
 
@@ -183,7 +189,7 @@ class HostMachine:
         old = self.system
         if choice == "restore":
             assert self.backup is not None
-            self.system = self.backup
+            self.system = replace(self.backup)
         elif choice == "upgrade":
             saved = old.database.dump() if old.database is not None else old.saved
             self.backup = replace(old, database=None, saved=saved)

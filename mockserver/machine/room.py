@@ -55,12 +55,20 @@ class MachineRoom:
         self._pool.machine(host).answer(choice, fresh=self._fresh)
 
     def _fresh(self, old: System) -> System:
+        """A clean installation: new identity, new database, and the local storage on the same disk is gone."""
         pool = self._pool
+        for sr in pool.local_storage(old.installation_uuid):
+            for vdi in sr["VDIs"]:
+                row = pool.store.find("VDI", vdi)
+                if row is not None:
+                    pool.disks.pop(row["uuid"], None)
         return replace(
             old,
             installation_uuid=pool.new_uuid(),
             control_domain_uuid=pool.new_uuid(),
             role="master",
+            pool_secret="/".join(pool.new_uuid() for _ in range(3)),
             database=None,
             saved=None,
+            stranger=True,
         )

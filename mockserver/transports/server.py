@@ -1,20 +1,23 @@
 """The pool on sockets: an address for each host on one port, so that `HOST_IS_SLAVE` leads somewhere.
 
-A host that is off has no listener, so its connections are refused. One lock guards the pool; a call that waits gives it up.
+A host that is off has no listener and no connections: it refuses. One lock guards the pool; a call that waits gives it up.
 A ticker thread moves the clock: with `time_scale` X, X simulated seconds pass in a second; with 0, time runs on to the next
-thing due whenever nobody holds the pool. Waiting for events is then bounded by real seconds, or an idle client that polls
-for events would make the days fly.
+thing due whenever no call is being served, and now and then between calls, or clients that keep asking would stop it.
+Waiting for events is then bounded by real seconds, or an idle client that polls for events would make the days fly.
 
 `http.server` with Nagle's algorithm off: with it on, every answer waits some 40 ms for an acknowledgement.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
+import math
 import socket
 import threading
 import time
-from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from ipaddress import ip_address
 from socketserver import ThreadingTCPServer
@@ -22,29 +25,58 @@ from typing import TYPE_CHECKING, Any
 
 from xenctl.errors import ConnectionLost
 
-from ..http import Answer, answer
+from ..http import RPC_LIMIT, Answer, answer, broken
 
 if TYPE_CHECKING:
+    from ..call import Wait
     from ..machine.host import HostMachine
     from ..pool import MockPool
 
 log = logging.getLogger(__name__)
 
+BUSY_STEP = 0.005
+"""Seconds after which time goes on by a step even though calls are being served, with `time_scale` 0."""
+
+
+@dataclass(eq=False)
+class _Waiter:
+    """A call that waits with the pool given up. `due` is set by whoever moves the world on, under the lock."""
+
+    wait: Wait
+    due: bool = False
+
 
 class _Listener(ThreadingTCPServer):
-    """The listening socket of one host."""
+    """The listening socket of one host, and its connections."""
 
     allow_reuse_address = True
     daemon_threads = True
     block_on_close = False
-    request_queue_size = 64
+    request_queue_size = 128
 
     def __init__(self, address: tuple[str, int], owner: PoolServer, machine: HostMachine) -> None:
         self.owner, self.machine = owner, machine
+        self.address_family = _family(address[0])
+        self._open: set[socket.socket] = set()
         super().__init__(address, _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._open.discard(request)
+        super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         log.debug("a connection of %s broke", self.machine.name, exc_info=True)  # noqa: LOG014 - called by `except`
+
+    def hang_up(self) -> None:
+        """Refuse from now on, and cut every connection."""
+        self.socket.close()
+        for connection in list(self._open):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -56,11 +88,14 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Listener
 
     def _serve(self) -> None:
-        length = self.headers.get("content-length")
-        if length is None and self.command in ("POST", "PUT"):
-            self._write(Answer(400, b"Content-Length is needed", close=True))
+        length = self.headers.get("content-length", "" if self.command in ("POST", "PUT") else "0")
+        if not length.isdigit():
+            self._write(broken("Content-Length is needed"))
             return
-        body = self.rfile.read(int(length)) if length and length.isdigit() else b""
+        if self.command == "POST" and int(length) > RPC_LIMIT:
+            self._write(broken("the request is too large"))
+            return
+        body = self.rfile.read(int(length))
         headers = {name.lower(): value for name, value in self.headers.items()}
         try:
             out = self.server.owner.answer(self.server.machine, self.command, self.path, headers, body)
@@ -70,17 +105,16 @@ class _Handler(BaseHTTPRequestHandler):
         self._write(out)
 
     def _write(self, out: Answer) -> None:
-        self.send_response(out.status)
+        self.send_response(out.status, out.reason)
         for name, value in out.headers.items():
             self.send_header(name, value)
-        if out.close:
-            self.send_header("connection", "close")
-            self.close_connection = True
-        else:
-            self.send_header("connection", "keep-alive")
+        self.close_connection = self.close_connection or out.close
+        self.send_header("connection", "close" if self.close_connection else "keep-alive")
+        if not out.close:
             self.send_header("content-length", str(len(out.body)))
         self.end_headers()
-        self.wfile.write(out.body)
+        if self.command != "HEAD":
+            self.wfile.write(out.body)
         self.wfile.flush()
 
     do_GET = do_POST = do_PUT = do_OPTIONS = do_HEAD = do_DELETE = _serve  # noqa: N815
@@ -101,12 +135,18 @@ class PoolServer:
     """
 
     def __init__(self, pool: MockPool, *, listen: str = "127.0.0.1", port: int = 0, time_scale: float = 0.0) -> None:
-        if time_scale < 0:
-            raise ValueError(f"time cannot run backwards: --time-scale {time_scale:g}")
+        if not (math.isfinite(time_scale) and time_scale >= 0):
+            raise ValueError(f"a time scale is a number of simulated seconds a second, not {time_scale:g}")
+        if not 0 <= port <= 65535:
+            raise ValueError(f"a port is a number from 0 to 65535, not {port}")
         self.pool, self.listen, self.port, self.time_scale = pool, listen, port, time_scale
         self.note = ""
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
+        self._calls = 0
+        """Calls that are being served or wait for their turn; those that wait for the world to move on are not counted."""
+        self._count = threading.Lock()
+        self._waiters: list[_Waiter] = []
         self._listeners: dict[str, _Listener] = {}
         self._places: dict[str, tuple[str, int]] = {}
         self._stopping = False
@@ -128,24 +168,24 @@ class PoolServer:
 
     def url_of(self, machine: HostMachine) -> str:
         """The URL of one host."""
-        address, port = self._places[machine.uuid]
-        return f"http://{address}:{port}"
+        return f"http://{_named(*self._places[machine.uuid])}"
 
     def hosts(self) -> list[dict[str, str]]:
         """Each host's name, address and URL."""
         return [{"name": m.name, "address": m.address, "url": self.url_of(m)} for m in self.pool.machines]
 
+    # --- listening
+
     def start(self) -> None:
         """Bind every host's address and begin to serve. Raises `OSError` where that cannot be."""
         machines = self.pool.machines
-        sockets = self._bind(len(machines))
+        places = self._find_places(len(machines))
         with self._lock:
-            addresses = {}
-            for machine, listener in zip(machines, sockets, strict=True):
-                host, port = listener[:2]
-                self._places[machine.uuid] = (host, port)
-                addresses[machine.uuid] = host if not self.note else f"{host}:{port}"
-            self.pool.readdress(addresses)
+            for machine, place in zip(machines, places, strict=True):
+                self._places[machine.uuid] = place
+            self.pool.readdress(
+                {uuid: _named(*place) if self.note else place[0] for uuid, place in self._places.items()}
+            )
             self._started_at, self._virtual_start = time.monotonic(), self.pool.clock.now()
             self.pool.waiter = self._wait
             self.pool.on_machine = self._machine_changed
@@ -154,17 +194,17 @@ class PoolServer:
                     self._open(machine)
         self._ticker.start()
 
-    def _bind(self, count: int) -> list[tuple[str, int]]:
+    def _find_places(self, count: int) -> list[tuple[str, int]]:
         """Addresses and ports for `count` hosts, proven by binding them."""
         first = ip_address(self.listen)
-        if first.is_loopback and first.version == 4:
-            names = [str(first + number) for number in range(count)]
-            found = _one_port(names, self.port)
+        if count > 1 and first.is_loopback and first.version == 4:
+            found = _one_port([str(first + number) for number in range(count)], self.port)
             if found:
-                return [(name, found) for name in names]
+                return found
         if count > 1:
             self.note = "this system has no address for each host: each has a port of its own"
-        return [(self.listen, _free_port(self.listen, self.port if number == 0 else 0)) for number in range(count)]
+        with ExitStack() as probes:
+            return [_probe(self.listen, self.port if number == 0 else 0, probes) for number in range(count)]
 
     def stop(self) -> None:
         """Stop serving."""
@@ -173,38 +213,53 @@ class PoolServer:
             self._changed.notify_all()
             listeners, self._listeners = list(self._listeners.values()), {}
         for listener in listeners:
+            listener.hang_up()
+        for listener in listeners:
             listener.shutdown()
-            listener.server_close()
-        self._ticker.join(timeout=5)
+        if self._ticker.is_alive():
+            self._ticker.join(timeout=5)
 
     def _open(self, machine: HostMachine) -> None:
         listener = _Listener(self._places[machine.uuid], self, machine)
         self._listeners[machine.uuid] = listener
-        threading.Thread(target=listener.serve_forever, args=(0.05,), name=machine.name, daemon=True).start()
-
-    def _close(self, machine: HostMachine) -> None:
-        listener = self._listeners.pop(machine.uuid, None)
-        if listener is not None:
-            listener.socket.close()
-            threading.Thread(target=listener.shutdown, daemon=True).start()
+        threading.Thread(target=listener.serve_forever, args=(0.02,), name=machine.name, daemon=True).start()
 
     def _machine_changed(self, machine: HostMachine) -> None:
         if self._stopping:
             return
         if machine.state == "running" and machine.uuid not in self._listeners:
             self._open(machine)
-        elif machine.state != "running":
-            self._close(machine)
+        elif machine.state != "running" and machine.uuid in self._listeners:
+            listener = self._listeners.pop(machine.uuid)
+            listener.hang_up()
+            threading.Thread(target=listener.shutdown, daemon=True).start()
 
     def answer(self, machine: HostMachine, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
         """Answer one request, with the pool to itself."""
-        with self._lock:
-            self._catch_up()
-            if machine.state != "running":
-                raise ConnectionLost("the host went away", host=machine.address, method=path)
-            out = answer(self.pool, machine, method, path, headers, body)
-            self._changed.notify_all()
-            return out
+        self._add(1)
+        try:
+            with self._lock:
+                self._catch_up()
+                return self._answer(machine, method, path, headers, body)
+        finally:
+            self._add(-1)
+            with self._lock:
+                self._wake()
+
+    def _answer(self, machine: HostMachine, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
+        if machine.state != "running":
+            raise ConnectionLost("the host went away", host=machine.address, method=path)
+        try:
+            return answer(self.pool, machine, method, path, headers, body)
+        except ConnectionLost:
+            raise
+        except Exception as error:
+            log.exception("the fake has a bug: %s %s on %s", method, path, machine.name)
+            return broken(f"the fake has a bug: {error!r}")
+
+    def _add(self, calls: int) -> None:
+        with self._count:
+            self._calls += calls
 
     # --- time
 
@@ -217,59 +272,86 @@ class PoolServer:
             self.pool.clock.run_until(max(self._target(), self.pool.clock.now()))
 
     def _tick(self) -> None:
-        clock = self.pool.clock
         with self._lock:
             while not self._stopping:
-                moment = clock.next_moment()
+                moment = self.pool.clock.next_moment()
                 if moment is None:
                     self._changed.wait()
                 elif self.time_scale == 0:
-                    clock.step(moment)
-                    self.pool.settle("time")
-                    self._changed.notify_all()
-                    self._changed.wait(0)
+                    self._changed.wait_for(lambda: self._calls == 0 or self._stopping, timeout=BUSY_STEP)
+                    self._step(moment)
                 else:
                     missing = (moment - self._target()) / self.time_scale
                     if missing > 0:
                         self._changed.wait(missing)
                     else:
-                        clock.step(moment)
-                        self.pool.settle("time")
-                        self._changed.notify_all()
+                        self._step(moment)
 
-    def _wait(self, deadline: float, ready: Callable[[], bool] | None) -> None:
-        """Let a call wait with the pool given up."""
-        clock = self.pool.clock
-        if ready is not None and self.time_scale == 0:
-            end = time.monotonic() + (deadline - clock.now())
-            while not ready() and not self._stopping and time.monotonic() < end:
-                self._changed.wait(min(60.0, max(0.001, end - time.monotonic())))
-            return
-        timer = clock.after(deadline - clock.now(), lambda: None)
-        self._changed.notify_all()
-        while clock.now() < deadline and not (ready is not None and ready()) and not self._stopping:
-            self._changed.wait()
-        timer.cancel()
-
-
-def _one_port(names: list[str], port: int) -> int:
-    """A port that is free on every one of `names`; 0 where an address is not to be had."""
-    for _ in range(20):
-        wanted = port or _free_port(names[0], 0)
+    def _step(self, moment: float) -> None:
         try:
-            for name in names:
-                _free_port(name, wanted)
-        except OSError:
-            if port:
-                return 0
-            continue
-        return wanted
-    return 0
+            self.pool.clock.step(moment)
+        except Exception:
+            log.exception("the fake has a bug: a timer failed")
+        self._wake()
+
+    def _wake(self) -> None:
+        """Tell every call whose wait is over; it counts as being served from now on, so that time does not run ahead."""
+        now = self.pool.clock.now()
+        for waiter in self._waiters:
+            over = now >= waiter.wait.deadline and not (waiter.wait.idle and self.time_scale == 0)
+            if not waiter.due and (over or waiter.wait.ready()):
+                waiter.due = True
+                self._add(1)
+        self._changed.notify_all()
+
+    def _wait(self, wait: Wait) -> None:
+        """Let a call wait with the pool given up."""
+        clock, waiter = self.pool.clock, _Waiter(wait)
+        idle = wait.idle and self.time_scale == 0
+        timer = None if idle else clock.after(wait.deadline - clock.now(), lambda: None)
+        self._waiters.append(waiter)
+        self._add(-1)
+        self._wake()
+        try:
+            seconds = wait.deadline - clock.now() if idle else None
+            self._changed.wait_for(lambda: waiter.due or self._stopping, timeout=seconds)
+        finally:
+            self._waiters.remove(waiter)
+            if not waiter.due:
+                self._add(1)
+            if timer is not None:
+                timer.cancel()
 
 
-def _free_port(address: str, port: int) -> int:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def _named(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _one_port(names: list[str], port: int) -> list[tuple[str, int]]:
+    """A place for each of `names`, all on one port that is free on every one; none where an address is not to be had."""
+    for _ in range(20):
+        with ExitStack() as probes:
+            try:
+                wanted = _probe(names[0], port, probes)[1]
+                return [(names[0], wanted), *(_probe(name, wanted, probes) for name in names[1:])]
+            except OSError as error:
+                if error.errno == errno.EADDRNOTAVAIL:
+                    return []
+                if port:
+                    raise
+    return []
+
+
+def _probe(address: str, port: int, probes: ExitStack) -> tuple[str, int]:
+    """Bind `address` and `port` (0: any) for as long as `probes` lasts; the address and the port that it became."""
+    probe = probes.enter_context(socket.socket(_family(address), socket.SOCK_STREAM))
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
         probe.bind((address, port))
-        return int(probe.getsockname()[1])
+    except OSError as error:
+        raise OSError(error.errno, f"cannot listen on {_named(address, port)}: {error.strerror}") from None
+    return address, int(probe.getsockname()[1])

@@ -1,0 +1,124 @@
+"""Hosts as the master sees them: whether they live and answer, and what may be done to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from xenctl.errors import Failure
+
+from . import rules
+from .call import Call, refuse
+from .checks import marked
+from .store import Row, Store
+
+if TYPE_CHECKING:
+    from .machine.host import HostMachine
+    from .pool import MockPool
+    from .startup import Xapi
+
+SPELLED = {"vm_start": "VM.start", "vm_resume": "VM.resume", "vm_migrate": "VM.migrate"}
+"""The operations that errors spell in another way than the data model."""
+
+
+# --- whether a host answers
+
+
+def live(store: Store, host: Row) -> bool:
+    """Whether the master thinks `host` lives."""
+    metrics = store.find("host_metrics", host["metrics"])
+    return metrics is not None and bool(metrics["live"])
+
+
+def contact(pool: MockPool, host: Row) -> Contact:
+    """The machine that does what is forwarded to `host`. Raises `HOST_OFFLINE` for a host that is thought dead,
+    `CANNOT_CONTACT_HOST` for one that does not answer."""
+    if not live(pool.store, host):
+        raise refuse("HOST_OFFLINE", host.ref)
+    machine = pool.machine_of(host)
+    if machine is None or machine.xapi.mode not in ("master", "member"):
+        raise refuse("CANNOT_CONTACT_HOST", host.ref)
+    return Contact(host, machine)
+
+
+class Contact:
+    """A host that takes part in an operation. `check()` raises `CANNOT_CONTACT_HOST` once its toolstack has stopped."""
+
+    def __init__(self, host: Row, machine: HostMachine) -> None:
+        self.host, self.machine = host, machine
+        self._xapi: Xapi = machine.xapi
+
+    def check(self) -> HostMachine:
+        if self.machine.xapi is not self._xapi:
+            raise refuse("CANNOT_CONTACT_HOST", self.host.ref)
+        return self.machine
+
+
+# --- what may be done to it
+
+
+def operation_refused(store: Store, host: Row, operation: str) -> Failure | None:
+    """The first reason why `operation` may not be done to `host`, as an error; None where it may."""
+    for task, going in host["current_operations"].items():
+        if _excludes(store, going, operation):
+            return refuse("OTHER_OPERATION_IN_PROGRESS", "host", host.ref, SPELLED.get(going, going), task)
+    if host["enabled"] and operation in ("reboot", "shutdown", "apply_updates"):
+        return refuse("HOST_NOT_DISABLED")
+    if operation == "power_on":
+        if live(store, host):
+            return refuse("HOST_IS_LIVE", host.ref)
+        if not host.get("power_on_mode", "-"):
+            return refuse("HOST_POWER_ON_MODE_DISABLED")
+    return None
+
+
+def _excludes(store: Store, going: str, operation: str) -> bool:
+    """Whether an operation that goes on forbids another: since 5.6 emptying a host forbids placing on it and the other way
+    round, before that emptying it forbade everything but switching it on."""
+    if store.release.order <= rules.GEORGE:
+        return operation != "power_on" and bool({going, operation} & rules.EMPTYING)
+    return (
+        (going in rules.EMPTYING and operation in rules.PLACING)
+        or (going in rules.PLACING and operation in rules.EMPTYING)
+        or (going == "reboot" and operation in ("shutdown", "apply_updates"))
+        or (going == "shutdown" and operation in ("reboot", "apply_updates"))
+        or (going == "apply_updates" and operation in ("reboot", "shutdown", "enable", "apply_updates"))
+        or going == operation == "provision"
+    )
+
+
+def refresh(store: Store, host: Row) -> None:
+    """Recompute `host.allowed_operations`."""
+    names = rules.advertised_by_hosts(store.release)
+    allowed = [name for name in names if operation_refused(store, host, name) is None]
+    if rules.upgrading(store):
+        allowed = [name for name in allowed if name in rules.HOST_UPGRADE_OPERATIONS]
+    store.write(host, allowed_operations=allowed)
+
+
+@contextmanager
+def operation(call: Call, host: Row, name: str) -> Iterator[None]:
+    """Hold `host` for an operation; while versions are mixed only some are shown."""
+    refused = operation_refused(call.db, host, name)
+    if refused is not None:
+        raise refused
+    if rules.upgrading(call.db) and name not in rules.HOST_UPGRADE_OPERATIONS:
+        yield
+        return
+    with marked(call, host, name, refresh):
+        yield
+
+
+def set_enabled(store: Store, host: Row, enabled: bool) -> None:
+    """Write down whether `host` takes VMs, and what may be done to it now."""
+    store.write(host, enabled=enabled)
+    refresh(store, host)
+
+
+def set_live(store: Store, host: Row | None, alive: bool) -> None:
+    """Write down whether the master thinks `host` lives."""
+    metrics = store.find("host_metrics", host["metrics"]) if host is not None else None
+    if host is not None and metrics is not None:
+        store.write(metrics, live=alive)
+        refresh(store, host)

@@ -1,0 +1,142 @@
+"""Where a VM may run: whether a host can take it, which host a start chooses, and where the guests of a host can go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from xenctl import memory
+from xenctl.errors import Failure
+
+from . import checks, hosts, rules
+from .call import Call, refuse
+from .store import Row, Store
+
+if TYPE_CHECKING:
+    from .pool import MockPool
+
+
+def assert_can_boot_here(pool: MockPool, vm: Row, host: Row, *, enough_memory: bool = True) -> None:
+    """Raise the first reason why `vm` cannot run on `host`."""
+    store = pool.store
+    if not hosts.live(store, host):
+        raise refuse("HOST_NOT_LIVE")
+    if not host["enabled"] and not vm["is_control_domain"]:
+        raise refuse("HOST_DISABLED", host.ref)
+    for sr in required_srs(store, vm):
+        if not any(_plugged(store, ref, host) for ref in store.get("SR", sr)["PBDs"]):
+            raise refuse("VM_REQUIRES_SR", vm.ref, sr)
+    for ref in vm["VIFs"]:
+        vif = store.find("VIF", ref)
+        network = store.find("network", vif["network"]) if vif is not None else None
+        if network is not None and network["PIFs"] and not _has_pif(store, network, host):
+            raise refuse("VM_REQUIRES_NETWORK", vm.ref, network.ref)
+    if checks.is_hvm(vm) and not any("hvm" in capability for capability in host["capabilities"]):
+        raise refuse("VM_HVM_REQUIRED", vm.ref)
+    if enough_memory:
+        assert_memory(pool, vm, host)
+
+
+def assert_memory(pool: MockPool, vm: Row, host: Row) -> None:
+    """Raise `HOST_NOT_ENOUGH_FREE_MEMORY` where `host` has no room for `vm`; up to 5.5 what is available came first."""
+    store, release = pool.store, pool.store.release
+    needed, free = memory.needed(vm, release), rules.memory_free(store, host, besides=vm.ref)
+    if needed > free:
+        order = (free, needed) if release.order <= rules.GEORGE else (needed, free)
+        raise refuse("HOST_NOT_ENOUGH_FREE_MEMORY", *order)
+
+
+def required_srs(store: Store, vm: Row) -> Iterable[str]:
+    """The storage repositories that `vm` needs to run: those of its disks, CDs, and its suspend image."""
+    vbds = (store.find("VBD", ref) for ref in vm["VBDs"])
+    vdis = [vbd["VDI"] for vbd in vbds if vbd is not None and not vbd["empty"]]
+    if vm["power_state"] == "Suspended":
+        vdis.append(vm["suspend_VDI"])
+    rows = (store.find("VDI", ref) for ref in vdis)
+    return dict.fromkeys(row["SR"] for row in rows if row is not None and store.find("SR", row["SR"]) is not None)
+
+
+def _plugged(store: Store, pbd: str, host: Row) -> bool:
+    row = store.find("PBD", pbd)
+    return row is not None and row["host"] == host.ref and bool(row["currently_attached"])
+
+
+def _has_pif(store: Store, network: Row, host: Row) -> bool:
+    return any(pif is not None and pif["host"] == host.ref for pif in (store.find("PIF", p) for p in network["PIFs"]))
+
+
+def choose_host(pool: MockPool, vm: Row) -> Row:
+    """The host on which a start or resume puts `vm`: its affinity if it can, else the one with most memory free. Raises
+    `NO_HOSTS_AVAILABLE`. Since 5.6 a host that lacks nothing but memory is chosen where no other is left."""
+    store = pool.store
+    for enough_memory in (True, False):
+        possible = [host for host in store.table("host").values() if _can_take(pool, vm, host, enough_memory)]
+        if possible:
+            home = [host for host in possible if host.ref == vm["affinity"]]
+            return home[0] if home else max(possible, key=lambda host: rules.memory_free(store, host))
+        if store.release.order <= rules.GEORGE:
+            break
+    raise refuse("NO_HOSTS_AVAILABLE")
+
+
+def _can_take(pool: MockPool, vm: Row, host: Row, enough_memory: bool) -> bool:
+    if rules.placing_refused(pool.store, host) or "evacuate" in host["current_operations"].values():
+        return False
+    try:
+        assert_can_boot_here(pool, vm, host, enough_memory=enough_memory)
+    except Failure:
+        return False
+    return True
+
+
+def host_named(call: Call, ref: str) -> Row:
+    """The host that a call names to start or resume a VM on, checked before everything else as xapi does."""
+    host = call.db.get("host", ref)
+    if rules.placing_refused(call.db, host):
+        raise refuse("NOT_SUPPORTED_DURING_UPGRADE")
+    if "evacuate" in host["current_operations"].values():
+        raise refuse("HOST_EVACUATE_IN_PROGRESS", host.ref)
+    return host
+
+
+# --- emptying a host
+
+
+def evacuation_targets(store: Store, host: Row) -> list[Row]:
+    """The hosts that may take the guests of `host`: up to 5.6 those of the master's version, since then those not older."""
+    others = [h for h in store.table("host").values() if h is not host and h["enabled"]]
+    if store.release.order >= rules.BOSTON:
+        return [h for h in others if rules.at_least(h, host, store.release)]
+    master = store.get("host", store.pool()["master"])
+    version = master["software_version"].get("product_version")
+    return [h for h in others if h["software_version"].get("product_version") == version]
+
+
+def evacuation(pool: MockPool, host: Row) -> dict[str, Row | Failure]:
+    """What would become of each guest of `host`: the host it goes to, or the error that keeps it."""
+    store = pool.store
+    guests = [vm for vm in (store.get("VM", ref) for ref in host["resident_VMs"]) if not vm["is_control_domain"]]
+    targets = evacuation_targets(store, host)
+    if not targets:
+        return {vm.ref: refuse("NO_HOSTS_AVAILABLE", vm.ref) for vm in guests}
+    plan: dict[str, Row | Failure] = {}
+    for vm in guests:
+        refused = checks.operation_refused(store, vm, "pool_migrate")
+        if refused is not None:
+            plan[vm.ref] = refused
+    free = {target.ref: rules.memory_free(store, target) for target in targets}
+    for vm in sorted(guests, key=lambda vm: -memory.needed(vm, store.release)):
+        if vm.ref in plan:
+            continue
+        size, target = memory.needed(vm, store.release), max(targets, key=lambda t: free[t.ref])
+        if size > free[target.ref]:
+            plan[vm.ref] = refuse("HOST_NOT_ENOUGH_FREE_MEMORY", vm.ref)
+            continue
+        free[target.ref] -= size
+        try:
+            assert_can_boot_here(pool, vm, target)
+        except Failure as error:
+            plan[vm.ref] = error
+        else:
+            plan[vm.ref] = target
+    return plan

@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +18,9 @@ from xenctl.database import Database
 from xenctl.errors import DatabaseError, Failure
 from xenctl.releases import Release, find, of_host, serves
 
-from . import classes, rules, startup
+from . import checks, classes, hosts, rules, startup
 from .call import Call, Steps, Wait, continue_later, dispatch
-from .checks import allowed_operations
+from .classes.event import OldEvents
 from .clock import VirtualClock
 from .machine.disks import Disk, Domain, Guest
 from .machine.host import Durations, HostMachine, System
@@ -68,10 +67,11 @@ class MockPool:
         self.reports: list[str] = []
         self.hands = MachineRoom(self)
         self.max_offline = 0
-        self.waiter: Callable[[float, Callable[[], bool] | None], None] = self.clock.run_until
+        self.clock.after_step = lambda: self.settle("time")
+        self.waiter: Callable[[Wait], None] = lambda wait: self.clock.run_until(wait.deadline, wait.ready)
         self.on_machine: Callable[[HostMachine], None] = lambda machine: None
         self._store: Store | None = None
-        self.subscriptions: dict[str, Any] = {}
+        self.old_events = OldEvents()
         self._waiting: list[tuple[Wait, Callable[[], None]]] = []
         self._domids = 0
 
@@ -126,7 +126,7 @@ class MockPool:
     def power_up(self, store: Store) -> None:
         """Make the machines, disks and domains that agree with `store`, and start every toolstack at once."""
         self.adopt_store(store)
-        secret = "/".join(self.new_uuid() for _ in range(3))
+        secret = store.manifest.get("pool_token") or "/".join(self.new_uuid() for _ in range(3))
         master = store.get("host", store.pool()["master"])
         for row in store.table("host").values():
             dom0 = [vm for vm in (store.find("VM", r) for r in row["resident_VMs"]) if vm and vm["is_control_domain"]]
@@ -153,19 +153,22 @@ class MockPool:
                 on_stopped=lambda m, clean: startup.host_stopped(self, m, clean=clean),
                 on_state=self._machine_state,
             )
-            machine.xapi = startup.Xapi(mode="master" if is_master else "member")
+            machine.xapi = startup.Xapi(mode="master" if is_master else "member", complete=True)
             self.machines.append(machine)
+        if not store.manifest:
+            startup.write_identity(store, self.master.system)
         for vdi in store.table("VDI").values():
             self.disks[vdi["uuid"]] = Disk(vdi["uuid"])
         for vm in store.table("VM").values():
             self._embody(vm)
         for row in store.table("host").values():
             startup.ensure_metrics(self, row)
-            startup.set_live(store, row, True)
+            hosts.set_live(store, row, alive=True)
         for vm in store.table("VM").values():
-            self.refresh_operations(vm)
+            store.write(vm, scheduled_to_be_resident_on=NULL)
         if rules.mixed(store):
             self.detect_rolling_upgrade()
+        self.refresh_all_operations()
 
     def _embody(self, vm: Row) -> None:
         if vm["is_control_domain"] or vm["is_a_template"]:
@@ -205,8 +208,11 @@ class MockPool:
 
     @property
     def master(self) -> HostMachine:
-        """The machine that the role files make master."""
-        return next(machine for machine in self.machines if machine.system.role == "master")
+        """The machine that the role files make master. Raises `LookupError` where a clean installation left none."""
+        for machine in self.machines:
+            if machine.system.role == "master" and not machine.system.stranger:
+                return machine
+        raise LookupError("no host of this pool is its master any more: the master was installed afresh")
 
     @property
     def master_serves(self) -> bool:
@@ -238,6 +244,14 @@ class MockPool:
         """The host row of a machine."""
         found = self.store.by_uuid.get(machine.system.installation_uuid)
         return self.store.find("host", found[1]) if found and found[0] == "host" else None
+
+    def local_storage(self, host: str) -> list[Row]:
+        """The storage repositories that only the host of uuid `host` reaches, and that are not shared."""
+        found = self.store.by_uuid.get(host)
+        row = self.store.find(*found) if found else None
+        pbds = [self.store.get("PBD", ref) for ref in row["PBDs"]] if row is not None else []
+        srs = [sr for sr in (self.store.find("SR", pbd["SR"]) for pbd in pbds) if sr is not None]
+        return [sr for sr in srs if not sr["shared"] and len(sr["PBDs"]) == 1]
 
     def readdress(self, addresses: dict[str, str]) -> None:
         """Give hosts new addresses, by host uuid; role files and the database follow."""
@@ -295,8 +309,12 @@ class MockPool:
     def move_domain(self, vm: Row, source: HostMachine, target: HostMachine) -> Domain:
         """Move the running domain of `vm` to another machine: its guest goes on with the same disks."""
         old = source.domains.pop(vm["uuid"])
+        disks = list(old.disks)
         old.end(self.clock.now())
-        return self.start_domain(vm, target, running=True)
+        self._domids += 1
+        domain = Domain(old.guest, target.uuid, self._domids, disks, self.clock.now())
+        target.domains[vm["uuid"]] = domain
+        return domain
 
     def add_disk(self, uuid: str) -> Disk:
         """Fresh, empty content for a new VDI."""
@@ -315,7 +333,7 @@ class MockPool:
             for ref in vm[f"{table}s"]:
                 device = store.find(table, ref)
                 if device is not None:
-                    store.write(device, currently_attached=False, reserved=False)
+                    store.write(device, currently_attached=False, reserved=False, current_operations={})
         for ref in list(vm["consoles"]):
             console = store.find("console", ref)
             if console is not None:
@@ -323,8 +341,15 @@ class MockPool:
         self.refresh_operations(vm)
 
     def refresh_operations(self, vm: Row) -> None:
-        """Recompute `VM.allowed_operations`."""
-        self.store.write(vm, allowed_operations=allowed_operations(self.store, vm))
+        """Recompute the allowed operations of `vm` and of its VBDs."""
+        checks.refresh(self.store, vm)
+
+    def refresh_all_operations(self) -> None:
+        """Recompute the allowed operations of every VM, VBD and host."""
+        for vm in self.store.table("VM").values():
+            checks.refresh(self.store, vm)
+        for host in self.store.table("host").values():
+            hosts.refresh(self.store, host)
 
     def downloaded(self, dump: bytes) -> None:
         """Somebody fetched the pool database; remembered by its digest, for who watches over backups."""
@@ -378,14 +403,13 @@ class MockPool:
     def make_task(self, call: Call) -> str:
         """A task row for `call`; returns its reference."""
         ref = self.new_ref()
-        name = ("Async." if call.is_async else "") + call.message.wire_name
         host = self.host_row(call.machine)
         self.store.create(
             "task",
             ref,
             {
                 "uuid": self.new_uuid(),
-                "name_label": name,
+                "name_label": call.label,
                 "created": self.clock.stamp(),
                 "status": "pending",
                 "type": "<none/>",
@@ -401,14 +425,10 @@ class MockPool:
         if row is not None:
             self.store.delete(row)
 
-    def task_alive(self, ref: str) -> bool:
-        """Whether the operation of task `ref` goes on: its master has not restarted since."""
-        return not ref or self.store.find("task", ref) is not None
-
     def tasks_lost(self) -> None:
         """The master restarted: what waited is gone."""
         self._waiting.clear()
-        self.subscriptions.clear()
+        self.old_events = OldEvents()
 
     def spawn(self, call: Call, verb: classes.Verb) -> None:
         """Run a verb as a task of its own."""
@@ -416,15 +436,16 @@ class MockPool:
 
         def finish(result: Any, error: Failure | None) -> None:
             row = self.store.find("task", call.task)
-            if row is None:
+            if row is None or row["status"] != "pending":
                 return
             over = {"progress": 1.0, "finished": self.clock.stamp(), "allowed_operations": []}
             if error is None:
                 text = xmlrpc.encode("" if result is None else result, lenient=True)
                 self.store.write(row, **over, result=text, status="success")
+            elif error.code == "TASK_CANCELLED":
+                self.store.write(row, **over, status="cancelled")
             else:
-                cancelled = error.code == "TASK_CANCELLED"
-                self.store.write(row, **over, error_info=error.details, status="cancelled" if cancelled else "failure")
+                self.store.write(row, **over, error_info=error.details, status="failure")
 
         def steps() -> Steps:
             result = verb(call, *call.args)
@@ -442,35 +463,28 @@ class MockPool:
         finally:
             self.actor = before
 
-    @contextmanager
-    def resting(self) -> Iterator[None]:
-        """While a verb waits, what is written is not its doing."""
-        before, self.actor = self.actor, None
-        try:
-            yield
-        finally:
-            self.actor = before
-
-    def wait(self, deadline: float, ready: Callable[[], bool] | None) -> None:
-        """Let time pass until `deadline` or `ready()`."""
-        self.waiter(deadline, ready)
+    def wait(self, wait: Wait) -> None:
+        """Let time pass until `wait` is over."""
+        self.waiter(wait)
 
     def when(self, wait: Wait, action: Callable[[], None]) -> None:
         """Run `action` once `wait` is over."""
-        done: list[None] = []
+        entry = (wait, action)
 
-        def once() -> None:
-            if not done:
-                done.append(None)
+        def over() -> None:
+            if entry in self._waiting:
+                self._waiting.remove(entry)
                 action()
 
-        self.clock.after(max(0.0, wait.deadline - self.clock.now()), once)
-        self._waiting.append((wait, once))
+        self.clock.after(max(0.0, wait.deadline - self.clock.now()), over)
+        self._waiting.append(entry)
 
     # --- watching
 
     def _written(self, write: Write) -> None:
         self.writes.append(write)
+        if self.old_events.subscriptions:
+            self.old_events.note(self, write)
         actor = self.actor
         if actor is not None and not actor.may_write(write):
             raise AssertionError(f"{actor.name} writes {write.table}.{write.field or write.kind}, undeclared")

@@ -63,6 +63,10 @@ class CallAdapter(HTTPAdapter):
             self._pools[key] = pool
         return pool
 
+    def close(self) -> None:
+        self._pools.clear()
+        super().close()
+
     def build_response(self, request: PreparedRequest, answer: BaseHTTPResponse) -> Response:
         out = Response()
         out.status_code, out.reason = answer.status, answer.reason or ""

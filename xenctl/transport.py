@@ -179,9 +179,10 @@ class HttpTransport:
         trust_env: bool = True,
         connections: int = 10,
     ) -> None:
-        from requests.adapters import HTTPAdapter
+        from .adapter import CallAdapter
 
-        self._adapter = HTTPAdapter(pool_connections=connections, pool_maxsize=connections, max_retries=0)
+        self._adapter = CallAdapter(pool_connections=connections, pool_maxsize=connections, max_retries=0)
+        self._calls: dict[tuple[str, ...], PreparedRequest] = {}
         if verify is True and trust_env:
             verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
         self._verify = verify
@@ -197,7 +198,7 @@ class HttpTransport:
         outer = sys.exc_info()[1]
         try:
             answer = self._adapter.send(
-                _prepared(request),
+                self._prepared(request),
                 stream=True,
                 timeout=self._timeout,
                 verify=self._verify,
@@ -211,6 +212,19 @@ class HttpTransport:
             headers = {name.lower(): value for name, value in answer.headers.items()}
             return Response(answer.status_code, headers, _Body(answer, request))
         raise failed from cause  # not from `error`, whose text has the whole URL in it, and with it the session
+
+    def _prepared(self, request: Request) -> PreparedRequest:
+        """The request as requests wants it. Calls differ in their bodies alone, so the first one serves as a mould."""
+        if request.method != "POST":
+            return _prepared(request)
+        key = (request.host, request.path, *request.headers.values())
+        mould = self._calls.get(key)
+        if mould is None:
+            mould = self._calls[key] = _prepared(request)
+        prepared = mould.copy()
+        prepared.body = request.body
+        prepared.headers["Content-Length"] = str(len(request.body))
+        return prepared
 
     def _proxies_of(self, host: str) -> dict[str, str]:
         found = self._proxies.get(host)

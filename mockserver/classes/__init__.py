@@ -43,10 +43,12 @@ class Verb:
         return self.function(*args)
 
     def may_write(self, write: Write) -> bool:
-        """Whether the verb declares this write; the far side of a relation follows from the near one."""
+        """Whether the verb declares this write; the far side of a relation follows from the near, a touch changes none."""
         from ..store import far_sides
 
         if self.writes is None or write.table in ALWAYS or (write.table, write.field) in far_sides():
+            return True
+        if write.kind == "write" and not write.field:
             return True
         return (write.table, write.field or "*") in self.writes or (write.table, "*") in self.writes
 

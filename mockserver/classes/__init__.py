@@ -75,7 +75,8 @@ def verbs_of(class_name: str) -> Callable[..., Callable[[Callable[..., Any]], Ca
 
 
 @lru_cache(maxsize=1)
-def _load() -> None:
+def load() -> None:
+    """Load every module of verbs into `VERBS`."""
     for module in MODULES:
         import_module(f"{__name__}.{module}")
 
@@ -83,7 +84,7 @@ def _load() -> None:
 @cache
 def find(message: Message) -> Verb:
     """The verb that answers `message`."""
-    _load()
+    load()
     name = message.wire_name
     if name in VERBS:
         return VERBS[name]

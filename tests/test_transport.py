@@ -397,13 +397,19 @@ class TestTrouble:
         with Host(gibberish) as host, transport() as sender:
             assert type(self.failing(sender, host.origin)) is ConnectionLost
 
-    def test_an_error_that_is_being_handled_does_not_colour_the_next(self, closed_port: int) -> None:
-        """While one host's refused connection is being handled, another's broken one is still told as what it is."""
-        with Host(hang_up) as host, transport() as sender:
+    @pytest.mark.parametrize("scheme", ["http", "https"])
+    def test_an_error_that_is_being_handled_does_not_colour_the_next(self, closed_port: int, scheme: str) -> None:
+        """While a connection that could not be made is being handled, another one that broke is told as what it is."""
+        with Host(hang_up) as host, Host(reply()) as plain, transport() as sender:
             try:
-                post(sender, f"http://127.0.0.1:{closed_port}")
+                post(
+                    sender,
+                    f"http://127.0.0.1:{closed_port}" if scheme == "http" else plain.origin.replace("http", "https"),
+                )
             except ConnectError:
-                assert type(self.failing(sender, host.origin)) is ConnectionLost
+                error = self.failing(sender, host.origin)
+            assert type(error) is ConnectionLost
+            assert "without response" in str(error)
 
     def test_no_error_or_log_shows_the_session(self, closed_port: int, caplog: pytest.LogCaptureFixture) -> None:
         """The reference in a path stays out of errors, of what led to them, and of urllib3's log."""

@@ -161,6 +161,24 @@ class TestRequests:
             sender.send(Request(host.origin, method, "/")).read()
         assert host.requests[0][2].get("content-length") == length
 
+    def test_no_request_takes_after_another(self) -> None:
+        """Requests of one kind differ in body, headers and path, and each arrives as given."""
+        sent = [
+            ("/", {"x-one": "a", "x-two": "b"}, b"long body"),
+            ("/", {"x-two": "a", "x-one": "b"}, b"short"),
+            ("/", {"x-three": "a"}, b""),
+            ("/", {}, b"\xc3\xa9"),
+            ("/RPC2", {}, b"other"),
+            ("/?a=b", {}, b"query"),
+        ]
+        with Host(reply()) as host, transport() as sender:
+            for path, headers, body in sent:
+                sender.send(Request(host.origin, "POST", path, headers, body)).read()
+        for (path, headers, body), (_, path_seen, headers_seen, body_seen) in zip(sent, host.requests, strict=True):
+            assert (path_seen, body_seen) == (path, body)
+            assert {name: text for name, text in headers_seen.items() if name.startswith("x-")} == headers
+            assert headers_seen["content-length"] == str(len(body))
+
     def test_a_connection_is_kept_for_the_next_request(self) -> None:
         """Many calls travel on one connection, also when answers are errors or streamed to their end."""
         with Host(reply(b"x" * 100_000)) as host, transport() as sender:

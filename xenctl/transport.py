@@ -18,7 +18,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
@@ -182,7 +182,7 @@ class HttpTransport:
         from .adapter import CallAdapter
 
         self._adapter = CallAdapter(pool_connections=connections, pool_maxsize=connections, max_retries=0)
-        self._calls: dict[tuple[str, ...], PreparedRequest] = {}
+        self._calls: dict[tuple[Any, ...], PreparedRequest] = {}
         if verify is True and trust_env:
             verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
         self._verify = verify
@@ -215,12 +215,12 @@ class HttpTransport:
 
     def _prepared(self, request: Request) -> PreparedRequest:
         """The request as requests wants it. Calls differ in their bodies alone, so the first one serves as a mould."""
-        if request.method != "POST":
+        if request.method != "POST" or "?" in request.path:
             return _prepared(request)
-        key = (request.host, request.path, *request.headers.values())
+        key = (request.host, request.path, *request.headers.items())
         mould = self._calls.get(key)
         if mould is None:
-            mould = self._calls[key] = _prepared(request)
+            mould = self._calls[key] = _prepared(replace(request, body=b""))  # the first body holds the password
         prepared = mould.copy()
         prepared.body = request.body
         prepared.headers["Content-Length"] = str(len(request.body))

@@ -37,6 +37,10 @@ START = 1_228_089_600.0
 """1 December 2008: when simulated time begins unless told otherwise."""
 
 
+UNKNOWN_MEMORY = 64 << 30
+"""Bytes of memory that a host is given whose dump does not tell."""
+
+
 class MockPool:
     """A pool of emulated hosts. `store` is what xapi believes, `machines` and `disks` are what is."""
 
@@ -132,11 +136,16 @@ class MockPool:
             dom0 = [vm for vm in (store.find("VM", r) for r in row["resident_VMs"]) if vm and vm["is_control_domain"]]
             release = _host_release(row, store.release)
             is_master = row is master
+            memory = _memory(store, row)
+            if not memory:
+                memory = UNKNOWN_MEMORY
+                self.reports.append(f"host {row['name_label']}: its memory is not told; taken as {memory >> 30} GiB")
+                store.write(row, boot_free_mem=memory)
             machine = HostMachine(
                 name=row["name_label"] or row["hostname"],
                 uuid=row["uuid"],
                 address=row["address"],
-                memory=_memory(store, row),
+                memory=memory,
                 clock=self.clock,
                 durations=self.durations,
                 system=System(
@@ -562,4 +571,4 @@ def _host_release(row: Row, default: Release) -> Release:
 def _memory(store: Store, host: Row) -> int:
     metrics = store.find("host_metrics", host["metrics"])
     total = int(metrics["memory_total"]) if metrics is not None else 0
-    return total or int(host.get("boot_free_mem", 0)) or 64 << 30
+    return total or int(host.get("boot_free_mem", 0))

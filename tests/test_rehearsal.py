@@ -250,3 +250,12 @@ def test_odd_cells_that_decide_nothing_are_kept_and_reported() -> None:
     next(iter(dump.tables["VM"].rows.values())).cells["memory__static_max"] = "much"
     with pytest.raises(DatabaseError, match=r"table VM, row .*, column memory__static_max: not a int"):
         MockPool.load(dump)
+
+
+def test_a_host_whose_memory_is_not_told_is_reported() -> None:
+    """Where a dump does not say how much memory a host has, a figure is assumed, and said."""
+    dump = database.read_file(DUMPS["4.0.1"])
+    next(iter(dump.tables["host"].rows.values())).cells["boot_free_mem"] = "0"
+    verdict = rehearse(dump)
+    assert verdict.ok, verdict.reasons
+    assert [report for report in verdict.reports if "memory is not told; taken as 64 GiB" in report]

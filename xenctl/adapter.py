@@ -8,13 +8,15 @@ one write, since two are two packets and wake the server twice.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.response import BaseHTTPResponse
+
+if TYPE_CHECKING:
+    from urllib3.response import BaseHTTPResponse
 
 
 class _OneWrite(HTTPConnection):

@@ -353,7 +353,10 @@ def _chain(error: BaseException | None, outer: BaseException | None) -> Iterator
 
 def _root(chain: list[BaseException]) -> BaseException | None:
     """What one of requests' errors goes back to; None where that is requests' own, whose text shows the whole URL."""
-    return chain[-1] if len(chain) > 1 else None
+    from http.client import HTTPException
+
+    found = [error for error in chain[1:] if isinstance(error, (OSError, HTTPException, UnicodeError))]
+    return found[-1] if found else None
 
 
 def _was_connecting(chain: list[BaseException]) -> bool:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from mockserver import MockPool
+from mockserver import MockPool, rules
+from mockserver.machine.disks import damage
 from xenctl.errors import Failure
 
 # How fast an example is made or run says how busy the machine is, not whether the property holds. In a fresh clone the
@@ -51,6 +52,31 @@ class Calls:
     def vbd(self, vm: str, number: str) -> Any:
         """The block device of a VM by its number: `0` is the disk, `3` the CD drive."""
         return next(vbd for vbd in self.pool.vbds(self.vm(vm)) if vbd["userdevice"] == number)
+
+    def unharmed(self) -> bool:
+        """Whether every disk holds what its guest wrote, and belief and machines agree."""
+        pool = self.pool
+        for guest in pool.guests.values():
+            for machine in pool.machines:
+                if guest.uuid in machine.domains:
+                    machine.domains[guest.uuid].catch_up(pool.clock.now())
+            assert list(damage(guest, pool.disks)) == []
+        for vm in pool.store.table("VM").values():
+            if not vm["is_control_domain"]:
+                there = [m for m in pool.machines if vm["uuid"] in m.domains]
+                believed = pool.machine_of(pool.store.find("host", vm["resident_on"]))
+                assert there == ([believed] if believed else []), vm["name_label"]
+        return True
+
+    def leave_free(self, host: str, size: int) -> None:
+        """Give a host just so much memory that `size` bytes are left."""
+        store, row = self.pool.store, self.host(host)
+        metrics = store.get("host_metrics", row["metrics"])
+        then = store.release.schema <= (5, 57)
+        total = row["boot_free_mem"] if then else metrics["memory_total"]
+        memory = total - rules.memory_free(store, row) + size
+        store.write(row, boot_free_mem=memory)
+        store.write(metrics, memory_total=memory)
 
     def start(self, method: str, *args: Any) -> Any:
         """Start an operation that goes on as a task; the task's row."""

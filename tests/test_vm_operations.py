@@ -1,0 +1,296 @@
+"""What may be done to a VM when, what goes on at the same time, and what others see of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+Make = Callable[..., Any]
+NULL = "OpaqueRef:NULL"
+GIB = 1 << 30
+
+
+@pytest.fixture
+def c(calls: Make) -> Any:
+    return calls(release="8.2", hosts=3, vms=12)
+
+
+@pytest.fixture
+def old(calls: Make) -> Any:
+    return calls(release="4.0.1", hosts=3, vms=12)
+
+
+# --- what is legal when
+
+STATES = {"Halted": "vm04", "Paused": "vm01", "Suspended": "vm06", "Running": "vm02"}
+
+HALTED, RUNNING, LIVE, ANY = ("Halted",), ("Running",), ("Paused", "Suspended", "Running"), tuple(STATES)
+AT_REST = ("Halted", "Suspended")
+LEGAL = {
+    **dict.fromkeys(
+        "changing_VCPUs changing_static_range changing_memory_limits changing_shadow_memory".split(), HALTED
+    ),
+    **dict.fromkeys(
+        "changing_NVRAM make_into_template provision start start_on create_vtpm clone copy".split(), HALTED
+    ),
+    **dict.fromkeys(
+        "awaiting_memory_live call_plugin clean_reboot clean_shutdown changing_memory_live".split(), RUNNING
+    ),
+    **dict.fromkeys(
+        "changing_shadow_memory_live changing_VCPUs_live data_source_op pause pool_migrate".split(), RUNNING
+    ),
+    **dict.fromkeys("send_sysrq send_trigger snapshot_with_quiesce sysprep suspend".split(), RUNNING),
+    **dict.fromkeys("create_template destroy export".split(), AT_REST),
+    **dict.fromkeys("checkpoint get_boot_record shutdown hard_shutdown".split(), LIVE),
+    **dict.fromkeys("assert_operation_valid metadata_export power_state_reset revert reverting snapshot".split(), ANY),
+    **dict.fromkeys("update_allowed_operations query_services".split(), ANY),
+    **dict.fromkeys("csvm resume resume_on".split(), ("Suspended",)),
+    "unpause": ("Paused",),
+    "import": (),
+    "changing_dynamic_range": ("Halted", "Running"),
+    "hard_reboot": ("Paused", "Running"),
+    "migrate_send": ("Halted", "Suspended", "Running"),
+}
+LEGAL_THEN = LEGAL | {"destroy": HALTED, "hard_reboot": LIVE, "clone": AT_REST, "copy": AT_REST}
+NOT_FOR_EVERY_VM = {"provision": "PROVISION_ONLY_ALLOWED_ON_TEMPLATE", "revert": "REVERT_ONLY_ALLOWED_ON_SNAPSHOT"}
+
+
+@pytest.mark.parametrize(
+    ("release", "legal"), [("8.2", LEGAL), ("5.6", LEGAL), ("5.5", LEGAL_THEN), ("4.0.1", LEGAL_THEN)]
+)
+def test_an_operation_is_legal_in_some_power_states(
+    calls: Make, release: str, legal: dict[str, tuple[str, ...]]
+) -> None:
+    """In the others the error lists them in order and in lower case, then the state that it found."""
+    c = calls(release=release, vms=12)
+    c("VM.pause", c.vm("vm01").ref)
+    assert set(legal) == set(c.pool.store.model.enums["vm_operations"])
+    for operation, states in legal.items():
+        for state, name in STATES.items():
+            vm = c.vm(name).ref
+            if state in states:
+                refused = NOT_FOR_EVERY_VM.get(operation) if operation == "provision" or legal is LEGAL else None
+                if release in ("5.5", "4.0.1") and operation in ("clone", "copy") and state == "Suspended":
+                    expected = ["VM_BAD_POWER_STATE", vm, "halted", "suspended"]
+                    assert c.refused("VM.assert_operation_valid", vm, operation) == expected
+                elif refused:
+                    assert c.refused("VM.assert_operation_valid", vm, operation) == [refused]
+                else:
+                    assert c("VM.assert_operation_valid", vm, operation) == "", (operation, state)
+            else:
+                expected = ["VM_BAD_POWER_STATE", vm, ", ".join(states).lower(), state.lower()]
+                assert c.refused("VM.assert_operation_valid", vm, operation) == expected
+
+
+@pytest.mark.parametrize(
+    ("method", "args"),
+    [
+        ("VM.start", ["vm01", False, False]),
+        ("VM.start_on", ["vm01", "host1", False, False]),
+        ("VM.resume", ["vm01", False, False]),
+        ("VM.resume_on", ["vm01", "host1", False, False]),
+        ("VM.unpause", ["vm01"]),
+        ("VM.pause", ["vm04"]),
+        ("VM.suspend", ["vm04"]),
+        ("VM.clean_shutdown", ["vm04"]),
+        ("VM.hard_shutdown", ["vm04"]),
+        ("VM.clean_reboot", ["vm06"]),
+        ("VM.hard_reboot", ["vm04"]),
+        ("VM.pool_migrate", ["vm04", "host2", {}]),
+        ("VM.destroy", ["vm01"]),
+    ],
+)
+@pytest.mark.parametrize("release", ["4.0.1", "8.2"])
+def test_each_operation_looks_at_the_power_state(calls: Make, release: str, method: str, args: list[Any]) -> None:
+    """And changes nothing where it is illegal."""
+    c = calls(release=release, vms=12)
+    vm = c.vm(args[0])
+    refs = [c.host(a).ref if a in ("host1", "host2") else a for a in args[1:]]
+    before, generation = dict(vm), c.pool.store.generation
+    assert c.refused(method, vm.ref, *refs)[:2] == ["VM_BAD_POWER_STATE", vm.ref]
+    assert dict(vm) == before
+    assert c.pool.store.generation - generation == 2, "no more than the task that came and went"
+
+
+def test_the_owner_may_block_an_operation(c: Any) -> None:
+    """Before anything else is looked at; the list of what is allowed follows."""
+    vm = c.vm("vm01")
+    c("VM.add_to_blocked_operations", vm.ref, "start", "because")
+    c("VM.add_to_blocked_operations", vm.ref, "clean_shutdown", "it is mine")
+    assert c.refused("VM.start", vm.ref, False, False) == ["OPERATION_BLOCKED", vm.ref, "because"]
+    assert c.refused("VM.clean_shutdown", vm.ref) == ["OPERATION_BLOCKED", vm.ref, "it is mine"]
+    assert "clean_shutdown" not in vm["allowed_operations"]
+    c("VM.remove_from_blocked_operations", vm.ref, "clean_shutdown")
+    assert "clean_shutdown" in vm["allowed_operations"]
+    c("VM.clean_shutdown", vm.ref)
+
+
+@pytest.mark.parametrize("release", ["4.0.1", "8.2"])
+def test_a_template_is_no_vm(calls: Make, release: str) -> None:
+    """It may be copied and destroyed, not run; those that came with the product may not be destroyed either."""
+    c = calls(release=release, vms=4)
+    vm = c.vm("vm04")
+    c.pool.store.write(vm, is_a_template=True)
+    c("VM.update_allowed_operations", vm.ref)
+    assert c.refused("VM.start", vm.ref, False, False) == ["VM_IS_TEMPLATE", vm.ref, "start"]
+    assert {"clone", "copy", "export", "destroy"} <= set(vm["allowed_operations"])
+    assert "start" not in vm["allowed_operations"]
+    c("VM.add_to_other_config", vm.ref, "default_template", "true")
+    assert c.refused("VM.destroy", vm.ref) == ["VM_IS_TEMPLATE", vm.ref, "destroy"]
+    c("VM.remove_from_other_config", vm.ref, "default_template")
+    c("VM.destroy", vm.ref)
+
+
+def test_errors_spell_some_operations_in_their_own_way(c: Any) -> None:
+    """As xapi does."""
+    vm = c.vm("vm04")
+    c.pool.store.write(vm, is_a_template=True)
+    assert c.refused("VM.assert_operation_valid", vm.ref, "assert_operation_valid")[2] == "assertoperationvalid"
+    assert c.refused("VM.assert_operation_valid", vm.ref, "create_template")[2] == "(unknown operation)"
+
+
+@pytest.mark.parametrize("release", ["4.0.1", "5.5", "8.2"])
+def test_a_control_domain_is_left_alone(calls: Make, release: str) -> None:
+    """It runs as long as its host does."""
+    c = calls(release=release)
+    dom0 = c.vm("Control domain on host: host1").ref
+    text = "This operation is not allowed on a control domain"
+    for method in ("clean_shutdown", "hard_shutdown", "suspend", "pause", "clean_reboot"):
+        assert c.refused(f"VM.{method}", dom0) == ["OPERATION_NOT_ALLOWED", text]
+    assert c.refused("VM.pool_migrate", dom0, c.host("host2").ref, {}) == ["OPERATION_NOT_ALLOWED", text]
+
+
+# --- one thing at a time
+
+
+def test_what_is_busy_says_with_what(c: Any, old: Any) -> None:
+    """Since 5.6 with the task that does it, before with the operations alone."""
+    for caller in (c, old):
+        vm = caller.vm("vm01")
+        task = caller.start("VM.clean_shutdown", vm.ref)
+        refused = caller.refused("VM.pause", vm.ref)
+        if caller is c:
+            assert refused == ["OTHER_OPERATION_IN_PROGRESS", "VM", vm.ref, "clean_shutdown", task.ref]
+        else:
+            assert refused == ["OTHER_OPERATION_IN_PROGRESS", "VM.clean_shutdown", vm.ref]
+        caller.sleep(60)
+        assert vm["power_state"] == "Halted"
+
+
+def test_several_operations_are_named_together(c: Any) -> None:
+    """In braces, with their tasks."""
+    vm = c.vm("vm04")
+    c.pool.store.write(vm, current_operations={"OpaqueRef:1": "clone", "OpaqueRef:2": "copy"})
+    assert c("VM.assert_operation_valid", vm.ref, "export") == ""
+    assert c.refused("VM.start", vm.ref, False, False) == [
+        *("OTHER_OPERATION_IN_PROGRESS", "VM", vm.ref, "{clone,copy}", "{OpaqueRef:1,OpaqueRef:2}"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("going", "begins", "may", "may_then"),
+    [
+        ("copy", "clone", True, True),
+        ("snapshot", "snapshot", True, True),
+        ("checkpoint", "snapshot", True, True),
+        ("get_boot_record", "get_boot_record", True, True),
+        ("clone", "snapshot", False, False),
+        ("migrate_send", "metadata_export", True, False),
+        ("clean_shutdown", "hard_shutdown", True, False),
+        ("hard_shutdown", "hard_shutdown", False, False),
+        ("suspend", "hard_reboot", True, False),
+        ("hard_shutdown", "hard_reboot", False, False),
+        ("hard_reboot", "hard_shutdown", True, False),
+        ("pause", "suspend", False, False),
+    ],
+)
+def test_some_operations_may_go_on_together(calls: Make, going: str, begins: str, may: bool, may_then: bool) -> None:
+    """Long copies, snapshots; and force breaks in, which it did not up to 5.5."""
+    for release, expected in (("8.2", may), ("5.5", may_then)):
+        c = calls(release=release, vms=4)
+        vm = c.vm("vm04" if begins in ("clone", "export") else "vm01")
+        c.pool.store.write(vm, current_operations={"OpaqueRef:task": going})
+        if expected:
+            c("VM.assert_operation_valid", vm.ref, begins)
+        else:
+            assert c.refused("VM.assert_operation_valid", vm.ref, begins)[0] == "OTHER_OPERATION_IN_PROGRESS"
+
+
+def test_force_ends_what_goes_on(c: Any) -> None:
+    """A hard shutdown cancels a migration, a suspend or a clean shutdown and halts the VM; nothing wakes up later."""
+    for name, method, args in (
+        ("vm01", "VM.pool_migrate", ["host2", {}]),
+        ("vm02", "VM.suspend", []),
+        ("vm03", "VM.clean_shutdown", []),
+    ):
+        vm, disks = c.vm(name), len(c.pool.disks)
+        task = c.start(method, vm.ref, *[c.host(a).ref if a == "host2" else a for a in args])
+        c.sleep(2)
+        c("VM.hard_shutdown", vm.ref)
+        assert (vm["power_state"], vm["current_operations"], task["status"]) == ("Halted", {}, "cancelled")
+        c.sleep(3600)
+        assert (vm["power_state"], vm["suspend_VDI"], len(c.pool.disks)) == ("Halted", NULL, disks)
+    assert c.unharmed()
+
+
+# --- what is shown before, while and after
+
+
+@pytest.mark.parametrize("release", ["4.0.1", "8.2"])
+@pytest.mark.parametrize(
+    ("name", "method", "args", "before", "after", "seconds"),
+    [
+        ("vm04", "start", [False, False], {"start", "start_on"}, {"clean_shutdown", "suspend", "pool_migrate"}, 60),
+        ("vm01", "clean_shutdown", [], {"clean_shutdown", "pause"}, {"start", "destroy"}, 60),
+        ("vm01", "suspend", [], {"suspend"}, {"resume", "resume_on", "hard_shutdown"}, 600),
+        ("vm06", "resume", [False, False], {"resume", "resume_on"}, {"suspend", "clean_shutdown"}, 600),
+        ("vm01", "pool_migrate", ["host2", {}], {"pool_migrate"}, {"pool_migrate"}, 600),
+        ("vm01", "clean_reboot", [], {"clean_reboot"}, {"clean_reboot", "suspend"}, 120),
+    ],
+)
+def test_a_second_session_sees_what_goes_on(
+    calls: Make,
+    release: str,
+    name: str,
+    method: str,
+    args: list[Any],
+    before: set[str],
+    after: set[str],
+    seconds: float,
+) -> None:
+    """Right before an operation it is allowed, while it goes on nothing else is, after it what fits the new state."""
+    c = calls(release=release, hosts=3, vms=12)
+    other, vm = c.again(), c.vm(name).ref
+    assert other("VM.get_current_operations", vm) == {}
+    assert before <= set(other("VM.get_allowed_operations", vm))
+    task = c.start(f"VM.{method}", vm, *[c.host(a).ref if a == "host2" else a for a in args])
+    assert other("VM.get_current_operations", vm) == {task.ref: method}
+    by_force = {"hard_shutdown", "hard_reboot"} if release == "8.2" else set()
+    assert set(other("VM.get_allowed_operations", vm)) <= by_force
+    c.sleep(seconds)
+    assert task["status"] == "success"
+    assert other("VM.get_current_operations", vm) == {}
+    allowed = set(other("VM.get_allowed_operations", vm))
+    assert after <= allowed
+    assert not (before - after) & allowed
+    assert c.unharmed()
+
+
+def test_what_is_listed_depends_on_the_release(calls: Make) -> None:
+    """Operations that came later are not; some never are, legal or not."""
+    lists = {}
+    for release in ("4.0.1", "5.0", "5.5", "5.6", "6.1", "8.2"):
+        lists[release] = set(calls(release=release, vms=1).vm("vm01")["allowed_operations"])
+    assert (
+        lists["4.0.1"]
+        == lists["5.0"] - {"snapshot"}
+        == set(
+            "pause clean_shutdown clean_reboot hard_shutdown hard_reboot suspend pool_migrate changing_VCPUs_live".split()
+        )
+    )
+    assert lists["5.6"] - lists["5.5"] >= {"checkpoint", "changing_dynamic_range"}
+    assert "migrate_send" in lists["6.1"] - lists["5.6"]
+    assert "changing_NVRAM" not in lists["8.2"]
+    assert not lists["8.2"] & {"shutdown", "send_sysrq", "power_state_reset", "data_source_op"}

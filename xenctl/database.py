@@ -53,7 +53,7 @@ class Form:
 
     @classmethod
     def of(cls, schema: tuple[int, int]) -> Form:
-        """The form that a xapi with `schema` writes. Source: protocol.md 5.7 and 0.3."""
+        """The form that a xapi with `schema` writes. Source: the history of xen-api's db_xml.ml."""
         return cls(every_space=schema >= (5, 133), generations=schema >= (5, 63))
 
 
@@ -145,13 +145,13 @@ _ESCAPE = re.compile(r"%([%._tnr])")
 
 
 def protect(text: str, new: bool) -> str:
-    """Escape white space and `%` for an attribute, as xapi does since 7.3 (`new`) or did before. See protocol.md 5.3."""
+    """Escape white space and `%` for an attribute, as xapi does since 7.3 (`new`) or did before (xml_spaces.ml)."""
     text = text.replace("%", "%%").replace(" " if new else "  ", "%." if new else "%_")
     return text.replace("\t", "%t").replace("\n", "%n").replace("\r", "%r")
 
 
 def unprotect(text: str) -> str:
-    """Undo `protect`, of either age; an unknown escape is left as it is. Source: protocol.md 5.3."""
+    """Undo `protect`, of either age; an unknown escape is left as it is."""
     if "%" not in text:
         return text
     parts = (part.replace("%.", " ").replace("%_", "  ").replace("%t", "\t") for part in text.split("%%"))
@@ -163,7 +163,7 @@ def read(data: bytes, *, source: str = "<bytes>") -> Database:
 
     Takes what xapi takes (pretty-printing, comments, any order). Refuses with `DatabaseError`, naming line and table,
     what is cut off, not XML in UTF-8, not a database or has a DOCTYPE; elements and attributes that do not belong; no
-    schema or generation; rows without a reference; references and names that come twice. Source: protocol.md 5.6, 5.7.
+    schema or generation; rows without a reference; references and names that come twice. Source: xen-api's db_xml.ml.
     """
     from lxml import etree
 
@@ -299,7 +299,7 @@ def write(db: Database, *, form: Form | None = None) -> bytes:
     """The dump of `db` in `form`, by default its own.
 
     Order is kept. A row without generations gets none in any form; xapi takes that for 0. Raises `DatabaseError` for
-    texts that XML cannot hold and names that cannot be columns. Source: protocol.md 5.6.
+    texts that XML cannot hold and names that cannot be columns. Source: xen-api's db_xml.ml.
     """
     form = form or db.form
     if _ILLEGAL.search("".join((*db.manifest, *db.manifest.values(), *db.tables))):
@@ -346,7 +346,7 @@ _STUB_TABLES = """
 def stub() -> bytes:
     """The constant document that a pool of mixed versions answers instead of its database.
 
-    Schema 5.35, generation 103, the 30 tables of 4.1, all empty, and no XML declaration. Source: protocol.md 5.6.
+    Schema 5.35, generation 103, the 30 tables of 4.1, all empty, and no XML declaration. Source: pool_db_backup.ml.
     """
     manifest = {_MAJOR: "5", _MINOR: "35", _GENERATION: "103"}
     return write(Database(manifest, {name: Table(name) for name in _STUB_TABLES.split()}, Form(declaration=False)))

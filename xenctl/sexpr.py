@@ -3,7 +3,7 @@
 What xapi writes has one regular shape, which one regular expression checks and another takes apart. Anything else that
 xapi would read (double quotes, more white space, comments) goes the plain way, token by token; tests hold both to the
 same result. A `ValueError` says what is wrong at which character and does not quote the text, which may hold a secret.
-Source of the grammar: protocol.md 5.3.
+Source of the grammar: xen-api's sExprLexer.mll and sExprParser.mly.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 
 import xenctl
 from mockserver.pool import MockPool
+from mockserver.transports.server import PoolServer
 from xenctl import xmlrpc
 from xenctl.api import errors
 from xenctl.errors import ConnectError, ConnectionLost, Failure, ProtocolError, TransportError
@@ -632,6 +634,22 @@ class TestThreads:
             thread.join(5)
         assert pairs == {("http://10.0.0.1", "OpaqueRef:1"), ("http://10.0.0.2", "OpaqueRef:2")}
         assert [method for _, method in wire.calls].count("session.login_with_password") == 3
+
+
+class TestOverTheNetwork:
+    """A session on real sockets."""
+
+    def test_a_whole_life(self, pool: MockPool) -> None:
+        """Over TCP a member leads to the master, threads share the session, a dump is fetched, and logging out works."""
+        with PoolServer(pool) as server:
+            with connect(server.url_of(pool.machines[1]), "root", PASSWORD, trust_env=False) as session:
+                assert session.origin == server.url
+                with ThreadPoolExecutor(4) as threads:
+                    found = list(threads.map(lambda _: len(session.VM.get_all_records()), range(20)))
+                assert found == [6] * 20
+                assert session.fetch("/pool/xmldbdump").read().startswith(b"<?xml")
+                assert sessions_of(pool) == 1
+            assert sessions_of(pool) == 0
 
 
 class TestFetching:

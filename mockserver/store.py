@@ -511,7 +511,7 @@ class Store:
                 row.spelled[name] = (value, text)
 
     def _relate_all(self, dumped: Mapping[str, database.Table]) -> None:
-        """Rebuild the far ends of all relations, in the order that a dump has them where it has the same members."""
+        """Rebuild the far ends of all relations, in the order that they, or a dump, have if the members are the same."""
         for (table, field), (other_table, other_field) in self._near.items():
             members: dict[str, dict[str, None]] = {}
             for row in self.table(table).values():
@@ -522,7 +522,9 @@ class Store:
             for ref, other in self.table(other_table).items():
                 if other_field in other:
                     column = self.shape(other_table).fields[other_field].column
-                    other[other_field] = _ordered(list(members.get(ref, ())), source, ref, column)
+                    order = other[other_field] or _members(source, ref, column)
+                    found = list(members.get(ref, ()))
+                    other[other_field] = list(order) if sorted(order) == sorted(found) else found
 
     def _report_dangling(self) -> None:
         """Note the references that lead nowhere; they are kept."""
@@ -560,16 +562,13 @@ def own(value: Any) -> Any:
     return value.copy() if isinstance(value, (list, dict)) else value
 
 
-def _ordered(members: list[str], source: database.Table | None, ref: str, column: str) -> list[str]:
-    """`members` in the order of a dump's cell, if that has just these."""
+def _members(source: database.Table | None, ref: str, column: str) -> list[str]:
+    """The members of a set in a dump's cell; none where there is none that can be read."""
     row = source.rows.get(ref) if source else None
-    if row is None or len(members) < 2:
-        return members
     try:
-        order = database.parse_set(row.cells.get(column, ""))
+        return database.parse_set(row.cells[column]) if row is not None and column in row.cells else []
     except ValueError:
-        return members
-    return order if sorted(order) == sorted(members) else members
+        return []
 
 
 def _difference(old: Any, new: Any) -> tuple[Iterable[str], Iterable[str]]:

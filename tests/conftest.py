@@ -111,7 +111,11 @@ class Calls:
         """Bring an empty host to another release and wait until it is back in the pool; a session that is valid then."""
         self.halt(host)
         self.install(host, release)
-        self.until(lambda: all(m.xapi.complete for m in self.pool.machines if m.state == "running"))
+        return self.back()
+
+    def back(self) -> Calls:
+        """Wait until every host that is on has started, and log in."""
+        self.until(lambda: all(m.xapi.complete for m in self.pool.machines if m.state in ("running", "starting")))
         return self.again()
 
 

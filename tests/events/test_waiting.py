@@ -1,0 +1,113 @@
+"""Waiting for many tasks: one subscription, few calls, results in order, and an error for each that cannot be told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mockserver import PoolServer
+from xenctl.errors import ConnectError, ConnectionLost, WaitTimeout
+from xenctl.events import wait_all
+from xenctl.session import connect
+
+if TYPE_CHECKING:
+    from conftest import Fake
+
+Make = Callable[..., "Fake"]
+
+
+def test_many_tasks_are_waited_for_with_few_calls_and_dropped(fake: Fake) -> None:
+    tasks = fake.shut_down_guests()
+    assert len(tasks) > 3
+    fake.wire.methods.clear()
+    assert wait_all(fake.session, tasks) == [None] * len(tasks)
+    asked = [method for method in fake.wire.methods if method != "task.destroy"]
+    assert len(asked) <= 8
+    assert len(fake.wire.methods) - len(asked) == len(tasks)
+    assert not fake.pool.store.table("task")
+    assert fake.sessions == 1
+
+
+def test_a_hundred_tasks_take_no_more_calls(make: Make) -> None:
+    fake = make("8.2", vms=150, hosts=4)
+    tasks = fake.shut_down_guests()
+    fake.wire.methods.clear()
+    assert wait_all(fake.session, tasks) == [None] * len(tasks)
+    assert len(tasks) >= 100
+    assert len([method for method in fake.wire.methods if method != "task.destroy"]) <= 8
+
+
+def test_results_come_in_the_order_of_the_tasks_and_failures_in_their_place(fake: Fake) -> None:
+    vm = fake.session.Async.VM
+    halt = vm.clean_shutdown(fake.row("VM", "vm01").ref)
+    refused = vm.unpause(fake.row("VM", "vm03").ref)
+    cancelled = vm.clean_shutdown(fake.row("VM", "vm02").ref)
+    cancelled.cancel()
+    results = wait_all(fake.session, [refused, halt, cancelled, halt], timeout=600.0)
+    names = [type(result).__name__ for result in results]
+    assert names == ["VM_BAD_POWER_STATE", "NoneType", "TaskCancelled", "NoneType"]
+
+
+def test_the_progress_of_each_task_is_told_when_it_changes(fake: Fake) -> None:
+    tasks = fake.shut_down_guests()
+    seen: list[tuple[str, float]] = []
+    wait_all(fake.session, tasks, on_progress=lambda task, progress: seen.append((task.ref, progress)))
+    for task in tasks:
+        steps = [progress for ref, progress in seen if ref == task.ref]
+        assert steps == sorted(set(steps))
+        assert steps[-1] == 1.0
+
+
+def test_a_task_that_goes_on_is_an_error_in_its_place_and_kept(fake: Fake) -> None:
+    task, *others = fake.shut_down_guests()
+    began = fake.now
+    (result,) = wait_all(fake.session, [task], timeout=5.0)
+    assert isinstance(result, WaitTimeout)
+    assert "still going on after 5 s of waiting; the task is kept: wait for it again, or cancel it" in str(result)
+    assert fake.now == pytest.approx(began + 5.0)
+    assert wait_all(fake.session, [task, *others]) == [None] * (1 + len(others))
+
+
+def test_the_tasks_of_a_master_that_restarted_are_lost_sight_of(fake: Fake) -> None:
+    tasks = fake.shut_down_guests()
+    fake.later(1.0, fake.cycle_power)
+    for task, result in zip(tasks, wait_all(fake.session, tasks), strict=True):
+        assert isinstance(result, ConnectionLost)
+        assert result.method == task.label
+        assert "its task is gone" in str(result)
+        assert "outcome is unknown" in str(result)
+
+
+def test_the_tasks_of_a_master_that_stays_away_are_lost_sight_of(fake: Fake) -> None:
+    tasks = fake.shut_down_guests()
+    fake.later(1.0, fake.pool.hands.power_off, fake.pool.master.name)
+    for result in wait_all(fake.session, tasks, timeout=300.0):
+        assert isinstance(result, ConnectionLost)
+        assert isinstance(result.__cause__, ConnectError)
+
+
+def test_an_error_of_the_callback_is_the_callers(fake: Fake) -> None:
+    """It is not taken for an error of the server."""
+    error = ConnectionLost("of a call that the callback made", host=fake.pool.url)
+
+    def fails(task: object, progress: float) -> None:
+        raise error
+
+    with pytest.raises(ConnectionLost) as caught:
+        wait_all(fake.session, fake.shut_down_guests(), on_progress=fails)
+    assert caught.value is error
+
+
+def test_no_tasks_are_waited_for_without_a_call(fake: Fake) -> None:
+    assert wait_all(fake.session, []) == []
+    assert fake.wire.methods == []
+
+
+@pytest.mark.parametrize("release", ["4.0.1", "8.2"])
+def test_tasks_are_waited_for_over_sockets(make: Make, release: str) -> None:
+    fake = make(release)
+    with PoolServer(fake.pool) as server, connect(server.url, "root", "secret") as session:
+        tasks = fake.shut_down_guests(session)
+        assert wait_all(session, tasks) == [None] * len(tasks)

@@ -1,0 +1,120 @@
+"""Waiting for many tasks by events: one subscription for all, and a call when something changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import closing
+from math import inf
+from typing import Any, TypeVar
+
+from ..api.task import task as task_record
+from ..errors import ConnectionLost, Failure, ProtocolError, TransportError, WaitTimeout, XenctlError
+from ..session import Session
+from ..tasks import RUNNING, Task
+from ..values import Ref
+from .cache import PoolCache
+
+T = TypeVar("T")
+
+GATHER = 0.2
+"""Seconds between two looks, in which more tasks may end."""
+
+
+def wait_all(
+    session: Session,
+    tasks: Iterable[Task[T]],
+    timeout: float | None = None,
+    on_progress: Callable[[Task[T], float], None] | None = None,
+) -> list[T | XenctlError]:
+    """Wait for every task by one subscription to events, and return their results in order.
+
+    An operation that failed, was cancelled, was lost sight of or still goes on after `timeout` seconds gives its error in
+    its place, as with `xenctl.tasks.wait_all`. Tasks that are over are destroyed. `on_progress` is given a task and its
+    progress, 0 to 1, each time that changes, and 1 at the end. Waits while the master is away; no task outlives its restart.
+    """
+    order = list(tasks)
+    waiting = {task.ref: task for task in order}
+    ended: dict[str, T | XenctlError] = {}
+    deadline = inf if timeout is None else session.clock.now() + timeout
+    progress = _Progress(on_progress)
+    trouble: XenctlError | None = None
+    with closing(_looks(session, [f"task/{ref}" for ref in waiting], deadline)) as looks:
+        while waiting:
+            try:
+                records = next(looks, None)
+            except (Failure, TransportError) as error:
+                trouble = error
+                break
+            if records is None:
+                break
+            for ref, task in list(waiting.items()):
+                record = records.get(ref)
+                progress.show(task, record)
+                if record is None or record.status not in RUNNING:
+                    outcome = _outcome(session, task, record)
+                    ended[ref] = outcome
+                    del waiting[ref]
+    for ref, task in waiting.items():
+        ended[ref] = _lost(session, task, str(trouble), trouble) if trouble else _unfinished(session, task, timeout)
+    return [ended[task.ref] for task in order]
+
+
+def _looks(
+    session: Session, subscriptions: list[str], deadline: float
+) -> Generator[Mapping[Ref[task_record], task_record], None, None]:
+    """The tasks as they are, each time something about them changed, until `deadline`."""
+    clock = session.clock
+    with PoolCache(session, subscriptions) as cache:
+        yield cache.of(task_record)
+        while (left := deadline - clock.now()) > 0:
+            clock.sleep(min(GATHER, left))
+            cache.update(max(0.0, deadline - clock.now()))
+            yield cache.of(task_record)
+
+
+class _Progress:
+    """Tells progress when it changes."""
+
+    def __init__(self, tell: Callable[[Any, float], None] | None) -> None:
+        self._tell = tell
+        self._told: dict[str, float] = {}
+
+    def show(self, task: Task[Any], record: task_record | None) -> None:
+        if self._tell is None or record is None:
+            return
+        progress = record.progress if record.status in RUNNING else 1.0
+        if self._told.get(task.ref) != progress:
+            self._told[task.ref] = progress
+            self._tell(task, progress)
+
+
+def _outcome(session: Session, task: Task[T], record: task_record | None) -> T | XenctlError:
+    """The result of a task that is over, or its error; the server's record is dropped. None is a record that is gone."""
+    if record is None:
+        return _lost(session, task, "its task is gone: the master has restarted since, or somebody dropped it")
+    try:
+        return task._result(record.status, record.error_info, record.result)
+    except XenctlError as error:
+        return error
+    except ValueError as error:
+        return ProtocolError(f"the task's outcome cannot be read: {error}", host=session.origin, method=task.label)
+    finally:
+        task._tidy()
+
+
+def _lost(session: Session, task: Task[Any], reason: str, cause: BaseException | None = None) -> ConnectionLost:
+    error = ConnectionLost(
+        f"the operation cannot be followed any more ({reason}); its outcome is unknown: look at its object",
+        host=session.origin,
+        method=task.label,
+    )
+    error.__cause__ = cause
+    return error
+
+
+def _unfinished(session: Session, task: Task[Any], timeout: float | None) -> WaitTimeout:
+    return WaitTimeout(
+        f"still going on after {timeout:g} s of waiting; the task is kept: wait for it again, or cancel it",
+        host=session.origin,
+        method=task.label,
+    )

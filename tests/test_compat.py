@@ -44,9 +44,7 @@ class Side:
 
     @property
     def s(self) -> Any:
-        """The session with the master that a script has by default."""
-        if not self.opened:
-            self.open()
+        """The session with the master that every script has."""
         return self.opened[0]
 
     @property
@@ -94,6 +92,7 @@ def a_side(sdk: Any, *, vms: int = 3, time_scale: float = 0.0) -> Iterator[Side]
     pool = MockPool.create(hosts=2, vms=vms, release="8.2", seed=7)
     with PoolServer(pool, time_scale=time_scale) as server:
         side = Side(sdk, pool, server)
+        side.open()
         try:
             yield side
         finally:
@@ -293,6 +292,9 @@ SAME = [
         lambda x: x.s.session.login_with_password("root", "secret")["Status"],
         lambda x: x.XenAPI._parse_result(x.s.host.get_all(x.s.handle)),
         lambda x: x.XenAPI._parse_result(x.s.host.nonesuch(x.s.handle)),
+        lambda x: x.XenAPI._parse_result(x.s.host.get_all("OpaqueRef:made-up")) is x.XenAPI._RECONNECT_AND_RETRY,
+        lambda x: x.XenAPI._parse_result({"Status": "Success"}),
+        lambda x: x.XenAPI._parse_result({"Status": "Failure"}),
     ),
     row(
         "xenapi_request",

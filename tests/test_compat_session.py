@@ -104,6 +104,8 @@ class TestTransports:
             session.login_with_password("root", "secret")
             assert len(session.xenapi.host.get_all()) == 2
             assert session.transport._connection == (None, None)
+            session("close")()
+            assert len(session.xenapi.host.get_all()) == 2
 
     def test_one_of_xmlrpc_client_does_not_repeat_either(self) -> None:
         """The standard library's second try is passed by; the official SDK makes it."""
@@ -135,6 +137,12 @@ class TestTransports:
             def __init__(self, uri: str, transport: Any = None) -> None:
                 XenAPI.Session.__init__(self, uri, transport=StandIn(), verbose=0, allow_none=1)
 
+        class Theirs(Mine):
+            """With an attribute that another class might have chosen too."""
+
+            _lock = _line = _place = None
+
+        assert Theirs("http://me:pw@host").xenapi.VM.get_all()[1] == "/RPC2"
         assert Mine("http://me:pw@host").xenapi.VM.get_all() == ["me:pw@host", "/RPC2", "VM.get_all"]
 
     def test_a_transport_is_closed_by_with_and_by_close(self) -> None:
@@ -169,15 +177,22 @@ class TestTransports:
         ]
 
 
+def caused(error: Exception, cause: Exception) -> Exception:
+    """`error`, raised from `cause`."""
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "kind", "errno"),
     [
         (ConnectError("off"), ConnectionRefusedError, ECONNREFUSED),
+        (caused(ConnectError("no such place"), UnicodeError("a label is too long")), OSError, None),
         (ConnectionLost("gone"), ConnectionResetError, None),
         (WaitTimeout("slow"), TimeoutError, None),
         (TransportError("?"), OSError, None),
     ],
-    ids=["refused", "lost", "slow", "other"],
+    ids=["refused", "unusable", "lost", "slow", "other"],
 )
 def test_trouble_without_a_socket_is_told_as_a_socket_would(error: Exception, kind: type[OSError], errno: Any) -> None:
     """Programs catch `OSError` and its kinds; ours is the cause, and says what to do."""
@@ -194,9 +209,7 @@ def test_trouble_without_a_socket_is_told_as_a_socket_would(error: Exception, ki
 def test_a_connection_that_times_out_at_login_is_fault_504() -> None:
     """As with the official SDK; elsewhere it is the socket's error."""
     wire = Wire()
-    lost = ConnectError("no connection within 120 s")
-    lost.__cause__ = TimeoutError("timed out")
-    wire.trouble = lambda method: lost
+    wire.trouble = lambda method: caused(ConnectError("no connection within 120 s"), TimeoutError("timed out"))
     session = XenAPI.Session("http://host", transport=wire)
     with pytest.raises(xmlrpc.client.Fault) as caught:
         session.login_with_password("root", "secret")
@@ -476,6 +489,46 @@ def unix() -> Iterator[Any]:
         yield from served(server)
     finally:
         path.unlink()
+
+
+def test_an_idle_connection_that_the_host_has_closed_is_no_trouble() -> None:
+    """It is noticed before anything is sent; then a new one is opened."""
+
+    class Impatient(TcpServer):
+        def __init__(self) -> None:
+            self.closed = threading.Semaphore(0)
+            super().__init__(("127.0.0.1", 0), Answering)
+
+        def process_request_thread(self, request: Any, client_address: Any) -> None:
+            request.settimeout(0.01)
+            super().process_request_thread(request, client_address)
+            self.closed.release()
+
+    for server in served(Impatient()):
+        session = XenAPI.Session(f"http://127.0.0.1:{server.server_address[1]}")
+        for _ in range(3):
+            session.xenapi.VM.get_all()
+            server.closed.acquire()
+        assert len(server.seen) == 3
+
+
+def test_an_answer_that_breaks_off_is_a_lost_connection() -> None:
+    """The call may have taken effect; nothing of the answer is used, and nothing is sent again."""
+
+    class Broken(TcpServer):
+        def __init__(self) -> None:
+            super().__init__(("127.0.0.1", 0), HalfWay)
+
+    class HalfWay(Answering):
+        def send_header(self, keyword: str, value: str) -> None:
+            super().send_header(keyword, f"{value}0" if keyword == "content-length" else value)
+            self.close_connection = True
+
+    for server in served(Broken()):
+        session = XenAPI.Session(f"http://127.0.0.1:{server.server_address[1]}")
+        with pytest.raises(OSError, match="whether the call took effect is not known"):
+            session.xenapi.VM.start("vm")
+        assert len(server.seen) == 1
 
 
 class TestUnixSocket:

@@ -5,7 +5,7 @@ Programs that were written for that module run unchanged: the same names, the sa
 share a session, a call is never sent twice because a connection dropped, and large answers are read several times
 faster. What differs is in `docs/compat.md`, each with its reason.
 
-How it works: everything that is sent goes through `Session._send`, which returns the answer as the struct that xapi sends
+How it works: everything that is sent goes through `Session.__send`, which returns the answer as the struct that xapi sends
 (`Status` with `Value` or `ErrorDescription`), so that the rules about sessions see one form, be the transport ours or one
 of `xmlrpc.client`'s kind. This module is itself what `XenAPI` names. The standard library's XML-RPC, whose errors and
 dates are part of the interface, is loaded with the first session, as is everything else.
@@ -119,24 +119,25 @@ class Session:
         allow_none: object = True,
         ignore_ssl: object = False,
     ) -> None:
+        # Programs have subclasses with attributes of their own: what they do not know of has two underscores.
         self.transport = transport
-        self._place = _Place(uri)
-        self._line: _Direct | _Lent
+        self.__place = _Place(uri)
+        self.__line: _Direct | _Lent
         if transport is None:
-            self._line = _Direct(_network(unchecked=bool(ignore_ssl)), self._place, verbose=bool(verbose))
-        elif hasattr(transport, "send"):
-            self._line = _Direct(transport, self._place, verbose=bool(verbose))
+            self.__line = _Direct(_network(unchecked=bool(ignore_ssl)), self.__place, verbose=bool(verbose))
+        elif hasattr(transport, "send") and hasattr(transport, "clock"):
+            self.__line = _Direct(transport, self.__place, verbose=bool(verbose))
         else:
-            self._line = _Lent(transport, self._place)
-        self._allow_none = bool(allow_none)
-        self._lock = RLock()
+            self.__line = _Lent(transport, self.__place)
+        self.__allow_none = bool(allow_none)
+        self.__lock = RLock()
         self._session: Any = None
         self.last_login_method: str | None = None
         self.last_login_params: tuple[Any, ...] | None = None
         self._API_version: str | None = API_VERSION_1_1
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} for {self._place.name}{self._place.path}>"
+        return f"<{type(self).__name__} for {self.__place.name}{self.__place.path}>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a session is not copied or pickled: it holds credentials and connections; make another one")
@@ -147,14 +148,14 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._line.close()
+        self.__line.close()
 
     def __call__(self, name: str) -> Any:
         """What a `ServerProxy` gives by this way: `"close"` to close connections, `"transport"`."""
         if name == "close":
-            return self._line.close
+            return self.__line.close
         if name == "transport":
-            return self._line.transport
+            return self.__line.transport
         raise AttributeError(f"Attribute {name!r} not found")
 
     def __getattr__(self, name: str) -> Any:
@@ -162,7 +163,7 @@ class Session:
             return lambda *params: self._login(name, params)
         if name.startswith("_"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        return _Dispatcher(self._send, name)
+        return _Dispatcher(self.__send, name)
 
     @property
     def handle(self) -> Any:
@@ -206,7 +207,7 @@ class Session:
             return None
         for _ in range(ROUNDS):
             ref = self._session
-            result = _parse_result(self._send(methodname, (ref, *params)))
+            result = _parse_result(self.__send(methodname, (ref, *params)))
             if result is not _RECONNECT_AND_RETRY:
                 return result
             self._log_in_again(ref)
@@ -216,20 +217,20 @@ class Session:
         """Replace a reference that the server no longer knows, unless another thread has done so."""
         from xmlrpc.client import Fault
 
-        with self._lock:
+        with self.__lock:
             if self._session is not ref:
                 return
             if self.last_login_method is None or self.last_login_params is None:
                 raise Fault(401, "You must log in")
-            log.info("%s no longer knows the session, logging in again", self._place.name)
+            log.info("%s no longer knows the session, logging in again", self.__place.name)
             self._login(self.last_login_method, self.last_login_params)
 
     def _login(self, method: str, params: tuple[Any, ...]) -> None:
         from xmlrpc.client import Fault
 
-        with self._lock:
+        with self.__lock:
             try:
-                ref = _parse_result(self._send(f"session.{method}", params))
+                ref = _parse_result(self.__send(f"session.{method}", params))
             except OSError as error:
                 if error.errno == ETIMEDOUT:
                     raise Fault(504, "The connection timed out") from error
@@ -240,17 +241,17 @@ class Session:
             self._API_version = None
 
     def _logout(self) -> None:
-        with self._lock:
+        with self.__lock:
             method, ref = self.last_login_method, self._session
             self._session = self.last_login_method = self.last_login_params = None
             self._API_version = API_VERSION_1_1
         if method is not None:
             local = method.startswith("slave_local")
-            _parse_result(self._send(f"session.{'local_logout' if local else 'logout'}", (ref,)))
+            _parse_result(self.__send(f"session.{'local_logout' if local else 'logout'}", (ref,)))
 
-    def _send(self, method: str, params: Sequence[Any]) -> Any:
+    def __send(self, method: str, params: Sequence[Any]) -> Any:
         """Send one call as it is, once, and return the answer's struct, be it a success or a failure."""
-        return self._line.call(method, _body(method, params, allow_none=self._allow_none))
+        return self.__line.call(method, _body(method, params, allow_none=self.__allow_none))
 
 
 def xapi_local() -> Session:
@@ -381,12 +382,8 @@ def _bad_status(place: _Place, status: int, headers: Mapping[str, str]) -> xmlrp
     return ProtocolError(f"{place.name}{place.path}", status, known.get(status, ""), dict(headers))
 
 
-_KINDS: Mapping[type[TransportError], type[OSError]] = {
-    ConnectError: ConnectionRefusedError,
-    ConnectionLost: ConnectionResetError,
-    WaitTimeout: TimeoutError,
-}
-"""What a socket would raise, where no socket was there to do so."""
+_KINDS: Mapping[type[TransportError], type[OSError]] = {ConnectionLost: ConnectionResetError, WaitTimeout: TimeoutError}
+"""What a socket would raise, where none was there to do so."""
 
 
 def _socket_error(error: TransportError) -> Exception:
@@ -399,8 +396,9 @@ def _socket_error(error: TransportError) -> Exception:
         return TimeoutError(ETIMEDOUT, "Connection timed out")
     if isinstance(cause, (OSError, HTTPException)):
         return copy.copy(cause)
-    kind = _KINDS.get(type(error), OSError)
-    return kind(ECONNREFUSED, str(error)) if kind is ConnectionRefusedError else kind(str(error))
+    if type(error) is ConnectError:
+        return OSError(str(error)) if cause else ConnectionRefusedError(ECONNREFUSED, str(error))
+    return _KINDS.get(type(error), OSError)(str(error))
 
 
 # How it travels.

@@ -248,8 +248,8 @@ def test_references_to_nothing_are_kept_and_reported() -> None:
         ("VM", "other_config", "((", "not a (string -> string) map"),
         ("VM", "PV__args", "fine", None),
         ("host", "capabilities", "('open'", "not a string set"),
-        ("VM_metrics", "start_time", "yesterday", "not a datetime"),
-        ("VM_metrics", "start_time", "2008-11-14T10:06:00Z", None),
+        ("VM_guest_metrics", "last_updated", "yesterday", "not a datetime"),
+        ("VM_guest_metrics", "last_updated", "2008-11-14T10:06:00Z", None),
     ],
 )
 def test_a_cell_that_does_not_fit_is_an_error_that_names_it(

@@ -63,10 +63,12 @@ _HOMES = {
 if not TYPE_CHECKING:  # checkers are to see a misspelled name
 
     def __getattr__(name: str) -> Any:
-        from importlib import import_module, metadata
+        from importlib import import_module
 
         if name == "__version__":
-            return metadata.version("xenctl")
+            from importlib.metadata import version
+
+            return version("xenctl")
         if name not in __all__:
             raise AttributeError(f"module 'xenctl' has no attribute {name!r}")
         value = getattr(import_module(f".{_HOMES.get(name, 'errors')}", __name__), name)

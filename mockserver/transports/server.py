@@ -72,7 +72,12 @@ class _Listener(ThreadingTCPServer):
         log.debug("a connection of %s broke", self.machine.name, exc_info=True)  # noqa: LOG014 - called by `except`
 
     def hang_up(self) -> None:
-        """Refuse from now on, and cut every connection."""
+        """Refuse from now on, and cut every connection.
+
+        A socket that is closed while a thread waits on it listens until that wait ends; shutting it down ends both.
+        """
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
         self.socket.close()
         for connection in list(self._open):
             with suppress(OSError):

@@ -215,13 +215,16 @@ class GuestsRun(Invariant):
         self.states = {vm.ref: (vm["name_label"], vm["power_state"], vm["resident_on"]) for vm in guests}
 
     def broken(self, pool: MockPool, writes: list[Write]) -> Iterable[str]:
+        moved = {write.ref for write in writes if write.field == "resident_on"}
         for write in writes:
-            if write.field != "power_state" or write.old != "Running" or write.ref not in self.states:
-                continue
-            name, state, _ = self.states[write.ref]
+            name, state, _ = self.states.get(write.ref, ("", "", ""))
             vm = pool.store.find("VM", write.ref)
-            if state == "Running" and vm is not None and vm["uuid"] not in self.may_stop:
+            if state != "Running" or vm is None or vm["uuid"] in self.may_stop:
+                continue
+            if write.field == "power_state" and write.old == "Running":
                 yield f"{name} ran at the start and became {write.new}, which the plan did not say"
+            elif write.field == "domid" and write.ref not in moved:
+                yield f"{name} ran at the start and was restarted, which the plan did not say"
 
     def broken_at_end(self, pool: MockPool) -> Iterable[str]:
         for ref, (name, state, home) in self.states.items():
@@ -254,18 +257,29 @@ class HostsEnabled(Invariant):
 
 
 class DataKept(Invariant):
-    """Every disk holds what its guest wrote."""
+    """Every disk holds what its guest wrote, and every suspend image what was saved."""
 
     name, tables = "data kept", frozenset({"VM", "VDI", "machine"})
 
     def broken(self, pool: MockPool, writes: list[Write]) -> Iterable[str]:
-        for vm in _touched(pool, writes, "power_state", "resident_on"):
+        for vm in _touched(pool, writes, "power_state", "resident_on", "suspend_VDI"):
             yield from self._damage(pool, [vm["uuid"]])
+            yield from self._lost_memory(pool, vm)
         if any(w.table == "VDI" and w.kind == "delete" and w.old["type"] != "suspend" for w in writes):
             yield from self._damage(pool, pool.guests)
 
     def broken_at_end(self, pool: MockPool) -> Iterable[str]:
-        return self._damage(pool, pool.guests)
+        yield from self._damage(pool, pool.guests)
+        for vm in pool.store.table("VM").values():
+            yield from self._lost_memory(pool, vm)
+
+    @staticmethod
+    def _lost_memory(pool: MockPool, vm: Row) -> Iterator[str]:
+        if vm["power_state"] != "Suspended" or vm["is_a_template"] or vm["current_operations"]:
+            return
+        image = pool.disk_of(vm["suspend_VDI"])
+        if image is None or image.blocks.get(0) != pool.guest(vm).memory():
+            yield f"the suspend image of {vm['name_label']} is not what was saved"
 
     @staticmethod
     def _damage(pool: MockPool, uuids: Iterable[str]) -> Iterator[str]:

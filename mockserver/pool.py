@@ -10,6 +10,7 @@ import hashlib
 import random
 import uuid
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -73,6 +74,8 @@ class MockPool:
         self.max_offline = 0
         self.clock.after_step = lambda: self.settle("time")
         self.waiter: Callable[[Wait], None] = lambda wait: self.clock.run_until(wait.deadline, wait.ready)
+        self.guard: Callable[[], AbstractContextManager[object]] = nullcontext
+        """What holds the pool for one thread: whoever acts on it from outside enters it first."""
         self.on_machine: Callable[[HostMachine], None] = lambda machine: None
         self._store: Store | None = None
         self.old_events = OldEvents()
@@ -185,6 +188,10 @@ class MockPool:
         guest = self.guest(vm)
         metrics = self.store.find("VM_guest_metrics", vm["guest_metrics"])
         guest.agent = dict(metrics) if metrics else None
+        for vbd in self.vbds(vm):
+            disk = self.disk_of(vbd["VDI"])
+            if disk is not None and vbd["mode"] == "RW":
+                guest.write_before(disk)
         if vm["power_state"] in ("Running", "Paused"):
             machine = self.machine_of(self.store.find("host", vm["resident_on"]))
             if machine is None:
@@ -193,7 +200,10 @@ class MockPool:
                 )
                 self.force_halted(vm)
             else:
-                self.start_domain(vm, machine, vm["power_state"] == "Running")
+                domain = self.start_domain(vm, machine, vm["power_state"] == "Running")
+                if vm["domid"] > 0:
+                    domain.domid = vm["domid"]
+                    self._domids = max(self._domids, domain.domid)
         elif vm["power_state"] == "Suspended":
             guest.saved_by = self.store.release
             if guest.agent is None:  # without drivers it could not have been suspended
@@ -396,7 +406,8 @@ class MockPool:
 
     def dispatch(self, method: str, args: list[Any], machine: HostMachine | None = None) -> Any:
         """Call `method` with `args` (the session first) without bytes, on the master or on `machine`."""
-        return dispatch(self, machine or self.master, method, args)
+        with self.guard():
+            return dispatch(self, machine or self.master, method, args)
 
     def transport(self) -> InProcessTransport:
         """A transport for `xenctl` that carries real bytes to this pool."""

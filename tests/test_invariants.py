@@ -141,6 +141,26 @@ def disk_destroyed(s: Sabotage) -> None:
     s.call("VDI.destroy", s.ref("VDI", "disk of vm01"))
 
 
+def halted_guests_disk_destroyed(s: Sabotage) -> None:
+    s.call("VDI.destroy", s.ref("VDI", "disk of vm04"))
+
+
+def suspend_image_overwritten(s: Sabotage) -> None:
+    image = s.pool.disk_of(s.vm("vm06")["suspend_VDI"])
+    assert image is not None
+    image.blocks[0] = b"something else"
+    s.pool.conclude()
+
+
+def suspend_image_dropped(s: Sabotage) -> None:
+    s.pool.store.write(s.vm("vm06"), suspend_VDI="OpaqueRef:NULL")
+    s.call("pool.get_all")
+
+
+def guest_restarted(s: Sabotage) -> None:
+    s.call("VM.clean_reboot", s.ref("VM", "vm01"))
+
+
 def belief_wrong(s: Sabotage) -> None:
     vm = s.vm("vm01")
     s.pool.store.write(vm, resident_on=s.ref("host", "host2"))
@@ -181,6 +201,10 @@ SABOTEURS: list[tuple[str, Callable[[Sabotage], None]]] = [
     ("hosts enabled", host_left_disabled),
     ("data kept", block_lost),
     ("data kept", disk_destroyed),
+    ("data kept", halted_guests_disk_destroyed),
+    ("data kept", suspend_image_overwritten),
+    ("data kept", suspend_image_dropped),
+    ("guests run", guest_restarted),
     ("belief holds", belief_wrong),
     ("belief holds", runs_twice),
     ("belief holds", power_lost),

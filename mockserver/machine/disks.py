@@ -57,6 +57,12 @@ class Guest:
     up_at: float = 0.0
     saved_by: Release | None = None
 
+    def write_before(self, disk: Disk) -> None:
+        """Put on `disk` what this guest wrote before anybody looked; it is in the ledger like all that comes after."""
+        content = f"{self.uuid} was installed on {disk.uuid}".encode()
+        if disk.blocks.setdefault(BLOCKS, content) == content:
+            self.ledger.setdefault(disk.uuid, {})[BLOCKS] = content
+
     def memory(self) -> bytes:
         """What a suspend image of this guest holds."""
         return f"memory of {self.uuid} after {self.writes} writes".encode()

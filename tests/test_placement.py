@@ -45,6 +45,7 @@ def vm(
         networks=frozenset(networks.split()),
         hvm=False,
         discs=(),
+        image="",
         stuck=stuck,
         busy=(),
     )
@@ -183,3 +184,10 @@ def test_a_home_that_lost_its_network_is_not_gone_back_to() -> None:
     """A guest stays away from a home that does not reach what it needs, whatever room there is."""
     facts = pool([host("a", networks="other"), host("b")], [vm("x", "b")])
     assert go_home(Board.of(facts), {"x": "a"}) == ([], ["x"])
+
+
+def test_a_tight_board_keeps_room_for_big_guests() -> None:
+    """Where the roomiest host is not the answer, the tightest one may be."""
+    facts = pool([host("a", 12), host("b", 9), host("c", 5)], [vm("x", "a", 5), vm("y", "a", 4), vm("z", "a", 3)])
+    board = Board.of(facts).copy(tight=True)
+    assert [(m.vm, m.target) for m in empty(board, "a", ["b", "c"], {}, set())] == [("x", "c"), ("y", "b"), ("z", "b")]

@@ -104,6 +104,33 @@ def test_a_guest_that_cannot_move_is_named_and_shut_down_for_its_hosts_turn(pool
     assert turn == ["disable", "stop", "halt", "install", "return", "start"]
 
 
+def test_a_suspend_image_on_local_storage_alone_pins_nobody(pool: MockPool, session: Session) -> None:
+    """Once resumed, a guest needs its disks only: where these are shared it goes on running."""
+    pool.store.write(row(pool, "VDI", "Suspend image"), SR=row(pool, "SR", "Local storage on host3").ref)
+    plan = rolling_upgrade.plan(session)
+    (resume,) = [step for step in plan.steps if step.action == "resume"]
+    assert plan.names[resume.to] == "host3"
+    assert plan.downtime == ()
+
+
+def test_guests_are_packed_tightly_where_that_alone_works() -> None:
+    """A pool that has room, but not for the roomiest host first, is not turned away."""
+    made = MockPool.create(release="4.0.1", hosts=3, vms=12)
+    on_master = [vm for vm in made.store.table("VM").values() if vm["name_label"] in ("vm01", "vm07", "vm10")]
+    for vm in made.store.table("VM").values():
+        if vm["is_control_domain"] or vm in on_master:
+            continue
+        made.end_domain(vm)
+        made.force_halted(vm)
+    for vm, size in zip(on_master, (6, 4, 4), strict=True):
+        made.store.write(vm, memory_static_max=size * GIB, memory_dynamic_max=size * GIB, memory_dynamic_min=size * GIB)
+    memory(made, int(15.5 * GIB), "host1")
+    memory(made, int(9.0 * GIB), "host2")
+    memory(made, int(7.0 * GIB), "host3")
+    with session_on(made) as session:
+        assert rolling_upgrade.plan(session).problems == ()
+
+
 def test_a_suspended_guest_on_local_storage_is_resumed_there(pool: MockPool, session: Session) -> None:
     """A suspended guest resumes on a host that sees its disks and its suspend image."""
     for name in ("disk of vm06", "Suspend image"):
@@ -120,7 +147,7 @@ def against(change: Callable[[MockPool], Any], expected: str, release: str = "4.
 
 AGAINST = [
     against(lambda p: memory(p, 6 * GIB), "has to move and fits nowhere"),
-    against(lambda p: memory(p, 7 * GIB, "host1"), "has to move and fits nowhere: host1 has"),
+    against(lambda p: memory(p, 1 * GIB, "host1"), "has to move and fits nowhere: host1 has"),
     against(
         lambda p: [p.store.write(row(p, "VM", "vm06"), memory_static_max=100 * GIB)],
         "vm06 is suspended and has to be resumed before the master is upgraded, but memory forbids it",
@@ -146,6 +173,20 @@ AGAINST = [
     against(
         lambda p: setattr(p.machine("host3"), "address", "10.9.9.9"),
         "host3 does not answer at 10.0.0.3 as a member of this pool",
+    ),
+    against(
+        lambda p: p.store.write(row(p, "host", "host3"), address=row(p, "host", "host2")["address"]),
+        "host2 has the same address as host3: 10.0.0.2",
+    ),
+    against(
+        lambda p: (
+            local_disk(p, "vm02", "host2"),
+            p.store.write(
+                row(p, "VDI", "debian-etch.iso"), SR=row(p, "SR", "Local storage on host3").ref, type="system"
+            ),
+            [p.store.write(v, type="Disk") for v in p.vbds(row(p, "VM", "vm02")) if v["type"] == "CD"],
+        ),
+        "vm02 has to be shut down when host2 is upgraded, and could not be started again",
     ),
     against(lambda p: None, "the pool has one host", hosts=1),
     against(lambda p: p.store.write(p.store.pool(), ha_enabled=True), "high availability is on", release="5.0.0"),
@@ -207,6 +248,14 @@ def test_a_disc_that_could_not_be_put_back_is_warned_of(pool: MockPool, session:
     plan = rolling_upgrade.plan(session)
     assert "the CD of vm02 is not put back: its host does not reach the storage that it is on" in plan.warnings
     assert "insert" not in [step.action for step in plan.steps]
+
+
+def test_a_release_that_is_not_known_is_said(pool: MockPool, session: Session) -> None:
+    """A host of an unlisted version is taken for the nearest older release, and the plan says so."""
+    for host in pool.store.table("host").values():
+        pool.store.write(host, software_version={**host["software_version"], "product_version": "4.0.9"})
+    plan = rolling_upgrade.plan(session)
+    assert "host1 runs 4.0.9, which is not known here; it is taken for XenServer 4.0.1" in plan.warnings
 
 
 # --- the run

@@ -26,7 +26,7 @@ def duration(seconds: float) -> str:
 
 def console(*, stderr: bool = False) -> Console:
     """Where to print: sentences are not wrapped, and nothing is coloured by guess."""
-    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+    return Console(stderr=stderr, highlight=False, soft_wrap=True, emoji=False)
 
 
 def show_plan(plan: Plan) -> None:

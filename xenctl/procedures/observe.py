@@ -51,7 +51,8 @@ class Disc:
 @dataclass(frozen=True)
 class VMFacts:
     """One guest. `host` is the uuid of the host it runs on, empty where it does not; `memory` what it takes of a host, in
-    bytes; `storage` the SRs of its disks and suspend image, CDs apart; `stuck` why it could not migrate, if so."""
+    bytes; `storage` the SRs of its disks, CDs apart; `image` that of its suspend image; `stuck` why it could not migrate, if
+    so."""
 
     ref: str
     uuid: str
@@ -63,6 +64,7 @@ class VMFacts:
     networks: frozenset[str]
     hvm: bool
     discs: tuple[Disc, ...]
+    image: str
     stuck: str
     busy: tuple[str, ...]
 
@@ -133,8 +135,6 @@ def observe(session: Session) -> PoolFacts:
     def vm_facts(ref: str, vm: Any) -> VMFacts:
         drives = [vbds[vbd] for vbd in vm.VBDs if vbd in vbds]
         disks = [vdis[d.VDI].SR for d in drives if d.type != "CD" and d.VDI in vdis]
-        if vm.power_state == "Suspended" and vm.suspend_VDI in vdis:
-            disks.append(vdis[vm.suspend_VDI].SR)
         return VMFacts(
             ref=ref,
             uuid=vm.uuid,
@@ -150,6 +150,7 @@ def observe(session: Session) -> PoolFacts:
                 for vbd in vm.VBDs
                 if vbd in vbds and vbds[vbd].type == "CD" and not vbds[vbd].empty and vbds[vbd].VDI in vdis
             ),
+            image=vdis[vm.suspend_VDI].SR if vm.power_state == "Suspended" and vm.suspend_VDI in vdis else "",
             stuck=_stuck(vm, agents, vdis),
             busy=tuple(sorted(set(vm.current_operations.values()))),
         )

@@ -34,6 +34,8 @@ class Board:
     where: dict[str, str] = field(default_factory=dict)
     free: dict[str, int] = field(default_factory=dict)
     guests: dict[str, dict[str, None]] = field(default_factory=dict)
+    tight: bool = False
+    """Whether guests go where they leave least room, so that big ones find some later, instead of where most is left."""
 
     @classmethod
     def of(cls, pool: PoolFacts) -> Board:
@@ -45,9 +47,10 @@ class Board:
                 board.place(vm, vm.host)
         return board
 
-    def copy(self) -> Board:
+    def copy(self, *, tight: bool = False) -> Board:
+        """A board of its own; `tight` says how guests are placed on it."""
         guests = {host: dict(on) for host, on in self.guests.items()}
-        return Board(self.pool, dict(self.where), dict(self.free), guests)
+        return Board(self.pool, dict(self.where), dict(self.free), guests, tight)
 
     def place(self, vm: VMFacts, host: str) -> None:
         self.where[vm.uuid] = host
@@ -72,11 +75,13 @@ class Board:
         return reachable(vm, self.pool.hosts[host]) and self.free[host] >= vm.memory
 
     def best(self, vm: VMFacts, hosts: Iterable[str], home: str = "") -> str | None:
-        """Of `hosts`, the one to put `vm` on: its home if there is room, else the one with most room; None if none."""
+        """Of `hosts`, the one to put `vm` on: its home if there is room, else the one with most room (or least, on a tight
+        board); None if none."""
         fitting = [host for host in hosts if self.takes(vm, host)]
         if home in fitting:
             return home
-        return max(fitting, key=lambda host: (self.free[host], host), default=None)
+        choose = min if self.tight else max
+        return choose(fitting, key=lambda host: (self.free[host], host), default=None)
 
 
 @dataclass(frozen=True)

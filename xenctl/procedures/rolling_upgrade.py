@@ -65,17 +65,24 @@ def make_plan(pool: PoolFacts, target: str | None = None) -> Plan:
     problems = _against(pool, source, release)
     if problems:
         return _plan(pool, source, release, [pool.master], problems=problems)
-    board, warnings = (
-        Board.of(pool),
-        [f"{h.name}: {sr} is not plugged" for h in pool.hosts.values() for sr in h.unplugged],
-    )
-    refusal = ""
+    board, warnings, refusal = Board.of(pool), _oddities(pool), ""
     for order in orders(pool, board):
-        try:
-            return _played(pool, source, release, order, board.copy(), warnings)
-        except DoesNotFit as error:
-            refusal = refusal or str(error)
+        for tight in (False, True):
+            try:
+                return _played(pool, source, release, order, board.copy(tight=tight), warnings)
+            except DoesNotFit as error:
+                refusal = refusal or str(error)
     return _plan(pool, source, release, [pool.master], problems=[refusal], warnings=warnings)
+
+
+def _oddities(pool: PoolFacts) -> list[str]:
+    """What is worth saying and stops nothing."""
+    out = [f"{host.name}: {sr} is not plugged" for host in pool.hosts.values() for sr in host.unplugged]
+    for host in pool.hosts.values():
+        if host.version != host.release.product_version:
+            said = host.version or "no version that it tells"
+            out.append(f"{host.name} runs {said}, which is not known here; it is taken for {host.release.name}")
+    return out
 
 
 def _against(pool: PoolFacts, source: Release, target: Release) -> list[str]:
@@ -94,6 +101,9 @@ def _against(pool: PoolFacts, source: Release, target: Release) -> list[str]:
     if pool.ha_enabled:
         out.append("high availability is on: switch it off first, it would fence the hosts that are upgraded")
     for host in pool.hosts.values():
+        others = [other.name for other in pool.hosts.values() if other is not host and other.address == host.address]
+        if others:
+            out.append(f"{host.name} has the same address as {', '.join(others)}: {host.address or 'none'}")
         if not host.live:
             out.append(f"{host.name} is not running")
         elif not host.enabled:
@@ -168,6 +178,12 @@ def _played(
     upgraded: list[str] = []
     for host in order:
         fixed = {vm.uuid: why for vm in board.on(host) if (why := pinned(pool, vm, host))}
+        for uuid in fixed:
+            if not reachable(pool.vms[uuid], pool.hosts[host]):
+                raise DoesNotFit(
+                    f"{pool.vms[uuid].name} has to be shut down when {pool.hosts[host].name} is upgraded, and could not be "
+                    "started again: that host does not reach all of its storage and networks"
+                )
         allowed = upgraded or [uuid for uuid in order if uuid != host]
         steps.append(Step("disable", host=host, reason="no guest is to come while it is emptied"))
         steps += [_migrate(move) for move in empty(board, host, allowed, homes, set(fixed))]
@@ -180,7 +196,8 @@ def _played(
         upgraded.append(host)
     steps.append(Step("equal", release=target.product_version))
     moves, away = go_home(board, homes)
-    warnings = [*warnings, *(f"{pool.vms[uuid].name} ends away from home: there is no room for it" for uuid in away)]
+    why = "its home has no room for it, or lacks its storage or networks"
+    warnings = [*warnings, *(f"{pool.vms[uuid].name} ends away from home: {why}" for uuid in away)]
     steps += [_migrate(move) for move in moves]
     for vm in pool.vms.values():
         for disc in vm.discs:
@@ -207,7 +224,7 @@ def _migrate(move: Move) -> Step:
 def _resume_at(pool: PoolFacts, board: Board, vm: VMFacts) -> str:
     """The host to resume `vm` on: one that reaches its disks, its suspend image and its CDs; rather not the master, which is
     emptied first."""
-    needs = replace(vm, storage=vm.storage | {disc.sr for disc in vm.discs})
+    needs = replace(vm, storage=vm.storage | {vm.image} | {disc.sr for disc in vm.discs})
     seeing = [uuid for uuid, host in pool.hosts.items() if reachable(needs, host)]
     if not seeing:
         raise DoesNotFit(f"{vm.name} is suspended and cannot be resumed: no host reaches all of its disks")

@@ -175,6 +175,10 @@ AGAINST = [
         "host3 does not answer at 10.0.0.3 as a member of this pool",
     ),
     against(
+        lambda p: p.store.write(row(p, "host", "host3"), address=""),
+        "host3 does not answer at no address as a member of this pool",
+    ),
+    against(
         lambda p: p.store.write(row(p, "host", "host3"), address=row(p, "host", "host2")["address"]),
         "host2 has the same address as host3: 10.0.0.2",
     ),

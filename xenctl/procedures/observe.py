@@ -194,11 +194,11 @@ def attached(session: Session, address: str) -> bool:
     answers with the reason instead.
     """
     body = xmlrpc.dumps_call("session.login_with_password", ("", ""))
-    request = Request(origin_at(session.origin, address), "POST", "/", {"content-type": "text/xml"}, body)
     try:
+        request = Request(origin_at(session.origin, address), "POST", "/", {"content-type": "text/xml"}, body)
         xmlrpc.loads_response(session.transport.send(request).read())
     except Failure as error:
         return error.code == "HOST_IS_SLAVE"
-    except (TransportError, xmlrpc.MalformedError):
+    except (TransportError, ValueError):  # nobody there, no XML-RPC, or no address at all
         pass
     return False

@@ -48,7 +48,7 @@ def plan(session: Session, target: str | None = None) -> Plan:
     """
     pool = observe(session)
     silent = [
-        f"{host.name} does not answer at {host.address} as a member of this pool"
+        f"{host.name} does not answer at {host.address or 'no address'} as a member of this pool"
         for host in pool.hosts.values()
         if host.uuid != pool.master and host.live and not attached(session, host.address)
     ]

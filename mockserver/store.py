@@ -276,6 +276,8 @@ class Store:
             elif field == "scheduled_to_be_resident_on":
                 self._reserve(row, old, value)
             row[field] = value
+            if row.foreign:
+                row.foreign.pop(self.shape(row.table).fields[field].column, None)
             self._stamp(row, self._next())
             write = Write("write", row.table, row.ref, field, old, value, self.now())
             if end in self._near:

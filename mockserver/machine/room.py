@@ -1,6 +1,7 @@
 """The machine room: what a person does to the hosts with their hands.
 
-Satisfies `xenctl.procedures.hands.Hands`. Hosts are named by uuid, name or address.
+Satisfies `xenctl.procedures.hands.Hands`. Hosts are named by uuid, name or address. While a pool is served on sockets, the
+hands wait for their turn like everybody else.
 """
 
 from __future__ import annotations
@@ -24,35 +25,43 @@ class MachineRoom:
 
     def insert_media(self, host: str, release: str) -> None:
         """Put the installation medium of `release` into the host's drive."""
-        self._pool.machine(host).insert_media(find(release))
+        with self._pool.guard():
+            self._pool.machine(host).insert_media(find(release))
 
     def eject_media(self, host: str) -> None:
         """Take the medium out of the host's drive."""
-        self._pool.machine(host).eject_media()
+        with self._pool.guard():
+            self._pool.machine(host).eject_media()
 
     def power_on(self, host: str) -> None:
         """Switch the host on; it boots the medium in its drive, else its disk."""
-        self._pool.machine(host).power_on()
+        with self._pool.guard():
+            self._pool.machine(host).power_on()
 
     def power_off(self, host: str) -> None:
         """Cut the host's power."""
-        self._pool.machine(host).power_off()
+        with self._pool.guard():
+            self._pool.machine(host).power_off()
 
     def power(self, host: str) -> str:
         """What a look at the host shows: `off`, `starting`, `installer`, `installing`, `running` or `stopping`."""
-        return self._pool.machine(host).state
+        with self._pool.guard():
+            return self._pool.machine(host).state
 
     def identified(self, host: str) -> str:
         """The product version that the installer on the host's screen found."""
-        return self._pool.machine(host).identified().product_version
+        with self._pool.guard():
+            return self._pool.machine(host).identified().product_version
 
     def offers(self, host: str) -> tuple[str, ...]:
         """What the installer on the host's screen offers: `upgrade`, `fresh`, `restore`."""
-        return self._pool.machine(host).offers()
+        with self._pool.guard():
+            return self._pool.machine(host).offers()
 
     def answer(self, host: str, choice: str) -> None:
         """Answer the installer; it installs and boots the host from its disk."""
-        self._pool.machine(host).answer(choice, fresh=self._fresh)
+        with self._pool.guard():
+            self._pool.machine(host).answer(choice, fresh=self._fresh)
 
     def _fresh(self, old: System) -> System:
         """A clean installation: new identity, new database, and the local storage on the same disk is gone."""

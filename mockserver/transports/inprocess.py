@@ -34,7 +34,8 @@ class InProcessTransport:
             raise ConnectError("connection refused: the host is off", host=request.host, method=request.shown)
         headers = {name.lower(): value for name, value in request.headers.items()}
         pool.wire_bytes[0] += len(request.body)
-        out = answer(pool, machine, request.method, request.path, headers, request.body)
+        with pool.guard():
+            out = answer(pool, machine, request.method, request.path, headers, request.body)
         pool.wire_bytes[1] += len(out.body)
         return Response(out.status, out.headers, io.BytesIO(out.body))
 

@@ -16,7 +16,8 @@ import math
 import socket
 import threading
 import time
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from ipaddress import ip_address
@@ -54,11 +55,13 @@ class _Listener(ThreadingTCPServer):
     block_on_close = False
     request_queue_size = 128
 
-    def __init__(self, address: tuple[str, int], owner: PoolServer, machine: HostMachine) -> None:
+    def __init__(self, bound: socket.socket, owner: PoolServer, machine: HostMachine) -> None:
         self.owner, self.machine = owner, machine
-        self.address_family = _family(address[0])
         self._open: set[socket.socket] = set()
-        super().__init__(address, _Handler)
+        super().__init__(bound.getsockname()[:2], _Handler, bind_and_activate=False)
+        self.socket.close()
+        self.socket = bound
+        self.server_activate()
 
     def process_request(self, request: Any, client_address: Any) -> None:
         self._open.add(request)
@@ -76,12 +79,10 @@ class _Listener(ThreadingTCPServer):
 
         A socket that is closed while a thread waits on it listens until that wait ends; shutting it down ends both.
         """
-        with suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RDWR)
-        self.socket.close()
-        for connection in list(self._open):
+        for connection in [self.socket, *self._open]:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -153,8 +154,11 @@ class PoolServer:
         self._count = threading.Lock()
         self._waiters: list[_Waiter] = []
         self._listeners: dict[str, _Listener] = {}
+        self._bound: dict[str, socket.socket] = {}
+        """The sockets of the hosts that do not listen: they hold the place, and whoever connects is refused."""
         self._places: dict[str, tuple[str, int]] = {}
         self._stopping = False
+        self._restore = ExitStack()
         self._ticker = threading.Thread(target=self._tick, name="mockserver-clock", daemon=True)
         self._started_at = 0.0
         self._virtual_start = 0.0
@@ -184,48 +188,53 @@ class PoolServer:
     def start(self) -> None:
         """Bind every host's address and begin to serve. Raises `OSError` where that cannot be."""
         machines = self.pool.machines
-        places = self._find_places(len(machines))
+        for machine, bound in zip(machines, self._bind(len(machines)), strict=True):
+            self._bound[machine.uuid] = bound
+            self._places[machine.uuid] = bound.getsockname()[:2]
         with self._lock:
-            for machine, place in zip(machines, places, strict=True):
-                self._places[machine.uuid] = place
             self.pool.readdress(
                 {uuid: _named(*place) if self.note else place[0] for uuid, place in self._places.items()}
             )
             self._started_at, self._virtual_start = time.monotonic(), self.pool.clock.now()
-            self.pool.waiter = self._wait
-            self.pool.on_machine = self._machine_changed
+            self._restore.callback(self._give_back, self.pool.waiter, self.pool.on_machine, self.pool.guard)
+            self.pool.waiter, self.pool.on_machine, self.pool.guard = self._wait, self._machine_changed, self._hold
             for machine in machines:
                 if machine.state == "running":
                     self._open(machine)
         self._ticker.start()
 
-    def _find_places(self, count: int) -> list[tuple[str, int]]:
-        """Addresses and ports for `count` hosts, proven by binding them."""
+    def _bind(self, count: int) -> list[socket.socket]:
+        """A socket for each of `count` hosts, bound to its place."""
         first = ip_address(self.listen)
         if count > 1 and first.is_loopback and first.version == 4:
-            found = _one_port([str(first + number) for number in range(count)], self.port)
+            found = _on_one_port([str(first + number) for number in range(count)], self.port)
             if found:
                 return found
         if count > 1:
             self.note = "this system has no address for each host: each has a port of its own"
-        with ExitStack() as probes:
-            return [_probe(self.listen, self.port if number == 0 else 0, probes) for number in range(count)]
+        return _bound_all([(self.listen, self.port if number == 0 else 0) for number in range(count)])
 
     def stop(self) -> None:
         """Stop serving."""
         with self._lock:
+            listeners, self._listeners = list(self._listeners.values()), {}
+            for bound in self._bound.values():
+                bound.close()
+            for listener in listeners:
+                listener.hang_up()
             self._stopping = True
             self._changed.notify_all()
-            listeners, self._listeners = list(self._listeners.values()), {}
-        for listener in listeners:
-            listener.hang_up()
+            self._restore.close()
         for listener in listeners:
             listener.shutdown()
         if self._ticker.is_alive():
             self._ticker.join(timeout=5)
 
+    def _give_back(self, waiter: Any, on_machine: Any, guard: Any) -> None:
+        self.pool.waiter, self.pool.on_machine, self.pool.guard = waiter, on_machine, guard
+
     def _open(self, machine: HostMachine) -> None:
-        listener = _Listener(self._places[machine.uuid], self, machine)
+        listener = _Listener(self._bound.pop(machine.uuid), self, machine)
         self._listeners[machine.uuid] = listener
         threading.Thread(target=listener.serve_forever, args=(0.02,), name=machine.name, daemon=True).start()
 
@@ -238,29 +247,33 @@ class PoolServer:
             listener = self._listeners.pop(machine.uuid)
             listener.hang_up()
             threading.Thread(target=listener.shutdown, daemon=True).start()
+            self._bound[machine.uuid] = _bound(*self._places[machine.uuid])
 
     def answer(self, machine: HostMachine, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
-        """Answer one request, with the pool to itself."""
+        """Answer one request, with the pool to itself. Raises `ConnectionLost` where the host stops meanwhile."""
+        with self._hold():
+            if machine.state != "running":
+                raise ConnectionLost("the host went away", host=machine.address, method=path)
+            try:
+                return answer(self.pool, machine, method, path, headers, body)
+            except ConnectionLost:
+                raise
+            except Exception as error:
+                log.exception("the fake has a bug: %s %s on %s", method, path, machine.name)
+                return broken(f"the fake has a bug: {error!r}")
+
+    @contextmanager
+    def _hold(self) -> Iterator[None]:
+        """Have the pool to oneself, and tell those who wait afterwards."""
         self._add(1)
         try:
             with self._lock:
                 self._catch_up()
-                return self._answer(machine, method, path, headers, body)
+                yield
         finally:
             self._add(-1)
             with self._lock:
                 self._wake()
-
-    def _answer(self, machine: HostMachine, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
-        if machine.state != "running":
-            raise ConnectionLost("the host went away", host=machine.address, method=path)
-        try:
-            return answer(self.pool, machine, method, path, headers, body)
-        except ConnectionLost:
-            raise
-        except Exception as error:
-            log.exception("the fake has a bug: %s %s on %s", method, path, machine.name)
-            return broken(f"the fake has a bug: {error!r}")
 
     def _add(self, calls: int) -> None:
         with self._count:
@@ -328,35 +341,43 @@ class PoolServer:
                 timer.cancel()
 
 
-def _family(address: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in address else socket.AF_INET
-
-
 def _named(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
-def _one_port(names: list[str], port: int) -> list[tuple[str, int]]:
-    """A place for each of `names`, all on one port that is free on every one; none where an address is not to be had."""
+def _on_one_port(names: list[str], port: int) -> list[socket.socket]:
+    """A socket for each of `names`, all on one port; none where the system lacks one of the addresses."""
     for _ in range(20):
-        with ExitStack() as probes:
+        with ExitStack() as opened:
             try:
-                wanted = _probe(names[0], port, probes)[1]
-                return [(names[0], wanted), *(_probe(name, wanted, probes) for name in names[1:])]
+                first = opened.enter_context(_bound(names[0], port))
+                found = [first, *_bound_all([(name, first.getsockname()[1]) for name in names[1:]])]
             except OSError as error:
                 if error.errno == errno.EADDRNOTAVAIL:
                     return []
                 if port:
                     raise
+            else:
+                opened.pop_all()
+                return found
     return []
 
 
-def _probe(address: str, port: int, probes: ExitStack) -> tuple[str, int]:
-    """Bind `address` and `port` (0: any) for as long as `probes` lasts; the address and the port that it became."""
-    probe = probes.enter_context(socket.socket(_family(address), socket.SOCK_STREAM))
-    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+def _bound_all(places: list[tuple[str, int]]) -> list[socket.socket]:
+    """A socket for each of `places`, or for none if one fails."""
+    with ExitStack() as opened:
+        found = [opened.enter_context(_bound(*place)) for place in places]
+        opened.pop_all()
+        return found
+
+
+def _bound(address: str, port: int) -> socket.socket:
+    """A socket at `address` and `port` (0: any). Raises `OSError`, which names them."""
+    out = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+    out.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        probe.bind((address, port))
+        out.bind((address, port))
     except OSError as error:
+        out.close()
         raise OSError(error.errno, f"cannot listen on {_named(address, port)}: {error.strerror}") from None
-    return address, int(probe.getsockname()[1])
+    return out

@@ -29,3 +29,14 @@ def test_a_host_that_reboots_listens_again_on_its_port(release: str) -> None:
         with pytest.raises(Failure) as slave:
             Session(member["url"], read_timeout=5).call("session.login_with_password", ("root", "secret"))
         assert slave.value.details == ["HOST_IS_SLAVE", "127.0.0.1"]
+
+
+def test_the_master_answers_before_it_goes() -> None:
+    """However fast simulated time runs, a master that is told to halt says so first."""
+    for _ in range(5):
+        pool = MockPool.create(release="4.0.1", hosts=2, vms=0)
+        with PoolServer(pool) as server:
+            session = connect(server.url, "root", "secret")
+            (master,) = {record.master for record in session.pool.get_all_records().values()}
+            session.host.disable(master)
+            session.host.shutdown(master)

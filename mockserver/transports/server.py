@@ -103,12 +103,13 @@ class _Handler(BaseHTTPRequestHandler):
             return
         body = self.rfile.read(int(length))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        try:
-            out = self.server.owner.answer(self.server.machine, self.command, self.path, headers, body)
-        except ConnectionLost:
-            self.close_connection = True
-            return
-        self._write(out)
+        with self.server.owner.serving():
+            try:
+                out = self.server.owner.answer(self.server.machine, self.command, self.path, headers, body)
+            except ConnectionLost:
+                self.close_connection = True
+                return
+            self._write(out)
 
     def _write(self, out: Answer) -> None:
         self.send_response(out.status, out.reason)
@@ -251,7 +252,8 @@ class PoolServer:
 
     def answer(self, machine: HostMachine, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
         """Answer one request, with the pool to itself. Raises `ConnectionLost` where the host stops meanwhile."""
-        with self._hold():
+        with self._lock:
+            self._catch_up()
             if machine.state != "running":
                 raise ConnectionLost("the host went away", host=machine.address, method=path)
             try:
@@ -263,17 +265,23 @@ class PoolServer:
                 return broken(f"the fake has a bug: {error!r}")
 
     @contextmanager
-    def _hold(self) -> Iterator[None]:
-        """Have the pool to oneself, and tell those who wait afterwards."""
+    def serving(self) -> Iterator[None]:
+        """Somebody is being served, until the answer is on its way: time does not run on meanwhile, or a host that was told
+        to halt would be gone before it said so. Those who wait are told afterwards."""
         self._add(1)
         try:
-            with self._lock:
-                self._catch_up()
-                yield
+            yield
         finally:
             self._add(-1)
             with self._lock:
                 self._wake()
+
+    @contextmanager
+    def _hold(self) -> Iterator[None]:
+        """Have the pool to oneself."""
+        with self.serving(), self._lock:
+            self._catch_up()
+            yield
 
     def _add(self, calls: int) -> None:
         with self._count:

@@ -10,17 +10,11 @@ if TYPE_CHECKING:
 
 
 def started(pool: MockPool, vm: Row) -> None:
-    """The guest in `vm` begins to boot."""
+    """The guest in `vm` begins to boot; its agent reports when it is up, unless the guest is started again before."""
     guest = pool.guest(vm)
     guest.boots += 1
     guest.up_at = pool.clock.now() + pool.durations.vm_boot
-    boot = guest.boots
-
-    def up() -> None:
-        if pool.guest(vm).boots == boot:
-            report(pool, vm)
-
-    pool.clock.after(pool.durations.vm_boot, up)
+    pool.clock.after(pool.durations.vm_boot, lambda: report(pool, vm))
 
 
 def report(pool: MockPool, vm: Row) -> None:

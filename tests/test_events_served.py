@@ -80,10 +80,14 @@ def test_an_object_that_is_gone_is_deleted_without_a_record(c: Any) -> None:
     vm, vbd = c.vm("vm04"), c.vbd("vm04", "3")
     c("VBD.destroy", vbd.ref)
     c("network.destroy", c("network.create", {"name_label": "brief", "other_config": {}}))
-    out = c("event.from", ["*"], token, 0)["events"]
+    answer = c("event.from", ["*"], token, 0)
+    out = answer["events"]
     assert brief(out) == [("mod", "vm", vm.ref), ("del", "vbd", vbd.ref)]
     assert "snapshot" not in out[1]
     assert vbd.ref not in out[0]["snapshot"]["VBDs"]
+    gone = c("event.from", ["vbd"], token, 0)
+    assert brief(gone["events"]) == [("del", "vbd", vbd.ref)]
+    assert c("event.from", ["vbd"], gone["token"], 0)["events"] == []
 
 
 def test_a_parent_is_told_of_although_it_changed_long_ago(c: Any) -> None:
@@ -279,6 +283,8 @@ def test_a_subscription_can_be_taken_back(old: Any) -> None:
     old("host.set_name_description", old.host("host1").ref, "x")
     assert [e["class"] for e in old("event.next")] == ["host"]
     assert [e["class"] for e in other("event.next")] == ["host"]
+    other("session.logout")
+    assert set(old.pool.old_events.subscriptions) == {old.session}
 
 
 def test_who_does_not_keep_up_is_told_so_once(old: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -343,6 +343,16 @@ def test_a_restore_brings_back_release_and_database(calls: Make) -> None:
         assert "host.evacuate" not in c.pool.dispatch("system.listMethods", [])
 
 
+def test_a_backup_can_be_restored_twice(calls: Make) -> None:
+    """What happens after the first time does not get into it."""
+    c = calls(release="4.0.1", hosts=1, vms=0).upgrade("host1", "4.1")
+    for _ in range(2):
+        c.halt("host1")
+        c = c.install("host1", "4.1", "restore").back()
+        assert len(c("network.get_all")) == 1
+        c("network.create", {"name_label": "after", "other_config": {}})
+
+
 def test_a_member_that_was_upgraded_does_not_follow_a_master_that_was_restored(calls: Make) -> None:
     """It is newer now; restored itself, it comes back."""
     c = calls(release="4.0.1", hosts=2).upgrade("host1", "4.1").upgrade("host2", "4.1")

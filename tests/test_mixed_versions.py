@@ -111,6 +111,23 @@ def test_a_dead_host_counts_with_the_version_it_had(calls: Make) -> None:
     assert key(c) == "true"
 
 
+@pytest.mark.parametrize(
+    ("release", "name", "tells"),
+    [
+        *(("6.0", "product_version", True), ("6.0", "platform_version", False)),
+        *(("8.2", "product_version", False), ("8.2", "platform_version", True), ("8.2", "xapi", True)),
+    ],
+)
+def test_each_era_looks_at_its_own_version(calls: Make, release: str, name: str, tells: bool) -> None:
+    """The product's up to 6.0, those of platform and toolstack since."""
+    c = calls(release=release, hosts=2)
+    host = c.host("host2")
+    c.pool.store.write(host, software_version={**host["software_version"], name: "1.0.7"})
+    c.sleep(31)
+    c("pool.get_all")
+    assert key(c) == ("true" if tells else None)
+
+
 def test_versions_are_compared_number_by_number() -> None:
     """What follows a dash counts on; what is no number does not; a key that is missing is lower than any."""
     release = find("8.2")
@@ -254,6 +271,7 @@ def test_a_host_is_emptied_forwards(calls: Make) -> None:
         places = {vm["resident_on"] for vm in guests if vm["power_state"] == "Running"}
         assert c.host("host2").ref not in places
         c("host.disable", c.host("host3").ref)
+        c("host.enable", c.host("host2").ref)
         stuck = c("host.get_vms_which_prevent_evacuation", c.host("host1").ref)
         assert {error[0] for error in stuck.values()} == {"NO_HOSTS_AVAILABLE"}
         assert c.unharmed()

@@ -319,8 +319,11 @@ def test_a_domain_that_is_believed_elsewhere_is_ended(calls: Make) -> None:
     c.pool.store.write(vm, resident_on=c.host("host3").ref)
     c.pool.store.delete(stray)
     c.pool.hands.power_on("host1")
+    disks = [c.pool.disk_of(c.vbd("vm02", "0")["VDI"]), c.pool.disk_of(c.row("VDI", "disk of vm03").ref)]
+    assert [len(disk.writers) for disk in disks] == [1, 1]
     c = c.back()
     assert not any(vm["uuid"] in m.domains or stray["uuid"] in m.domains for m in c.pool.machines)
+    assert [len(disk.writers) for disk in disks] == [0, 0]
     assert vm["power_state"] == "Halted"
 
 

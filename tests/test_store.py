@@ -204,6 +204,17 @@ def test_references_and_uuids_are_unique_in_the_whole_database() -> None:
         assert caught.value.details == ["INTERNAL_ERROR", text]
 
 
+def test_a_place_that_is_kept_for_a_vm_is_known_by_its_host() -> None:
+    """Until the VM goes elsewhere, nowhere, or away."""
+    store, _ = store_of()
+    vm = store.create("VM", ref(1), {"uuid": "u"})
+    for host in ("OpaqueRef:a", "OpaqueRef:b"):
+        store.write(vm, scheduled_to_be_resident_on=host)
+        assert {place: list(vms) for place, vms in store.reserved.items() if vms} == {host: [ref(1)]}
+    store.delete(vm)
+    assert not any(store.reserved.values())
+
+
 def test_only_the_newest_deletions_are_remembered() -> None:
     """When a table's list would reach 512 it is cut to its newest half."""
     store, _ = store_of()

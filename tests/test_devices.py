@@ -89,7 +89,7 @@ def test_a_disk_can_be_unplugged_and_plugged(c: Any) -> None:
     assert c.refused("VBD.plug", vbd.ref) == ["DEVICE_ALREADY_ATTACHED", vbd.ref]
     c("VBD.unplug", vbd.ref)
     assert not vbd["currently_attached"]
-    assert (len(disk.writers), len(disk.blocks)) == (0, 11), "the first at its start, then one every ten seconds"
+    assert (len(disk.writers), len(disk.blocks)) == (0, 11), "what was there, then one block every ten seconds"
     assert c.refused("VBD.unplug", vbd.ref) == ["DEVICE_ALREADY_DETACHED", vbd.ref]
     content = disk.digest()
     c("VM.pool_migrate", vm.ref, c.host("host2").ref, {})

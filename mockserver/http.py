@@ -133,7 +133,7 @@ def _dump(get: Get) -> Answer:
         challenge = {"www-authenticate": 'Basic realm="get_pool_xml_db_sync"'}
         return _page(401, "Unauthorised", close=True, reason="Unauthorised", **challenge)
     data = database.stub() if rules.upgrading(pool.store) else database.write(pool.store.dump())
-    pool.downloaded(data)
+    pool.downloaded(data, whole=not rules.upgrading(pool.store))
     task = pool.store.find("task", get.arguments.get("task_id", ""))
     if task is not None and task["status"] == "pending":
         over = {"progress": 1.0, "finished": pool.clock.stamp(), "allowed_operations": []}

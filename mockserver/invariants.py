@@ -156,16 +156,16 @@ class NoStepBack(Invariant):
 
 
 class BackupFirst(Invariant):
-    """A whole dump of the database was fetched before the first change."""
+    """A whole dump of the database was fetched, since the watch began, before the first change."""
 
     name = "backup first"
     tables = frozenset({"VM", "VBD", "VIF", "VDI", "SR", "PBD", "host", "pool", "network", "machine"})
 
     def begin(self, pool: MockPool) -> None:
-        self.told = False
+        self.told, self.before = False, len(pool.downloads)
 
     def broken(self, pool: MockPool, writes: list[Write]) -> Iterable[str]:
-        if not self.told and not pool.downloads:
+        if not self.told and len(pool.downloads) == self.before:
             self.told = True
             yield f"the pool was changed ({writes[0].table} {writes[0].field or writes[0].kind}) before a backup was taken"
 
@@ -213,6 +213,7 @@ class GuestsRun(Invariant):
             vm for vm in pool.store.table("VM").values() if not vm["is_control_domain"] and not vm["is_a_template"]
         ]
         self.states = {vm.ref: (vm["name_label"], vm["power_state"], vm["resident_on"]) for vm in guests}
+        self.boots = {vm.ref: pool.guest(vm).boots for vm in guests}
 
     def broken(self, pool: MockPool, writes: list[Write]) -> Iterable[str]:
         moved = {write.ref for write in writes if write.field == "resident_on"}
@@ -235,12 +236,36 @@ class GuestsRun(Invariant):
                 yield f"{name} was {state} and is {vm['power_state']}"
             elif state == "Running" and vm["resident_on"] != home and vm["uuid"] not in self.may_stay_away:
                 yield f"{name} is not at home"
+            elif state == "Suspended" and pool.guest(vm).boots != self.boots[ref] and vm["uuid"] not in self.may_stop:
+                yield f"{name} was started afresh: its saved state is lost"
+
+
+class DiscsBack(Invariant):
+    """At the end every CD is in the drive that it was in. `may_stay_out` holds the drives that the plan names."""
+
+    name, tables = "discs back", frozenset[str]()
+
+    def __init__(self, may_stay_out: Iterable[str] = ()) -> None:
+        self.may_stay_out = set(may_stay_out)
+
+    def begin(self, pool: MockPool) -> None:
+        drives = (vbd for vbd in pool.store.table("VBD").values() if vbd["type"] == "CD" and not vbd["empty"])
+        self.discs = {vbd.ref: vbd["VDI"] for vbd in drives if vbd.ref not in self.may_stay_out}
+
+    def broken_at_end(self, pool: MockPool) -> Iterable[str]:
+        for ref, disc in self.discs.items():
+            vbd = pool.store.find("VBD", ref)
+            if vbd is None or vbd["VDI"] != disc:
+                yield f"the CD of {_name(pool, 'VM', vbd['VM']) if vbd is not None else ref} is not back in its drive"
 
 
 class HostsEnabled(Invariant):
-    """At the end every host is up, enabled and thought alive."""
+    """At the end every host is up, enabled and thought alive, of the same release, its storage plugged as before."""
 
     name, tables = "hosts enabled", frozenset[str]()
+
+    def begin(self, pool: MockPool) -> None:
+        self.plugged = [pbd.ref for pbd in pool.store.table("PBD").values() if pbd["currently_attached"]]
 
     def broken_at_end(self, pool: MockPool) -> Iterable[str]:
         for machine in pool.machines:
@@ -254,6 +279,13 @@ class HostsEnabled(Invariant):
                 or not metrics["live"]
             ):
                 yield f"{machine.name} is not enabled and live"
+        if _mixed(pool):
+            yield "versions are mixed at the end"
+        for ref in self.plugged:
+            pbd = pool.store.find("PBD", ref)
+            if pbd is None or not pbd["currently_attached"]:
+                where = _name(pool, "host", pbd["host"]) if pbd is not None else "a host"
+                yield f"storage that was plugged on {where} is not plugged any more"
 
 
 class DataKept(Invariant):
@@ -350,8 +382,10 @@ class MemoryFits(Invariant):
                 yield f"the VMs on {host['name_label']} take more than its memory"
 
 
-def rolling_upgrade(may_stop: Iterable[str] = (), may_stay_away: Iterable[str] = ()) -> list[Invariant]:
-    """The invariants of a rolling upgrade."""
+def rolling_upgrade(
+    may_stop: Iterable[str] = (), may_stay_away: Iterable[str] = (), may_stay_out: Iterable[str] = ()
+) -> list[Invariant]:
+    """The invariants of a rolling upgrade; what may stop, stay away or stay out is what the plan named beforehand."""
     return [
         OneHostOffline(),
         MasterNewest(),
@@ -361,6 +395,7 @@ def rolling_upgrade(may_stop: Iterable[str] = (), may_stay_away: Iterable[str] =
         HaOff(),
         DisksStill(),
         GuestsRun(may_stop, may_stay_away),
+        DiscsBack(may_stay_out),
         HostsEnabled(),
         DataKept(),
         BeliefHolds(),

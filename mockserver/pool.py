@@ -174,8 +174,12 @@ class MockPool:
         for vm in store.table("VM").values():
             self._embody(vm)
         for row in store.table("host").values():
+            known = store.find("host_metrics", row["metrics"])
             startup.ensure_metrics(self, row)
-            hosts.set_live(store, row, alive=True)
+            if known is None or known["live"]:
+                hosts.set_live(store, row, alive=True)
+            else:
+                self.reports.append(f"host {row['name_label']}: the dump says that it was not running")
         for vm in store.table("VM").values():
             store.write(vm, scheduled_to_be_resident_on=NULL)
         if rules.mixed(store):
@@ -370,9 +374,10 @@ class MockPool:
         for host in self.store.table("host").values():
             hosts.refresh(self.store, host)
 
-    def downloaded(self, dump: bytes) -> None:
-        """Somebody fetched the pool database; remembered by its digest, for who watches over backups."""
-        self.downloads.append(hashlib.sha256(dump).hexdigest())
+    def downloaded(self, dump: bytes, *, whole: bool) -> None:
+        """Somebody fetched the pool database; a whole one is remembered by its digest, for who watches over backups."""
+        if whole:
+            self.downloads.append(hashlib.sha256(dump).hexdigest())
 
     # --- versions
 

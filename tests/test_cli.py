@@ -158,3 +158,25 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
 def test_help_and_version() -> None:
     """The help names the command's job."""
     assert "Rehearse the rolling upgrade" in xenctl("rehearse", "--help").stdout
+
+
+def test_names_that_the_terminal_cannot_show_stop_nothing() -> None:
+    """Where standard output is not UTF-8, odd characters in names become question marks."""
+    done = xenctl("rehearse", str(DATA / "pool-4.0.1.xml"), PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert "0 invariants broken" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("rehearse", "--server", ""), "not a host's URL"),
+        (("rehearse", "--server", "http://127.0.0.1:1"), "XENCTL_PASSWORD"),
+    ],
+)
+def test_what_an_unset_variable_leaves_empty_is_bad_usage(arguments: tuple[str, ...], expected: str) -> None:
+    """An empty URL, or no password and nobody to ask, is exit status 2 and says what to do."""
+    environment = {"XENCTL_PASSWORD": "x"} if arguments[-1] == "" else {}
+    done = xenctl(*arguments, **environment)
+    assert done.returncode == 2, done.stdout
+    assert expected in done.stderr

@@ -41,7 +41,7 @@ class Sabotage:
         self.pool.machine(name).system.release = find(release)
 
     def backup(self) -> None:
-        self.pool.downloaded(b"a dump")
+        self.pool.downloaded(b"a dump", whole=True)
 
 
 def two_hosts_off(s: Sabotage) -> None:
@@ -76,6 +76,7 @@ def started_on_old_host(s: Sabotage) -> None:
 
 def changed_without_backup(s: Sabotage) -> None:
     s.pool.downloads.clear()
+    s.pool.downloaded(b"a stub", whole=False)
     s.call("VM.set_name_description", s.ref("VM", "vm01"), "changed")
 
 
@@ -161,6 +162,31 @@ def guest_restarted(s: Sabotage) -> None:
     s.call("VM.clean_reboot", s.ref("VM", "vm01"))
 
 
+def disc_left_out(s: Sabotage) -> None:
+    s.call("VBD.eject", next(vbd.ref for vbd in s.pool.vbds(s.vm("vm02")) if vbd["type"] == "CD"))
+    s.pool.conclude()
+
+
+def saved_state_thrown_away(s: Sabotage) -> None:
+    vm = s.vm("vm06")
+    s.call("VM.hard_shutdown", vm.ref)
+    s.call("VM.start", vm.ref, False, False)
+    s.pool.clock.advance(120)
+    s.call("VM.suspend", vm.ref)
+    s.pool.conclude()
+
+
+def storage_left_unplugged(s: Sabotage) -> None:
+    for pbd in s.pool.store.get("SR", s.ref("SR", "Local storage on host2"))["PBDs"]:
+        s.call("PBD.unplug", pbd)
+    s.pool.conclude()
+
+
+def stopped_half_way(s: Sabotage) -> None:
+    s.upgrade("host1")
+    s.pool.conclude()
+
+
 def belief_wrong(s: Sabotage) -> None:
     vm = s.vm("vm01")
     s.pool.store.write(vm, resident_on=s.ref("host", "host2"))
@@ -199,6 +225,10 @@ SABOTEURS: list[tuple[str, Callable[[Sabotage], None]]] = [
     ("guests run", guest_left_off),
     ("guests run", guest_left_away),
     ("hosts enabled", host_left_disabled),
+    ("hosts enabled", storage_left_unplugged),
+    ("hosts enabled", stopped_half_way),
+    ("discs back", disc_left_out),
+    ("guests run", saved_state_thrown_away),
     ("data kept", block_lost),
     ("data kept", disk_destroyed),
     ("data kept", halted_guests_disk_destroyed),

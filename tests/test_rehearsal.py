@@ -259,3 +259,14 @@ def test_a_host_whose_memory_is_not_told_is_reported() -> None:
     verdict = rehearse(dump)
     assert verdict.ok, verdict.reasons
     assert [report for report in verdict.reports if "memory is not told; taken as 64 GiB" in report]
+
+
+def test_a_host_that_was_down_when_the_dump_was_taken_is_an_obstacle() -> None:
+    """A host that the dump says was not running is not taken for one that runs."""
+    pool = MockPool.create(release="8.2")
+    host = pool.host_row(pool.machine("host3"))
+    assert host is not None
+    pool.store.write(pool.store.get("host_metrics", host["metrics"]), live=False)
+    verdict = rehearse(pool.store.dump())
+    assert not verdict.ok
+    assert "host3 is not running" in verdict.reasons

@@ -161,7 +161,9 @@ def _rehearsed(
         on_plan(plan)
     recorder = Recorder()
     stops = [vm.uuid for vm in plan.downtime]
-    pool.watch(recorder, *invariants(may_stop=stops, may_stay_away=plan.away))
+    inserted = {step.vbd for step in plan.steps if step.action == "insert"}
+    stay_out = {step.vbd for step in plan.steps if step.action == "eject"} - inserted
+    pool.watch(recorder, *invariants(may_stop=stops, may_stay_away=plan.away, may_stay_out=stay_out))
     start = pool.clock.now()
     if not plan.problems:
         outcome = rolling_upgrade.run(session, plan, pool.hands, accept_downtime=True, on_step=on_step)
@@ -171,6 +173,8 @@ def _rehearsed(
         verdict.steps = [step.as_dict() for step in outcome.steps]
         if outcome.backup is not None:
             verdict.backup = {"sha256": outcome.backup.sha256, "verified": outcome.backup.verified}
+            if outcome.backup.sha256 not in pool.downloads:
+                verdict.reasons.append("the backup is no dump that the pool sent")
     verdict.simulated_s = pool.clock.now() - start
     _tell(verdict, pool, recorder)
     return verdict

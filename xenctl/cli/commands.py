@@ -45,11 +45,11 @@ def rehearse(
     DUMP is a pool database dump, as `xe pool-dump-database` writes it. Without DUMP and --server a pool of three
     XenServer 4.0.1 hosts is made up. Nothing real is changed.
     """
-    if dump and server:
+    if dump is not None and server is not None:
         raise click.UsageError("give DUMP or --server, not both")
     try:
         source: Any = dump
-        if server:
+        if server is not None:
             source = _fetch(server, username, _password(password_file), verify=not no_verify)
         verdict = _with_progress(source, to, quiet=as_json)
     except (DatabaseError, ValueError, OSError, TransportError, Failure) as error:
@@ -70,7 +70,11 @@ def _password(file: str | None) -> str:
         with open(file, encoding="utf-8") as handle:
             return handle.read().rstrip("\n")
     found = os.environ.get("XENCTL_PASSWORD")
-    return found if found is not None else str(click.prompt("Password", hide_input=True, err=True))
+    if found is not None:
+        return found
+    if not sys.stdin.isatty():
+        raise click.UsageError("no password: give --password-file, or set XENCTL_PASSWORD")
+    return str(click.prompt("Password", hide_input=True, err=True))
 
 
 def _fetch(server: str, username: str, password: str, *, verify: bool) -> bytes:

@@ -59,7 +59,7 @@ def plan(session: Session, target: str | None = None) -> Plan:
 def make_plan(pool: PoolFacts, target: str | None = None) -> Plan:
     """The plan for a pool that was observed."""
     source = pool.release
-    release = find(target) if target is not None else next_release(source)
+    release = _wanted(source, target) if target is not None else next_release(source)
     if release is None:
         return _plan(pool, source, source, [pool.master], problems=[f"there is no release after {source.name}"])
     problems = _against(pool, source, release)
@@ -71,8 +71,16 @@ def make_plan(pool: PoolFacts, target: str | None = None) -> Plan:
             try:
                 return _played(pool, source, release, order, board.copy(tight=tight), warnings)
             except DoesNotFit as error:
-                refusal = refusal or str(error)
+                refusal = refusal or f"no way was found to empty the hosts one after another: {error}"
     return _plan(pool, source, release, [pool.master], problems=[refusal], warnings=warnings)
+
+
+def _wanted(source: Release, target: str) -> Release:
+    """The release called `target`, of the pool's own brand where no brand is named."""
+    try:
+        return find(f"{source.product_brand} {target}")
+    except ValueError:
+        return find(target)
 
 
 def _oddities(pool: PoolFacts) -> list[str]:
@@ -192,7 +200,8 @@ def _played(
         steps.append(Step("install", host=host, release=target.product_version))
         steps.append(Step("return", host=host, release=target.product_version))
         steps += [Step("start", host=host, vm=uuid, to=host, reason="it was shut down for this turn") for uuid in fixed]
-        downtime.update(fixed)
+        lost = {uuid: f"{why}; its saved state is lost" for uuid, why in fixed.items() if uuid not in homes}
+        downtime.update({**fixed, **lost})
         upgraded.append(host)
     steps.append(Step("equal", release=target.product_version))
     moves, away = go_home(board, homes)
@@ -362,7 +371,7 @@ class _Run:
         self.session.Async.VBD.insert(step.vbd, step.vdi).wait()  # type: ignore[arg-type]
 
     def resumed(self, step: Step) -> bool:
-        return self.session.VM.get_power_state(self.vm(step.vm)) != "Suspended"
+        return self.session.VM.get_power_state(self.vm(step.vm)) == "Running"
 
     def resume(self, step: Step) -> None:
         self.session.Async.VM.resume_on(self.vm(step.vm), self.host(step.to), False, False).wait()
@@ -482,7 +491,12 @@ class _Run:
                 out.append(f"{planned.name} was {planned.state} and is {vm.state}")
             elif planned.home and vm.host != planned.home and planned.uuid not in self.plan.away:
                 out.append(f"{planned.name} is not on {self.plan.names[planned.home]}, where it was")
-        return out
+        inserts = (step for step in self.plan.steps if step.action == "insert")
+        return out + [
+            f"the CD of {self.plan.names[step.vm]} is not back in its drive"
+            for step in inserts
+            if not self.inserted(step)
+        ]
 
     def _until(self, holds: Callable[[], bool], otherwise: str, step: Step, timeout: float = HOST_TIMEOUT) -> None:
         clock = self.session.clock

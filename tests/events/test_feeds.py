@@ -116,7 +116,7 @@ def test_a_master_that_stays_away_is_an_error_when_the_time_is_over(fake: Fake) 
         fake.pool.hands.power_off(name)
         with pytest.raises(ConnectError):
             cache.update(100.0)
-        assert fake.now == pytest.approx(began + 100.0)
+        assert fake.now - began == pytest.approx(100.0, abs=0.01)
         assert dict(cache.of(t.VM)) == before
         fake.pool.hands.power_on(name)
         assert "mod" in {change.operation for change in cache.update(600.0)}
@@ -148,27 +148,51 @@ def test_another_master_is_followed(fake: Fake) -> None:
         assert_that_it_follows(cache, fake)
 
 
-def test_the_master_may_be_upgraded_meanwhile(make: Make) -> None:
-    """From 5.6, which has `event.next` only, to 6.0."""
+def test_the_master_may_be_upgraded_meanwhile_and_put_back(make: Make) -> None:
+    """From 5.6, which has `event.next` only, to 6.0, and back."""
     fake = make("5.6", hosts=1)
-    hands, name = fake.pool.hands, fake.pool.master.name
     with PoolCache(fake.session, ["VM", "host"]) as cache:
-        hands.power_off(name)
-        hands.insert_media(name, "6.0")
-        hands.power_on(name)
-        fake.pool.clock.run_until(fake.now + 3600.0, lambda: hands.power(name) == "installer")
-        hands.answer(name, "upgrade")
-
-        def is_upgraded(cache: PoolCache) -> bool:
-            return [host.software_version["product_version"] for host in cache.of(t.host).values()] == ["6.0.0"]
-
-        assert cache.wait_until(is_upgraded, timeout=7200.0)
-        assert_that_it_follows(cache, fake)
-        cache.update(600.0)
-        fake.wire.methods.clear()
-        cache.update(300.0)
-        assert fake.wire.methods == ["event.from"] * 10
+        for choice, version, call in (("upgrade", "6.0.0", "event.from"), ("restore", "5.6.0", "event.next")):
+            install(fake, "6.0", choice)
+            cache.wait_until(lambda c, version=version: version_of(c) == version, timeout=7200.0)
+            assert_that_it_follows(cache, fake)
+            cache.update(600.0)
+            fake.wire.methods.clear()
+            cache.update(300.0)
+            assert fake.wire.methods.count(call) >= 9
     assert fake.sessions == 1
+
+
+def version_of(cache: PoolCache) -> str:
+    (host,) = cache.of(t.host).values()
+    return host.software_version["product_version"]
+
+
+def install(fake: Fake, release: str, choice: str) -> None:
+    """Put a medium into the master and answer its installer."""
+    hands, name = fake.pool.hands, fake.pool.master.name
+    hands.power_off(name)
+    hands.insert_media(name, release)
+    hands.power_on(name)
+    fake.pool.clock.run_until(fake.now + 3600.0, lambda: hands.power(name) == "installer")
+    hands.answer(name, choice)
+
+
+def test_the_database_may_be_an_older_one_afterwards(fake: Fake) -> None:
+    """A backup that was put back: what changed since is undone, although its tokens are lower than ours."""
+    dump = fake.pool.store.dump()
+    master = fake.pool.master
+    for number in range(50):
+        fake.rename("vm01" if number == 0 else f"vm 1 {number - 1}", f"vm 1 {number}")
+    (new,) = fake.add("new")
+    with PoolCache(fake.session) as cache:
+        fake.pool.hands.power_off(master.name)
+        master.system.database, master.system.saved = None, dump
+        fake.later(60.0, fake.pool.hands.power_on, master.name)
+        cache.wait_until(lambda c: new not in c["network"], timeout=3600.0)
+        assert dict(cache.of(t.VM)) == fake.session.VM.get_all_records()
+        assert cache["VM"][fake.vm("vm01")]["name_label"] == "vm01"
+        assert_that_it_follows(cache, fake)
 
 
 # --- what is lost
@@ -247,6 +271,8 @@ def test_events_that_the_server_dropped_are_made_up_for(make: Make, release: str
 @pytest.mark.parametrize("release", OLD)
 def test_records_that_do_not_come_with_events_are_asked_for(make: Make, release: str) -> None:
     def strip(events: Any) -> None:
+        fake.remove(*gone)
+        gone.clear()
         for event in events:
             event.pop("snapshot", None)
 
@@ -254,7 +280,7 @@ def test_records_that_do_not_come_with_events_are_asked_for(make: Make, release:
     fake.wire.after = answering("event.next", strip)
     with PoolCache(fake.session) as cache:
         fake.rename("vm01", "x")
-        refs = fake.add("new")
+        refs, gone = fake.add("new"), fake.add("gone when its record is asked for")
         fake.remove(*fake.add("short-lived"))
         assert fake.told(cache.update(60.0)) == [("VM", "mod", "x"), ("network", "add", "new")]
         fake.remove(*refs)
@@ -284,15 +310,35 @@ def test_a_wait_whose_answer_is_lost_loses_nothing(fake: Fake) -> None:
 
 @pytest.mark.parametrize("class_name", ["LVHD", "VIF_metrics"])
 def test_a_class_that_cannot_be_read_at_once_comes_as_events(make: Make, class_name: str) -> None:
-    """One never had `get_all_records`, of the other it was removed."""
+    """One never had `get_all_records`, of the other it was removed. Up to 6.2 there may be events of other classes among
+    them, for which another call of the session waits."""
+
+    def tell(batch: Any) -> None:
+        foreign = {"class": "host", "operation": "add", "ref": "OpaqueRef:1", "snapshot": {}}
+        batch["events"].append({"id": "1", "timestamp": "0.0", **foreign})
+
     fake = make("8.2")
     ref, other = fake.add("", 2, kind=class_name)
     with PoolCache(fake.session, [class_name, "network"]) as cache:
         assert set(cache[class_name]) == {ref, other}
+        fake.wire.after = answering("event.from", tell)
         fake.remove(ref, kind=class_name)
         fake.remove(*fake.add("", 700, kind=class_name), kind=class_name)
         assert fake.told(cache.update()) == [(class_name, "del", "")]
         assert set(cache[class_name]) == {other}
+
+
+def test_an_object_that_comes_while_the_cache_is_made_is_in_it(make: Make) -> None:
+    """Before it is known where now is, of a class that had none."""
+
+    def add(method: str) -> None:
+        if method == "event.inject":
+            fake.add("new", kind="blob")
+
+    fake = make("8.2")
+    fake.wire.before = add
+    with PoolCache(fake.session) as cache:
+        assert [blob["name_label"] for blob in cache["blob"].values()] == ["new"]
 
 
 @pytest.mark.parametrize("release", NEW)

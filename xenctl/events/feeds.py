@@ -319,7 +319,7 @@ class EventNext(_Login):
     def __init__(self, session: Session, wanted: Wanted) -> None:
         super().__init__(session, wanted)
         self._log_in_separately()
-        self._seen: int | None = None
+        self._seen = 0
         self._names: list[str] = []
 
     def load(self) -> Objects:
@@ -341,7 +341,6 @@ class EventNext(_Login):
         """`event.next` cannot be told how long to wait; a short wait is a pause and a look at how far the queue is."""
         if seconds < HEARTBEAT or _patience(self._session) <= HEARTBEAT:
             return self._glance(seconds)
-        self._seen = None
         try:
             events = self._session.event.next()
         except Failure as error:

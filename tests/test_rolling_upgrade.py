@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mockserver import MockPool
-from xenctl.errors import Failure, ProcedureError
+from xenctl.errors import ConnectionLost, Failure, ProcedureError
 from xenctl.procedures import rolling_upgrade
 from xenctl.procedures.plan import ACTIONS, Plan, Step
 from xenctl.session import Session, connect
@@ -330,6 +330,56 @@ def test_a_refused_step_ends_the_run_with_its_name(pool: MockPool, session: Sess
     (problem,) = outcome.problems
     assert "migrate vm07 from host1 to host2: HOST_DISABLED" in problem
     assert [done.step.action for done in outcome.steps] == ["backup", "eject", "eject", "resume", "disable"]
+
+
+class Lossy:
+    """A transport that carries a call to the pool and loses the answer, the first time for each method named."""
+
+    def __init__(self, inner: Any, *methods: str) -> None:
+        self.inner, self.methods, self.clock = inner, list(methods), inner.clock
+
+    def send(self, request: Any) -> Any:
+        answer = self.inner.send(request)
+        for method in self.methods:
+            if f"<methodName>{method}<".encode() in request.body:
+                self.methods.remove(method)
+                raise ConnectionLost("the answer was lost", host=request.host, method=method)
+        return answer
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+def test_a_lost_answer_is_no_failure_where_the_effect_shows(pool: MockPool) -> None:
+    """A call whose answer is lost is not repeated: the pool is looked at, and what it shows decides."""
+    lossy = Lossy(pool.transport(), "host.shutdown", "host.disable", "Async.VM.pool_migrate", "Async.VBD.eject")
+    session = connect(pool.url, pool.username, pool.password, transport=lossy)
+    outcome = rolling_upgrade.run(session, rolling_upgrade.plan(session), pool.hands)
+    assert outcome.problems == []
+    assert lossy.methods == []
+
+
+def test_a_lost_answer_without_effect_ends_the_run(pool: MockPool, session: Session) -> None:
+    """Where the effect never shows, the run ends with the loss."""
+
+    class Deaf(Lossy):
+        def send(self, request: Any) -> Any:
+            if b"<methodName>host.shutdown<" in request.body:
+                raise ConnectionLost("the answer was lost", host=request.host, method="host.shutdown")
+            return self.inner.send(request)
+
+    deaf = connect(pool.url, pool.username, pool.password, transport=Deaf(pool.transport()))
+    outcome = rolling_upgrade.run(deaf, rolling_upgrade.plan(deaf), pool.hands)
+    (problem,) = outcome.problems
+    assert "shut down host1" in problem
+    assert "the answer was lost" in problem
+
+
+def test_a_version_without_a_brand_is_of_the_pools_brand() -> None:
+    """On an XCP-ng pool `8.2` means XCP-ng's."""
+    with session_on(MockPool.create(release="XCP-ng 8.1")) as session:
+        plan = rolling_upgrade.plan(session, "8.2")
+    assert (plan.medium, plan.problems) == ("XCP-ng 8.2.1", ())
 
 
 def test_a_host_that_does_not_come_back_is_given_up(pool: MockPool, session: Session) -> None:

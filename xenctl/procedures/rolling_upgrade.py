@@ -16,7 +16,15 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..calls import EMPTY_MAP
-from ..errors import DatabaseError, Failure, ProcedureError, TaskCancelled, TransportError
+from ..errors import (
+    ConnectionLost,
+    DatabaseError,
+    Failure,
+    ProcedureError,
+    TaskCancelled,
+    TransportError,
+    WaitTimeout,
+)
 from ..releases import Release, accepts, find, next_release, path
 from . import backup as backups
 from .hands import Hands
@@ -34,6 +42,8 @@ POLL = 15.0
 """Seconds between two looks at a host that is being waited for."""
 HOST_TIMEOUT = 4 * 3600.0
 """Seconds after which a host that does not come back is given up."""
+LOST_TIMEOUT = 900.0
+"""Seconds in which the effect of a call may show whose answer was lost."""
 FLAG_TIMEOUT = 600.0
 """Seconds that the master may take to notice that all versions are equal."""
 
@@ -335,9 +345,26 @@ class _Run:
         holds, act = self.HOLDS[step.action], self.ACTS[step.action]
         if holds(self, step):
             return True
-        act(self, step)
+        try:
+            act(self, step)
+        except (ConnectionLost, WaitTimeout):
+            if not self._comes_to_hold(step):  # the answer was lost, which says nothing of the effect
+                raise
         if not holds(self, step):
             raise ProcedureError("no error came, but the pool does not show it done")
+        return False
+
+    def _comes_to_hold(self, step: Step) -> bool:
+        """Whether what a step is for holds after all, within the time that a lost answer is given."""
+        clock = self.session.clock
+        deadline = clock.now() + LOST_TIMEOUT
+        while clock.now() < deadline:
+            try:
+                if self.HOLDS[step.action](self, step):
+                    return True
+            except TransportError:
+                pass
+            clock.sleep(POLL)
         return False
 
     def host(self, uuid: str) -> Any:
@@ -408,7 +435,7 @@ class _Run:
         self.session.Async.VM.suspend(self.vm(step.vm)).wait()
 
     def halted(self, step: Step) -> bool:
-        return self.hands.power(step.host) != "running"
+        return self.hands.power(step.host) not in ("running", "stopping")
 
     def halt(self, step: Step) -> None:
         self.session.host.shutdown(self.host(step.host))

@@ -380,12 +380,12 @@ def test_without_a_scale_a_wait_for_nothing_is_real() -> None:
 
 def test_time_does_not_run_ahead_of_a_call_that_waited() -> None:
     """A start takes two seconds and is answered then, although much else falls due right after."""
-    with served() as server, official(server.url) as session, ThreadPoolExecutor() as threads:
-        pool = server.pool
-        (vm,) = session.xenapi.VM.get_by_name_label("vm04")
+    with served() as server, ThreadPoolExecutor() as threads:
+        pool, session = server.pool, ask(server.url, "session.login_with_password", "root", "secret")
+        (vm,) = ask(server.url, "VM.get_by_name_label", session, "vm04")
         with pool.guard():
             begun = pool.clock.now()
-            starting = threads.submit(session.xenapi.VM.start, vm, False, False)
+            starting = threads.submit(ask, server.url, "VM.start", session, vm, False, False)
             within(10, lambda: server._calls == 2)
             for tenth in range(2000):
                 pool.clock.after(tenth / 10, lambda: None)

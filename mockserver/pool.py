@@ -164,6 +164,7 @@ class MockPool:
                 on_running=lambda m: startup.host_started(self, m),
                 on_stopped=lambda m, clean: startup.host_stopped(self, m, clean=clean),
                 on_state=self._machine_state,
+                masters_release=lambda: self.master.system.release if self.master_serves else None,
             )
             machine.xapi = startup.Xapi(mode="master" if is_master else "member", complete=True)
             self.machines.append(machine)

@@ -149,6 +149,24 @@ def test_the_installer_upgrades_what_its_generation_accepts(installed: str, medi
     assert set(pool.hands.offers("host1")) == offers
 
 
+def test_since_6_0_the_installer_asks_the_master_first(calls: Make) -> None:
+    """A member is not upgraded before it; one whose master does not answer is. Before 6.0 nobody asked."""
+    c = calls(release="8.1", hosts=2)
+    c.halt("host2")
+    to_installer(c.pool, "host2", "8.2")
+    assert c.pool.hands.offers("host2") == ("fresh",)
+    c.pool.hands.power_off("host1")
+    assert "upgrade" in c.pool.hands.offers("host2")
+    c.pool.hands.power_on("host1")
+    c.until(lambda: c.pool.master_serves)
+    c.pool.hands.insert_media("host2", "8.1")
+    assert "upgrade" in c.pool.hands.offers("host2")
+    old = calls(release="4.0.1", hosts=2)
+    old.halt("host2")
+    to_installer(old.pool, "host2", "4.1")
+    assert "upgrade" in old.pool.hands.offers("host2")
+
+
 def test_the_installer_is_asked_only_where_it_is_shown() -> None:
     """And only for what it offers."""
     pool = MockPool.create(hosts=1, vms=0, release="4.0.1")
@@ -178,7 +196,7 @@ def test_without_a_medium_the_disk_boots() -> None:
 
 def test_an_installation_boots_from_disk_by_itself(calls: Make) -> None:
     """The medium is out; the first boot takes longer than others; the installation is complete only then."""
-    c = calls(release="8.1", hosts=2)
+    c = calls(release="8.1", hosts=2).upgrade("host1", "8.2")
     machine, d = c.pool.machine("host2"), c.pool.durations
     c.halt("host2")
     to_installer(c.pool, "host2", "8.2")

@@ -123,8 +123,11 @@ def test_a_member_that_is_newer_than_the_master_never_joins(calls: Make, release
     """It stays in emergency mode, until the master has its release too."""
     c = calls(release=release, hosts=2)
     c.halt("host2")
+    c.pool.hands.power_off("host1")
     c.install("host2", newer)
+    c.pool.hands.power_on("host1")
     c.sleep(3600)
+    c = c.again()
     assert refusal(c.pool, "host2", "session.login_with_password", "root", "secret") == ["HOST_STILL_BOOTING"]
     assert not live(c, "host2")
     assert c.host("host2")["software_version"]["product_version"] == find(release).product_version

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from xenctl.releases import Release, accepts
+from xenctl.releases import Release, accepts, find
 
 if TYPE_CHECKING:
     from xenctl.database import Database
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from ..startup import Xapi
     from ..store import Store
     from .disks import Domain
+
+
+ASKS_THE_MASTER = find("6.0.0")
+"""The first release whose installer logs in to a member's master before it offers an upgrade."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,8 @@ class HostMachine:
     on_running: Callable[[HostMachine], None] = lambda machine: None
     on_stopped: Callable[[HostMachine, bool], None] = lambda machine, clean: None
     on_state: Callable[[HostMachine, str], None] = lambda machine, old: None
+    masters_release: Callable[[], Release | None] = lambda: None
+    """What the installer learns from the pool's master; None where that does not answer."""
     beats: Timer | None = None
     """When the master takes this host for dead, while it does not hear from it."""
     _timer: Timer | None = None
@@ -163,15 +169,20 @@ class HostMachine:
         return self.system.release
 
     def offers(self) -> tuple[str, ...]:
-        """What the installer on screen offers: `upgrade` only for a release it accepts, whose first boot was completed;
-        `fresh` always; `restore` where the backup partition holds a system of a release it accepts."""
+        """What the installer on screen offers: `upgrade` only for a release it accepts, whose first boot was completed, and
+        since 6.0 not before the master was upgraded; `fresh` always; `restore` where the backup partition holds a system of
+        a release it accepts."""
         media = self._at_installer()
         out = ["fresh"]
-        if accepts(media, self.system.release) and not self.system.new:
+        if accepts(media, self.system.release) and not self.system.new and not self._before_its_master(media):
             out.insert(0, "upgrade")
         if self.backup is not None and accepts(media, self.backup.release):
             out.append("restore")
         return tuple(out)
+
+    def _before_its_master(self, media: Release) -> bool:
+        master = self.masters_release() if media >= ASKS_THE_MASTER and self.system.role != "master" else None
+        return master is not None and master < media
 
     def answer(self, choice: str, *, fresh: Callable[[System], System]) -> None:
         """Answer the installer on screen. It copies the old system to the backup partition, installs, ejects the medium

@@ -323,6 +323,20 @@ def test_a_logout_wakes_who_waits_for_events() -> None:
         assert caught.value.details == ["SESSION_INVALID", session]
 
 
+def test_force_ends_a_call_of_another_client() -> None:
+    """The one that was shutting down cleanly hears that it was cancelled; the other one waits until that is over."""
+    with served(time_scale=50.0) as server, ThreadPoolExecutor() as threads:
+        session = ask(server.url, "session.login_with_password", "root", "secret")
+        (vm,) = ask(server.url, "VM.get_by_name_label", session, "vm01")
+        clean = threads.submit(ask, server.url, "VM.clean_shutdown", session, vm)
+        within(10, lambda: ask(server.url, "VM.get_current_operations", session, vm))
+        assert ask(server.url, "VM.hard_shutdown", session, vm) == ""
+        with pytest.raises(Failure, match="TASK_CANCELLED"):
+            clean.result(timeout=10)
+        assert ask(server.url, "VM.get_power_state", session, vm) == "Halted"
+        assert ask(server.url, "VM.get_current_operations", session, vm) == {}
+
+
 # --- time
 
 

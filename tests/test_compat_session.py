@@ -663,6 +663,7 @@ class TestTls:
         monkeypatch.setattr(ssl, "_create_default_https_context", ssl._create_unverified_context)
         session = sdk.Session(secure.url)
         session.login_with_password("root", "secret")
+        assert session.handle.startswith("OpaqueRef:")
         session("close")()
 
     @BOTH
@@ -673,4 +674,5 @@ class TestTls:
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         session = sdk.Session(secure.url)
         session.login_with_password("root", "secret")
+        assert session.handle.startswith("OpaqueRef:")
         session("close")()

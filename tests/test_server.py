@@ -227,6 +227,7 @@ def test_the_official_sdk_reads_events_of_4_0_1() -> None:
         states: list[str] = []
         while "Running" not in states:
             states += [e["snapshot"]["power_state"] for e in api.event.next() if e["ref"] == vm]
+        assert api.VM.get_power_state(vm) == "Running"
 
 
 @contextmanager

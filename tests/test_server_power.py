@@ -40,3 +40,7 @@ def test_the_master_answers_before_it_goes() -> None:
             (master,) = {record.master for record in session.pool.get_all_records().values()}
             session.host.disable(master)
             session.host.shutdown(master)
+            deadline = time.monotonic() + 10
+            while pool.machine("host1").state != "off" and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert pool.machine("host1").state == "off"

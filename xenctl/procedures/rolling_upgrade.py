@@ -356,16 +356,14 @@ class _Run:
 
     def _comes_to_hold(self, step: Step) -> bool:
         """Whether what a step is for holds after all, within the time that a lost answer is given."""
-        clock = self.session.clock
-        deadline = clock.now() + LOST_TIMEOUT
-        while clock.now() < deadline:
+
+        def shows() -> bool:
             try:
-                if self.HOLDS[step.action](self, step):
-                    return True
+                return self.HOLDS[step.action](self, step)
             except TransportError:
-                pass
-            clock.sleep(POLL)
-        return False
+                return False
+
+        return self._comes_true(shows, LOST_TIMEOUT)
 
     def host(self, uuid: str) -> Any:
         if uuid not in self._refs:
@@ -526,13 +524,19 @@ class _Run:
         ]
 
     def _until(self, holds: Callable[[], bool], otherwise: str, step: Step, timeout: float = HOST_TIMEOUT) -> None:
+        if not self._comes_true(holds, timeout):
+            where = self.plan.names.get(step.host, "the pool")
+            raise ProcedureError(f"{where}: {otherwise} within {timeout / 60:.0f} minutes")
+
+    def _comes_true(self, holds: Callable[[], bool], timeout: float) -> bool:
+        """Look again and again until `holds()`; False where it does not within `timeout` seconds."""
         clock = self.session.clock
         deadline = clock.now() + timeout
         while not holds():
             if clock.now() >= deadline:
-                where = self.plan.names.get(step.host, "the pool")
-                raise ProcedureError(f"{where}: {otherwise} within {timeout / 60:.0f} minutes")
+                return False
             clock.sleep(POLL)
+        return True
 
     HOLDS: Mapping[str, Callable[[_Run, Step], bool]] = {
         "backup": backed_up,

@@ -70,6 +70,7 @@ class MockPool:
         self.invariants: list[Invariant] = []
         self.violations: list[Violation] = []
         self.reports: list[str] = []
+        self.obstacles: list[str] = []
         self.hands = MachineRoom(self)
         self.max_offline = 0
         self.clock.after_step = lambda: self.settle("time")
@@ -117,7 +118,7 @@ class MockPool:
         """The pool that a database dump describes, all hosts up, its VMs in the states that the dump says.
 
         Raises `DatabaseError` for a dump that is not of a whole pool. What it holds beyond the data model, or dangling, is
-        kept and listed in `reports`.
+        kept and listed in `reports`; what keeps the pool from being rehearsed faithfully is in `obstacles`.
         """
         from xenctl.database import verify
 
@@ -200,7 +201,7 @@ class MockPool:
         if vm["power_state"] in ("Running", "Paused"):
             machine = self.machine_of(self.store.find("host", vm["resident_on"]))
             if machine is None:
-                self.reports.append(
+                self.obstacles.append(
                     f"VM {vm['name_label']}: {vm['power_state']} on no host of the pool; taken as Halted"
                 )
                 self.force_halted(vm)

@@ -270,3 +270,14 @@ def test_a_host_that_was_down_when_the_dump_was_taken_is_an_obstacle() -> None:
     verdict = rehearse(pool.store.dump())
     assert not verdict.ok
     assert "host3 is not running" in verdict.reasons
+
+
+def test_a_guest_that_runs_on_no_host_is_an_obstacle() -> None:
+    """A dump that says a guest runs where no host is does not tell what will happen to it: no verdict of success."""
+    dump = database.read_file(DUMPS["4.0.1"])
+    vm = next(row for row in dump.tables["VM"].rows.values() if row.cells["name__label"] == "vm0002")
+    vm.cells["resident_on"] = "OpaqueRef:gone"
+    verdict = rehearse(dump)
+    assert not verdict.ok
+    assert verdict.reasons == ["VM vm0002: Running on no host of the pool; taken as Halted"]
+    assert verdict.steps == []

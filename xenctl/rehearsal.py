@@ -155,7 +155,9 @@ def _rehearsed(
     session = Session(pool.url, transport=pool.transport())
     session.login_with_password(pool.username, pool.password)
     plan = rolling_upgrade.plan(session, to)
-    verdict = Rehearsal(plan.source, plan.target, plan, reasons=list(plan.problems), warnings=list(plan.warnings))
+    verdict = Rehearsal(
+        plan.source, plan.target, plan, reasons=[*plan.problems, *pool.obstacles], warnings=list(plan.warnings)
+    )
     verdict.reports = pool.reports
     if on_plan is not None:
         on_plan(plan)
@@ -165,7 +167,7 @@ def _rehearsed(
     stay_out = {step.vbd for step in plan.steps if step.action == "eject"} - inserted
     pool.watch(recorder, *invariants(may_stop=stops, may_stay_away=plan.away, may_stay_out=stay_out))
     start = pool.clock.now()
-    if not plan.problems:
+    if not verdict.reasons:
         outcome = rolling_upgrade.run(session, plan, pool.hands, accept_downtime=True, on_step=on_step)
         verdict.reasons += outcome.problems
         if outcome.ok:

@@ -20,7 +20,7 @@ def rows() -> list[list[str]]:
 
 
 @cache
-def tests_of(path: Path) -> frozenset[str]:
+def names_in(path: Path) -> frozenset[str]:
     """The names of the tests in a file, those of classes too."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     names = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
@@ -35,7 +35,7 @@ def test_a_row_names_its_test(row: list[str]) -> None:
     assert all([feature, *claims])
     match = re.fullmatch(r"`([\w/]+\.py)::(test_\w+)`", place)
     assert match, place
-    assert match[2] in tests_of(TESTS / match[1])
+    assert match[2] in names_in(TESTS / match[1])
 
 
 def test_no_feature_has_two_rows() -> None:

@@ -34,7 +34,7 @@ XENCTL = [
     "connect",
 ]
 
-MOCKSERVER = ["Durations", "Invariant", "MockPool", "PoolServer", "Violation"]
+MOCKSERVER = ["Durations", "Invariant", "MockPool", "PoolServer", "Violation", "activate"]
 
 SAMPLE = (Path(__file__).parent / "typing" / "user_code.py").read_text(encoding="utf-8")
 

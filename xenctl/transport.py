@@ -360,8 +360,12 @@ def _root(chain: list[BaseException]) -> BaseException | None:
 
 
 def _was_connecting(chain: list[BaseException]) -> bool:
-    """Whether the error arose while the connection was being made: it passed through urllib3's `connect`."""
+    """Whether the error arose while the connection was being made: it says so, or passed through urllib3's `connect`."""
+    from urllib3.exceptions import NewConnectionError
+
     for error in chain:
+        if isinstance(error, NewConnectionError):
+            return True
         trace = error.__traceback__
         while trace is not None:
             frame = trace.tb_frame

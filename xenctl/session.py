@@ -18,6 +18,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import inf
 from threading import RLock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -26,8 +27,8 @@ from . import xmlrpc
 from .api import AsyncClasses, Classes
 from .errors import Failure, ProtocolError, XenctlError, failure
 from .tasks import Task
-from .transport import Clock, HttpTransport, Request, Response, Transport, origin_at, origin_of
-from .values import Ref, to_any, to_string, to_void
+from .transport import Clock, HttpTransport, LimitedTransport, Request, Response, Transport, origin_at, origin_of
+from .values import Ref, to_any, to_int, to_string, to_void
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # known to every checker, needed by nobody else
@@ -74,6 +75,7 @@ class Session(Classes):
         self._owns_transport = transport is None
         self.ref: Ref[Any] | None = None
         self._login: _Login | None = None
+        self._version: tuple[str, tuple[int, int]] | None = None
         self._lock = RLock()
 
     def __repr__(self) -> str:
@@ -102,6 +104,38 @@ class Session(Classes):
     def clock(self) -> Clock:
         """The clock of the transport, on which all waiting is done."""
         return self.transport.clock
+
+    @property
+    def read_timeout(self) -> float:
+        """The seconds that the transport waits for an answer; `inf` where it knows no limit."""
+        return self.transport.read_timeout if isinstance(self.transport, LimitedTransport) else inf
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a session, or the means to get one: false before a login and after a logout. One that the
+        server forgot is open."""
+        return self.ref is not None or self._login is not None
+
+    @property
+    def api_version(self) -> tuple[int, int]:
+        """The API version of the host spoken to, as `(2, 15)`; it is asked once for each login. Raises as `call` does."""
+        known = self._version
+        if known is None or known[0] != self.ref:
+            what = "session.get_this_host"
+            ref, host = self._repeated(what, lambda origin, ref: (ref, self._exchange(origin, ref, what, (ref,))))
+            major = self.call("host.get_API_version_major", (host,), to_int)
+            minor = self.call("host.get_API_version_minor", (host,), to_int)
+            known = self._version = ref, (major, minor)
+        return known[1]
+
+    def sibling(self) -> Session | None:
+        """Another session of the same user over the same transport, which logs in with its first call and is to be logged
+        out; None where this one does not know its password."""
+        if self._login is None:
+            return None
+        other = Session(self.origin, transport=self.transport)
+        other._login = self._login
+        return other
 
     @property
     def xenapi(self) -> Session:

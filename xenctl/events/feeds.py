@@ -21,14 +21,13 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from math import inf
 from typing import TYPE_CHECKING, Protocol
 
 from ..api import CLASS_NAMES
 from ..datamodel import load
 from ..errors import Failure, XenctlError
 from ..session import Session
-from ..transport import HttpTransport
+from ..tasks import SEPARATE_EVENTS, SHARE
 from ..values import Record, to_map, to_record, to_string
 
 if TYPE_CHECKING:
@@ -41,12 +40,8 @@ HEARTBEAT = 30.0
 """Seconds between two events of the pool that `event.next` gives although nothing changed."""
 LOOK = 2.0
 """Seconds between two looks at a host for which `event.next` would take too long."""
-SHARE = 0.8
-"""How much of the time that the transport waits for an answer a call may spend at the server."""
 PARTS = (1, 10)
 """The API version, that of 6.1, from which on single objects can be subscribed to."""
-SEPARATE = (2, 3)
-"""The API version, that of 6.5, from which on calls of one session do not take each other's events."""
 RETRIES = 3
 """How often `event.from` is asked again when an object went while it made its answer, an error up to 6.1."""
 ABSENT = frozenset({"MESSAGE_METHOD_UNKNOWN", "MESSAGE_REMOVED", "NOT_IMPLEMENTED"})
@@ -195,10 +190,9 @@ class _Login:
 
     def _log_in_separately(self) -> None:
         """Use another session from now on, unless the one that was given does not know its password."""
-        if self._given._login is not None:
-            self._session = Session(self._given.origin, transport=self._given.transport)
-            self._session._login = self._given._login
-            self._ref = None
+        other = self._given.sibling()
+        if other is not None:
+            self._session, self._ref = other, None
 
     def _is_new_session(self) -> bool:
         self._ref = self._ref or self._session.ref
@@ -233,7 +227,7 @@ class EventFrom(_Login):
         wanted = self._wanted
         first = self._ask(["pool", "host"], "", 0.0)
         pool, version = _pool_and_version(first)
-        if version < SEPARATE:
+        if version < SEPARATE_EVENTS:
             self._log_in_separately()
         if version < PARTS:
             self._subscriptions = ["*"] if wanted.everything else [*wanted.whole, *wanted.parts]
@@ -274,7 +268,7 @@ class EventFrom(_Login):
         return {ref: record for of, ref, record in found if of == name and record is not None}
 
     def poll(self, seconds: float) -> Batch:
-        seconds = min(seconds, self._longest, SHARE * _patience(self._session))
+        seconds = min(seconds, self._longest, SHARE * self._session.read_timeout)
         batch = self._ask(self._subscriptions, self._token, seconds)
         events = self._events(batch)
         # Single objects do not show in the numbers of objects, so they are looked at when nothing is told for long.
@@ -339,7 +333,7 @@ class EventNext(_Login):
 
     def poll(self, seconds: float) -> Batch:
         """`event.next` cannot be told how long to wait; a short wait is a pause and a look at how far the queue is."""
-        if seconds < HEARTBEAT or _patience(self._session) <= HEARTBEAT:
+        if seconds < HEARTBEAT or self._session.read_timeout <= HEARTBEAT:
             return self._glance(seconds)
         try:
             events = self._session.event.next()
@@ -401,9 +395,3 @@ def _old_classes() -> list[str]:
     model = load()
     old = [cls for cls in model.classes.values() if cls.events and model.order(cls.since) < model.order("boston")]
     return [cls.name.lower() for cls in old if "get_all_records" in cls.messages]
-
-
-def _patience(session: Session) -> float:
-    """The seconds that the session's transport waits for an answer."""
-    transport = session.transport
-    return transport._timeout[1] if isinstance(transport, HttpTransport) else inf

@@ -124,6 +124,12 @@ def end(pool: MockPool, task: Task[Any], after: float = 0.0, **fields: Any) -> N
     pool.clock.advance(0)
 
 
+def chatter(pool: MockPool, task: Task[Any], seconds: int) -> None:
+    """Let `task` make progress a hundred times a second."""
+    for number in range(seconds * 100):
+        end(pool, task, number / 100, progress=number / seconds / 100)
+
+
 class TestOutcomes:
     """What `wait` returns and raises."""
 
@@ -188,6 +194,19 @@ class TestOutcomes:
         ):
             task.wait()
         assert task_count(pool) == 0
+
+    def test_an_outcome_that_is_not_told(self, pool: MockPool, session: Session, wire: Wire) -> None:
+        """A record without its result is an answer that cannot be read, too."""
+        task = own_task(session)
+        end(pool, task, status="success")
+
+        def spoil(method: str, answer: Any) -> Any:
+            del (answer if method == "task.get_record" else answer["events"][0]["snapshot"])["result"]
+            return answer
+
+        wire.after = spoil
+        with pytest.raises(ProtocolError, match="outcome cannot be read: the host sent no field 'result'"):
+            task.wait()
 
     def test_a_status_that_xenapi_does_not_have(self, pool: MockPool, session: Session) -> None:
         """Neither success nor failure is made of it."""
@@ -329,15 +348,16 @@ class TestCalls:
     def test_progress_that_comes_without_a_break_is_gathered(
         self, pool: MockPool, session: Session, wire: Wire
     ) -> None:
-        """A hundred changes a second are a call a second, and the end is known no later than that."""
-        task = own_task(session)
-        for number in range(6000):
-            end(pool, task, number / 100, progress=number / 6000)
-        end(pool, task, 60, status="success")
-        begin = pool.clock.now()
-        task.wait()
-        assert wire.methods.count("event.from") <= 60 / LONGEST_GATHER + 10
-        assert pool.clock.now() - begin <= 60 + LONGEST_GATHER
+        """A hundred changes a second are a call a second; after a silence the end is known at once all the same."""
+        for silence, late in ((0, LONGEST_GATHER), (60, GATHER)):
+            task = own_task(session)
+            chatter(pool, task, 60)
+            end(pool, task, 60 + silence, status="success")
+            begin = pool.clock.now()
+            wire.methods.clear()
+            task.wait()
+            assert wire.methods.count("event.from") <= 60 / LONGEST_GATHER + 10
+            assert pool.clock.now() - begin <= 60 + silence + late
 
     @only(TOLD)
     def test_a_call_waits_less_than_the_transport_does(self, pool: MockPool) -> None:
@@ -382,6 +402,15 @@ class TestTime:
         assert pool.clock.now() - begin == pytest.approx(33, abs=0.02)
         assert task.status() == "pending"
         assert task.wait(timeout=1000) == "OpaqueRef:1"
+
+    def test_a_task_that_makes_progress_is_waited_for_no_longer(self, pool: MockPool, session: Session) -> None:
+        """The pauses end with the time too."""
+        task = own_task(session)
+        chatter(pool, task, 60)
+        begin = pool.clock.now()
+        with pytest.raises(WaitTimeout):
+            task.wait(timeout=33.05)
+        assert pool.clock.now() - begin == pytest.approx(33.05, abs=0.02)
 
     def test_no_time_at_all_is_one_look(self, pool: MockPool, session: Session) -> None:
         """`timeout=0` asks once: what is over gives its outcome, what is not is not waited for."""
@@ -542,6 +571,20 @@ class TestTrouble:
             task.wait()
         assert isinstance(caught.value.__cause__, ProtocolError)
         assert task.status() == "pending"
+
+    @only(TOLD)
+    def test_events_of_other_objects_are_passed_over(self, pool: MockPool, session: Session, wire: Wire) -> None:
+        """Nobody else's end is taken for one's own."""
+        task, other = own_task(session, to_ref), own_task(session)
+        end(pool, other, status="failure")
+        end(pool, task, 10, status="success", result="<value>OpaqueRef:1</value>")
+        foreign = session.call("event.from", ([f"task/{other.ref}"], "", 0.0))["events"]
+
+        def tell(method: str, answer: Any) -> Any:
+            return {**answer, "events": [*answer["events"], *foreign]}
+
+        wire.after = tell
+        assert task.wait() == "OpaqueRef:1"
 
     @only(TOLD)
     @pytest.mark.parametrize("left_out", ["events", "token", "operation", "snapshot"])

@@ -21,6 +21,7 @@ Make = Callable[..., "Fake"]
 
 
 def test_many_tasks_are_waited_for_with_few_calls_and_dropped(fake: Fake) -> None:
+    assert fake.session.api_version  # asked once for a login
     tasks = fake.shut_down_guests()
     assert len(tasks) > 3
     fake.wire.methods.clear()

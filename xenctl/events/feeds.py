@@ -21,18 +21,18 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..api import CLASS_NAMES
 from ..datamodel import load
 from ..errors import Failure, XenctlError
 from ..session import Session
 from ..tasks import SEPARATE_EVENTS, SHARE
-from ..values import Record, to_map, to_record, to_string
+from ..values import Record, to_list, to_map, to_record, to_string
 
 if TYPE_CHECKING:
     from ..api.event import EventBatch, event
-    from ..values import Many
+    from ..values import Converter, Many
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,8 @@ LOOK = 2.0
 """Seconds between two looks at a host for which `event.next` would take too long."""
 PARTS = (1, 10)
 """The API version, that of 6.1, from which on single objects can be subscribed to."""
+INJECT = (1, 10)
+"""The API version, that of 6.1, from which on there is `event.inject`."""
 RETRIES = 3
 """How often `event.from` is asked again when an object went while it made its answer, an error up to 6.1."""
 ABSENT = frozenset({"MESSAGE_METHOD_UNKNOWN", "MESSAGE_REMOVED", "NOT_IMPLEMENTED"})
@@ -222,26 +224,23 @@ class EventFrom(_Login):
         """Classes that have objects are read in bulk, which costs least, and then what changed since just before.
 
         Release 6.0 lacks `event.inject`, which gives the token of now: there everything comes as events; so do single
-        objects everywhere.
+        objects everywhere. The first answer shows that the master knows the session, and so that the API version is that
+        of its present run; where calls take each other's events, only its numbers count.
         """
         wanted = self._wanted
-        first = self._ask(["pool", "host"], "", 0.0)
-        pool, version = _pool_and_version(first)
+        counts = self._ask(["pool"], "", 0.0).valid_ref_counts
+        version = self._given.api_version
         if version < SEPARATE_EVENTS:
             self._log_in_separately()
         if version < PARTS:
             self._subscriptions = ["*"] if wanted.everything else [*wanted.whole, *wanted.parts]
         objects: Objects = {}
         token = ""
-        if wanted.everything or wanted.whole:
-            try:
-                token = self._session.event.inject("pool", pool)
-            except Failure as error:
-                if error.code not in ABSENT:
-                    raise
-            else:
-                self._fetch_missing(objects, first.valid_ref_counts)
-                objects.update((name, self.fetch(name)) for name in wanted.parts)
+        if (wanted.everything or wanted.whole) and version >= INJECT:
+            (pool,) = self._session.pool.get_all()
+            token = self._session.event.inject("pool", pool)
+            self._fetch_missing(objects, counts)
+            objects.update((name, self.fetch(name)) for name in wanted.parts)
         batch = self._ask(self._subscriptions, token, 0.0)
         for name, ref, record in self._events(batch):
             table = objects.setdefault(name, {})
@@ -283,9 +282,9 @@ class EventFrom(_Login):
     def _ask(self, classes: Collection[str], token: str, seconds: float) -> EventBatch:
         for tries_left in reversed(range(RETRIES + 1)):
             try:
-                batch = self._session.event.from_(list(classes), token, float(seconds))
+                batch = self._session.call("event.from", (list(classes), token, float(seconds)), to_batch)
             except Failure as error:
-                if self._is_new_session():
+                if self._is_new_session() or error.code == "EVENTS_LOST":
                     raise StaleError(str(error)) from error
                 if error.code != "HANDLE_INVALID" or not tries_left:
                     raise
@@ -294,15 +293,6 @@ class EventFrom(_Login):
         if self._is_new_session():
             raise StaleError("the session is a new one, and so may be the master's run")
         return batch
-
-
-def _pool_and_version(batch: EventBatch) -> tuple[str, tuple[int, int]]:
-    """The pool's reference and the master's API version, from the events of the pool and its hosts."""
-    records = {event.ref: event.record for event in batch.events if event.class_.lower() in ("pool", "host")}
-    (ref, pool) = next((ref, record) for ref, record in records.items() if record is not None and "master" in record)
-    master = records[pool["master"]]
-    assert master is not None
-    return ref, (master["API_version_major"], master["API_version_minor"])
 
 
 class EventNext(_Login):
@@ -336,7 +326,7 @@ class EventNext(_Login):
         if seconds < HEARTBEAT or self._session.read_timeout <= HEARTBEAT:
             return self._glance(seconds)
         try:
-            events = self._session.event.next()
+            events = self._session.call("event.next", (), to_events)
         except Failure as error:
             if error.code == "EVENTS_LOST":
                 return Batch([], suspects=self._names)
@@ -375,6 +365,35 @@ def read(event: event) -> Event:
     """What an event says; its record is None too where the host sent none."""
     gone = event.operation == "del" or "snapshot" not in event
     return event.class_.lower(), event.ref, None if gone else event.record
+
+
+def to_batch(value: Any) -> EventBatch:
+    """An `event_batch`, all of which can be read. Raises `ValueError`."""
+    batch: EventBatch = _to_batch(value)
+    try:
+        _ = batch.token, batch.valid_ref_counts, [_checked(event) for event in batch.events]
+    except AttributeError as error:
+        raise ValueError(str(error)) from error
+    return batch
+
+
+def to_events(value: Any) -> list[event]:
+    """Events, all of which can be read. Raises `ValueError`."""
+    try:
+        return [_checked(event) for event in _to_events(value)]
+    except AttributeError as error:
+        raise ValueError(str(error)) from error
+
+
+def _checked(event: event) -> event:
+    _ = event.class_, event.ref, event.operation
+    if not isinstance(event.get("snapshot", {}), Mapping):
+        raise ValueError(f"the snapshot of {event.class_}/{event.ref} is no record")  # noqa: TRY004 - as converters do
+    return event
+
+
+_to_batch = to_record("EventBatch", "event")
+_to_events: Converter[list[event]] = to_list(to_record("event"))
 
 
 def get_all_records(session: Session, name: str) -> dict[str, Record] | None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
 from mockserver import PoolServer
+from xenctl import xmlrpc
 from xenctl.errors import ConnectError, ConnectionLost, WaitTimeout
 from xenctl.events import wait_all
 from xenctl.session import connect
 from xenctl.tasks import Task
+from xenctl.transport import Response
 from xenctl.values import to_void
 
 if TYPE_CHECKING:
@@ -95,6 +98,24 @@ def test_a_task_that_somebody_drops_is_lost_sight_of_and_stops_no_other(fake: Fa
     lost, *results = wait_all(fake.session, [dropped, *others])
     assert isinstance(lost, ConnectionLost)
     assert "its task is gone" in str(lost)
+    assert results == [None] * len(others)
+
+
+def test_a_task_that_cannot_be_read_is_an_error_in_its_place(make: Make) -> None:
+    fake = make("8.2")
+    task, *others = fake.shut_down_guests()
+
+    def spoil(method: str, answer: Response) -> Response:
+        value = xmlrpc.loads_response(answer.read())
+        for event in value["events"] if method == "event.from" else []:
+            if event["ref"] == task.ref:
+                event["snapshot"]["progress"] = "half"
+        return Response(answer.status, answer.headers, io.BytesIO(xmlrpc.dumps_success(value)))
+
+    fake.wire.after = spoil
+    spoiled, *results = wait_all(fake.session, [task, *others])
+    assert isinstance(spoiled, ConnectionLost)
+    assert "its record cannot be read: " in str(spoiled)
     assert results == [None] * len(others)
 
 

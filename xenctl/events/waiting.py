@@ -49,11 +49,8 @@ def wait_all(
             if records is None:
                 break
             for ref, task in list(waiting.items()):
-                record = records.get(ref)
-                progress.show(task, record)
-                if record is None or record.status not in RUNNING:
-                    outcome = _outcome(task, record)
-                    ended[ref] = outcome
+                if end := _end(task, records.get(ref), progress):
+                    (ended[ref],) = end
                     del waiting[ref]
     for ref, task in waiting.items():
         ended[ref] = task.lost(str(trouble), trouble) if trouble else task.unfinished(patience)
@@ -80,20 +77,24 @@ class _Progress:
         self._tell = tell
         self._told: dict[str, float] = {}
 
-    def show(self, task: Task[Any], record: task_record | None) -> None:
-        if self._tell is None or record is None:
-            return
-        progress = record.progress if record.status in RUNNING else 1.0
-        if self._told.get(task.ref) != progress:
+    def show(self, task: Task[Any], progress: float) -> None:
+        if self._tell is not None and self._told.get(task.ref) != progress:
             self._told[task.ref] = progress
             self._tell(task, progress)
 
 
-def _outcome(task: Task[T], record: task_record | None) -> T | XenctlError:
-    """The result of a task that is over, or its error; None is a record that is gone."""
+def _end(task: Task[T], record: task_record | None, progress: _Progress) -> list[T | XenctlError]:
+    """What a task ended with, its result or its error; nothing while it goes on. None is a record that is gone."""
     if record is None:
-        return task.lost()
+        return [task.lost()]
     try:
-        return task.outcome(record)
+        done = record.progress if record.status in RUNNING else None
+    except (ValueError, AttributeError) as error:
+        return [task.lost(f"its record cannot be read: {error}", error)]
+    progress.show(task, 1.0 if done is None else done)
+    if done is not None:
+        return []
+    try:
+        return [task.outcome(record)]
     except XenctlError as error:
-        return error
+        return [error]

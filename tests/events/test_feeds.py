@@ -50,6 +50,22 @@ def test_a_session_that_the_server_forgot_is_renewed_and_nothing_is_missed_or_to
         assert cache.update() == []
 
 
+def test_a_forgotten_session_that_cannot_be_renewed_for_a_while_is_not_taken_for_a_logout(fake: Fake) -> None:
+    with PoolCache(fake.session, ["VM"]) as cache:
+        until = fake.now + 60.0
+
+        def refuse(method: str) -> None:
+            if method == "session.login_with_password" and fake.now < until:
+                raise ConnectError("refused", host=fake.pool.url, method=method)
+
+        fake.forget_sessions()
+        fake.rename("vm01", "x")
+        fake.wire.before = refuse
+        assert fake.told(cache.update(None)) == [("VM", "mod", "x")]
+        assert fake.now >= until
+        assert fake.session.is_open
+
+
 def test_two_caches_of_one_session_do_not_take_each_others_changes(fake: Fake) -> None:
     with PoolCache(fake.session, ["VM"]) as one, PoolCache(fake.session, ["VM"]) as other:
         fake.rename("vm01", "x")

@@ -425,6 +425,21 @@ def test_an_object_that_comes_while_the_cache_is_made_is_in_it(make: Make) -> No
         assert [blob["name_label"] for blob in cache["blob"].values()] == ["new"]
 
 
+def test_an_object_that_changes_while_the_cache_is_made_is_not_the_only_one_of_its_class(make: Make) -> None:
+    """Its event comes with the first answer; the others of its class do not."""
+
+    def rename(method: str, answer: Response) -> Response:
+        if method == "event.inject":
+            fake.rename("vm01", "x")
+        return answer
+
+    fake = make("8.2")
+    fake.wire.after = rename
+    with PoolCache(fake.session) as cache:
+        assert dict(cache.of(t.VM)) == fake.session.VM.get_all_records()
+        assert cache["VM"][fake.vm("x")]["name_label"] == "x"
+
+
 @pytest.mark.parametrize("release", NEW)
 def test_a_class_of_a_newer_release_is_there_by_its_name(make: Make, release: str) -> None:
     """It can only be had with all others; its records are plain, its name is as events have it."""

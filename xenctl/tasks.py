@@ -13,7 +13,7 @@ waiting is on the transport's clock. Many tasks are waited for by one subscripti
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from math import inf
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -213,7 +213,7 @@ class Task(Generic[T]):
             return self._owner.call("task.get_record", (self.ref,), _to_task)
 
     @contextmanager
-    def _following(self) -> Iterator[None]:
+    def _following(self) -> Generator[None, None, None]:
         """What goes wrong with asking about a task says nothing about the operation, and must not look so."""
         try:
             yield

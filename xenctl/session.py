@@ -20,6 +20,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from math import inf
 from threading import RLock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -30,7 +31,17 @@ from .api import AsyncClasses, Classes
 from .api.everywhere import EVERYWHERE
 from .errors import ConnectError, ConnectionLost, Failure, ProtocolError, TransportError, XenctlError, failure
 from .tasks import Task
-from .transport import Clock, HttpOptions, HttpTransport, Request, Response, Transport, origin_at, origin_of
+from .transport import (
+    Clock,
+    HttpOptions,
+    HttpTransport,
+    LimitedTransport,
+    Request,
+    Response,
+    Transport,
+    origin_at,
+    origin_of,
+)
 from .values import Ref, to_any, to_string
 
 if TYPE_CHECKING:
@@ -72,11 +83,18 @@ class _Login:
 
 @dataclass(frozen=True)
 class _Known:
-    """The release of the host that gave the session `ref`, and when it was asked for."""
+    """What the host that gave the session `ref` is, and when it was asked."""
 
     ref: str
-    release: Release
+    api_version: tuple[int, int]
+    software_version: Mapping[str, str]
     at: float
+
+    @property
+    def release(self) -> Release:
+        from .releases import of_host
+
+        return of_host(self.software_version, self.api_version)
 
 
 class SessionOptions(HttpOptions, total=False):
@@ -155,6 +173,32 @@ class Session(Classes):
         return self.transport.clock
 
     @property
+    def read_timeout(self) -> float:
+        """The seconds that the transport waits for an answer; `inf` where it knows no limit."""
+        return self.transport.read_timeout if isinstance(self.transport, LimitedTransport) else inf
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a session, or the means to get one: false before a login and after a logout. One that the
+        server forgot is open."""
+        return self.ref is not None or self._login is not None
+
+    def sibling(self) -> Session | None:
+        """Another session of the same user over the same transport, which logs in with its first call and is to be logged
+        out; None where this one does not know its password."""
+        if self._login is None:
+            return None
+        other = Session(
+            self.origin,
+            hosts=self.hosts,
+            retries=self._retries,
+            check_release=self._checks_release,
+            transport=self.transport,
+        )
+        other._login, other._pool = self._login, self._pool
+        return other
+
+    @property
     def xenapi(self) -> Session:
         """This session, for those who know it as `session.xenapi.VM.start`."""
         return self
@@ -165,24 +209,30 @@ class Session(Classes):
         return AsyncClasses(_AsyncCaller(self))
 
     @property
+    def api_version(self) -> tuple[int, int]:
+        """The API version of the host that is spoken to, as `(2, 15)`, asked for once a login (two calls)."""
+        return self._host().api_version
+
+    @property
     def release(self) -> Release:
         """The release of the host that is spoken to, asked for once a login (two calls).
 
         A release that is not known is taken for the nearest older one of its brand.
         """
+        return self._host().release
+
+    def _host(self) -> _Known:
         with self._lock:
             known = self._known
-            return known.release if known is not None and known.ref == self.ref else self._ask_release()
+            return known if known is not None and known.ref == self.ref else self._ask_host()
 
-    def _ask_release(self) -> Release:
-        from .releases import of_host
-
+    def _ask_host(self) -> _Known:
         ask = "session.get_this_host"
-        host = self._repeated(ask, lambda origin, ref: self._exchange(origin, ref, ask, (ref,)), reads=True)
+        ref, host = self._repeated(ask, lambda origin, ref: (ref, self._exchange(origin, ref, ask, (ref,))), reads=True)
         record = self.host.get_record(host)
         version = record.API_version_major, record.API_version_minor
-        self._known = _Known(self.ref or "", of_host(record.software_version, version), self.clock.now())
-        return self._known.release
+        self._known = _Known(ref, version, record.software_version, self.clock.now())
+        return self._known
 
     def login_with_password(self, username: str, password: str, version: str = "", originator: str = "") -> None:
         """Log in as a local user or as a subject of the pool's directory service, following `HOST_IS_SLAVE` to the master.
@@ -264,9 +314,10 @@ class Session(Classes):
             return
         try:
             with self._lock:
-                found = refusal(self.release, method, args)
-                if found is not None and self._known and self.clock.now() - self._known.at > TRUSTED:
-                    found = refusal(self._ask_release(), method, args)
+                known = self._host()
+                found = refusal(known.release, method, args)
+                if found is not None and self.clock.now() - known.at > TRUSTED:
+                    found = refusal(self._ask_host().release, method, args)
         except (Failure, ProtocolError) as error:
             log.debug("%s: the release of %s cannot be told: %s", method, self.origin, error)
             return

@@ -15,9 +15,8 @@ from xenctl import releases as rel
 from xenctl.api import errors
 from xenctl.api import types as t
 from xenctl.database import Database, read_file
-from xenctl.events import Change, PoolCache, watch
+from xenctl.events import Change, PoolCache, wait_all, watch
 from xenctl.rehearsal import HostResult, Rehearsal, VMResult, rehearse
-from xenctl.tasks import wait_all
 from xenctl.transport import HttpTransport, Transport
 
 
@@ -62,7 +61,7 @@ def start_all(session: Session, names: list[str]) -> list[xenctl.XenctlError | N
         vm = session.VM.get_by_name_label(name)[0]
         if session.VM.get_power_state(vm) == "Halted":
             tasks.append(session.Async.VM.start(vm, False, False))
-    return wait_all(tasks, timeout=600)
+    return wait_all(session, tasks, timeout=600)
 
 
 def wait_with_progress(session: Session, vm: Ref[t.VM]) -> Ref[t.VM]:

@@ -357,11 +357,11 @@ def _struct(method: str, data: bytes) -> Any:
     """The struct of an answer, from its bytes."""
     from xmlrpc.client import Fault
 
-    from . import xmlrpc
+    from . import wire, xmlrpc
 
     try:
         value = _as_the_sdk_has_it(xmlrpc.loads_response(data))
-    except xmlrpc.MalformedError as error:
+    except wire.MalformedError as error:
         fault = Fault(500, f"{method}: {error}")
     except Refusal as refusal:
         if refusal.code != "fault":

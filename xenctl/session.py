@@ -20,14 +20,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from threading import RLock
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
-from . import xmlrpc
+from . import jsonrpc, xmlrpc
 from .api import AsyncClasses, Classes
 from .errors import Failure, ProtocolError, XenctlError, failure
 from .tasks import Task
 from .transport import Clock, HttpTransport, Request, Response, Transport, origin_at, origin_of
 from .values import Ref, to_any, to_string, to_void
+from .wire import MalformedError
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # known to every checker, needed by nobody else
@@ -51,6 +52,33 @@ SESSIONLESS = frozenset(
 
 
 @dataclass(frozen=True)
+class _Protocol:
+    """How calls are written and answers read, and where a host takes them."""
+
+    path: str
+    headers: Mapping[str, str]
+    dumps_call: Callable[..., bytes]
+    loads_response: Callable[..., Any]
+
+
+JSON_TYPE = "application/json"
+_XMLRPC = _Protocol("/", RPC_HEADERS, xmlrpc.dumps_call, xmlrpc.loads_response)
+_JSONRPC = _Protocol("/jsonrpc", {**RPC_HEADERS, "content-type": JSON_TYPE}, jsonrpc.dumps_call, jsonrpc.loads_response)
+ProtocolName = Literal["auto", "xmlrpc", "jsonrpc"]
+PROTOCOLS: Mapping[str, tuple[_Protocol, ...]] = {
+    "auto": (_JSONRPC, _XMLRPC),
+    "jsonrpc": (_JSONRPC,),
+    "xmlrpc": (_XMLRPC,),
+}
+"""What a login tries, in turn. Every host speaks the last one of a line."""
+
+
+class NotJsonRpc(ProtocolError):
+    """The answer to a call over JSON-RPC was none of JSON-RPC's: the host is of a release before 7.0, or something stands
+    before it."""
+
+
+@dataclass(frozen=True)
 class _Login:
     """How to log in."""
 
@@ -64,14 +92,28 @@ class Session(Classes):
     `session.Async.VM.start(...)` starts the operation and returns a `Task`; `session.call("VM.new_thing", ...)` reaches
     what the data model does not know. As a context manager it logs out at the end. `url` may name any host of the pool.
     Threads may share it.
+
+    `protocol` is `xmlrpc`, `jsonrpc` (hosts from 7.0 on), or `auto`: each login finds out anew whether the host speaks
+    JSON-RPC, which is faster. Only a host that does not is asked twice.
     """
 
-    def __init__(self, url: str, *, transport: Transport | None = None, **options: Unpack[HttpOptions]) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        transport: Transport | None = None,
+        protocol: ProtocolName = "auto",
+        **options: Unpack[HttpOptions],
+    ) -> None:
+        if protocol not in PROTOCOLS:
+            raise ValueError(f"no such protocol: {protocol!r}; there are {', '.join(PROTOCOLS)}")
         if transport is not None and options:
             raise TypeError(f"{', '.join(options)}: options of HttpTransport, but a transport was given")
         self.origin = origin_of(url)
         self.transport: Transport = transport if transport is not None else HttpTransport(**options)
         self._owns_transport = transport is None
+        self.protocol = protocol
+        self._spoken = PROTOCOLS[protocol][-1]
         self.ref: Ref[Any] | None = None
         self._login: _Login | None = None
         self._lock = RLock()
@@ -166,12 +208,19 @@ class Session(Classes):
                 return send(origin, ref)
             except Failure as error:
                 refusal = error
+            except NotJsonRpc:
+                if self._speaks_json(origin):
+                    raise
+                with self._lock:
+                    if self.origin == origin:
+                        self._spoken = PROTOCOLS[self.protocol][-1]
+                continue
             if refusal.code == "HOST_IS_SLAVE":
                 visited.append(origin)
                 master = self._master(refusal, visited, what)
                 with self._lock:
                     if self.origin == origin:
-                        self.origin = master
+                        self.origin, self._spoken = master, PROTOCOLS[self.protocol][-1]
             elif refusal.details[:2] == ["SESSION_INVALID", THIS] and not logged_in_again and self._forget(ref):
                 logged_in_again = True
                 log.info("%s: %s no longer knows the session, logging in again", what, origin)
@@ -203,7 +252,7 @@ class Session(Classes):
         visited: list[str] = []
         while True:
             try:
-                ref = self._exchange(origin, None, login.method, login.arguments)
+                spoken, ref = self._first_call(origin, login)
                 break
             except Failure as error:
                 refusal = error
@@ -213,7 +262,30 @@ class Session(Classes):
             origin = self._master(refusal, visited, login.method)
         if not isinstance(ref, str) or not ref:
             raise ProtocolError("the answer is no reference", host=origin, method=login.method)
-        self.origin, self.ref = origin, Ref(ref)
+        self.origin, self.ref, self._spoken = origin, Ref(ref), spoken
+
+    def _first_call(self, origin: str, login: _Login) -> tuple[_Protocol, Any]:
+        """Log in at `origin`, in the first protocol that it speaks; that one, and the answer."""
+        *tried, last = PROTOCOLS[self.protocol]
+        for spoken in tried:
+            try:
+                return spoken, self._exchange(origin, None, login.method, login.arguments, spoken=spoken)
+            except NotJsonRpc as error:
+                log.info("%s speaks no JSON-RPC (%s), going on with XML-RPC", origin, error.message)
+        return last, self._exchange(origin, None, login.method, login.arguments, spoken=last)
+
+    def _speaks_json(self, origin: str) -> bool:
+        """Whether a host that gave no answer in JSON-RPC speaks it after all. If not, one of an older release was put there
+        since the login, and it did not understand the call. What is forced to speak it is not asked."""
+        if self.protocol != "auto":
+            return True
+        try:
+            self._exchange(origin, None, "system.isAlive:xenctl", ("",), spoken=_JSONRPC)
+        except NotJsonRpc:
+            return False
+        except Failure:  # in emergency mode
+            pass
+        return True
 
     def _master(self, refusal: Failure, visited: list[str], what: str) -> str:
         """The host that a `HOST_IS_SLAVE` names. Raises `ProtocolError` where the hosts name each other in a circle."""
@@ -231,22 +303,34 @@ class Session(Classes):
         log.info("%s: following HOST_IS_SLAVE to the master at %s", what, master)
         return master
 
-    def _exchange(self, origin: str, ref: str | None, method: str, args: Sequence[Any], *, lazy: bool = False) -> Any:
+    def _exchange(
+        self,
+        origin: str,
+        ref: str | None,
+        method: str,
+        args: Sequence[Any],
+        *,
+        lazy: bool = False,
+        spoken: _Protocol | None = None,
+    ) -> Any:
         """Send one call, with `ref` before its arguments where there is one, and return what the answer holds."""
+        protocol = spoken or self._spoken
         params = args if ref is None else (ref, *args)
-        body = xmlrpc.dumps_call(method, params, first=1 if ref is None else 0)
+        body = protocol.dumps_call(method, params, first=1 if ref is None else 0)
         clock = self.transport.clock
         started = clock.now()
-        answer = self.transport.send(Request(origin, "POST", "/", RPC_HEADERS, body, label=method))
+        answer = self.transport.send(Request(origin, "POST", protocol.path, protocol.headers, body, label=method))
         data = answer.read()
         log.debug("%s on %s: HTTP %d, %.3f s", method, origin, answer.status, clock.now() - started)
         if answer.status != 200:
-            raise _unexpected(answer, data, origin, ref, method)
+            error = _unexpected(answer, data, origin, ref, method)
+            raise NotJsonRpc(error.message, host=origin, method=method) if protocol is _JSONRPC else error
         try:
-            return xmlrpc.loads_response(data, lazy=lazy)
-        except xmlrpc.MalformedError as error:
-            text = _without(ref, str(error))
-            refusal: XenctlError = ProtocolError(f"the answer cannot be read: {text}", host=origin, method=method)
+            return protocol.loads_response(data, lazy=lazy)
+        except MalformedError as error:
+            text = f"the answer cannot be read: {_without(ref, str(error))}"
+            alien = protocol is _JSONRPC and answer.headers.get("content-type", "").partition(";")[0] != JSON_TYPE
+            refusal: XenctlError = (NotJsonRpc if alien else ProtocolError)(text, host=origin, method=method)
         except Failure as error:
             refusal = self.failure([_without(ref, part) for part in error.details])
         raise refusal
@@ -304,15 +388,21 @@ class _AsyncCaller:
 
 
 def connect(
-    url: str, username: str, password: str, *, transport: Transport | None = None, **options: Unpack[HttpOptions]
+    url: str,
+    username: str,
+    password: str,
+    *,
+    transport: Transport | None = None,
+    protocol: ProtocolName = "auto",
+    **options: Unpack[HttpOptions],
 ) -> Session:
     """Log in to the pool that the host at `url` belongs to and return the session; use it with `with`.
 
     `options` are those of `HttpTransport` (`verify`, `connect_timeout`, `read_timeout`, `trust_env`, `connections`), where
-    no `transport` is given.
+    no `transport` is given; `protocol` is that of `Session`.
     Raises `Failure` (`SESSION_AUTHENTICATION_FAILED`), `TransportError`, or `ValueError` for a malformed URL.
     """
-    session = Session(url, transport=transport, **options)
+    session = Session(url, transport=transport, protocol=protocol, **options)
     try:
         session.login_with_password(username, password)
     except BaseException:

@@ -196,7 +196,8 @@ class _Login:
     def _log_in_separately(self) -> None:
         """Use another session from now on, unless the one that was given does not know its password."""
         if self._given._login is not None:
-            self._session = Session(self._given.origin, transport=self._given.transport)
+            given = self._given
+            self._session = Session(given.origin, transport=given.transport, protocol=given.protocol)
             self._session._login = self._given._login
             self._ref = None
 

@@ -58,7 +58,7 @@ def wire(pool: MockPool) -> Wire:
 @pytest.fixture
 def session(pool: MockPool, wire: Wire) -> Session:
     """A session with the pool."""
-    return connect(pool.url, "root", "secret", transport=wire)
+    return connect(pool.url, "root", "secret", transport=wire, protocol="xmlrpc")
 
 
 def running(session: Session) -> list[Any]:

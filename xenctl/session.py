@@ -271,7 +271,7 @@ class Session(Classes):
             try:
                 return spoken, self._exchange(origin, None, login.method, login.arguments, spoken=spoken)
             except NotJsonRpc as error:
-                log.info("%s speaks no JSON-RPC (%s), going on with XML-RPC", origin, error.message)
+                log.info("%s: going on with XML-RPC", error)
         return last, self._exchange(origin, None, login.method, login.arguments, spoken=last)
 
     def _speaks_json(self, origin: str) -> bool:
@@ -324,13 +324,15 @@ class Session(Classes):
         log.debug("%s on %s: HTTP %d, %.3f s", method, origin, answer.status, clock.now() - started)
         if answer.status != 200:
             error = _unexpected(answer, data, origin, ref, method)
-            raise NotJsonRpc(error.message, host=origin, method=method) if protocol is _JSONRPC else error
+            raise _not_json(error.message, origin, method) if protocol is _JSONRPC else error
         try:
             return protocol.loads_response(data, lazy=lazy)
         except MalformedError as error:
             text = f"the answer cannot be read: {_without(ref, str(error))}"
             alien = protocol is _JSONRPC and answer.headers.get("content-type", "").partition(";")[0] != JSON_TYPE
-            refusal: XenctlError = (NotJsonRpc if alien else ProtocolError)(text, host=origin, method=method)
+            refusal: XenctlError = (
+                _not_json(text, origin, method) if alien else ProtocolError(text, host=origin, method=method)
+            )
         except Failure as error:
             refusal = self.failure([_without(ref, part) for part in error.details])
         raise refusal
@@ -366,6 +368,10 @@ class Session(Classes):
 
 def _without(ref: str | None, text: str) -> str:
     return text.replace(ref, THIS) if ref else text
+
+
+def _not_json(text: str, origin: str, method: str) -> NotJsonRpc:
+    return NotJsonRpc(f"it speaks no JSON-RPC (hosts before 7.0 do not): {text}", host=origin, method=method)
 
 
 def _unexpected(answer: Response, data: bytes, origin: str, ref: str | None, what: str) -> ProtocolError:

@@ -13,7 +13,7 @@ from mockserver import MockPool
 from mockserver.transports.server import PoolServer
 from xenctl import connect, datamodel, jsonrpc, xmlrpc
 from xenctl.api.VM import VM
-from xenctl.errors import Failure, ProtocolError
+from xenctl.errors import ConnectionLost, Failure, ProtocolError
 from xenctl.events import PoolCache
 from xenctl.session import THIS, Session
 from xenctl.transport import Clock, Request, Response, SystemClock, Transport
@@ -194,14 +194,19 @@ class TestChanges:
         assert [path for path, _ in wire.sent] == ["/jsonrpc", "/jsonrpc", "/", "/jsonrpc", "/", "/"]
         assert [method for _, method in wire.sent if not method.startswith("system.")][-1] == "VM.get_all"
 
-    def test_an_error_of_a_host_that_speaks_json_is_not_repeated(self) -> None:
-        """HTTP status 500 may come after the call had its effect."""
+    @pytest.mark.parametrize("then", ["well", "emergency", "gone"])
+    def test_an_error_of_a_host_that_may_speak_json_is_not_repeated(self, then: str) -> None:
+        """HTTP status 500 may come after the call had its effect: unless it is sure that it had none, it is the error."""
         seen: list[str] = []
 
         def reply(call: jsonrpc.Call) -> Response:
             seen.append(call.method)
             if call.method == "VM.start":
                 return answered(b"<html>INTERNAL_ERROR</html>", "text/html", 500)
+            if call.method != LOGIN and then == "gone":
+                raise ConnectionLost("it went away", host="http://h", method=call.method)
+            if call.method != LOGIN and then == "emergency":
+                return answered(jsonrpc.dumps_early_failure(["HOST_STILL_BOOTING"]))
             return answered(jsonrpc.dumps_success("OpaqueRef:1", call))
 
         session = connect("http://h", "root", "secret", transport=Scripted(reply))

@@ -8,6 +8,7 @@
      |    +-- ConnectionLost       the connection broke after sending: whether the call took effect is unknown
      |    +-- WaitTimeout          no answer in time: likewise unknown
      |    +-- ProtocolError        an answer came that is not XenAPI: HTML, cut off, wrong type
+     |         +-- NotJsonRpc      in xenctl.session: it is none of JSON-RPC's
      +-- TaskCancelled             a task that was waited for was cancelled
      +-- DatabaseError             a pool database dump that cannot be used
      +-- ProcedureError            a maintenance procedure that cannot go on, with every reason

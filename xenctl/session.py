@@ -283,7 +283,7 @@ class Session(Classes):
             self._exchange(origin, None, "system.isAlive:xenctl", ("",), spoken=_JSONRPC)
         except NotJsonRpc:
             return False
-        except Failure:  # in emergency mode
+        except XenctlError:  # in emergency mode, or gone: the error that led here tells more
             pass
         return True
 

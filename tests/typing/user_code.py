@@ -21,7 +21,9 @@ from xenctl.transport import HttpTransport, Transport
 
 
 def list_vms(password: str) -> None:
-    with xenctl.connect("https://10.0.0.1", "root", password, verify=False, read_timeout=60.0) as session:
+    with xenctl.connect(
+        "https://10.0.0.1", "root", password, verify=False, read_timeout=60.0, protocol="jsonrpc"
+    ) as session:
         for ref, vm in session.VM.get_all_records().items():
             if vm.is_a_template or vm.is_control_domain:
                 continue

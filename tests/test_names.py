@@ -21,6 +21,7 @@ XENCTL = [
     "ConnectionLost",
     "DatabaseError",
     "Failure",
+    "NotJsonRpc",
     "ProcedureError",
     "ProtocolError",
     "Record",

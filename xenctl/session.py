@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 from . import jsonrpc, xmlrpc
 from .api import AsyncClasses, Classes
-from .errors import Failure, ProtocolError, XenctlError, failure
+from .errors import Failure, NotJsonRpc, ProtocolError, XenctlError, failure
 from .tasks import Task
 from .transport import Clock, HttpTransport, Request, Response, Transport, origin_at, origin_of
 from .values import Ref, to_any, to_string, to_void
@@ -71,11 +71,6 @@ PROTOCOLS: Mapping[str, tuple[_Protocol, ...]] = {
     "xmlrpc": (_XMLRPC,),
 }
 """What a login tries, in turn. Every host speaks the last one of a line."""
-
-
-class NotJsonRpc(ProtocolError):
-    """The answer to a call over JSON-RPC was none of JSON-RPC's: the host is of a release before 7.0, or something stands
-    before it."""
 
 
 @dataclass(frozen=True)

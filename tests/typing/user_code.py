@@ -107,6 +107,8 @@ def refusals(session: Session, vm: Ref[t.VM]) -> str:
         return f"{unknown.code} {unknown.params}"
     except Failure as other:
         return other.code + ", ".join(other.details)
+    except xenctl.NotJsonRpc as error:
+        print(error.message)
     except (xenctl.ConnectError, xenctl.ConnectionLost, xenctl.ProtocolError) as error:
         return f"{error.host} {error.method} {error.message}"
     except xenctl.TransportError as error:

@@ -108,7 +108,7 @@ def refusals(session: Session, vm: Ref[t.VM]) -> str:
     except Failure as other:
         return other.code + ", ".join(other.details)
     except xenctl.NotJsonRpc as error:
-        print(error.message)
+        return error.message
     except (xenctl.ConnectError, xenctl.ConnectionLost, xenctl.ProtocolError) as error:
         return f"{error.host} {error.method} {error.message}"
     except xenctl.TransportError as error:

@@ -21,7 +21,9 @@ from xenctl.transport import HttpTransport, Transport
 
 
 def list_vms(password: str) -> None:
-    with xenctl.connect("https://10.0.0.1", "root", password, verify=False, read_timeout=60.0) as session:
+    with xenctl.connect(
+        "https://10.0.0.1", "root", password, verify=False, read_timeout=60.0, protocol="jsonrpc"
+    ) as session:
         for ref, vm in session.VM.get_all_records().items():
             if vm.is_a_template or vm.is_control_domain:
                 continue
@@ -124,6 +126,8 @@ def refusals(session: Session, vm: Ref[t.VM]) -> str:
         return f"{unknown.code} {unknown.params}"
     except Failure as other:
         return other.code + ", ".join(other.details)
+    except xenctl.NotJsonRpc as error:
+        return error.message
     except (xenctl.ConnectError, xenctl.ConnectionLost, xenctl.ProtocolError) as error:
         return f"{error.host} {error.method} {error.message}"
     except xenctl.TransportError as error:

@@ -12,6 +12,8 @@
      +-- DatabaseError             a pool database dump that cannot be used
      +-- ProcedureError            a maintenance procedure that cannot go on, with every reason
 
+`CleartextWarning` is a warning and no part of the tree.
+
 Every error says what was tried, on which host, and what to do. None of them carries a password or a session reference.
 """
 
@@ -135,6 +137,10 @@ class WaitTimeout(TransportError):
 
 class ProtocolError(TransportError):
     """An answer came that XenAPI does not give; nothing of it was used."""
+
+
+class CleartextWarning(UserWarning):
+    """A host on the network is spoken to without TLS, so that anybody on the way can read the password and all data."""
 
 
 class TaskCancelled(XenctlError):

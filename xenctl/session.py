@@ -308,9 +308,9 @@ def connect(
 ) -> Session:
     """Log in to the pool that the host at `url` belongs to and return the session; use it with `with`.
 
-    `options` are those of `HttpTransport` (`verify`, `connect_timeout`, `read_timeout`, `trust_env`, `connections`), where
-    no `transport` is given.
-    Raises `Failure` (`SESSION_AUTHENTICATION_FAILED`), `TransportError`, or `ValueError` for a malformed URL.
+    `options` are those of `HttpTransport` (`verify`, `fingerprint`, `legacy_tls`, `connect_timeout`, `read_timeout`,
+    `trust_env`, `connections`), where no `transport` is given.
+    Raises `Failure` (`SESSION_AUTHENTICATION_FAILED`), `TransportError`, or `ValueError` for a malformed URL or option.
     """
     session = Session(url, transport=transport, **options)
     try:

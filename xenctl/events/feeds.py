@@ -21,14 +21,13 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from math import inf
 from typing import TYPE_CHECKING, Protocol
 
 from ..api import CLASS_NAMES
 from ..datamodel import load
 from ..errors import Failure, XenctlError
 from ..session import Session
-from ..transport import HttpTransport
+from ..transport import read_timeout_of
 from ..values import Record, to_map, to_record, to_string
 
 if TYPE_CHECKING:
@@ -274,7 +273,7 @@ class EventFrom(_Login):
         return {ref: record for of, ref, record in found if of == name and record is not None}
 
     def poll(self, seconds: float) -> Batch:
-        seconds = min(seconds, self._longest, SHARE * _patience(self._session))
+        seconds = min(seconds, self._longest, SHARE * read_timeout_of(self._session.transport))
         batch = self._ask(self._subscriptions, self._token, seconds)
         events = self._events(batch)
         # Single objects do not show in the numbers of objects, so they are looked at when nothing is told for long.
@@ -339,7 +338,7 @@ class EventNext(_Login):
 
     def poll(self, seconds: float) -> Batch:
         """`event.next` cannot be told how long to wait; a short wait is a pause and a look at how far the queue is."""
-        if seconds < HEARTBEAT or _patience(self._session) <= HEARTBEAT:
+        if seconds < HEARTBEAT or read_timeout_of(self._session.transport) <= HEARTBEAT:
             return self._glance(seconds)
         try:
             events = self._session.event.next()
@@ -401,9 +400,3 @@ def _old_classes() -> list[str]:
     model = load()
     old = [cls for cls in model.classes.values() if cls.events and model.order(cls.since) < model.order("boston")]
     return [cls.name.lower() for cls in old if "get_all_records" in cls.messages]
-
-
-def _patience(session: Session) -> float:
-    """The seconds that the session's transport waits for an answer."""
-    transport = session.transport
-    return transport._timeout[1] if isinstance(transport, HttpTransport) else inf

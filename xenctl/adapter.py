@@ -175,6 +175,11 @@ class CallAdapter(HTTPAdapter):
             super().close()
 
 
+def plain(headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers with lower-case names, and their values on one line."""
+    return {name.lower(): _FOLD.sub(" ", text).strip(" \t") for name, text in headers.items()}
+
+
 def _origin(request: PreparedRequest) -> str:
     return "/".join((request.url or "").split("/", 3)[:3])
 
@@ -216,12 +221,8 @@ def _send(wire: socket, message: bytes) -> None:
 def _received(wire: socket) -> tuple[Answer | None, bytes]:
     """A small answer of the regular form, and what came behind it; else None, and what came at all."""
     data = wire.recv(_PIECE)
-    while (end := data.find(b"\r\n\r\n")) < 0:
-        piece = wire.recv(_PIECE) if data and len(data) <= SMALL else b""
-        if not piece:
-            return None, data
-        data += piece
-    head = _understood(data[:end])
+    end = data.find(b"\r\n\r\n")
+    head = _understood(data[:end]) if end > 0 else None
     if head is None:
         return None, data
     status, headers, length = head
@@ -246,7 +247,7 @@ def _understood(head: bytes) -> tuple[int, dict[str, str], int] | None:
         headers[name.lower()] = text.strip(" \t")
     length = headers.get("content-length", "")
     if (
-        len(headers) == len(lines)
+        len(headers) == len(lines) <= _MOST_HEADERS
         and headers.keys().isdisjoint(_UNUSUAL)
         and headers.get("connection", _KEPT).lower() == _KEPT
         and length.isdecimal()
@@ -280,7 +281,7 @@ def _continued(pool: HTTPConnectionPool, connection: Any, data: bytes) -> Answer
         connection=connection,
         request_method="POST",
     )
-    return Answer(response.status, {name.lower(): headers[name] for name in headers}, body)
+    return Answer(response.status, plain(dict(headers.itermerged())), body)
 
 
 class _Replay:
@@ -313,6 +314,9 @@ class _ReplayFile(io.RawIOBase):
 
 
 _PIECE = 1 << 14
+_MOST_HEADERS = 100
+"""How many `http.client` takes."""
+_FOLD = re.compile(r"[ \t]*\r?\n[ \t]+")
 _KEPT = "keep-alive"
 _UNUSUAL = frozenset({"transfer-encoding", "content-encoding"})
 _REGULAR = re.compile(

@@ -260,6 +260,8 @@ class HttpTransport:
         raise failed from cause  # not from `error`, whose text has the whole URL in it, and with it the session
 
     def _sent(self, request: Request) -> Response:
+        from .adapter import plain
+
         mould = self._mould(request) if request.method == "POST" and "?" not in request.path else None
         prepared = _prepared(request) if mould is None else mould.prepared
         proxies = self._proxies.get(request.host)
@@ -274,8 +276,7 @@ class HttpTransport:
             prepared = mould.filled(request.body)
         answer = self._adapter.send(prepared, stream=True, timeout=self._timeout, proxies=proxies)
         answer.raw.enforce_content_length = True
-        headers = {name.lower(): value for name, value in answer.headers.items()}
-        return Response(answer.status_code, headers, _Body(answer.raw, request))
+        return Response(answer.status_code, plain(answer.headers), _Body(answer.raw, request))
 
     def _mould(self, request: Request) -> Mould:
         """Calls differ in their bodies alone, so the first one's head serves all."""

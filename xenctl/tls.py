@@ -17,7 +17,7 @@ from typing import Any
 from urllib3.util.ssl_ import create_urllib3_context
 
 _FINGERPRINT = re.compile(r"(?:sha-?256:)?([0-9a-f]{64}|[0-9a-f]{2}(?::[0-9a-f]{2}){31})", re.IGNORECASE)
-_MISMATCH = re.compile(r"Fingerprints did not match\. Expected \"([0-9a-f]+)\", got \"(?:b')?([0-9a-f]+)")
+_MISMATCH = re.compile(r"Fingerprints did not match\. Expected \"([0-9a-f]{64})\", got \"(?:b')?([0-9a-f]{64})")
 _OP_LEGACY_SERVER_CONNECT = 0x4
 """`ssl.OP_LEGACY_SERVER_CONNECT`, which Python names from 3.12 on."""
 _SHOW = "openssl x509 -noout -fingerprint -sha256 -in /etc/xensource/xapi-ssl.pem"
@@ -160,6 +160,8 @@ def explained(errors: Iterable[BaseException], *, legacy: bool) -> str:
         mismatch = _MISMATCH.search(str(error))
         if mismatch:
             return _ANOTHER.format(expected=mismatch[1], found=mismatch[2])
+        if type(error).__name__ == "CertificateError":  # urllib3 1 compares names by itself
+            return _MISNAMED.format(reason=error)
         if isinstance(error, ssl.SSLError):
             text = _BY_REASON.get(error.reason or "", _OTHER)
             if isinstance(error, ssl.SSLCertVerificationError):

@@ -429,7 +429,8 @@ def _chain(error: BaseException | None, outer: BaseException | None) -> Iterator
     while error is not None and error is not outer and id(error) not in seen:
         seen.add(id(error))
         yield error
-        error = error.__cause__ or error.__context__
+        inner = error.args[0] if error.args else None  # urllib3 does not raise all that it wraps
+        error = error.__cause__ or error.__context__ or (inner if isinstance(inner, BaseException) else None)
 
 
 def _root(chain: list[BaseException]) -> BaseException | None:

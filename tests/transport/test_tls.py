@@ -442,3 +442,70 @@ class TestPlainPorts:
         with net.host(net.reply()) as host, net.transport() as sender:
             monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **more: real("127.0.0.1", *rest, **more))
             assert net.post(sender, f"http://{name}:{host.port}") == b"hello"
+
+
+class Tunnel:
+    """A proxy that opens tunnels to where it is asked to, whatever the name in the request says."""
+
+    def __init__(self, port: int) -> None:
+        self._target = ("127.0.0.1", port)
+        self.asked: list[bytes] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, socket.create_connection(self._target) as host:
+            self.asked.append(client.recv(10_000))
+            client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            back = threading.Thread(target=self._pump, args=(host, client), daemon=True)
+            back.start()
+            self._pump(client, host)
+            back.join()
+
+    @staticmethod
+    def _pump(source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while data := source.recv(10_000):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+class TestTunnels:
+    """Proxies that pass TLS on."""
+
+    def test_the_host_behind_a_proxy_is_the_one_that_is_checked(
+        self, net: Net, secure: Host, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """By its fingerprint, its pin or its CA, as without a proxy; a tunnel is kept for the next call."""
+        proxy = Tunnel(secure.port)
+        monkeypatch.setenv("https_proxy", proxy.url)
+        origin = "https://pool.example"
+        with net.transport(fingerprint=certificate.fingerprint) as sender:
+            for _ in range(3):
+                assert net.post(sender, origin) == b"hello"
+            assert len(proxy.asked) == secure.connections == 1
+            assert proxy.asked[0].startswith(b"CONNECT pool.example:443 ")
+            sender.pin(origin, OTHER)
+            with pytest.raises(ConnectError, match="another fingerprint"):
+                net.post(sender, origin)
+        with net.transport(verify=str(certificate.path)) as sender:
+            with pytest.raises(ConnectError, match="made out to another name"):
+                net.post(sender, origin)
+            sender.pin(origin, certificate.fingerprint)
+            assert net.post(sender, origin) == b"hello"
+        proxy.close()

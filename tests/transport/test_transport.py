@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import socket
 import threading
 import time
@@ -16,8 +17,9 @@ import pytest
 import requests
 import responses
 
+from mockserver import MockPool
 from xenctl.errors import ConnectError, ConnectionLost, TransportError, WaitTimeout
-from xenctl.transport import HttpTransport, Request, SystemClock
+from xenctl.transport import HttpTransport, Request, SystemClock, read_timeout_of
 
 if TYPE_CHECKING:
     from conftest import Net
@@ -168,6 +170,12 @@ class TestRequests:
                 thread.join(5)
             assert answers == {n * 10 + t: f"/{n * 10 + t}".encode() for n in range(4) for t in range(3)}
             assert host.connections == 4
+
+    def test_it_says_how_long_it_waits(self, net: Net) -> None:
+        """In seconds; a transport that does not say is taken to wait for ever."""
+        with net.transport(read_timeout=45.0) as sender:
+            assert sender.read_timeout == read_timeout_of(sender) == 45.0
+        assert read_timeout_of(MockPool.create(hosts=1, vms=0).transport()) == math.inf
 
     def test_the_clock_is_the_wall(self, net: Net) -> None:
         """A real transport lives in real time."""

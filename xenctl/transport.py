@@ -341,7 +341,8 @@ def _is_loopback(origin: str) -> bool:
     name = origin.partition("://")[2]
     name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
     try:
-        return ip_address(name).is_loopback
+        address = ip_address(name)
+        return address.is_loopback or address.is_unspecified  # 0.0.0.0 leads here too
     except ValueError:
         return name == "localhost" or name.endswith(".localhost")
 

@@ -435,7 +435,7 @@ class TestPlainPorts:
             with pytest.raises(ConnectError):
                 session.login_with_password("root", "hunter2")
 
-    @pytest.mark.parametrize("name", ["127.0.0.1", "127.8.9.10", "[::1]", "localhost", "xapi.localhost"])
+    @pytest.mark.parametrize("name", ["127.0.0.1", "127.8.9.10", "0.0.0.0", "[::1]", "localhost", "xapi.localhost"])  # noqa: S104
     def test_this_machine_needs_no_warning(self, net: Net, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         """Nothing leaves it; warnings are errors in these tests."""
         real = socket.getaddrinfo

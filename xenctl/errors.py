@@ -13,6 +13,8 @@
      +-- DatabaseError             a pool database dump that cannot be used
      +-- ProcedureError            a maintenance procedure that cannot go on, with every reason
 
+`CleartextWarning` is a warning and no part of the tree.
+
 Every error says what was tried, on which host, and what to do. None of them carries a password or a session reference.
 """
 
@@ -144,6 +146,10 @@ class ProtocolError(TransportError):
 class NotJsonRpc(ProtocolError):
     """The answer to a call over JSON-RPC was none of JSON-RPC's: the host is of a release before 7.0, or something stands
     before it."""
+
+
+class CleartextWarning(UserWarning):
+    """A host on the network is spoken to without TLS, so that anybody on the way can read the password and all data."""
 
 
 class TaskCancelled(XenctlError):

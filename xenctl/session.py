@@ -558,8 +558,8 @@ def connect(
 
     What is not given comes from the environment: `XENCTL_URL`, `XENCTL_USERNAME` (root if not set), `XENCTL_PASSWORD` or
     `XENCTL_PASSWORD_FILE`. `options` are those of `Session` and, where no `transport` is given, of `HttpTransport`.
-    Raises `Failure` (`SESSION_AUTHENTICATION_FAILED`), `TransportError`, or `ValueError` for a malformed URL and for what
-    is given neither here nor there.
+    Raises `Failure` (`SESSION_AUTHENTICATION_FAILED`), `TransportError`, or `ValueError` for a malformed URL or option and
+    for what is given neither here nor there.
     """
     found = credentials.find(url, username, password)
     session = Session(found.url, transport=transport, **options)

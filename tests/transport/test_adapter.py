@@ -99,10 +99,12 @@ def script() -> Iterator[Script]:
     host.close()
 
 
-def told(script: Script, pieces: list[bytes], *, stay: bool = False, short: bool = True) -> tuple[Any, bool]:
+def told(
+    script: Script, pieces: list[bytes], *, stay: bool = False, short: bool = True, patience: float = 30.0
+) -> tuple[Any, bool]:
     """What comes of a second call that is answered with `pieces`, and whether a third one goes on the same connection."""
     script.pieces, script.stay = pieces, stay
-    sender = HttpTransport(connect_timeout=10, read_timeout=0.1 if stay else 10)
+    sender = HttpTransport(connect_timeout=10, read_timeout=patience)
     outcome: Any
     with pytest.MonkeyPatch.context() as patch:
         if not short:
@@ -200,8 +202,8 @@ class TestSameAsTheLongWay:
     @pytest.mark.parametrize("name", STOPPED)
     def test_answers_that_stop(self, script: Script, name: str) -> None:
         """A host that stays and says no more is waited for as long as was allowed; its connection is given up."""
-        outcome, kept = told(script, STOPPED[name], stay=True)
-        assert (outcome, kept) == told(script, STOPPED[name], stay=True, short=False)
+        outcome, kept = told(script, STOPPED[name], stay=True, patience=0.5)
+        assert (outcome, kept) == told(script, STOPPED[name], stay=True, short=False, patience=0.5)
         assert outcome[0].__name__ == "WaitTimeout"
         assert not kept
 

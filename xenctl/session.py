@@ -15,9 +15,11 @@ stands in its place.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from html import unescape
 from threading import RLock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -26,7 +28,7 @@ from . import xmlrpc
 from .api import AsyncClasses, Classes
 from .errors import Failure, ProtocolError, XenctlError, failure
 from .tasks import Task
-from .transport import Clock, HttpTransport, Request, Response, Transport, origin_at, origin_of
+from .transport import Clock, HttpTransport, Request, Response, Transport, Upload, origin_at, origin_of
 from .values import Ref, to_any, to_string, to_void
 
 if TYPE_CHECKING:
@@ -41,6 +43,8 @@ log = logging.getLogger(__name__)
 RPC_HEADERS: Mapping[str, str] = {"content-type": "text/xml", "user-agent": "xenctl"}
 MAX_HOPS = 3
 """How many redirects to a master are followed for one call: a pool points at one master, so more is a circle."""
+_HANDLERS_ERROR = re.compile(r"\b([A-Z][A-Z0-9_]+): \[ (.*?) ?\]")
+"""How the page of a handler that failed names the error and its parameters."""
 THIS = "(this session)"
 """What stands for the session's reference in errors."""
 SESSIONLESS = frozenset(
@@ -258,26 +262,87 @@ class Session(Classes):
         assert errors
         return failure(details)
 
-    def fetch(self, path: str) -> Response:
-        """GET an HTTP handler's `path` on the master as this session's user (`/pool/xmldbdump`).
+    def fetch(
+        self,
+        path: str,
+        *,
+        method: str = "GET",
+        upload: Upload | None = None,
+        address: str = "",
+        task: Callable[[], str] | None = None,
+    ) -> Response:
+        """Ask an HTTP handler as this session's user, on the master or on the host at `address` (`/pool/xmldbdump`).
 
-        A session that the master has forgotten is renewed once. Raises `ProtocolError` for a status other than 200.
+        `task` is asked before each try for the task that it is to run under. A redirection is followed with the same
+        method, body and task, never from https to http. A session that the host has forgotten is renewed once, where what
+        was uploaded can be sent again. Raises the `Failure` that a status of 500 names, and `ProtocolError` for any other
+        than 200.
         """
-        what = f"GET {path.partition('?')[0]}"
-        separator = "&" if "?" in path else "?"
-
+        what = f"{method} {path.partition('?')[0]}"
         logged_in_again = False
         while True:
             origin, ref = self._place(what)
-            answer = self.transport.send(Request(origin, "GET", f"{path}{separator}session_id={ref}", label=what))
-            log.debug("%s on %s: HTTP %d", what, origin, answer.status)
+            under = f"&task_id={task()}" if task is not None else ""
+            query = f"{'&' if '?' in path else '?'}session_id={ref}{under}"
+            first = origin_at(origin, address) if address else origin
+            request = Request(first, method, path + query, label=what, upload=upload)
+            answer, request = self._followed(request)
             if answer.status == 200:
                 return answer
-            refusal = _unexpected(answer, answer.read(), origin, ref, what)
-            if answer.status != 401 or logged_in_again or not self._forget(ref):
+            refusal = self._unanswered(answer, request, ref)
+            again = answer.status == 401 and not logged_in_again and (upload is None or upload.rewind())
+            if not again or not self._forget(ref):
                 raise refusal
             logged_in_again = True
-            log.info("%s: %s no longer knows the session, logging in again", what, origin)
+            log.info("%s: %s no longer knows the session, logging in again", what, request.host)
+
+    def _followed(self, request: Request) -> tuple[Response, Request]:
+        """The answer to a request, and the request that got it: the one that the redirections led to."""
+        visited = [request.host]
+        while True:
+            answer = self.transport.send(request)
+            log.debug("%s on %s: HTTP %d", request.label, request.host, answer.status)
+            location = answer.headers.get("location", "")
+            if answer.status != 302 or not location:
+                return answer, request
+            answer.read()
+            there, path = self._redirected(request, location)
+            visited.append(there)
+            if len(set(visited)) < len(visited) or len(visited) > MAX_HOPS + 1:
+                raise ProtocolError(
+                    f"redirected in a circle ({' -> '.join(visited)}): does any host see the storage?",
+                    host=visited[0],
+                    method=request.label,
+                )
+            log.info("%s: following a redirection to %s", request.label, there)
+            request = replace(request, host=there, path=path)
+
+    def _redirected(self, request: Request, location: str) -> tuple[str, str]:
+        """Where a redirection leads: origin and path. Raises `ProtocolError` for one that must not be followed."""
+        place = location.partition("?")[0]
+        try:
+            there = origin_of(location) if "://" in location else ""
+        except ValueError:
+            there = ""
+        reason = ""
+        if not there:
+            reason = "which is no host"
+        elif request.host.startswith("https:") and not there.startswith("https:"):
+            reason = "which would send the session without TLS"
+        elif request.upload is not None and not request.upload.rewind():
+            reason = "but what was sent already cannot be read again: pass a file"
+        if reason:
+            raise ProtocolError(f"redirected to {place}, {reason}", host=request.host, method=request.label)
+        rest = location.partition("://")[2]
+        return there, rest[rest.find("/") :] if "/" in rest else request.path
+
+    def _unanswered(self, answer: Response, request: Request, ref: str) -> XenctlError:
+        """The error for a handler's answer other than 200."""
+        data = answer.read()
+        said = _HANDLERS_ERROR.search(unescape(data[:65536].decode("utf-8", "replace")))
+        if answer.status == 500 and said is not None:
+            return self.failure([_without(ref, part) for part in (said[1], *filter(None, said[2].split("; ")))])
+        return _unexpected(answer, data, request.host, ref, request.label)
 
 
 def _without(ref: str | None, text: str) -> str:

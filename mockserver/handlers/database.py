@@ -119,21 +119,22 @@ def _control_domain(found: Database, host: str) -> str:
 def _fit_interfaces(pool: MockPool, machine: HostMachine, pifs: list[database.Row]) -> None:
     """The interfaces of the dump get the addresses of those of the machine that are called so."""
     here = _interfaces(pool, machine)
-    managing = [row["device"] for row in here.values() if row["management"]]
+    managing = [row["device"] for row in here.values() if row.get(MANAGEMENT)]
     device = managing[0] if len(managing) == 1 else None
     for pif in pifs:
         name = pif.cells.get("device", "")
-        pif.cells[MANAGEMENT] = "true" if name == device else "false"
-        if pif.cells.get("physical") == "true":
+        if MANAGEMENT in pif.cells:
+            pif.cells[MANAGEMENT] = "true" if name == device else "false"
+        if pif.cells.get("physical", "true" if pif.cells.get("VLAN") == "-1" else "false") == "true":
             if name not in here:
                 raise refuse("RESTORE_TARGET_MISSING_DEVICE", name)
             pif.cells["MAC"] = here[name]["MAC"]
-    if device is not None and not any(pif.cells[MANAGEMENT] == "true" for pif in pifs):
+    if device is not None and not any(pif.cells.get(MANAGEMENT) == "true" for pif in pifs):
         raise refuse("RESTORE_TARGET_MGMT_IF_NOT_IN_BACKUP", *(pif.cells.get("device", "") for pif in pifs))
 
 
 def _interfaces(pool: MockPool, machine: HostMachine) -> dict[str, Row]:
-    """The machine's physical interfaces by device."""
+    """The machine's physical interfaces by device; 4.0.1 had no word for them, they are those without a VLAN."""
     host = pool.host_row(machine)
     rows = [pool.store.find("PIF", ref) for ref in host["PIFs"]] if host is not None else []
-    return {row["device"]: row for row in rows if row is not None and row["physical"]}
+    return {row["device"]: row for row in rows if row is not None and row.get("physical", row["VLAN"] == -1)}

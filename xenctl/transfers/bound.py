@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 
-from ..errors import ConnectionLost, Failure, ProtocolError, TransportError, XenctlError
+from ..errors import ConnectError, ConnectionLost, Failure, ProtocolError, TransportError, XenctlError
 from ..releases import Release, find
 from ..tasks import RUNNING, Task
 from ..transport import UPLOAD_BLOCK
@@ -44,14 +44,19 @@ class _Run:
     def __init__(self, session: Session, handler: Handler) -> None:
         self.session, self.handler = session, handler
         self._task: Task[Any] | None = None
+        self._taken = False
 
     def bind(self) -> str:
         """The task for the next try."""
         if self._task is not None:
-            self._drop(self._task)
+            self._drop(self._task)  # the try before was answered before any handler took it
         ref = self.session.task.create(self.handler.label, "")
         self._task = _BareTask(self.session, ref, self.handler.label, to_any)
         return ref
+
+    def taken(self) -> None:
+        """The handler has answered that it begins: it ends the task, whatever comes."""
+        self._taken = True
 
     def result(self, timeout: float | None, convert: Callable[[Any], T]) -> T:
         """Wait until the server says that it is done; raises what it failed of."""
@@ -76,12 +81,20 @@ class _Run:
                     except Failure as told:
                         raise told from error
                     return
-        with suppress(XenctlError):
-            task.cancel()
+        declined = isinstance(error, (ProtocolError, Failure, ConnectError)) and not self._taken
+        if not declined:  # it may be going on, even if no answer came
+            self._taken = True
+            with suppress(XenctlError):
+                task.cancel()
         self._drop(task)
 
     def _drop(self, task: Task[Any]) -> None:
+        """Drop a task; one that no handler took would be pending for a day, so where a host lets us, from 7.2 on, it is
+        ended first."""
         try:
+            if not self._taken:
+                with suppress(Failure):
+                    self.session.task.set_status(task.ref, "cancelled")
             task.destroy()
         except XenctlError as error:
             log.debug("%s: its task could not be dropped: %s", self.handler.label, error)
@@ -154,6 +167,7 @@ def download(
     """Write what `handler` sends to `target`; the number of bytes. `size` is how many they are, where that is known."""
     with opened(target) as file, _running(session, handler) as run:
         answer = session.fetch(_path(handler, query), address=address, task=run.bind)
+        run.taken()
         length = answer.headers.get("content-length", "")
         total = int(length) if length.isdigit() else size
         done = 0
@@ -197,6 +211,7 @@ def upload(
     with opened_source(source, length, on_progress) as sent, _running(session, handler) as run:
         where = address if sr is None else _address(session, sr)
         answer = session.fetch(_path(handler, query), method="PUT", upload=sent, address=where, task=run.bind)
+        run.taken()
         answer.read()
         sent.tell()
         return run.result(timeout, convert)

@@ -39,9 +39,23 @@ def opened(target: Target) -> Iterator[Writable]:
     """Where a download is written: aside for a path, else the target itself."""
     if isinstance(target, (str, os.PathLike)):
         with written_aside(Path(target)) as file:
-            yield file
+            yield _Sparse(file)
+            file.truncate()
     else:
         yield target
+
+
+class _Sparse:
+    """A new file in which blocks of zeros are holes: a disk takes as much room as there is on it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def write(self, data: bytes, /) -> None:
+        if data == bytes(len(data)):
+            self._file.seek(len(data), io.SEEK_CUR)
+        else:
+            self._file.write(data)
 
 
 @contextmanager

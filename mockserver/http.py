@@ -39,7 +39,7 @@ def answer(
     `body` is that of a call; what a handler takes is read while its answer's `steps` are driven, by an `Exchange`.
     """
     parts = urlsplit(target)
-    handler = handlers.find(method, parts.path)
+    handler = handlers.find(machine.system.release, method, parts.path)
     if handler is not None:
         length = headers.get("content-length", "")
         request = Request(

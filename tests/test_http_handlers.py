@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import json
 import re
 import tarfile
 from collections.abc import Callable
@@ -80,6 +81,13 @@ def test_the_longest_path_that_fits_is_found(calls: Make, method: str, path: str
         assert "content-length" in out.headers
 
 
+def test_an_older_host_takes_a_newer_path_for_another(calls: Make) -> None:
+    """`/export_raw_vdi` came with 6.5: before, it begins like `/export`; `/blob` like nothing."""
+    c = calls(release="6.2", vms=4)
+    assert b"INTERNAL_ERROR: [ Not_found ]" in ask(c, "GET", "/export_raw_vdi", vdi=disk_of(c, "vm04").ref)[1]
+    assert ask(calls(release="4.1.0"), "GET", "/blob", ref="x")[0].status == 403
+
+
 HANDLERS = [
     ("GET", "/pool/xmldbdump", "get_pool_xml_db_sync"),
     ("PUT", "/pool/xmldbdump", "put_pool_xml_db_sync"),
@@ -92,6 +100,7 @@ HANDLERS = [
     ("GET", "/host_backup", "get_host_backup"),
     ("PUT", "/host_restore", "put_host_restore"),
     ("PUT", "/pool_patch_upload", "put_pool_patch_upload"),
+    ("GET", "/rrd_updates", "rrd_updates"),
     ("GET", "/blob", "get_blob"),
     ("PUT", "/blob", "put_blob"),
 ]
@@ -340,6 +349,26 @@ def test_an_import_shows_its_operation_and_its_result(calls: Make) -> None:
     assert c.unharmed()
 
 
+def test_a_host_that_loses_power_leaves_what_it_had_made(calls: Make) -> None:
+    """Nobody is left to undo it: the machine is there, with what came of its disk, and no operation on it."""
+    c = calls(release="8.2", vms=4)
+    _, data = ask(c, "GET", "/export", ref=c.vm("vm04").ref)
+    head = {"content-length": str(len(data))}
+    out = answer(c.pool, c.pool.machine("host2"), "PUT", f"/import?session_id={c.session}", head, b"")
+    assert out.steps is not None
+
+    class Pulled(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            if self.tell() > 2 * MIB:
+                c.pool.machine("host2").power_off()
+            return super().read(size)
+
+    with pytest.raises(ConnectionLost):
+        b"".join(Exchange(c.pool, c.pool.machine("host2"), out.steps, Pulled(data)))
+    made = [vm for vm in c.pool.store.table("VM").values() if vm["name_label"] == "vm04"]
+    assert [vm["current_operations"] for vm in made] == [{}, {}]
+
+
 def test_a_newer_archive_is_not_taken(calls: Make) -> None:
     """An older toolstack does not know what is in it."""
     newer, older = calls(release="8.2", vms=4), calls(release="5.6")
@@ -530,6 +559,25 @@ def test_a_blob_keeps_what_is_put_there(calls: Make) -> None:
     assert ask(c, "GET", "/blob", ref=blob.ref, session_id="wrong")[0].status == 401
     store.write(blob, public=True)
     assert ask(c, "GET", "/blob", ref=blob.ref, session_id="wrong")[1] == b"some text"
+
+
+# --- statistics
+
+
+def test_a_host_tells_how_much_memory_there_is(calls: Make) -> None:
+    """Its own and that of the guests on it, now; in XML, or in JSON."""
+    c = calls(release="8.2", vms=4)
+    host, vm, now = c.host("host1"), c.vm("vm01"), int(c.pool.clock.now())
+    assert ask(c, "GET", "/rrd_updates")[0].status == 400
+    _, text = ask(c, "GET", "/rrd_updates", start="0", host="true", json="true")
+    told = json.loads(text)
+    values = dict(zip(told["meta"]["legend"], told["data"][0]["values"], strict=True))
+    assert values[f"AVERAGE:host:{host['uuid']}:memory_total_kib"] == c.pool.machine("host1").memory / 1024
+    assert values[f"MAX:vm:{vm['uuid']}:memory"] == vm["memory_static_max"]
+    assert (told["meta"]["rows"], told["data"][0]["t"]) == (1, now // 5 * 5)
+    _, text = ask(c, "GET", "/rrd_updates", start="0", cf="MIN", vm_uuid=vm["uuid"])
+    assert f"<columns>1</columns><legend><entry>MIN:vm:{vm['uuid']}:memory</entry></legend>".encode() in text
+    assert b"<data></data>" in ask(c, "GET", "/rrd_updates", start=str(now + 60))[1]
 
 
 # --- over sockets

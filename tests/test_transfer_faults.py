@@ -14,6 +14,7 @@ from mockserver import MockPool, PoolServer
 from xenctl import transfers, xmlrpc
 from xenctl.api import errors
 from xenctl.errors import ConnectionLost, DatabaseError, ProtocolError, TransportError
+from xenctl.releases import find
 from xenctl.session import Session, connect
 from xenctl.transport import Clock, Request, Response, Transport
 from xenctl.values import Ref
@@ -334,6 +335,18 @@ def test_an_answer_that_is_not_xapis(session: Session, wire: Between, tmp_path: 
     pool.clock.advance(31.0)
     session.VM.get_all()
     assert pool.store.table("task") == {}
+
+
+def test_a_host_that_is_too_old_is_not_asked(
+    session: Session, pool: MockPool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the session knows its release."""
+    monkeypatch.setattr(session, "release", find("6.2"), raising=False)
+    vdi, path = Ref[Any](next(iter(pool.store.table("VDI")))), tmp_path / "file"
+    said = r"^GET /export_raw_vdi on http://10\.0\.0\.1: the host is 6\.2\.0, this came with 6\.5\.0$"
+    with pytest.raises(ValueError, match=said):
+        transfers.export_raw_vdi(session, vdi, path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_object_that_is_not_there(session: Session, tmp_path: Path) -> None:

@@ -136,13 +136,13 @@ class Archive:
         return info.name, data
 
     def drain(self) -> Steps:
-        """What comes behind the last file is read and dropped: who sends it would take an early end for a failure."""
-        while self._left is None or self._left:
-            data = yield Read(CHUNK if self._left is None else min(CHUNK, self._left))
+        """What comes behind the last file is read and dropped, or who sends it would find the connection reset. A client
+        that does not know how much it sends claims very much, and is not waited for."""
+        while self._left and self._left <= LARGEST:
+            data = yield Read(min(CHUNK, self._left))
             if not data:
                 return
-            if self._left is not None:
-                self._left -= len(data)
+            self._left -= len(data)
 
 
 def receive_disk(

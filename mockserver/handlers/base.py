@@ -92,10 +92,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Handler:
-    """What answers one method on one path. `action` is its name in the data model, which is its realm too."""
+    """What answers one method on one path. `action` is its name in the data model, which is its realm too; hosts older than
+    `since` do not know the path."""
 
     action: str
     answer: Callable[[Request], Answer]
+    since: str = "4.0.1"
     master_only: bool = False
     public: Callable[[Request], bool] = lambda request: False
 

@@ -89,7 +89,9 @@ def _import(pool: MockPool, binding: Binding, options: Options, length: int | No
             if options.sr is not None:
                 yield from _disks(binding, objects, archive)
         except BaseException:
-            if not options.force:
+            if binding.stopped:
+                objects.let_go()
+            elif not options.force:
                 objects.undo()
             raise
     except EOFError:

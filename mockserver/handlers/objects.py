@@ -90,13 +90,18 @@ class Objects:
 
     def complete(self) -> list[str]:
         """End the operation on every machine that was made; their references, without snapshots if there are others."""
+        self.let_go()
+        for vm in self._vms:
+            self._remember(vm)
+        vms = [vm for vm in self._vms if not vm.get("is_a_snapshot")] or self._vms
+        return [vm.ref for vm in vms]
+
+    def let_go(self) -> None:
+        """The import is over for the machines that it made, be they whole or not."""
         for vm in self._vms:
             rest = {task: op for task, op in vm["current_operations"].items() if task != self.binding.task}
             self._store.write(vm, current_operations=rest)
             self.pool.refresh_operations(vm)
-            self._remember(vm)
-        vms = [vm for vm in self._vms if not vm.get("is_a_snapshot")] or self._vms
-        return [vm.ref for vm in vms]
 
     def undo(self) -> None:
         """Take back what was made, last first."""

@@ -24,8 +24,6 @@ def pool_patch_upload(request: Request) -> Answer:
     """Take in a patch for the pool."""
     if request.machine.xapi.mode != "master":
         raise refuse("INTERNAL_ERROR", "Xapi_pool_patch.CannotUploadPatchToSlave")
-    if "pool_patch" not in request.pool.store.tables:
-        raise refuse("NOT_IMPLEMENTED", "patches on this release")
     binding = Binding(request, "Uploading host patch")
     return begin(request, binding, _upload(request, binding))
 

@@ -35,6 +35,7 @@ class Binding:
 
     def __init__(self, request: Request, label: str) -> None:
         self.pool: MockPool = request.pool
+        self._machine, self._xapi = request.machine, request.machine.xapi
         self.task: str = request.arguments.get("task_id", "")
         self._own = not self.task
         if self.task:
@@ -56,6 +57,11 @@ class Binding:
     @property
     def db(self) -> Store:
         return self.pool.store
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the toolstack that serves the request has stopped: it tidies nothing up any more."""
+        return self._machine.xapi is not self._xapi
 
     @property
     def cancelled(self) -> bool:

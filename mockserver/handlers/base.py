@@ -113,7 +113,7 @@ def page(status: int, text: str, *, close: bool = False, reason: str | None = No
 
 def broken(reason: str) -> Answer:
     """The answer to a request that cannot be understood or done: the connection ends with it."""
-    return page(500, reason, close=True, reason="Internal Error")
+    return page(500, reason, close=True)
 
 
 def failed(error: Failure) -> Answer:

@@ -13,7 +13,7 @@ import pytest
 from mockserver import MockPool, PoolServer
 from xenctl import transfers, xmlrpc
 from xenctl.api import errors
-from xenctl.errors import ConnectionLost, DatabaseError, ProtocolError, TransportError
+from xenctl.errors import ConnectionLost, DatabaseError, ProtocolError, TransportError, WaitTimeout
 from xenctl.releases import find
 from xenctl.session import Session, connect
 from xenctl.transport import Clock, Request, Response, Transport
@@ -302,6 +302,33 @@ def test_a_host_that_loses_power_in_the_middle(direction: str, tmp_path: Path) -
         assert vm["current_operations"] == {}
 
 
+def test_a_server_that_does_not_notice_is_told_to_stop(
+    pool: MockPool, session: Session, wire: Between, tmp_path: Path
+) -> None:
+    """A proxy may keep the connection open: the task is cancelled, and marked to be dropped."""
+
+    class Kept(Short):
+        def close(self) -> None:
+            pass
+
+    kept: list[Any] = []
+
+    def hold(request: Request, answer: Response) -> Response:
+        kept.append(answer.stream)
+        return replace(answer, stream=Kept(answer.stream, 64 * MIB))
+
+    def stop(done: int, total: int | None) -> None:
+        raise KeyError(done)
+
+    wire.after = hold
+    with pytest.raises(KeyError):
+        transfers.export_vm(session, Ref(row(pool, "VM", "vm04").ref), tmp_path / "file", on_progress=stop)
+    (task,) = pool.store.table("task").values()
+    assert set(task["current_operations"].values()) == {"cancel", "destroy"}
+    assert kept[0].read(64 * MIB) is not None
+    assert (task["status"], list(tmp_path.iterdir())) == ("cancelled", [])
+
+
 # --- answers
 
 
@@ -347,6 +374,24 @@ def test_a_host_that_is_too_old_is_not_asked(
     with pytest.raises(ValueError, match=said):
         transfers.export_raw_vdi(session, vdi, path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stranger_that_says_200_is_not_waited_for(
+    session: Session, wire: Between, pool: MockPool, tmp_path: Path
+) -> None:
+    """What a proxy sends in the place of a download is noticed by what it is; an upload that it swallowed, by the time."""
+    wire.before = lambda request: Response(200, {}, io.BytesIO(b"<html>Log in to this network</html>"))
+    with pytest.raises(DatabaseError, match="cut off"):
+        transfers.dump_database(session, tmp_path / "file")
+    with pytest.raises(ConnectionLost, match="the archive is cut off after 35 bytes"):
+        transfers.export_vm(session, Ref(row(pool, "VM", "vm04").ref), tmp_path / "file")
+    assert list(tmp_path.iterdir()) == []
+    begun = pool.clock.now()
+    with pytest.raises(
+        WaitTimeout, match=r"^PUT /import on http://10\.0\.0\.1: not done 60 s after the last byte; it was told"
+    ):
+        transfers.import_vm(session, b"x" * 1024, timeout=60)
+    assert 60 <= pool.clock.now() - begun < 70
 
 
 def test_an_object_that_is_not_there(session: Session, tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from html import unescape
 from threading import RLock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -338,6 +337,8 @@ class Session(Classes):
 
     def _unanswered(self, answer: Response, request: Request, ref: str) -> XenctlError:
         """The error for a handler's answer other than 200."""
+        from html import unescape
+
         data = answer.read()
         said = _HANDLERS_ERROR.search(unescape(data[:65536].decode("utf-8", "replace")))
         if answer.status == 500 and said is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 
-from ..errors import ConnectError, ConnectionLost, Failure, ProtocolError, TransportError, XenctlError
+from ..errors import ConnectError, ConnectionLost, Failure, ProtocolError, TransportError, WaitTimeout, XenctlError
 from ..releases import Release, find
 from ..tasks import RUNNING, Task
 from ..transport import UPLOAD_BLOCK
@@ -64,6 +64,10 @@ class _Run:
         task, self._task = self._task, None
         try:
             return convert(task.wait(timeout))
+        except WaitTimeout as error:
+            self._task = task
+            message = f"not done {timeout:g} s after the last byte; it was told to stop"
+            raise WaitTimeout(message, host=self.session.origin, method=self.handler.label) from error
         except ValueError as error:
             message = f"the task's result is not of its type: {error}"
             raise ProtocolError(message, host=self.session.origin, method=self.handler.label) from error
@@ -73,7 +77,7 @@ class _Run:
         task, self._task = self._task, None
         if task is None:
             return
-        if isinstance(error, (TransportError, Failure)):
+        if isinstance(error, XenctlError):
             with suppress(TransportError, RuntimeError):
                 if task.status() not in RUNNING:
                     try:
@@ -181,12 +185,12 @@ def download(
                     on_progress(done, total)
         finally:
             answer.stream.close()
-        run.result(timeout, to_any)
         if length.isdigit() and done != int(length):
             message = f"it ended after {done} of {length} bytes"
             raise ConnectionLost(message, host=session.origin, method=handler.label)
-        if check is not None:
+        if check is not None:  # before the task is waited for: who sent something else may never have seen it
             check.end(session.origin, handler.label)
+        run.result(timeout, to_any)
         return done
 
 

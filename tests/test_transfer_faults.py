@@ -224,6 +224,8 @@ def test_a_forgotten_session_is_renewed_once(pool: MockPool, session: Session, w
     def forget(request: Request) -> Request:
         if len(wire.seen) == 1:
             pool.store.delete(pool.store.get("session", str(session.ref)))
+            assert request.upload is not None
+            request.upload.read(1000)
         return request
 
     wire.before = forget

@@ -120,7 +120,7 @@ def test_the_stub_of_a_mixed_pool_leaves_the_old_file(place: Place, tmp_path: Pa
 @pytest.mark.parametrize("release", ["4.0.1", "8.2"])
 def test_a_restore_brings_the_database_back(make: Callable[..., Any], release: str) -> None:
     """The host restarts with it, as the master of a pool that has no other host."""
-    with make(release=release, time_scale=30.0) as place:  # the restart comes 30 s after the answer
+    with make(release=release, time_scale=1.0) as place:  # the restart comes 30 s after the answer
         session, pool = place.session, place.pool
         dump = io.BytesIO()
         transfers.dump_database(session, dump)

@@ -12,14 +12,11 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from mockserver import MockPool, PoolServer
-from mockserver.handlers.checksums import checksum, xxh64
+from mockserver.handlers.checksums import checksum
 from mockserver.handlers.running import Exchange
 from mockserver.http import Answer, answer
-from mockserver.machine.disks import BLOCK_SIZE, Disk
 from xenctl import database, xmlrpc
 from xenctl.database import parse_set
 from xenctl.errors import ConnectionLost
@@ -397,6 +394,48 @@ def test_metadata_that_cannot_be_given(calls: Make) -> None:
     assert outcome(c, task) == ("failure", ["UUID_INVALID", "VM", "none"])
 
 
+def test_a_seed_of_macs_is_one_machines_alone(calls: Make) -> None:
+    """A machine is not restored beside another one that would get the same MACs."""
+    c = calls(release="8.2", vms=4)
+    vm = c.vm("vm04")
+    _, data = ask(c, "GET", "/export", ref=vm.ref)
+    c.pool.store.write(vm, uuid=c.pool.new_uuid())
+    task = new_task(c)
+    ask(c, "PUT", "/import", data, task_id=task, restore="true")
+    assert outcome(c, task) == ("failure", ["DUPLICATE_MAC_SEED", vm["other_config"]["mac_seed"]])
+
+
+def test_snapshots_come_along_with_metadata(calls: Make) -> None:
+    """Each is a snapshot of the machine that comes with it, which alone is told; or they are left out."""
+    c = calls(release="8.2", vms=4)
+    store, vm = c.pool.store, c.vm("vm04")
+    fields = {"uuid": c.pool.new_uuid(), "name_label": "before", "is_a_template": True, "power_state": "Halted"}
+    snapshot = store.create("VM", c.pool.new_ref(), {**fields, "is_a_snapshot": True, "snapshot_of": vm.ref})
+    _, alone = ask(c, "GET", "/export_metadata", ref=vm.ref, export_snapshots="false")
+    _, data = ask(c, "GET", "/export_metadata", ref=vm.ref)
+    assert (b"before" in alone, b"before" in data) == (False, True)
+    store.delete(snapshot)
+    c("VM.destroy", vm.ref)
+    task = new_task(c)
+    ask(c, "PUT", "/import_metadata", data, task_id=task)
+    assert xmlrpc.loads_value(c("task.get_result", task)) == [c.vm("vm04").ref]
+    assert c.vm("before")["snapshot_of"] == c.vm("vm04").ref
+    assert c.vm("before")["is_a_snapshot"] is True
+    _, data = ask(c, "GET", "/export", ref=c.vm("before").ref)
+    assert b"<name>is_a_snapshot</name><value><boolean>0</boolean></value>" in data
+
+
+def test_a_backup_of_before_7_0_is_not_put_on_a_host_from_7_0_on(calls: Make) -> None:
+    """Its control domain would not fit."""
+    older, newer = calls(release="6.5"), calls(release="8.2")
+    _, data = ask(older, "GET", "/host_backup")
+    task = new_task(newer)
+    ask(newer, "PUT", "/host_restore", data, task_id=task)
+    status, details = outcome(newer, task)
+    assert (status, details[0]) == ("failure", "RESTORE_SCRIPT_FAILED")
+    assert newer.pool.master.backup is None
+
+
 # --- disks
 
 
@@ -436,36 +475,6 @@ def test_what_an_import_of_a_disk_does_not_take(calls: Make, query: Any, status:
     out, _ = ask(c, "PUT", "/import_raw_vdi", b"x", task_id=task, **more, **query)
     assert out.status == status
     assert outcome(c, task) == ("failure", error)
-
-
-@given(st.lists(st.tuples(st.integers(0, 4 * BLOCK_SIZE), st.binary(max_size=2 * BLOCK_SIZE)), max_size=8))
-def test_a_disk_is_its_bytes(writes: list[tuple[int, bytes]]) -> None:
-    """Whatever is written where, reading gives what a plain array of bytes would; equal bytes are equal blocks."""
-    disk, plain = Disk("x"), bytearray(8 * BLOCK_SIZE)
-    for offset, data in writes:
-        disk.write(offset, data)
-        plain[offset : offset + len(data)] = data
-    assert disk.read(0, len(plain)) == plain
-    assert disk.read(100, BLOCK_SIZE) == plain[100 : 100 + BLOCK_SIZE]
-    again = Disk("y")
-    again.write(0, bytes(plain))
-    assert again.blocks == disk.blocks
-    assert disk.used(BLOCK_SIZE) == [n for n in range(8) if any(plain[n * BLOCK_SIZE : (n + 1) * BLOCK_SIZE])]
-
-
-@pytest.mark.parametrize(
-    ("data", "expected"),
-    [
-        (b"", 0xEF46DB3751D8E999),
-        (b"a", 0xD24EC4F1A98C6E5B),
-        (b"abc", 0x44BC2CF5AD770999),
-        (b"Nobody inspects the spammish repetition", 0xFBCEA83C8A378BF1),
-    ],
-)
-def test_checksums_are_the_real_ones(data: bytes, expected: int) -> None:
-    """The values that the algorithm's own documents give."""
-    assert xxh64(data) == expected
-    assert checksum(data, ".xxhash") == f"{expected:016X}"
 
 
 # --- the database

@@ -261,9 +261,10 @@ def test_metadata_goes_round(place: Place) -> None:
     size = transfers.export_metadata(session, vm, archive)
     assert size == len(archive.getvalue())
     session.VM.destroy(vm)
-    before = dict(place.pool.store.table("VM"))
+    tables = ("VM", "VBD", "VIF", "VDI", "VM_metrics", "VM_guest_metrics", "network")
+    before = {name: set(place.pool.store.table(name)) for name in tables}
     transfers.import_metadata(session, archive.getvalue(), dry_run=True)
-    assert place.pool.store.table("VM") == before
+    assert {name: set(place.pool.store.table(name)) for name in tables} == before
     (new,) = transfers.import_metadata(session, archive.getvalue(), restore=True)
     assert session.VM.get_uuid(new) == uuid
     assert place.disk(new).ref == vdi

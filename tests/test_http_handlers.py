@@ -394,6 +394,19 @@ def test_metadata_that_cannot_be_given(calls: Make) -> None:
     assert outcome(c, task) == ("failure", ["UUID_INVALID", "VM", "none"])
 
 
+def test_the_table_of_checksums_of_4_0_1_counts(calls: Make) -> None:
+    """It is compared with what was computed, unless the import is forced."""
+    c = calls(release="4.0.1", vms=4)
+    _, data = ask(c, "GET", "/export", ref=c.vm("vm04").ref)
+    at = data.index(b"</value></member>", data.index(b"checksum.xml")) - 1
+    data = data[:at] + (b"0" if data[at : at + 1] != b"0" else b"1") + data[at + 1 :]
+    task, forced = new_task(c), new_task(c)
+    ask(c, "PUT", "/import", data, task_id=task)
+    assert outcome(c, task) == ("failure", ["IMPORT_ERROR_SOME_CHECKSUMS_FAILED"])
+    ask(c, "PUT", "/import", data, task_id=forced, force="true")
+    assert outcome(c, forced) == ("success", [])
+
+
 def test_a_seed_of_macs_is_one_machines_alone(calls: Make) -> None:
     """A machine is not restored beside another one that would get the same MACs."""
     c = calls(release="8.2", vms=4)

@@ -490,6 +490,17 @@ def test_what_an_import_of_a_disk_does_not_take(calls: Make, query: Any, status:
     assert outcome(c, task) == ("failure", error)
 
 
+def test_a_disk_whose_bytes_stop_coming(calls: Make) -> None:
+    """Fewer than were announced are a failure."""
+    c = calls(release="8.2", vms=4)
+    task, vdi = new_task(c), disk_of(c, "vm04").ref
+    query = urlencode({"session_id": c.session, "task_id": task, "vdi": vdi})
+    out = answer(c.pool, c.pool.master, "PUT", f"/import_raw_vdi?{query}", {"content-length": "9"}, b"")
+    assert out.steps is not None
+    b"".join(Exchange(c.pool, c.pool.master, out.steps, io.BytesIO(b"short")))
+    assert outcome(c, task) == ("failure", ["VDI_IO_ERROR", "Device I/O errors"])
+
+
 # --- the database
 
 

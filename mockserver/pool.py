@@ -26,6 +26,7 @@ from .clock import VirtualClock
 from .machine.disks import Disk, Domain, Guest
 from .machine.host import Durations, HostMachine, System
 from .machine.room import MachineRoom
+from .pifs import physical_pifs
 from .store import NULL, Row, Store, Write
 
 if TYPE_CHECKING:
@@ -162,6 +163,7 @@ class MockPool:
                 ),
                 state="running",
                 boots=1,
+                nics=tuple((pif["device"], pif["MAC"]) for pif in physical_pifs(store, row)),
                 on_running=lambda m: startup.host_started(self, m),
                 on_stopped=lambda m, clean: startup.host_stopped(self, m, clean=clean),
                 on_state=self._machine_state,

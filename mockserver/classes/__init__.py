@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
     from ..store import Write
 
-MODULES = ("session", "task", "event", "pool", "host", "vm", "vdi", "vbd", "pbd", "sr")
+MODULES = (
+    *("session", "task", "event", "pool", "host", "vm", "vdi", "vbd", "pbd", "sr"),
+    *("vif", "network", "pif", "bond", "vlan", "tunnel"),
+    "blob",
+)
 
 ALWAYS = frozenset({"task", "session", "machine"})
 """Tables that the call path itself writes."""

@@ -26,6 +26,7 @@ from .clock import VirtualClock
 from .machine.disks import Disk, Domain, Guest
 from .machine.host import Durations, HostMachine, System
 from .machine.room import MachineRoom
+from .messages import MessageStore
 from .pifs import physical_pifs
 from .store import NULL, Row, Store, Write
 
@@ -66,6 +67,7 @@ class MockPool:
         self.calls = 0
         self.wire_bytes = [0, 0]
         self.downloads: list[str] = []
+        self.messages = MessageStore()
         self.actor: classes.Verb | None = None
         self.writes: list[Write] = []
         self.invariants: list[Invariant] = []

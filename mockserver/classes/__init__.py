@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MODULES = (
     *("session", "task", "event", "pool", "host", "vm", "vdi", "vbd", "pbd", "sr"),
     *("vif", "network", "pif", "bond", "vlan", "tunnel"),
-    "blob",
+    *("message", "blob"),
 )
 
 ALWAYS = frozenset({"task", "session", "machine"})

@@ -23,6 +23,7 @@ from . import checks, classes, hosts, rules, startup
 from .call import Call, Steps, Wait, continue_later, dispatch
 from .classes.event import OldEvents
 from .clock import VirtualClock
+from .directory import Directory
 from .machine.disks import Disk, Domain, Guest
 from .machine.host import Durations, HostMachine, System
 from .machine.room import MachineRoom
@@ -68,6 +69,7 @@ class MockPool:
         self.wire_bytes = [0, 0]
         self.downloads: list[str] = []
         self.messages = MessageStore()
+        self.directory = Directory()
         self.actor: classes.Verb | None = None
         self.writes: list[Write] = []
         self.invariants: list[Invariant] = []
@@ -479,7 +481,7 @@ class MockPool:
                 self.store.write(row, **over, error_info=error.details, status="failure")
 
         def steps() -> Steps:
-            result = verb(call, *call.args)
+            result = call.perform(verb)
             if hasattr(result, "send"):
                 result = yield from result
             return result

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MODULES = (
     *("session", "task", "event", "pool", "host", "vm", "vdi", "vbd", "pbd", "sr"),
     *("vif", "network", "pif", "bond", "vlan", "tunnel"),
-    *("message", "blob"),
+    *("message", "blob", "role", "subject", "auth"),
 )
 
 ALWAYS = frozenset({"task", "session", "machine"})

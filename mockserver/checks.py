@@ -233,10 +233,13 @@ def allowed_operations(store: Store, vm: Row) -> list[str]:
 
 
 def refresh(store: Store, vm: Row) -> None:
-    """Recompute the allowed operations of a VM and of its devices."""
-    from . import network_rules  # which is built on this module
+    """Recompute the allowed operations of a VM, of its devices and of its appliance."""
+    from . import appliances, network_rules  # which are built on this module
 
     store.write(vm, allowed_operations=allowed_operations(store, vm))
+    appliance = store.find("VM_appliance", vm.get("appliance", ""))
+    if appliance is not None:
+        appliances.refresh(store, appliance)
     for ref in vm["VIFs"]:
         vif = store.find("VIF", ref)
         if vif is not None:

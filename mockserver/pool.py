@@ -68,6 +68,8 @@ class MockPool:
         self.calls = 0
         self.wire_bytes = [0, 0]
         self.downloads: list[str] = []
+        self.uploads: tuple[tuple[str, str], ...] = ()
+        """What hosts sent out of the pool: names of files, and the URLs that they went to."""
         self.messages = MessageStore()
         self.directory = Directory()
         self.actor: classes.Verb | None = None

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 MODULES = (
     *("session", "task", "event", "pool", "host", "vm", "vdi", "vbd", "pbd", "sr"),
     *("vif", "network", "pif", "bond", "vlan", "tunnel"),
-    *("message", "blob", "role", "subject", "auth"),
+    *("message", "blob", "secret", "console", "role", "subject", "auth"),
+    *("vm_appliance", "vmss", "pool_patch", "pool_update", "host_patch", "host_crashdump"),
 )
 
 ALWAYS = frozenset({"task", "session", "machine"})

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 verb = verbs_of("VM")
 
-FOLLOWS = ("VBD.allowed_operations", "VIF.allowed_operations")
+FOLLOWS = ("VBD.allowed_operations", "VIF.allowed_operations", "VM_appliance.allowed_operations")
 """What is recomputed together with a VM's allowed operations."""
 MARKS = ("current_operations", "allowed_operations", *FOLLOWS)
 MARKS_ON_HOST = ("host.current_operations", "host.allowed_operations")
@@ -125,6 +125,8 @@ def start(call: Call, vm: str, start_paused: bool, force: bool) -> Steps:
     row = call.db.get("VM", vm)
     with operation(call, row, "start"):
         yield from _boot(call, row, placement.choose_host(call.pool, row), start_paused)
+        if row.get("start_delay"):
+            yield float(row["start_delay"])
     return ""
 
 

@@ -509,3 +509,95 @@ def test_up_to_5_6_a_bond_was_only_written_down(calls: Make) -> None:
     c("Bond.destroy", bond.ref)
     assert eth0["bond_slave_of"] == NULL
     assert c.pool.store.find("PIF", master.ref) is None
+
+
+# --- virtual functions of cards
+
+
+def functions(c: Any, device: str, vendor: str = "8086") -> tuple[Any, Any]:
+    """The PIF of an SR-IOV network on a card, and the network."""
+    (card,) = cards(c, "host1", device)
+    store, net = c.pool.store, network(c)
+    pci = store.create("PCI", c.pool.new_ref(), {"uuid": c.pool.new_uuid(), "vendor_id": vendor, "device_id": "1"})
+    store.write(card, PCI=pci.ref)
+    fields = {
+        "device": device,
+        "device_name": device,
+        "host": card["host"],
+        "network": net.ref,
+        "VLAN": -1,
+        "MTU": 1500,
+    }
+    logical = store.create("PIF", c.pool.new_ref(), {"uuid": c.pool.new_uuid(), **fields})
+    sriov = {"uuid": c.pool.new_uuid(), "physical_PIF": card.ref, "logical_PIF": logical.ref}
+    store.create("network_sriov", c.pool.new_ref(), sriov)
+    return logical, net
+
+
+def test_networks_of_virtual_functions_are_kept_apart(c: Any) -> None:
+    """They carry VLANs of their own kind, and neither bonds nor tunnels; the card under one is not forgotten."""
+    logical, net = functions(c, "eth1")
+    card, other = pif(c, "eth1"), network(c)
+    assert logical is not card
+    assert c.refused("PIF.forget", card.ref) == ["PIF_SRIOV_STILL_EXISTS", card.ref]
+    assert c.refused("PIF.forget", logical.ref) == ["CANNOT_FORGET_SRIOV_LOGICAL", logical.ref]
+    assert c.refused("Bond.create", other.ref, [logical.ref], "") == ["PIF_IS_SRIOV_LOGICAL", logical.ref]
+    there = cards(c, "host2", "eth1")[0]
+    assert c.refused("Bond.create", net.ref, [there.ref], "") == ["NETWORK_INCOMPATIBLE_WITH_BOND", net.ref]
+    assert c.refused("tunnel.create", there.ref, net.ref) == ["NETWORK_INCOMPATIBLE_WITH_TUNNEL", net.ref]
+    assert c.refused("tunnel.create", logical.ref, other.ref) == ["CANNOT_ADD_TUNNEL_TO_SRIOV_LOGICAL", logical.ref]
+    untagged = get(c, "VLAN", c("VLAN.create", logical.ref, 7, other.ref))["untagged_PIF"]
+    error = ["CANNOT_ADD_TUNNEL_TO_VLAN_ON_SRIOV_LOGICAL", untagged]
+    assert c.refused("tunnel.create", untagged, network(c).ref) == error
+    assert c.refused("VLAN.create", there.ref, 7, other.ref) == ["NETWORK_INCOMPATIBLE_WITH_VLAN_ON_BRIDGE", other.ref]
+
+
+def test_a_vlan_on_virtual_functions_joins_its_like(c: Any) -> None:
+    """Of the same kind of card; and is on nothing else."""
+    logical, _ = functions(c, "eth1")
+    plain, mine = network(c), network(c)
+    c("VLAN.create", cards(c, "host2", "eth5")[0].ref, 7, plain.ref)
+    error = ["NETWORK_INCOMPATIBLE_WITH_VLAN_ON_SRIOV", plain.ref]
+    assert c.refused("VLAN.create", logical.ref, 8, plain.ref) == error
+    c("VLAN.create", logical.ref, 7, mine.ref)
+    c.pool.store.write(get(c, "PIF", mine["PIFs"][0]), host=c.host("host2").ref)
+    foreign, _ = functions(c, "eth2", vendor="14e4")
+    error = ["NETWORK_HAS_INCOMPATIBLE_VLAN_ON_SRIOV_PIFS", foreign.ref, mine.ref]
+    assert c.refused("VLAN.create", foreign.ref, 7, mine.ref) == error
+
+
+def test_guests_on_virtual_functions_are_not_hotplugged(c: Any) -> None:
+    _, net = functions(c, "eth1")
+    c.pool.store.write(vif(c, "vm01"), network=net.ref)
+    error = ["OPERATION_NOT_ALLOWED", "Network SR-IOV VIF plug/unplug not allowed"]
+    assert c.refused("VIF.unplug", vif(c, "vm01").ref) == error
+
+
+def test_what_a_card_carries_goes_down_with_it(c: Any) -> None:
+    """The network of its virtual functions, and the VLANs on that; each comes up with what is beneath."""
+    logical, _ = functions(c, "eth1")
+    untagged = get(c, "PIF", get(c, "VLAN", c("VLAN.create", logical.ref, 7, network(c).ref))["untagged_PIF"])
+    card = get(c, "PIF", get(c, "network_sriov", logical["sriov_logical_PIF_of"][0])["physical_PIF"])
+    c("PIF.plug", untagged.ref)
+    assert card["currently_attached"] and logical["currently_attached"] and untagged["currently_attached"]
+    c("PIF.unplug", card.ref)
+    assert not (card["currently_attached"] or logical["currently_attached"] or untagged["currently_attached"])
+
+
+def test_a_cluster_keeps_its_interface(c: Any) -> None:
+    """While it is enabled there; a bond takes it over."""
+    first, second = cards(c)
+    store = c.pool.store
+    fields = {"uuid": c.pool.new_uuid(), "PIF": first.ref, "host": c.host("host1").ref, "enabled": True}
+    member = store.create("Cluster_host", c.pool.new_ref(), fields)
+    c("PIF.set_disallow_unplug", first.ref, True)
+    error = ["CLUSTERING_ENABLED", member.ref]
+    assert c.refused("PIF.set_disallow_unplug", first.ref, False) == error
+    assert c.refused("PIF.forget", first.ref) == error
+    bond = get(c, "Bond", c("Bond.create", network(c).ref, [first.ref, second.ref], ""))
+    assert member["PIF"] == bond["master"]
+    cluster = store.create("Cluster", c.pool.new_ref(), {"uuid": c.pool.new_uuid()})
+    store.write(member, enabled=False)
+    store.write(cluster, current_operations={"task": "add"})
+    error = ["OTHER_OPERATION_IN_PROGRESS", "Cluster", cluster.ref, "add", "task"]
+    assert c.refused("PIF.set_disallow_unplug", bond["master"], False) == error

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from hashlib import md5
+from random import Random
 from typing import Any
 
 import pytest
 
 from mockserver.addresses import made_up_mac
+from mockserver.network_rules import VIF_OPERATIONS, vif_refused
 from xenctl.releases import find
 
 Make = Callable[..., Any]
@@ -203,6 +205,26 @@ def test_hvm_guests_say_whether_they_can(c: Any) -> None:
     c.pool.store.write(agent, can_use_hotplug_vif="yes")
     c("VIF.unplug_force", mine.ref)
     assert not mine["currently_attached"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_allowed_is_what_is_not_refused(calls: Make, seed: int) -> None:
+    """After whatever was done to guests and their interfaces, and while it goes on."""
+    c, dice = calls(release=("8.2", "6.2", "5.5", "4.0.1")[seed], hosts=2, vms=12), Random(seed)
+    verbs = ("VM.start", "VM.hard_shutdown", "VM.clean_shutdown", "VM.suspend", "VM.resume", "VM.pause", "VM.unpause")
+    done = 0
+    for _ in range(60):
+        vm = c.vm(f"vm{dice.randrange(1, 13):02d}")
+        verb = dice.choice((*verbs, "VIF.plug", "VIF.unplug"))
+        args = [False, False] if verb in ("VM.start", "VM.resume") else []
+        target = vm["VIFs"][0] if verb.startswith("VIF") else vm.ref
+        c(f"Async.{verb}", target, *args)
+        c.sleep(dice.choice((0, 1, 60)))
+        done += vm["power_state"] == "Running"
+        for mine in c.pool.store.table("VIF").values():
+            allowed = {name for name in VIF_OPERATIONS if vif_refused(c.pool.store, mine, name) is None}
+            assert set(mine["allowed_operations"]) == allowed, (seed, verb, vm["name_label"])
+    assert done > 10
 
 
 def test_control_domains_are_not_hotplugged(c: Any) -> None:

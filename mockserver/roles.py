@@ -56,14 +56,17 @@ GUARDED = {
 """The keys of maps that need another role to be added or removed than other keys, by field; `*` ends a prefix."""
 
 HTTP = {
-    "pool-admin": "get_host_backup put_host_restore get_pool_xml_db_sync put_pool_xml_db_sync get_config_sync put_rrd "
-    "connect_remotecmd connect_console/host_console get_vncsnapshot/host_console",
-    "pool-operator": "get_host_logs_download get_system_status put_pool_patch_upload",
-    "vm-power-admin": "put_blob put_messages",
+    "pool-admin": "get_host_backup put_host_restore get_pool_xml_db_sync put_pool_xml_db_sync get_config_sync rrd "
+    "connect_remotecmd post_remote_db_access post_remote_db_access_v2 post_services put_services "
+    "connect_console/host_console connect_console_ws/host_console_ws get_vncsnapshot/host_console",
+    "pool-operator": "get_host_logs_download get_system_status put_pool_patch_upload put_bundle get_enabled_repository "
+    "get_host_updates get_updates",
+    "vm-power-admin": "put_blob put_messages get_services_xenops post_services_xenops put_services_xenops "
+    "get_services_sm post_services_sm put_services_sm",
     "vm-admin": "get_export get_export_metadata put_import put_import_metadata get_export_raw_vdi put_import_raw_vdi",
-    "vm-operator": "connect_console get_vncsnapshot",
-    "read-only": "get_audit_log get_vm_rrd get_host_rrd get_sr_rrd get_rrd_updates get_blob get_wlb_report "
-    "get_wlb_diagnostics",
+    "vm-operator": "connect_console connect_console_ws get_vncsnapshot",
+    "read-only": "get_audit_log vm_rrd get_vm_rrds host_rrd get_host_rrds sr_rrd rrd_updates get_blob get_services "
+    "get_wlb_report get_wlb_diagnostics",
 }
 """The least role for each request that is no call."""
 

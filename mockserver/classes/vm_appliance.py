@@ -38,8 +38,8 @@ def destroy(call: Call, ref: str) -> str:
 
 @verb(*MARKS)
 def start(call: Call, ref: str, paused: bool) -> Steps:
-    row = call.db.get("VM_appliance", ref)
     assert_enabled(call, "Start")
+    row = call.db.get("VM_appliance", ref)
     yield from _perform(call, row, "start", "Paused" if paused else "Running", paused, False)
     return ""
 

@@ -61,7 +61,7 @@ def answer(
         if method == "GET" and parts.path.startswith(prefix):
             return handler(Get(pool, machine, headers, _arguments(parts.query, headers)))
     if method == "POST":
-        return _rpc(pool, machine, body)
+        return _rpc(pool, machine, headers, body)
     if method == "OPTIONS" and parts.path in RPC_PATHS:
         return _options(headers)
     if method in ("GET", "PUT", "OPTIONS"):
@@ -69,7 +69,7 @@ def answer(
     return _page(501, "Method not implemented", close=True)
 
 
-def _rpc(pool: MockPool, machine: HostMachine, body: bytes) -> Answer:
+def _rpc(pool: MockPool, machine: HostMachine, asked: Mapping[str, str], body: bytes) -> Answer:
     if len(body) > RPC_LIMIT:
         return broken("the request is too large")
     try:
@@ -81,8 +81,18 @@ def _rpc(pool: MockPool, machine: HostMachine, body: bytes) -> Answer:
         "content-type": "text/xml",
         "access-control-allow-origin": "*",
         "access-control-allow-headers": "X-Requested-With",
+        **_thumbprint(pool, asked, data),
     }
     return Answer(200, data, headers)
+
+
+def _thumbprint(pool: MockPool, asked: Mapping[str, str], data: bytes) -> dict[str, str]:
+    """With a refusal that names the master goes the fingerprint of its certificate, to whoever asked for it."""
+    kind, _, whose = asked.get("x-xenapi-request-host-certificate-thumbprint", "").partition(":")
+    found = pool.fingerprints.get(pool.master.uuid, {})
+    if whose != "master" or kind not in found or b"HOST_IS_SLAVE" not in data:
+        return {}
+    return {"x-xenapi-response-host-certificate-thumbprint": found[kind]}
 
 
 def _options(headers: Mapping[str, str]) -> Answer:

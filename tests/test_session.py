@@ -248,7 +248,7 @@ class TestLoggingIn:
         assert session.ref != before
         assert sessions_of(pool) == 1
 
-    @pytest.mark.parametrize(("username", "password"), [("root", b"hunter2"), ("root", None), (0, "hunter2")])
+    @pytest.mark.parametrize(("username", "password"), [("root", b"hunter2"), ("root", 0), (0, "hunter2")])
     def test_credentials_are_text(self, username: Any, password: Any) -> None:
         """Anything else is refused before it is sent, without showing it."""
         wire = Scripted(lambda *_: "OpaqueRef:s")

@@ -30,7 +30,8 @@ class Failure(XenctlError):
 
     `code` is the code, `params` its parameters, both as the server sent them; `details` is `[code, *params]`, as the
     official SDK names it. Codes and parameter counts are an open set: one that the data model does not know is a plain
-    `Failure`. Subclasses for the known codes are in `xenctl.api.errors`.
+    `Failure`. Subclasses for the known codes are in `xenctl.api.errors`. `note` is what this library has to add: a call
+    that the host's release does not serve is refused here as the host would have done it, and the note says so.
     """
 
     CODE: ClassVar[str] = ""
@@ -43,8 +44,9 @@ class Failure(XenctlError):
         if cls.CODE:
             Failure._by_code[cls.CODE] = cls
 
-    def __init__(self, details: Sequence[str]) -> None:
+    def __init__(self, details: Sequence[str], note: str = "") -> None:
         self.details = [str(part) for part in details]
+        self.note = note
         super().__init__(self.details)
 
     @property
@@ -65,7 +67,8 @@ class Failure(XenctlError):
         text = f"{self.code}: {self.MEANING}" if self.MEANING else self.code
         names = self.PARAMS if len(self.PARAMS) == len(self.params) else ()
         shown = [f"{name} {value!r}" for name, value in zip(names, self.params, strict=False)] or self.params
-        return f"{text} ({', '.join(shown)})" if shown else text
+        text = f"{text} ({', '.join(shown)})" if shown else text
+        return f"{text}: {self.note}" if self.note else text
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.details!r})"
@@ -77,7 +80,7 @@ class Failure(XenctlError):
         return hash(tuple(self.details))
 
     def __reduce__(self) -> tuple[object, ...]:
-        return failure, (self.details,)
+        return failure, (self.details, self.note)
 
 
 class Parameter:
@@ -96,10 +99,10 @@ class Parameter:
         return self if failure is None else failure.parameter(self.index)
 
 
-def failure(details: Sequence[str]) -> Failure:
+def failure(details: Sequence[str], note: str = "") -> Failure:
     """The `Failure` for `details` (`[code, *params]`), of the code's own class where that is loaded."""
     kind = Failure._by_code.get(str(details[0])) if details else None
-    return (kind or Failure)(details)
+    return (kind or Failure)(details, note)
 
 
 class TransportError(XenctlError):

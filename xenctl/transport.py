@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Address
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, runtime_checkable
 
 from .errors import ConnectError, ConnectionLost, TransportError, WaitTimeout
 
@@ -104,6 +104,15 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Give up connections."""
+
+
+@runtime_checkable
+class LimitedTransport(Protocol):
+    """What a transport has that waits for an answer for a limited time; one that has it not waits without limit."""
+
+    @property
+    def read_timeout(self) -> float:
+        """Seconds until `send`, or reading what it returned, raises `WaitTimeout`."""
 
 
 _PLACE = re.compile(r"(\[[^\]]*\]|[^\s\[\]:@\\<>\"'{}|^`]+)(?::([0-9]{1,5}))?")
@@ -191,6 +200,11 @@ class HttpTransport:
         self._proxies: dict[str, dict[str, str]] = {}
         self.clock: Clock = SystemClock()
         logging.getLogger("urllib3.connectionpool").addFilter(_hide_session)
+
+    @property
+    def read_timeout(self) -> float:
+        """Seconds that an answer is waited for."""
+        return self._timeout[1]
 
     def send(self, request: Request) -> Response:
         from urllib3.exceptions import HTTPError
@@ -360,8 +374,12 @@ def _root(chain: list[BaseException]) -> BaseException | None:
 
 
 def _was_connecting(chain: list[BaseException]) -> bool:
-    """Whether the error arose while the connection was being made: it passed through urllib3's `connect`."""
+    """Whether the error arose while the connection was being made: it says so, or passed through urllib3's `connect`."""
+    from urllib3.exceptions import NewConnectionError
+
     for error in chain:
+        if isinstance(error, NewConnectionError):
+            return True
         trace = error.__traceback__
         while trace is not None:
             frame = trace.tb_frame

@@ -77,6 +77,17 @@ def logout(call: Call) -> str:
 
 
 @verb()
+def change_password(call: Call, old_pwd: str, new_pwd: str) -> str:
+    """It is root's password that changes, whoever asks, and the old one is not looked at."""
+    if call.session is not None and not call.session.get("is_local_superuser", True):
+        raise refuse("USER_IS_NOT_LOCAL_SUPERUSER", "only root may change root's password")
+    if call.pool.username != "root":
+        raise refuse("CHANGE_PASSWORD_REJECTED", "this pool has no user root")
+    call.pool.password = new_pwd
+    return ""
+
+
+@verb()
 def slave_local_login(call: Call, psecret: str) -> str:
     _know_secret(call, "localhost", psecret)
     return _new_local(call)

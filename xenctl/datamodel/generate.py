@@ -1,8 +1,8 @@
 """Writes the typed client: `python -m xenctl.datamodel.generate [--check]`.
 
 `xenctl/api` gets one module for each class, with its record, its messages and those that have an asynchronous form;
-`enums.py`, `errors.py`, `types.py` and `__init__.py`. The text depends on the model alone. `--check` writes nothing and
-fails if the files are not what would be written.
+`enums.py`, `errors.py`, `everywhere.py`, `types.py` and `__init__.py`. The text depends on the model alone. `--check`
+writes nothing and fails if the files are not what would be written.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from .layout import Bracket, Node, docstring, lines, tuple_of
 from .meanings import meaning
-from .model import NULL_REF, Class, Field, Message, Model, Param, load
+from .model import NULL_REF, Class, Field, Message, Model, Order, Param, load
 from .types import EVENT_BATCH, Enum, Map, Record, Ref, Scalar, Set, Type
 from .wording import Wording
 
@@ -391,6 +391,25 @@ def package_module(model: Model) -> str:
     return "\n".join(found) + "\n" + _INIT_TAIL
 
 
+def everywhere_module(model: Model) -> str:
+    """The module that lists what every release serves in the same form."""
+    oldest = model.order(model.products[0].code_name)
+    names = sorted(m.wire_name for c in model.classes.values() for m in c.messages.values() if _lasts(model, m, oldest))
+    found = [HEADER, *docstring("", "The messages that every release serves, with the same parameters."), ""]
+    found += ["from __future__ import annotations", ""]
+    found += lines(
+        Bracket("frozenset(", [Bracket("{", [quoted(name) for name in names], "}")], ")"), "", before="EVERYWHERE = "
+    )
+    return "\n".join(found)
+
+
+def _lasts(model: Model, message: Message, oldest: Order) -> bool:
+    """Whether a message is as old as the oldest release, with all of its parameters, and was never removed."""
+    removed = any(transition == "removed" for transition, _ in message.lifecycle.transitions)
+    optional = [model.order(param.since) for param in message.params if param.optional]
+    return max([model.order(message.since), *optional]) <= oldest and not removed
+
+
 def _property(name: str, kind: str, caller: str) -> list[str]:
     return [
         "",
@@ -413,6 +432,7 @@ def package(model: Model) -> dict[str, str]:
         "__init__.py": package_module(model),
         "enums.py": enums_module(model),
         "errors.py": errors_module(model),
+        "everywhere.py": everywhere_module(model),
         "types.py": types_module(model),
     }
     return files | {f"{name}.py": class_module(class_, words) for name, class_ in model.classes.items()}

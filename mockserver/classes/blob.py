@@ -1,45 +1,52 @@
-"""Blobs: bytes of a client, kept beside an object; the bytes go over HTTP."""
+"""Binary objects: their rows. What is in them goes over HTTP."""
 
 from __future__ import annotations
 
 from ..call import Call, refuse
 from ..store import EPOCH, Row
 from . import verbs_of
-from .generic import make
 
 verb = verbs_of("blob")
 
-OWNERS = ("VM", "host", "SR", "network", "pool")
-"""The classes whose objects have blobs."""
+HOLDERS = ("VM", "SR", "host", "pool", "network")
+"""The classes whose objects hold blobs by name."""
+PLAIN = "application/octet-stream"
+
+
+def make_blob(call: Call, mime_type: str, public: bool) -> str:
+    """An empty blob; returns its reference."""
+    fields = {
+        "uuid": call.pool.new_uuid(),
+        "mime_type": mime_type or PLAIN,
+        "public": public,
+        "size": 0,
+        "last_updated": EPOCH,
+    }
+    return call.db.create("blob", call.pool.new_ref(), fields).ref
 
 
 @verb("*")
 def create(call: Call, mime_type: str, public: bool) -> str:
-    return new(call, mime_type, public=public)
+    return make_blob(call, mime_type, public)
 
 
-@verb("*", *(f"{owner}.blobs" for owner in OWNERS))
+@verb("*", *(f"{table}.blobs" for table in HOLDERS))
 def destroy(call: Call, ref: str) -> str:
-    """The blob, and what its owner knows of it."""
+    """The blob, and its name in whatever holds it."""
     row = call.db.get("blob", ref)
-    for owner in OWNERS:
-        for other in call.db.table(owner).values():
-            if ref in other["blobs"].values():
-                call.db.write(other, blobs={name: blob for name, blob in other["blobs"].items() if blob != ref})
+    for table in HOLDERS:
+        for holder in call.db.table(table).values():
+            blobs = holder.get("blobs", {})
+            if ref in blobs.values():
+                call.db.write(holder, blobs={name: blob for name, blob in blobs.items() if blob != ref})
     call.db.delete(row)
     return ""
 
 
-def new(call: Call, mime_type: str, *, public: bool) -> str:
-    """An empty blob."""
-    fields = {"mime_type": mime_type or "application/octet-stream", "public": public, "last_updated": EPOCH}
-    return make(call, "blob", fields).ref
-
-
-def attach_new(call: Call, owner: Row, name: str, mime_type: str, *, public: bool) -> str:
-    """An empty blob of `owner`, called `name`, which none of its blobs may be."""
-    if name in owner["blobs"]:
-        raise refuse("MAP_DUPLICATE_KEY", owner.table, "blobs", owner.ref, name)
-    ref = new(call, mime_type, public=public)
-    call.db.write(owner, blobs={name: ref, **owner["blobs"]})
+def attach_new(call: Call, holder: Row, name: str, mime_type: str, *, public: bool) -> str:
+    """An empty blob of `holder`, called `name`, as none of its blobs may be; returns its reference."""
+    if name in holder["blobs"]:
+        raise refuse("MAP_DUPLICATE_KEY", holder.table, "blobs", holder.ref, name)
+    ref = make_blob(call, mime_type, public)
+    call.db.write(holder, blobs={name: ref, **holder["blobs"]})
     return ref

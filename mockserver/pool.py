@@ -23,9 +23,12 @@ from . import checks, classes, hosts, rules, startup
 from .call import Call, Steps, Wait, continue_later, dispatch
 from .classes.event import OldEvents
 from .clock import VirtualClock
+from .directory import Directory
 from .machine.disks import Disk, Domain, Guest
 from .machine.host import Durations, HostMachine, System
 from .machine.room import MachineRoom
+from .messages import MessageStore
+from .pifs import physical_pifs
 from .store import NULL, Row, Store, Write
 
 if TYPE_CHECKING:
@@ -66,6 +69,10 @@ class MockPool:
         self.calls = 0
         self.wire_bytes = [0, 0]
         self.downloads: list[str] = []
+        self.uploads: tuple[tuple[str, str], ...] = ()
+        """What hosts sent out of the pool: names of files, and the URLs that they went to."""
+        self.messages = MessageStore()
+        self.directory = Directory()
         self.actor: classes.Verb | None = None
         self.writes: list[Write] = []
         self.invariants: list[Invariant] = []
@@ -165,6 +172,7 @@ class MockPool:
                 ),
                 state="running",
                 boots=1,
+                nics=tuple((pif["device"], pif["MAC"]) for pif in physical_pifs(store, row)),
                 on_running=lambda m: startup.host_started(self, m),
                 on_stopped=lambda m, clean: startup.host_stopped(self, m, clean=clean),
                 on_state=self._machine_state,
@@ -482,7 +490,7 @@ class MockPool:
             self.finish_task(call.task, error, xmlrpc.encode("" if result is None else result, lenient=True))
 
         def steps() -> Steps:
-            result = verb(call, *call.args)
+            result = call.perform(verb)
             if hasattr(result, "send"):
                 result = yield from result
             return result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import rules
+from . import rules, storage_drivers
 from .store import EPOCH, NULL, Row, Store
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ class _Builder:
         images = self.storage("ISO library", "iso", "iso", rows, shared=True)
         for number, host in enumerate(rows, 1):
             self.storage(f"Local storage on host{number}", "lvm", "user", [host], shared=False)
-        for kind, label in (("nfs", "NFS"), ("iso", "ISO"), ("lvm", "Local LVM")):
-            self.add("SM", type=kind, name_label=label, vendor="mockserver", version="1.0", required_api_version="1.1")
+        for fields in storage_drivers.rows(self.release):
+            self.add("SM", **fields)
         self.add(
             "pool",
             name_label="pool",

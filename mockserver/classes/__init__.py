@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
     from ..store import Write
 
-MODULES = ("session", "task", "event", "pool", "host", "vm", "vdi", "vbd", "pbd", "sr")
+MODULES = (
+    *("session", "task", "event", "pool", "host", "vm"),
+    *("sr", "pbd", "vdi", "vdi_content", "vdi_fields", "vbd", "secret", "blob", "crashdump"),
+)
 
 ALWAYS = frozenset({"task", "session", "machine"})
 """Tables that the call path itself writes."""

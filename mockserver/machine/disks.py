@@ -21,15 +21,27 @@ BLOCKS = 16
 """Blocks of a disk that a guest writes round and round."""
 
 
-class Disk:
-    """The content behind a VDI: sparse blocks. `writers` are the domains that have it open for writing."""
+CBT_BLOCK = 65536
+"""Bytes that a bit stands for where storage tells which blocks have changed; a block of a disk counts as one of these."""
 
-    __slots__ = ("blocks", "uuid", "writers")
+
+class Disk:
+    """The content behind a VDI: sparse blocks. `writers` are the domains that have it open for writing; `marks` are the
+    digests of blocks that were destroyed, where what is known of changes outlives them."""
+
+    __slots__ = ("blocks", "marks", "uuid", "writers")
 
     def __init__(self, uuid: str) -> None:
         self.uuid = uuid
         self.blocks: dict[int, bytes] = {}
         self.writers: set[Domain] = set()
+        self.marks: dict[int, bytes] | None = None
+
+    def digests(self) -> dict[int, bytes]:
+        """A digest of each block, also of those that were destroyed."""
+        if self.marks is not None:
+            return self.marks
+        return {number: hashlib.sha256(block).digest() for number, block in self.blocks.items()}
 
     def digest(self) -> str:
         """SHA-256 of the content."""

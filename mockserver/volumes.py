@@ -176,6 +176,7 @@ def make(call: Call, sr: Row, size: int, *, takes: int | None = None, **fields: 
         "managed": True,
         "missing": False,
         "parent": NULL,
+        "snapshot_of": NULL,
         "storage_lock": False,
     }
     row = call.db.create("VDI", call.pool.new_ref(), {**base, **fields})

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+from xenctl.errors import Failure
+
 from .. import volumes
 from ..call import Call, Steps
 from . import verbs_of
@@ -12,13 +16,9 @@ verb = verbs_of("crashdump")
 
 @verb("*", *volumes.GONE, *volumes.MARKS)
 def destroy(call: Call, ref: str) -> Steps:
-    """With its disk; where that cannot be destroyed the row goes all the same."""
+    """With its disk; where that cannot be destroyed the row goes all the same, and nobody is told."""
     row = call.db.get("crashdump", ref)
-    vdi = row["VDI"]
-    try:
-        if call.db.find("VDI", vdi) is not None:
-            yield from destroy_disk(call, vdi)
-    finally:
-        if call.db.find("crashdump", ref) is row:
-            call.db.delete(row)
+    with suppress(Failure):
+        yield from destroy_disk(call, row["VDI"])
+    call.db.delete(row)
     return ""

@@ -7,7 +7,7 @@ Sources: the public plugins of 2013 and later, and what release notes say of the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -124,6 +124,19 @@ def rows(release: Release) -> Iterator[dict[str, Any]]:
                 "capabilities": names,
                 "features": {name: VERSIONS.get(name, 1) for name in names},
             }
+
+
+def register(store: Store, new_ref: Callable[[], str], new_uuid: Callable[[], str]) -> None:
+    """What a toolstack of a new release does when it starts: it writes down its plugins and what they can."""
+    known = {row["type"]: row for row in store.table("SM").values()}
+    for fields in rows(store.release):
+        row = known.get(fields["type"])
+        if row is None:
+            store.create("SM", new_ref(), {"uuid": new_uuid(), **fields})
+        else:
+            told = row.get("capabilities", [])
+            features = {**fields["features"], **row.get("features", {})}
+            store.write(row, capabilities=sorted({*told, *fields["capabilities"]}), features=features)
 
 
 def rounded(kind: str, size: int) -> int:

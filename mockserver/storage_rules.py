@@ -38,7 +38,7 @@ SR_OPERATIONS: dict[str, tuple[int, ...]] = {
     "vdi_mirror": ELY,
     **dict.fromkeys("vdi_enable_cbt vdi_disable_cbt vdi_data_destroy vdi_list_changed_blocks".split(), INVERNESS),
     "vdi_set_on_boot": INVERNESS,
-    "vdi_revert": load().order(load().classes["VDI"].messages["revert"].since),
+    "vdi_revert": load().order("26.16.0"),
 }
 """The operations that are checked and may be listed in `SR.allowed_operations`, and when each came."""
 

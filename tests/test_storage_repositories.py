@@ -332,6 +332,23 @@ def test_a_pool_has_a_row_for_each_plugin(c: Any) -> None:
     assert found["nfs"]["VDI_CREATE"] == 1
 
 
+def test_an_upgrade_brings_plugins(calls: Make) -> None:
+    """New ones, and what the old ones learned; lists follow."""
+    c = calls(release="4.1", hosts=1, vms=0)
+    local = c.row("SR", "Local storage on host1").ref
+    assert "vdi_snapshot" not in c("SR.get_allowed_operations", local)
+    c.halt("host1")
+    c.install("host1", "5.0.0").sleep(600)
+    c = c.again()
+    assert {"hba", "equal"} <= set(c("SR.get_supported_types"))
+    c.halt("host1")
+    c.install("host1", "5.5").sleep(600)
+    c = c.again()
+    assert "vdi_snapshot" in c("SR.get_allowed_operations", local)
+    by_type = {c("SM.get_type", ref): c("SM.get_capabilities", ref) for ref in c("SM.get_all")}
+    assert "VDI_SNAPSHOT" in by_type["lvm"]
+
+
 def test_a_secret_is_introduced_with_its_uuid(c: Any) -> None:
     """As a host that joins brings it along; a uuid is used once."""
     uuid = "6ba7b810-9dad-11d1-80b4-00c04fd430c8"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from xml.sax.saxutils import escape
 
 from .. import hosts, passwords, rules, volumes
 from ..call import Call, Steps, refuse
@@ -221,7 +220,7 @@ def probe(call: Call, host: str, device_config: dict[str, str], kind: str, sm_co
     for sr in call.db.table("SR").values():
         configs = [pbd["device_config"] for pbd in pbds_of(call.db, sr)]
         if sr["type"] == kind.lower() and any(wanted.items() <= config.items() for config in configs):
-            found.append(f"\t<SR>\n\t\t<UUID>\n\t\t\t{escape(sr['uuid'])}\n\t\t</UUID>\n\t</SR>\n")
+            found.append(f"\t<SR>\n\t\t<UUID>\n\t\t\t{sr['uuid']}\n\t\t</UUID>\n\t</SR>\n")
     return f'<?xml version="1.0" ?>\n<SRlist>\n{"".join(found)}</SRlist>\n'
 
 

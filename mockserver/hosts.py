@@ -42,15 +42,6 @@ def contact(pool: MockPool, host: Row) -> Contact:
     return Contact(host, machine)
 
 
-def answers(pool: MockPool, host: Row) -> bool:
-    """Whether something can be forwarded to `host` now."""
-    try:
-        contact(pool, host)
-    except Failure:
-        return False
-    return True
-
-
 class Contact:
     """A host that takes part in an operation. `check()` raises `CANNOT_CONTACT_HOST` once its toolstack has stopped."""
 

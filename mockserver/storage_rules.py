@@ -217,16 +217,17 @@ class DiskState:
 
     @classmethod
     def of(cls, store: Store, vdi: Row) -> DiskState:
-        sr = store.get("SR", vdi["SR"])
-        vbds = [vbd for vbd in (store.find("VBD", ref) for ref in vdi["VBDs"]) if vbd is not None]
-        return cls(
-            store,
-            vdi,
-            sr,
-            capabilities(store, sr["type"]),
-            [vbd for vbd in vbds if vbd["currently_attached"] or vbd["reserved"]],
-            next((vbd for vbd in vbds if vbd["current_operations"]), None),
-        )
+        sr, devices = store.get("SR", vdi["SR"]), store.table("VBD")
+        active, changing = [], None
+        for ref in vdi["VBDs"]:
+            vbd = devices.get(ref)
+            if vbd is None:
+                continue
+            if vbd["currently_attached"] or vbd["reserved"]:
+                active.append(vbd)
+            if vbd["current_operations"] and changing is None:
+                changing = vbd
+        return cls(store, vdi, sr, capabilities(store, sr["type"]), active, changing)
 
     @property
     def ref(self) -> str:

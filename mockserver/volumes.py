@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from xenctl import database
+
 from . import hosts, rules, storage_rules
 from .call import Call, Steps, refuse
 from .checks import marked
+from .machine.disks import CBT_BLOCK
 from .storage_drivers import driver, rounded, taken
 from .storage_rules import pbds_of, sr_operations, sr_refused, vdi_refused
 from .store import EPOCH, NULL, Row
@@ -158,6 +161,9 @@ def content(call: Call, vdi: Row) -> Disk:
         raise refuse("SR_BACKEND_FAILURE_46", "", f"The VDI is not available [opterr={vdi['location']}]", "")
     for domain in list(disk.writers):
         domain.catch_up(call.clock.now())
+    if vdi["uuid"] in call.pool.storage.replicas:
+        data = database.write(call.db.dump())
+        disk.blocks = {at // CBT_BLOCK: data[at : at + CBT_BLOCK] for at in range(0, len(data), CBT_BLOCK)}
     return disk
 
 

@@ -385,3 +385,63 @@ def test_a_crash_dump_goes_with_its_disk(c: Any) -> None:
         c("crashdump.destroy", dump.ref)
         assert c.pool.store.find("crashdump", dump.ref) is None
         assert (c.pool.store.find("VDI", vdi) is None) is not used
+
+
+# --- the pool's database on a disk
+
+
+def test_the_database_is_kept_on_a_disk(c: Any) -> None:
+    """As it is whenever somebody looks, until that is switched off; only storage that every host has will do."""
+    assert c.refused("SR.enable_database_replication", c.row("SR", NFS).ref)[0] == "SR_OPERATION_NOT_SUPPORTED"
+    sr = made(c, "lvmoiscsi")
+    c("SR.enable_database_replication", sr.ref)
+    (vdi,) = [c.pool.store.get("VDI", ref) for ref in sr["VDIs"]]
+    assert (vdi["type"], vdi["metadata_of_pool"]) == ("metadata", c.pool.store.pool().ref)
+    c("VM.set_name_label", c.vm("vm01").ref, "renamed")
+    copy = c.pool.store.get("VDI", c("VDI.copy", vdi.ref, c.row("SR", NFS).ref))
+    blocks = c.pool.disks[copy["uuid"]].blocks
+    assert b"renamed" in b"".join(blocks[number] for number in sorted(blocks))
+    c("SR.enable_database_replication", sr.ref)
+    assert sr["VDIs"] == [vdi.ref]
+    assert c("VDI.read_database_pool_uuid", vdi.ref) == ""
+    c("SR.disable_database_replication", sr.ref)
+    assert sr["VDIs"] == []
+
+
+def test_another_pools_database_is_recognised(calls: Make) -> None:
+    """By the uuid of that pool; a disk with anything else has none."""
+    there, here = calls(release="8.2", hosts=1, vms=1, seed=1), calls(release="8.2", hosts=1, vms=1, seed=2)
+    sr = made(there, "lvmoiscsi")
+    there("SR.enable_database_replication", sr.ref)
+    data = there.pool.disk_of(sr["VDIs"][0]).blocks
+    vdi = here("VDI.create", image(here, here.row("SR", NFS), type="metadata"))
+    assert here("VDI.read_database_pool_uuid", vdi) == ""
+    here.pool.disk_of(vdi).blocks = dict(data)
+    assert here("VDI.read_database_pool_uuid", vdi) == there.pool.store.pool()["uuid"]
+
+
+# --- what high availability needs
+
+
+def test_protected_vms_stay_agile(c: Any) -> None:
+    """While they are protected they get no disk that some host lacks, and keep the storage that they have."""
+    vm, sr = c.vm("vm01"), c.row("SR", NFS)
+    local = c.row("SR", "Local storage on host1")
+    disk = c("VDI.create", image(c, local))
+    c.pool.store.write(vm, ha_always_run=True, ha_restart_priority="restart")
+    c.pool.store.write(c.pool.store.pool(), ha_enabled=True)
+    device = {"VM": vm.ref, "VDI": disk, "userdevice": "7", "bootable": False, "mode": "RW", "type": "Disk"}
+    device |= {"empty": False, "other_config": {}, "qos_algorithm_type": "", "qos_algorithm_params": {}}
+    assert c.refused("VBD.create", device) == ["HA_CONSTRAINT_VIOLATION_SR_NOT_SHARED", local.ref]
+    assert c.refused("PBD.unplug", sr["PBDs"][0]) == ["HA_CONSTRAINT_VIOLATION_SR_NOT_SHARED", sr.ref]
+    c("VBD.create", {**device, "VDI": c("VDI.create", image(c, sr))})
+    c.pool.store.write(c.pool.store.pool(), ha_allow_overcommit=True)
+    c("VBD.create", {**device, "userdevice": "8"})
+
+
+def test_a_disk_that_is_lost_cannot_be_plugged(c: Any) -> None:
+    """Its storage says so."""
+    vbd = c.vbd("vm01", "0")
+    c("VBD.unplug", vbd.ref)
+    del c.pool.disks[c.pool.store.get("VDI", vbd["VDI"])["uuid"]]
+    assert c.refused("VBD.plug", vbd.ref)[0] == "SR_BACKEND_FAILURE_46"

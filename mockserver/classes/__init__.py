@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MODULES = (
     *("session", "task", "event", "pool", "host", "vm"),
-    *("sr", "pbd", "vdi", "vdi_content", "vdi_fields", "vbd", "secret", "blob", "crashdump"),
+    *("sr", "sr_database", "pbd", "vdi", "vdi_content", "vdi_fields", "vbd", "secret", "blob", "crashdump"),
 )
 
 ALWAYS = frozenset({"task", "session", "machine"})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from .. import hosts, passwords, volumes
+from .. import agility, hosts, passwords, volumes
 from ..call import Call, Steps, refuse
 from ..storage_rules import in_progress, pbds_of
 from ..store import Row
@@ -59,6 +59,8 @@ def unplug(call: Call, ref: str) -> Steps:
     with volumes.held(call, sr=(sr, "unplug")):
         contact = hosts.contact(call.pool, call.db.get("host", row["host"]))
         if row["currently_attached"]:
+            if contact.host["enabled"]:
+                agility.assert_not_needed(call.db, sr)
             _assert_spared_by_ha(call, sr)
             used = list(dict.fromkeys(_used(call, row)))
             if used:

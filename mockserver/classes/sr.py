@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from xenctl.errors import Failure
+
 from .. import hosts, passwords, rules, volumes
 from ..call import Call, Steps, refuse
 from ..storage_drivers import capabilities, supported_types
@@ -11,6 +13,7 @@ from ..storage_rules import pbds_of, refresh_sr
 from ..store import Row
 from . import verbs_of
 from .pbd import connect, plug_in
+from .sr_database import assert_everywhere
 
 verb = verbs_of("SR")
 
@@ -59,9 +62,17 @@ def create(
     size = 0 if content_type == "iso" or kind == "iso" else physical_size if physical_size > 0 else DEFAULT_SIZE
     call.pool.storage.sizes[sr["uuid"]] = size
     for pbd in pbds:
-        if hosts.answers(call.pool, db.get("host", pbd["host"])):
-            yield from plug_in(call, pbd)
+        yield from _plugged_if_it_can(call, pbd)
     return sr.ref
+
+
+def _plugged_if_it_can(call: Call, pbd: Row) -> Steps:
+    """A host that does not answer is left out, as one that comes up later plugs by itself."""
+    try:
+        yield from plug_in(call, pbd)
+    except Failure as error:
+        if error.code not in ("CANNOT_CONTACT_HOST", "HOST_OFFLINE"):
+            raise
 
 
 def _introduce(
@@ -320,28 +331,11 @@ def create_new_blob(call: Call, ref: str, name: str, mime_type: str, public: boo
 # --- what it is good for
 
 
-def _assert_everywhere(call: Call, sr: Row) -> None:
-    """Every host must have it plugged."""
-    pbds = pbds_of(call.db, sr)
-    connected = {pbd["host"] for pbd in pbds if pbd["currently_attached"]}
-    if len(connected) < max(len(pbds), len(call.db.table("host"))):
-        raise refuse("SR_HAS_NO_PBDS", sr.ref)
-
-
 @verb()
 def assert_can_host_ha_statefile(call: Call, ref: str) -> str:
     row = call.db.get("SR", ref)
-    _assert_everywhere(call, row)
+    assert_everywhere(call, row)
     can = capabilities(call.db, row["type"])
     if not {"VDI_GENERATE_CONFIG", "VDI_ATTACH_OFFLINE"} & can:
-        raise refuse("SR_OPERATION_NOT_SUPPORTED", ref)
-    return ""
-
-
-@verb()
-def assert_supports_database_replication(call: Call, ref: str) -> str:
-    row = call.db.get("SR", ref)
-    _assert_everywhere(call, row)
-    if "SR_METADATA" not in capabilities(call.db, row["type"]):
         raise refuse("SR_OPERATION_NOT_SUPPORTED", ref)
     return ""

@@ -7,7 +7,8 @@ from typing import Any
 
 from xenctl.errors import Failure
 
-from .. import hosts, storage_rules
+from .. import hosts, storage_rules, volumes
+from ..agility import assert_stays_agile
 from ..call import Call, Steps, refuse
 from ..checks import assert_not_migrating, is_hvm, vbd_operation, vbd_refused
 from ..store import NULL, Row
@@ -51,6 +52,7 @@ def insert(call: Call, vbd: str, vdi: str) -> Steps:
             raise refuse("VDI_IS_NOT_ISO", vdi, disc["type"])
         if not disc["managed"]:
             raise refuse("VDI_NOT_MANAGED", vdi)
+        assert_stays_agile(call.db, vm, disc)
         host = _host(call, vm)
         if host is not None:
             pbds = (call.db.get("PBD", pbd) for pbd in sr["PBDs"])
@@ -71,6 +73,8 @@ def plug(call: Call, ref: str) -> Steps:
         assert host is not None
         if is_hvm(vm) and row["type"] != "CD" and row["mode"] == "RO":
             raise refuse("DISK_VBD_MUST_BE_READWRITE_FOR_HVM", ref)
+        if not row["empty"]:
+            volumes.content(call, call.db.get("VDI", row["VDI"]))
         yield call.pool.durations.device
         host.check()
         found, disk = call.pool.domain(vm), call.pool.disk_of(row["VDI"])
@@ -157,7 +161,10 @@ def create(call: Call, args: dict[str, Any]) -> str:
     if args["type"] == "Floppy" and not is_hvm(vm):
         raise refuse("NOT_IMPLEMENTED", "VBD of type 'floppy' is not supported on PV domain")
     at_rest = {} if vm["power_state"] == "Suspended" else {"currently_attached": False, "device": ""}
-    more = {"userdevice": _device(call, vm, args), "VDI": NULL if empty else args["VDI"], "reserved": False}
+    device = _device(call, vm, args)
+    if not empty:
+        assert_stays_agile(call.db, vm, call.db.get("VDI", args["VDI"]))
+    more = {"userdevice": device, "VDI": NULL if empty else args["VDI"], "reserved": False}
     metrics = call.db.create("VBD_metrics", call.pool.new_ref(), {"uuid": call.pool.new_uuid()})
     return make(call, "VBD", args, **at_rest, **more, metrics=metrics.ref).ref
 

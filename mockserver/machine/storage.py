@@ -18,6 +18,8 @@ class Storage:
     forgotten: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     destroyed: set[str] = field(default_factory=set)
     """Storage repositories whose content was destroyed: nobody can attach them again."""
+    replicas: set[str] = field(default_factory=set)
+    """The uuids of disks that hold the pool's database as it is."""
 
     def forget(self, sr: str, vdi: str, fields: dict[str, Any]) -> None:
         """Remember a disk whose row goes."""

@@ -158,7 +158,7 @@ def content(call: Call, vdi: Row) -> Disk:
     """What is on a disk, all that running guests wrote included. Raises where storage has lost it."""
     disk = call.pool.disks.get(vdi["uuid"])
     if disk is None:
-        raise refuse("SR_BACKEND_FAILURE_46", "", f"The VDI is not available [opterr={vdi['location']}]", "")
+        raise refuse("SR_BACKEND_FAILURE_46", "", f"The VDI is not available [opterr={vdi['uuid']}]", "")
     for domain in list(disk.writers):
         domain.catch_up(call.clock.now())
     if vdi["uuid"] in call.pool.storage.replicas:

@@ -148,12 +148,14 @@ def test_storage_that_cannot_clone_copies(calls: Make) -> None:
     assert c.refused("VDI.snapshot", ref) == ["SR_OPERATION_NOT_SUPPORTED", c.row("SR", LVM).ref]
 
 
-def test_a_disk_that_storage_lost_cannot_be_read(c: Any) -> None:
+@pytest.mark.parametrize("release", ["4.0.1", "8.2"])
+def test_a_disk_that_storage_lost_cannot_be_read(calls: Make, release: str) -> None:
     """Whatever the database says."""
+    c = calls(release=release, hosts=1, vms=1)
     ref = c("VDI.create", image(c))
     del c.pool.disks[vdi(c, ref)["uuid"]]
     assert c.refused("VDI.snapshot", ref)[0] == "SR_BACKEND_FAILURE_46"
-    assert c.refused("VDI.update", ref)[0] == "SR_BACKEND_FAILURE_46"
+    assert c.refused("VDI.resize", ref, 2 << 30)[0] == "SR_BACKEND_FAILURE_46"
 
 
 # --- copies

@@ -48,16 +48,29 @@ def wrong_lists(pool: MockPool) -> Iterator[str]:
                     yield f"{table} {row.get('name_label', row['uuid'])}: {operation} allowed: {allowed}"
 
 
+def miscounted(pool: MockPool) -> list[str]:
+    """The storage whose sizes are not those of its disks together."""
+    out = []
+    for sr in pool.store.table("SR").values():
+        disks = [pool.store.get("VDI", ref) for ref in sr["VDIs"]]
+        sums = [sum(disk[field] for disk in disks) for field in ("virtual_size", "physical_utilisation")]
+        if [sr["virtual_allocation"], sr["physical_utilisation"]] != sums:
+            out.append(sr["name_label"])
+    return out
+
+
 @pytest.mark.parametrize("release", RELEASES)
 def test_a_new_pool_lists_what_is_allowed(release: str) -> None:
     """For every storage, disk and block device and every operation that there is."""
-    assert list(wrong_lists(MockPool.create(hosts=3, vms=12, release=release))) == []
+    pool = MockPool.create(hosts=3, vms=12, release=release)
+    assert list(wrong_lists(pool)) == []
+    assert miscounted(pool) == []
 
 
 @pytest.mark.parametrize("release", RELEASES)
 @pytest.mark.parametrize("seed", range(3))
 def test_lists_stay_right_whatever_is_done(calls: Make, release: str, seed: int) -> None:
-    """After each of many calls, refused ones too, also while operations go on."""
+    """After each of many calls, refused ones too, also while operations go on; so do the sizes of storage."""
     c = calls(release=release, hosts=2, vms=12)
     choose = random.Random(f"{release} {seed}")
     done, errors = 0, set()
@@ -71,6 +84,7 @@ def test_lists_stay_right_whatever_is_done(calls: Make, release: str, seed: int)
         assert list(wrong_lists(c.pool)) == [], method
         c.sleep(choose.choice((0, 0.5, 3, 200)))
         assert list(wrong_lists(c.pool)) == [], f"after {method}"
+        assert miscounted(c.pool) == [], method
     assert done > 10
     assert not {code for code, _ in errors} & {"INTERNAL_ERROR", "MESSAGE_PARAMETER_COUNT_MISMATCH"}, errors
     c.sleep(4000)

@@ -134,6 +134,7 @@ def serve(pool: MockPool, machine: HostMachine, body: bytes) -> bytes:
 def dispatch(pool: MockPool, machine: HostMachine, method: str, params: list[Any]) -> Any:
     """Answer one call given as values. Raises `Failure` for a refusal."""
     pool.calls += 1
+    pool.freshen()
     garbage.collect_if_due(pool, machine)
     try:
         if machine.xapi.mode not in ("master", "member") and method not in EMERGENCY_CALLS:

@@ -495,14 +495,6 @@ class MockPool:
         finally:
             self.actor = before
 
-    def _as_nobody(self, action: Callable[[], None]) -> None:
-        """Run `action` as no verb's doing, also where one is at work."""
-        before, self.actor = self.actor, None
-        try:
-            action()
-        finally:
-            self.actor = before
-
     def wait(self, wait: Wait) -> None:
         """Let time pass until `wait` is over."""
         self.waiter(wait)
@@ -536,6 +528,15 @@ class MockPool:
         self.on_machine(machine)
         self.settle(f"{machine.name} {machine.state}")
 
+    def freshen(self) -> None:
+        """Make anew the lists that writes made stale. It is no verb's doing, also where one is at work."""
+        if self.upkeep.stale:
+            before, self.actor = self.actor, None
+            try:
+                self.upkeep.do(self.store)
+            finally:
+                self.actor = before
+
     def watch(self, *invariants: Invariant) -> None:
         """Check `invariants` after each call and each physical event from now on; what they find is in `violations`."""
         self.writes.clear()
@@ -552,8 +553,7 @@ class MockPool:
     def settle(self, cause: str) -> None:
         """After a call or a physical event: make anew what is stale, wake who waits, and hold the writes against the
         invariants."""
-        if self.upkeep.stale:
-            self._as_nobody(lambda: self.upkeep.do(self.store))
+        self.freshen()
         if self._waiting:
             for entry in [entry for entry in self._waiting if entry[0].ready()]:
                 self._waiting.remove(entry)

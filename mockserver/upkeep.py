@@ -28,7 +28,7 @@ class Upkeep:
         self.vbds: dict[str, None] = {}
         self.vdis: dict[str, None] = {}
         self.srs: dict[str, None] = {}
-        self.growth: dict[str, list[int]] = {}
+        self.growth: dict[str, tuple[int, int]] = {}
 
     def note(self, store: Store, write: Write) -> None:
         """Note what a write makes stale."""
@@ -74,9 +74,8 @@ class Upkeep:
 
     def grow(self, sr: str, virtual: int, physical: int) -> None:
         """Note that the disks of a storage repository changed their size by so many bytes."""
-        sizes = self.growth.setdefault(sr, [0, 0])
-        sizes[0] += virtual
-        sizes[1] += physical
+        before = self.growth.get(sr, (0, 0))
+        self.growth[sr] = (before[0] + virtual, before[1] + physical)
 
 
 # --- what a write makes stale

@@ -137,6 +137,17 @@ def a_call(c: Any, choose: random.Random) -> tuple[str, list[Any]]:
     return method, calls[method]
 
 
+def test_lists_follow_what_is_written_behind_the_pools_back(calls: Make) -> None:
+    """Who asks next sees them right, however the row was changed."""
+    c = calls(hosts=1, vms=4, release="8.2")
+    vbd = c.vbd("vm04", "0")
+    assert "destroy" in c("VDI.get_allowed_operations", vbd["VDI"])
+    c.pool.store.write(vbd, currently_attached=True)
+    assert "destroy" not in c("VDI.get_allowed_operations", vbd["VDI"])
+    c.pool.store.delete(vbd)
+    assert "destroy" in c("VDI.get_allowed_operations", vbd["VDI"])
+
+
 def test_lists_follow_hosts_that_come_and_go(calls: Make) -> None:
     """A host's own storage is out of reach while it is down, and so are disks on it."""
     c = calls(hosts=2, vms=4, release="8.2")

@@ -23,7 +23,9 @@ class Storage:
 
     def forget(self, sr: str, vdi: str, fields: dict[str, Any]) -> None:
         """Remember a disk whose row goes."""
-        self.forgotten.setdefault(sr, {})[vdi] = fields
+        if sr not in self.forgotten:
+            self.forgotten[sr] = {}
+        self.forgotten[sr][vdi] = fields
 
     def destroy(self, sr: str) -> None:
         """Wipe a storage repository."""

@@ -15,6 +15,7 @@ import io
 import logging
 import os
 import re
+import socket
 import sys
 import time
 import warnings
@@ -336,7 +337,8 @@ class HttpTransport:
         from requests import exceptions
         from urllib3.exceptions import HTTPError, LocationValueError
 
-        error, reason = chain[0], _without_session(str(_root(chain) or chain[0])).strip()
+        error, root = chain[0], _root(chain)
+        reason = _without_session(_words(root or error)).strip()
         connect_timeout, read_timeout = self._timeout
         kind: type[TransportError] = ConnectError
         unusable = (exceptions.InvalidURL, exceptions.InvalidSchema, exceptions.InvalidHeader, LocationValueError)
@@ -345,7 +347,7 @@ class HttpTransport:
         elif isinstance(error, exceptions.ConnectTimeout):
             message = f"no connection within {connect_timeout:g} s: is the host up, and is this its address?"
         elif _was_connecting(chain):
-            message = f"cannot be reached: {reason}"
+            message = f"cannot be reached: {reason}{_ADVICE.get(type(root), '')}"
             if isinstance(error, exceptions.SSLError):
                 from .tls import explained
 
@@ -495,6 +497,18 @@ def _root(chain: list[BaseException]) -> BaseException | None:
 
     found = [error for error in chain[1:] if isinstance(error, (OSError, HTTPException, UnicodeError))]
     return found[-1] if found else None
+
+
+_ADVICE: Mapping[type | None, str] = {
+    socket.gaierror: "; check how the name is spelt, or use the host's address",
+    ConnectionRefusedError: "; check the port, and that the host is up",
+}
+"""What to do where no connection was made, by what the system said."""
+
+
+def _words(error: BaseException) -> str:
+    """The system's own words, without the number of its error."""
+    return str((isinstance(error, OSError) and error.strerror) or error)
 
 
 def _was_connecting(chain: list[BaseException]) -> bool:

@@ -211,8 +211,7 @@ class TestTrouble:
         with net.transport() as sender:
             error = self.failing(net, sender, f"http://127.0.0.1:{closed_port}")
         assert type(error) is ConnectError
-        assert "cannot be reached" in str(error)
-        assert "refused" in str(error)
+        assert str(error).endswith("cannot be reached: Connection refused; check the port, and that the host is up")
 
     @IN_CLEAR
     @pytest.mark.parametrize("name", ["no-such-host.invalid", "a..b"])
@@ -224,7 +223,10 @@ class TestTrouble:
 
         monkeypatch.setattr(socket, "getaddrinfo", unknown)
         with net.transport() as sender:
-            assert type(self.failing(net, sender, f"http://{name}")) is ConnectError
+            error = self.failing(net, sender, f"http://{name}")
+        assert type(error) is ConnectError
+        if name == "no-such-host.invalid":
+            assert "cannot be reached: Name or service not known; check how the name is spelt" in str(error)
 
     def test_no_connection_in_time(self, net: Net) -> None:
         """A host that does not answer the first packet: nothing was sent, and the text asks after it."""

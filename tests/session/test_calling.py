@@ -57,6 +57,7 @@ class TestCalling:
         with pytest.raises(errors.MESSAGE_METHOD_UNKNOWN) as caught:
             session.call("VM.brand_new", ("a", 1))
         assert caught.value.params == ["VM.brand_new"]
+        assert "no method of this name: it is misspelled, or not in the host's release" in str(caught.value)
 
     def test_methods_without_a_session(self, pool: MockPool, session: Session, wire: Wire) -> None:
         """`system.` methods and logins take no session, and none is sent."""

@@ -301,6 +301,8 @@ class Session(Classes):
         Raises the `Failure` of the error code, `TransportError` where no answer came, `ProtocolError` where it was
         none of XenAPI's, and before anything is sent `TypeError` or `ValueError` for arguments that XML-RPC cannot carry.
         """
+        if isinstance(args, str):  # a reference is one, and would go out letter by letter
+            raise TypeError(f"{method}: args is a list of parameters, not a str: write [{args!r}]")
         lazy = convert is not to_any and ".get_all_records" in method
         if method in SESSIONLESS or method.startswith("system."):
             wire = exchange(self.transport, Place(self.origin, self._spoken), method, args, lazy=lazy)

@@ -59,10 +59,12 @@ def test_an_old_release_has_fewer_messages() -> None:
 
 
 def test_the_command_prints_the_table() -> None:
-    """One line a class and one for all; a release that nobody knows is an error in one line."""
+    """One line a class and one for all, and what the columns are; a release that nobody knows is an error in one line."""
     run = [sys.executable, "-m", "mockserver", "--coverage"]
     done = subprocess.run([*run, "--release", "8.2"], capture_output=True, text=True, check=True)
-    lines = done.stdout.splitlines()
+    found, legend = done.stdout.split("\n\n")
+    assert [line.split("  ")[0] for line in legend.splitlines()] == list(coverage.HEADER[1:5])
+    lines = found.splitlines()
     assert lines[0].split() == ["class", "behaviour", "generic", "not", "implemented", "explicit", "missing"]
     assert lines[-1].split()[0] == "all"
     assert [line.split()[0] for line in lines[1:-1]] == list(rows("8.2"))

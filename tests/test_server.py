@@ -134,6 +134,10 @@ def test_the_command_serves_a_dump() -> None:
         (["--vms", "-1"], "a pool cannot have -1 VMs"),
         (["--release", "9.9"], "no release is called '9.9'; known are XenServer 4.0.1, "),
         (["--dump", "/no/such/file"], "/no/such/file: it cannot be read (No such file or directory); check the path"),
+        (
+            ["--dump", str(DATA / "pool-4.1.0.xml"), "--vms", "3"],
+            "--dump and --vms: a pool that is loaded is as its dump",
+        ),
         (["--listen", "nowhere"], "'nowhere' does not appear to be an IPv4 or IPv6 address"),
         (["--listen", "192.0.2.1", "--hosts", "1"], "cannot listen on 192.0.2.1:0: Cannot assign requested address"),
         (["--port", "70000"], "a port is a number from 0 to 65535, not 70000"),

@@ -52,7 +52,10 @@ def xapi(request: pytest.FixtureRequest, make_xapi: Callable[..., MockPool]) -> 
     for marker in reversed(list(request.node.iter_markers("xapi"))):
         _check(marker)
         options.update(marker.kwargs)
-    return make_xapi(**options)
+    try:
+        return make_xapi(**options)
+    except ValueError as error:
+        pytest.fail(f"@pytest.mark.xapi: {error}", pytrace=False)
 
 
 def _check(marker: pytest.Mark) -> None:

@@ -97,6 +97,10 @@ class MockPool:
         self._waiting: list[tuple[Wait, Callable[[], None]]] = []
         self._domids = 0
 
+    def __repr__(self) -> str:
+        hosts = [f"{machine.name} at {machine.address}" for machine in self.machines]
+        return f"<MockPool of {', '.join(hosts[:3])}{f' and {len(hosts) - 3} more' if len(hosts) > 3 else ''}>"
+
     # --- making
 
     @classmethod

@@ -560,3 +560,13 @@ def test_a_server_stops_at_once(tmp_path: Path) -> None:
     assert time.monotonic() - begun < 2
     with PoolServer(MockPool.create(hosts=2, vms=0), port=port):
         assert os.getpid()
+
+
+def test_a_server_and_its_pool_tell_who_they_are() -> None:
+    """As it is seen where a test fails: hosts and addresses, three of them at the most."""
+    pool = MockPool.create(hosts=5, vms=0)
+    server = PoolServer(pool)
+    assert repr(pool) == "<MockPool of host1 at 10.0.0.1, host2 at 10.0.0.2, host3 at 10.0.0.3 and 2 more>"
+    assert repr(server) == "<PoolServer that has not started>"
+    with server:
+        assert repr(server) == f"<PoolServer at {server.url}>"

@@ -252,6 +252,9 @@ class PoolServer:
         self._started_at = 0.0
         self._virtual_start = 0.0
 
+    def __repr__(self) -> str:
+        return f"<PoolServer {f'at {self.url_of(self.pool.machines[0])}' if self._places else 'that has not started'}>"
+
     def __enter__(self) -> PoolServer:
         self.start()
         return self

@@ -196,6 +196,8 @@ def _admit(pool: MockPool, machine: HostMachine, ref: str, message: Message | No
 def _execute(call: Call) -> Any:
     """Run the verb of a call to its end, or start it and return the task."""
     pool, verb = call.pool, call.pool.verb(call.message)
+    if pool.faults.due is not None:
+        verb = pool.faults.around(call, verb)
     if call.message.has_async and call.message.class_name not in DUMMY_CLASSES:
         call.task = pool.make_task(call)
     elif call.is_async:

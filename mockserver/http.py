@@ -55,7 +55,23 @@ class Get:
 def answer(
     pool: MockPool, machine: HostMachine, method: str, target: str, headers: Mapping[str, str], body: bytes
 ) -> Answer:
-    """Answer one request to `machine`. `headers` has lower-case names."""
+    """Answer one request to `machine`. `headers` has lower-case names. Raises `TransportError` for what a fault does to the
+    connection."""
+    if pool.faults.armed:
+        return pool.faults.answer(
+            machine, method, target, body, lambda: _answer(pool, machine, method, target, headers, body)
+        )
+    return _answer(pool, machine, method, target, headers, body)
+
+
+def handled(method: str, path: str) -> bool:
+    """Whether a request for `path` has a handler."""
+    return method == "GET" and any(path.startswith(prefix) for prefix in HANDLERS)
+
+
+def _answer(
+    pool: MockPool, machine: HostMachine, method: str, target: str, headers: Mapping[str, str], body: bytes
+) -> Answer:
     parts = urlsplit(target)
     for prefix, handler in HANDLERS.items():
         if method == "GET" and parts.path.startswith(prefix):

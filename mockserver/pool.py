@@ -23,6 +23,7 @@ from . import checks, classes, hosts, rules, startup
 from .call import Call, Steps, Wait, continue_later, dispatch
 from .classes.event import OldEvents
 from .clock import VirtualClock
+from .faults import Faults
 from .machine.disks import Disk, Domain, Guest
 from .machine.host import Durations, HostMachine, System
 from .machine.room import MachineRoom
@@ -72,6 +73,7 @@ class MockPool:
         self.reports: list[str] = []
         self.obstacles: list[str] = []
         self.hands = MachineRoom(self)
+        self.faults = Faults(self)
         self.max_offline = 0
         self.clock.after_step = lambda: self.settle("time")
         self.waiter: Callable[[Wait], None] = lambda wait: self.clock.run_until(wait.deadline, wait.ready)
@@ -416,7 +418,10 @@ class MockPool:
     def dispatch(self, method: str, args: list[Any], machine: HostMachine | None = None) -> Any:
         """Call `method` with `args` (the session first) without bytes, on the master or on `machine`."""
         with self.guard():
-            return dispatch(self, machine or self.master, method, args)
+            host = machine or self.master
+            if self.faults.armed:
+                return self.faults.dispatch(host, method, args, lambda: dispatch(self, host, method, args))
+            return dispatch(self, host, method, args)
 
     def transport(self) -> InProcessTransport:
         """A transport for `xenctl` that carries real bytes to this pool."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -10,6 +9,7 @@ from xenctl.errors import ConnectError
 from xenctl.transport import Clock, Request, Response
 
 from ..http import answer
+from ..striking import stream_of
 
 if TYPE_CHECKING:
     from ..pool import MockPool
@@ -30,14 +30,15 @@ class InProcessTransport:
         machine = pool.machine_at(urlsplit(request.host).hostname or "")
         if machine is None:
             raise ConnectError("no host has this address", host=request.host, method=request.shown)
-        if machine.state != "running":
-            raise ConnectError("connection refused: the host is off", host=request.host, method=request.shown)
+        if not machine.answers:
+            why = "the host is off" if machine.state != "running" else "its toolstack is dead"
+            raise ConnectError(f"connection refused: {why}", host=request.host, method=request.shown)
         headers = {name.lower(): value for name, value in request.headers.items()}
         pool.wire_bytes[0] += len(request.body)
         with pool.guard():
             out = answer(pool, machine, request.method, request.path, headers, request.body)
         pool.wire_bytes[1] += len(out.body)
-        return Response(out.status, out.headers, io.BytesIO(out.body))
+        return Response(out.status, out.headers, stream_of(out, host=request.host, method=request.shown))
 
     def close(self) -> None:
         """Nothing is held."""

@@ -15,6 +15,7 @@ import logging
 import math
 import os
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -25,9 +26,10 @@ from ipaddress import ip_address
 from socketserver import ThreadingTCPServer
 from typing import TYPE_CHECKING, Any
 
-from xenctl.errors import ConnectionLost
+from xenctl.errors import ConnectError, ConnectionLost, TransportError, WaitTimeout
 
 from ..http import RPC_LIMIT, Answer, answer, broken
+from ..striking import ConnectionReset, HalfAnswer
 from .certificates import Authority
 
 if TYPE_CHECKING:
@@ -130,10 +132,22 @@ class _Handler(BaseHTTPRequestHandler):
         with self.server.owner.serving():
             try:
                 out = self.server.owner.answer(self.server.machine, self.command, self.path, headers, body)
-            except ConnectionLost:
-                self.close_connection = True
+            except TransportError as error:
+                failed = error
+            else:
+                self._write(out)
                 return
-            self._write(out)
+        self._break(failed)
+
+    def _break(self, failed: TransportError) -> None:
+        """Do to the connection what `failed` is to its client. One that waits in vain is waited for."""
+        self.close_connection = True
+        with suppress(OSError):
+            if isinstance(failed, WaitTimeout):
+                self.connection.recv(1)
+            elif isinstance(failed, (ConnectError, ConnectionReset)):
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                os.close(self.connection.detach())  # a socket that is shut down first ends in good order
 
     def _write(self, out: Answer) -> None:
         self.send_response(out.status, out.reason)
@@ -145,7 +159,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("content-length", str(len(out.body)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(out.body)
+            self.wfile.write(out.half if isinstance(out, HalfAnswer) else out.body)
+            self.close_connection = self.close_connection or isinstance(out, HalfAnswer)
         self.wfile.flush()
 
     do_GET = do_POST = do_PUT = do_OPTIONS = do_HEAD = do_DELETE = _serve  # noqa: N815
@@ -238,7 +253,7 @@ class PoolServer:
             self._restore.callback(self._give_back, self.pool.waiter, self.pool.on_machine, self.pool.guard)
             self.pool.waiter, self.pool.on_machine, self.pool.guard = self._wait, self._machine_changed, self._hold
             for machine in machines:
-                if machine.state == "running":
+                if machine.answers:
                     self._open(machine)
         self._ticker.start()
 
@@ -289,9 +304,9 @@ class PoolServer:
     def _machine_changed(self, machine: HostMachine) -> None:
         if self._stopping:
             return
-        if machine.state == "running" and machine.uuid not in self._listeners:
+        if machine.answers and machine.uuid not in self._listeners:
             self._open(machine)
-        elif machine.state != "running" and machine.uuid in self._listeners:
+        elif not machine.answers and machine.uuid in self._listeners:
             listener = self._listeners.pop(machine.uuid)
             listener.hang_up()
             threading.Thread(target=listener.shutdown, daemon=True).start()
@@ -301,11 +316,11 @@ class PoolServer:
         """Answer one request, with the pool to itself. Raises `ConnectionLost` where the host stops meanwhile."""
         with self._lock:
             self._catch_up()
-            if machine.state != "running":
+            if not machine.answers:
                 raise ConnectionLost("the host went away", host=machine.address, method=path)
             try:
                 return answer(self.pool, machine, method, path, headers, body)
-            except ConnectionLost:
+            except TransportError:
                 raise
             except Exception as error:
                 log.exception("the fake has a bug: %s %s on %s", method, path, machine.name)

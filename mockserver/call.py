@@ -131,8 +131,10 @@ def serve(pool: MockPool, machine: HostMachine, body: bytes) -> bytes:
     return xmlrpc.dumps_success(result)
 
 
-def dispatch(pool: MockPool, machine: HostMachine, method: str, params: list[Any]) -> Any:
-    """Answer one call given as values. Raises `Failure` for a refusal."""
+def dispatch(pool: MockPool, machine: HostMachine, method: str, params: list[Any], *, traced: bool = False) -> Any:
+    """Answer one call given as values; `traced` says that it is noted already. Raises `Failure` for a refusal."""
+    if pool.trace is not None and not traced:
+        return pool.trace.call(machine, method, params)
     pool.calls += 1
     garbage.collect_if_due(pool, machine)
     try:

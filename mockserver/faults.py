@@ -355,6 +355,8 @@ class Faults:
         if fault.kind in ERRORS:
             return self._with_error(fault, arrival, go)
         self._note(fault, arrival)
+        if self._pool.trace is not None:
+            self._pool.trace.struck(fault, arrival)
         return STRIKES[fault.kind](fault, machine, name, go)
 
     def _chosen(self, arrival: Arrival) -> Fault | None:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from xenctl.datamodel import Message
 
     from .invariants import Invariant, Violation
+    from .trace import Trace
     from .transports.inprocess import InProcessTransport
 
 START = 1_228_089_600.0
@@ -74,6 +75,7 @@ class MockPool:
         self.obstacles: list[str] = []
         self.hands = MachineRoom(self)
         self.faults = Faults(self)
+        self.trace: Trace | None = None
         self.max_offline = 0
         self.clock.after_step = lambda: self.settle("time")
         self.waiter: Callable[[Wait], None] = lambda wait: self.clock.run_until(wait.deadline, wait.ready)
@@ -233,6 +235,8 @@ class MockPool:
     def adopt_store(self, store: Store) -> None:
         """Make `store` the pool's database."""
         self._store = store
+        if self.trace is not None:
+            self.trace.cut("a master loaded its database")
         store.on_write, store.now = self._written, self.clock.now
 
     @property
@@ -499,7 +503,10 @@ class MockPool:
 
     def wait(self, wait: Wait) -> None:
         """Let time pass until `wait` is over."""
-        self.waiter(wait)
+        if self.trace is not None:
+            self.trace.waiting(wait)
+        else:
+            self.waiter(wait)
 
     def when(self, wait: Wait, action: Callable[[], None]) -> None:
         """Run `action` once `wait` is over."""
@@ -517,6 +524,8 @@ class MockPool:
 
     def _written(self, write: Write) -> None:
         self.writes.append(write)
+        if self.trace is not None:
+            self.trace.note(write)
         if self.old_events.subscriptions:
             self.old_events.note(self, write)
         actor = self.actor
@@ -524,7 +533,10 @@ class MockPool:
             raise AssertionError(f"{actor.name} writes {write.table}.{write.field or write.kind}, undeclared")
 
     def _machine_state(self, machine: HostMachine, old: str) -> None:
-        self.writes.append(Write("write", "machine", machine.uuid, "state", old, machine.state, self.clock.now()))
+        write = Write("write", "machine", machine.uuid, "state", old, machine.state, self.clock.now())
+        self.writes.append(write)
+        if self.trace is not None:
+            self.trace.note(write)
         self.max_offline = max(self.max_offline, sum(m.state != "running" for m in self.machines))
         self.on_machine(machine)
         self.settle(f"{machine.name} {machine.state}")
@@ -549,6 +561,8 @@ class MockPool:
                 self._waiting.remove(entry)
                 entry[1]()
         writes, self.writes = self.writes, []
+        if writes and self.trace is not None:
+            self.trace.settled(cause)
         if not self.invariants or not writes:
             return
         touched = {write.table for write in writes}

@@ -382,6 +382,11 @@ class MemoryFits(Invariant):
                 yield f"the VMs on {host['name_label']} take more than its memory"
 
 
+def sound() -> list[Invariant]:
+    """The invariants that hold in every pool, whatever its clients do to it."""
+    return [OneMaster(), DataKept(), BeliefHolds(), OneWriter(), MemoryFits()]
+
+
 def rolling_upgrade(
     may_stop: Iterable[str] = (), may_stay_away: Iterable[str] = (), may_stay_out: Iterable[str] = ()
 ) -> list[Invariant]:

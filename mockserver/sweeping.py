@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from xenctl.errors import XenctlError
 
 from .faults import KINDS, Arrival, Fault
-from .invariants import BeliefHolds, DataKept, Invariant, MemoryFits, OneMaster, OneWriter
+from .invariants import Invariant, sound
 from .pool import MockPool
 
 if TYPE_CHECKING:
@@ -33,11 +33,6 @@ PLAIN: Mapping[str, Mapping[str, Any]] = {
     "error_after": {"code": "INTERNAL_ERROR", "params": ["a fault of the test"]},
 }
 """What a kind is told where only its name is given."""
-
-
-def sound() -> list[Invariant]:
-    """The invariants that hold in every pool, whatever is done to it."""
-    return [OneMaster(), DataKept(), BeliefHolds(), OneWriter(), MemoryFits()]
 
 
 @dataclass(frozen=True)

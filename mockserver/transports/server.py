@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from xenctl.errors import ConnectError, ConnectionLost, TransportError, WaitTimeout
 
+from ..control import PREFIX, Control
 from ..http import RPC_LIMIT, Answer, answer, broken
 from ..striking import ConnectionReset, HalfAnswer
 from .certificates import Authority
@@ -56,7 +57,7 @@ class _Waiter:
 
 
 class _Listener(ThreadingTCPServer):
-    """The listening socket of one host, and its connections."""
+    """The listening socket of one host, or of the control path alone, and its connections."""
 
     allow_reuse_address = True
     daemon_threads = True
@@ -64,9 +65,10 @@ class _Listener(ThreadingTCPServer):
     request_queue_size = 128
 
     def __init__(
-        self, bound: socket.socket, owner: PoolServer, machine: HostMachine, context: SSLContext | None
+        self, bound: socket.socket, owner: PoolServer, machine: HostMachine | None, context: SSLContext | None
     ) -> None:
         self.owner, self.machine, self._context = owner, machine, context
+        self.name = machine.name if machine is not None else "control"
         self._open: set[socket.socket] = set()
         super().__init__(bound.getsockname()[:2], _Handler, bind_and_activate=False)
         self.socket.close()
@@ -98,7 +100,7 @@ class _Listener(ThreadingTCPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        log.debug("a connection of %s broke", self.machine.name, exc_info=True)  # noqa: LOG014 - called by `except`
+        log.debug("a connection of %s broke", self.name, exc_info=True)  # noqa: LOG014 - called by `except`
 
     def hang_up(self) -> None:
         """Refuse from now on, and cut every connection.
@@ -169,7 +171,7 @@ class _Handler(BaseHTTPRequestHandler):
         return "xapi"
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name for it
-        log.debug("%s: %s", self.server.machine.name, format % args)
+        log.debug("%s: %s", self.server.name, format % args)
 
 
 class PoolServer:
@@ -178,7 +180,8 @@ class PoolServer:
     `listen` is the first host's address; where the system has more loopback addresses the next hosts take the next ones, on
     the same `port` (0: any). Elsewhere each host gets a port of its own, and `note` says so. The hosts' addresses in the
     pool are changed to these. With `tls` each host has a certificate of its own, from an authority made for this server; the
-    file `cafile`, which is there while it serves, has that authority's.
+    file `cafile`, which is there while it serves, has that authority's. With a `control` token, `control_url` answers the
+    control path (see `mockserver.control`), and so does every host.
     """
 
     def __init__(
@@ -189,6 +192,7 @@ class PoolServer:
         port: int = 0,
         time_scale: float = 0.0,
         tls: bool = False,
+        control: str | None = None,
     ) -> None:
         if not (math.isfinite(time_scale) and time_scale >= 0):
             raise ValueError(f"a time scale is a number of simulated seconds a second, not {time_scale:g}")
@@ -197,6 +201,8 @@ class PoolServer:
         self.pool, self.listen, self.port, self.time_scale = pool, listen, port, time_scale
         self.note = ""
         self.cafile = ""
+        self.control_url = ""
+        self._control = Control(pool, control) if control is not None else None
         self._authority = Authority() if tls else None
         self._contexts: dict[str, SSLContext] = {}
         self._lock = threading.RLock()
@@ -255,6 +261,8 @@ class PoolServer:
             for machine in machines:
                 if machine.answers:
                     self._open(machine)
+            if self._control is not None:
+                self._open_control(self._control)
         self._ticker.start()
 
     def _certify(self, authority: Authority) -> None:
@@ -301,6 +309,17 @@ class PoolServer:
         self._listeners[machine.uuid] = listener
         threading.Thread(target=listener.serve_forever, args=(0.02,), name=machine.name, daemon=True).start()
 
+    def _open_control(self, control: Control) -> None:
+        """Answer the control path on a port of its own, which no host takes with it."""
+        bound = _bound(self.listen, 0)
+        scheme = "https" if self._authority else "http"
+        self.control_url = f"{scheme}://{_named(*bound.getsockname()[:2])}"
+        listener = _Listener(bound, self, None, self._contexts.get(self.pool.machines[0].uuid))
+        self._listeners[""] = listener
+        threading.Thread(target=listener.serve_forever, args=(0.02,), name="control", daemon=True).start()
+        control.start()
+        self._restore.callback(control.stop)
+
     def _machine_changed(self, machine: HostMachine) -> None:
         if self._stopping:
             return
@@ -312,18 +331,25 @@ class PoolServer:
             threading.Thread(target=listener.shutdown, daemon=True).start()
             self._bound[machine.uuid] = _bound(*self._places[machine.uuid])
 
-    def answer(self, machine: HostMachine, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
-        """Answer one request, with the pool to itself. Raises `ConnectionLost` where the host stops meanwhile."""
+    def answer(
+        self, machine: HostMachine | None, method: str, path: str, headers: dict[str, str], body: bytes
+    ) -> Answer:
+        """Answer one request, with the pool to itself; without a machine it is for the control path. Raises `TransportError`
+        where the host stops meanwhile, or a fault strikes."""
         with self._lock:
             self._catch_up()
-            if not machine.answers:
-                raise ConnectionLost("the host went away", host=machine.address, method=path)
             try:
+                if self._control is not None and path.startswith(PREFIX):
+                    return self._control.answer(method, path, headers, body)
+                if machine is None:
+                    return Answer(404, b"only the control path is here\n", {"content-type": "text/plain"}, close=True)
+                if not machine.answers:
+                    raise ConnectionLost("the host went away", host=machine.address, method=path)  # noqa: TRY301
                 return answer(self.pool, machine, method, path, headers, body)
             except TransportError:
                 raise
             except Exception as error:
-                log.exception("the fake has a bug: %s %s on %s", method, path, machine.name)
+                log.exception("the fake has a bug: %s %s on %s", method, path, machine.name if machine else "control")
                 return broken(f"the fake has a bug: {error!r}")
 
     @contextmanager
@@ -371,7 +397,7 @@ class PoolServer:
                 else:
                     missing = (moment - self._target()) / self.time_scale
                     if missing > 0:
-                        self._changed.wait(missing)
+                        self._changed.wait(min(missing, threading.TIMEOUT_MAX))
                     else:
                         self._step(moment)
 

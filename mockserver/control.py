@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from .http import NO_CACHE, Answer
+from .handlers.base import NO_CACHE, Answer
 from .invariants import sound
 from .machine.host import MachineRoomError
 from .trace import Trace
@@ -234,7 +234,7 @@ class Control:
         if trace is None:
             raise _Refused(409, "the trace was stopped")
         lines = "".join(to_lines(trace.tail(int(text)), dropped=trace.dropped))
-        return Answer(200, lines.encode(), {"content-type": "application/x-ndjson", "cache-control": NO_CACHE})
+        return Answer(200, lines.encode(), {**NO_CACHE, "content-type": "application/x-ndjson"})
 
     # --- savepoints
 
@@ -328,5 +328,5 @@ def _json(status: int, value: Any, **headers: str) -> Answer:
     return Answer(
         status,
         json.dumps(value).encode() + b"\n",
-        {"content-type": "application/json", "cache-control": NO_CACHE, **headers},
+        {**NO_CACHE, "content-type": "application/json", **headers},
     )

@@ -22,8 +22,9 @@ from urllib.parse import urlsplit
 from xenctl import xmlrpc
 from xenctl.errors import ConnectionLost, ProtocolError
 
-from .http import Answer, handled
-from .striking import ERRORS, PHYSICAL, STRIKES, around
+from . import handlers
+from .handlers.base import Answer
+from .striking import AFTER, BEFORE, ERRORS, PHYSICAL, around, go_to_its_end
 
 if TYPE_CHECKING:
     from .call import Call
@@ -35,7 +36,7 @@ KINDS: dict[str, str] = {
     "error": "the call is refused with `code` and `params`, without its effect",
     "error_after": "the call takes effect, and is answered with `code` and `params`",
     "answer_lost": "the call takes effect, and the connection breaks before the answer",
-    "half_answer": "the call takes effect, and the connection breaks in the middle of the answer",
+    "half_answer": "the call takes effect, and the connection breaks in the middle of the answer; so does a transfer",
     "stall": "the call takes effect, and no answer comes until the client gives up, after `seconds` where time is simulated",
     "reset": "the connection is reset before anything was read: no effect",
     "refused": "the connection is refused: no effect; over sockets it is reset, since TCP had accepted it",
@@ -253,7 +254,7 @@ class Faults:
             return None
         verb, _, path = _text("method", method).partition(" ")
         if path:
-            if not handled(verb, path):
+            if not any(handlers.find(m.system.release, verb, path) for m in self._pool.machines):
                 raise ValueError(f"no host answers {method!r}: there is no such handler")
             return method
         name, is_async = _split(method)
@@ -354,10 +355,15 @@ class Faults:
             return go()
         if fault.kind in ERRORS:
             return self._with_error(fault, arrival, go)
+        if fault.kind in BEFORE:
+            self._note(fault, arrival)
+            return BEFORE[fault.kind](fault, machine, name)
+        began, answer = self._pool.clock.now(), go_to_its_end(go)
+        if fault.kind != "half_answer" and isinstance(answer, Answer) and answer.steps is not None:
+            fault.missed.append(f"request {arrival.number} ({arrival.method}) was answered before it had any effect")
+            return answer
         self._note(fault, arrival)
-        if self._pool.trace is not None:
-            self._pool.trace.struck(fault, arrival)
-        return STRIKES[fault.kind](fault, machine, name, go)
+        return AFTER[fault.kind](fault, machine, name, answer, began)
 
     def _chosen(self, arrival: Arrival) -> Fault | None:
         """The fault that strikes a request; what happens to hosts happens now."""
@@ -397,11 +403,12 @@ class Faults:
         else:
             fault.missed.append(f"{fault.settings['victim']} did not run")
 
-    @staticmethod
-    def _note(fault: Fault, arrival: Arrival | None) -> None:
+    def _note(self, fault: Fault, arrival: Arrival | None) -> None:
         fault.fired += 1
         if arrival is not None:
             fault.calls.append(arrival.number)
+            if self._pool.trace is not None:
+                self._pool.trace.struck(fault, arrival)
 
 
 _SETTINGS: dict[str, Callable[[Faults, dict[str, Any]], dict[str, Any]]] = {

@@ -63,6 +63,7 @@ class MockPool:
         self.username, self.password = username, password
         self.machines: list[HostMachine] = []
         self.disks: dict[str, Disk] = {}
+        self.blobs: dict[str, bytes] = {}
         self.guests: dict[str, Guest] = {}
         self.calls = 0
         self.wire_bytes = [0, 0]
@@ -463,6 +464,20 @@ class MockPool:
         if row is not None:
             self.store.delete(row)
 
+    def finish_task(self, ref: str, error: Failure | None = None, result: str | None = None) -> None:
+        """End a task that goes on: with `error`, or with `result`, a value as XML; None leaves the one it has."""
+        row = self.store.find("task", ref)
+        if row is None or row["status"] != "pending":
+            return
+        over: dict[str, Any] = {"progress": 1.0, "finished": self.clock.stamp(), "allowed_operations": []}
+        if error is None:
+            text = row["result"] if result is None else result
+            self.store.write(row, **over, result=text, status="success")
+        elif error.code == "TASK_CANCELLED":
+            self.store.write(row, **over, status="cancelled")
+        else:
+            self.store.write(row, **over, error_info=error.details, status="failure")
+
     def tasks_lost(self) -> None:
         """The master restarted: what waited is gone."""
         self._waiting.clear()
@@ -473,17 +488,7 @@ class MockPool:
         from xenctl import xmlrpc
 
         def finish(result: Any, error: Failure | None) -> None:
-            row = self.store.find("task", call.task)
-            if row is None or row["status"] != "pending":
-                return
-            over = {"progress": 1.0, "finished": self.clock.stamp(), "allowed_operations": []}
-            if error is None:
-                text = xmlrpc.encode("" if result is None else result, lenient=True)
-                self.store.write(row, **over, result=text, status="success")
-            elif error.code == "TASK_CANCELLED":
-                self.store.write(row, **over, status="cancelled")
-            else:
-                self.store.write(row, **over, error_info=error.details, status="failure")
+            self.finish_task(call.task, error, xmlrpc.encode("" if result is None else result, lenient=True))
 
         def steps() -> Steps:
             result = verb(call, *call.args)

@@ -25,6 +25,7 @@ STOCKHOLM = find("8.2.0").order
 NILE = find("8.4.0").order
 
 DUNDEE = find("7.0.0").order
+INVERNESS = find("7.3.0").order
 
 _HALTED = ("Halted",)
 _PAUSED = ("Paused",)

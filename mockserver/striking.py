@@ -1,12 +1,11 @@
 """What happens when a fault strikes: tables by kind, for `faults`, which knows when.
 
-A strike is given the fault, the host, the method's name, and how the request would go on. It answers, or raises what the
-client sees: each transport makes of these what its clients know them as. The pool is past none of it: what took effect did.
+A strike is given the fault, the host, the method's name, and where the request was served its answer. It answers, or raises
+what the client sees: each transport makes of these what its clients know them as.
 """
 
 from __future__ import annotations
 
-import html
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +19,8 @@ from xenctl.transport import Stream
 
 from . import startup
 from .call import Steps, Wait
-from .http import Answer
+from .handlers import base as handlers
+from .handlers.base import Answer
 
 if TYPE_CHECKING:
     from .classes import Verb
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
 ERRORS = ("error", "error_after")
 """The kinds that an answer tells; the others break the connection, or are answers of somebody else."""
-
-Go = Callable[[], Any]
-Strike = Callable[["Fault", "HostMachine", str, Go], Any]
 
 
 class ConnectionReset(ConnectionLost):
@@ -75,46 +72,33 @@ def _where(machine: HostMachine, method: str) -> dict[str, str]:
     return {"host": f"http://{machine.address}", "method": method}
 
 
-def _refused(fault: Fault, machine: HostMachine, method: str, go: Go) -> Any:
+def _refused(fault: Fault, machine: HostMachine, method: str) -> Any:
     raise ConnectError("connection refused: a fault of the test", **_where(machine, method))
 
 
-def _reset(fault: Fault, machine: HostMachine, method: str, go: Go) -> Any:
+def _reset(fault: Fault, machine: HostMachine, method: str) -> Any:
     raise ConnectionReset("connection reset: a fault of the test", **_where(machine, method))
 
 
-def _answer_lost(fault: Fault, machine: HostMachine, method: str, go: Go) -> Any:
-    go_to_its_end(go)
-    raise ConnectionLost("the connection broke before the answer: a fault of the test", **_where(machine, method))
-
-
-def _half_answer(fault: Fault, machine: HostMachine, method: str, go: Go) -> Any:
-    answer = go_to_its_end(go)
-    if isinstance(answer, Answer):
-        return HalfAnswer(**vars(answer))
-    raise ConnectionLost("the connection broke in the answer: a fault of the test", **_where(machine, method))
-
-
-def _stall(fault: Fault, machine: HostMachine, method: str, go: Go) -> Any:
-    pool = fault.pool
-    began = pool.clock.now()
-    go_to_its_end(go)
-    seconds = fault.settings["seconds"]
-    pool.wait(Wait(began + seconds, lambda: False, idle=False))
-    raise WaitTimeout(f"no answer within {seconds:g} s: a fault of the test", **_where(machine, method))
-
-
-def _http_status(fault: Fault, machine: HostMachine, method: str, go: Go) -> Any:
+def _http_status(fault: Fault, machine: HostMachine, method: str) -> Any:
     status = fault.settings["status"]
     try:
         phrase = HTTPStatus(status).phrase
     except ValueError:
         phrase = "Unknown"
-    page = f"<html><body><h1>{status} {html.escape(phrase)}</h1>a fault of the test</body></html>".encode()
+    page = f"<html><body><h1>{status} {phrase}</h1>a fault of the test</body></html>".encode()
     return Answer(status, page, {"content-type": "text/html", "server": "a proxy"}, close=True, reason=phrase)
 
 
-def go_to_its_end(go: Go) -> Any:
+BEFORE: dict[str, Callable[[Fault, HostMachine, str], Any]] = {
+    "refused": _refused,
+    "reset": _reset,
+    "http_status": _http_status,
+}
+"""What becomes of a request that is not served, by kind."""
+
+
+def go_to_its_end(go: Callable[[], Any]) -> Any:
     """Let a request take its effect, its refusal included: its client hears of neither."""
     try:
         return go()
@@ -122,15 +106,50 @@ def go_to_its_end(go: Go) -> Any:
         return refusal
 
 
-STRIKES: dict[str, Strike] = {
-    "refused": _refused,
-    "reset": _reset,
+def _answer_lost(fault: Fault, machine: HostMachine, method: str, answer: Any, began: float) -> Any:
+    raise ConnectionLost("the connection broke before the answer: a fault of the test", **_where(machine, method))
+
+
+def _half_answer(fault: Fault, machine: HostMachine, method: str, answer: Any, began: float) -> Any:
+    if not isinstance(answer, Answer):
+        raise ConnectionLost("the connection broke in the answer: a fault of the test", **_where(machine, method))
+    if answer.steps is not None:
+        return replace(answer, steps=_broken_off(answer.steps, _where(machine, method)))
+    return HalfAnswer(**vars(answer))
+
+
+def _broken_off(steps: handlers.Steps, where: dict[str, str]) -> handlers.Steps:
+    """A transfer that breaks in the middle of the first block that is sent, or with the first one that is received; the
+    handler sees its client go."""
+    given: Any = None
+    try:
+        while True:
+            step = steps.send(given)
+            if isinstance(step, bytes) and step:
+                yield step[: len(step) // 2]
+                break
+            given = yield step
+            if isinstance(step, handlers.Read) and given:
+                break
+    except StopIteration:
+        pass
+    finally:
+        steps.close()
+    raise ConnectionLost("the connection broke in the middle of a transfer: a fault of the test", **where)
+
+
+def _stall(fault: Fault, machine: HostMachine, method: str, answer: Any, began: float) -> Any:
+    seconds = fault.settings["seconds"]
+    fault.pool.wait(Wait(began + seconds, lambda: False, idle=False))
+    raise WaitTimeout(f"no answer within {seconds:g} s: a fault of the test", **_where(machine, method))
+
+
+AFTER: dict[str, Callable[[Fault, HostMachine, str, Any, float], Any]] = {
     "answer_lost": _answer_lost,
     "half_answer": _half_answer,
     "stall": _stall,
-    "http_status": _http_status,
 }
-"""What becomes of a request, by the kind of the fault that strikes it."""
+"""What becomes of a request that was served, by kind; given its answer, and when it began."""
 
 
 # --- errors, in the verb's place or after it

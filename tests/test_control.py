@@ -277,7 +277,7 @@ class TestMistakes:
             ("POST", "clock", {"advance": 1, "limit": 2}, 400, "limit goes with until_idle", "body.limit"),
             ("POST", "clock", {"until_idle": False}, 400, "until_idle is true, not False", "body.until_idle"),
             ("POST", "clock", {"advance": 1, "back": 2}, 400, "not known here: back; this takes advance,", "body.back"),
-            ("GET", "clock", {"x": 1}, 400, "not known here: x; this takes no body", "body.x"),
+            ("POST", "savepoints", {"x": 1}, 400, "not known here: x; this takes no body", "body.x"),
             (
                 "GET",
                 "hosts/host9",

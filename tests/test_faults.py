@@ -17,9 +17,10 @@ import XenAPI
 import xenctl
 from mockserver import MockPool, PoolServer, activate
 from mockserver.faults import KINDS, Arrival
-from mockserver.striking import ERRORS, PHYSICAL, STRIKES
+from mockserver.striking import AFTER, BEFORE, ERRORS, PHYSICAL
 from mockserver.transports.xenapi import XenAPITransport
 from xenctl import ConnectError, ConnectionLost, Failure, ProtocolError, Session, WaitTimeout
+from xenctl.transport import Request
 from xenctl.xmlrpc import dumps_call
 
 METHOD = "VM.set_name_description"
@@ -71,7 +72,7 @@ def vm_of(pool: MockPool, name: str = "vm01") -> Any:
 def test_every_kind_is_in_the_table_above() -> None:
     """No kind without a test, none without a strike."""
     assert {row[0] for row in ON_THE_WAY} | set(PHYSICAL) == set(KINDS)
-    assert set(STRIKES) | set(ERRORS) | set(PHYSICAL) == set(KINDS)
+    assert {*BEFORE, *AFTER, *ERRORS, *PHYSICAL} == set(KINDS)
 
 
 @pytest.mark.parametrize(("kind", "settings", "error", "effect"), ON_THE_WAY)
@@ -335,6 +336,44 @@ class TestCoordinates:
                 url = f"{pool.url}/pool/xmldbdump"
                 assert requests.get(url, auth=("root", "secret"), timeout=5).status_code == status
         assert fault.calls == [1]
+
+    def test_a_json_call(self, pool: MockPool) -> None:
+        """Is named as any other."""
+        session = pool.dispatch("session.login_with_password", ["root", "secret"])
+        fault = pool.faults.add("http_status", method="VM.get_all", about=session)
+        call = {"jsonrpc": "2.0", "method": "VM.get_all", "params": [session], "id": 1}
+        with activate(pool):
+            statuses = [requests.post(f"{pool.url}/jsonrpc", json=call, timeout=5).status_code for _ in range(2)]
+        assert (statuses, fault.calls) == ([502, 200], [1])
+
+    @pytest.mark.parametrize("way", [in_process, over_sockets])
+    def test_a_download_that_breaks_off(self, pool: MockPool, way: Callable[[MockPool], Any]) -> None:
+        """In its first block; the handler's task hears that its client went."""
+        with way(pool) as session:
+            vm = vm_of(pool, "vm04")
+            assert vm["power_state"] == "Halted"
+            task = session.task.create("download", "")
+            fault = pool.faults.add("half_answer", method="GET /export")
+            path = f"/export?session_id={session.ref}&uuid={vm['uuid']}&task_id={task}"
+            answer = session.transport.send(Request(session.origin, "GET", path))
+            assert answer.status == 200
+            if way is in_process:
+                with pytest.raises(ConnectionLost, match="in the middle of a transfer"):
+                    answer.read()
+            else:
+                assert len(answer.read()) > 0
+            assert fault.fired == 1
+            assert session.task.get_error_info(task) == ["CLIENT_ERROR", "the connection was closed"]
+
+    def test_a_transfer_is_answered_before_its_effect(self, pool: MockPool) -> None:
+        """So its answer cannot be lost after it: the fault has missed, and the transfer goes on."""
+        with in_process(pool) as session:
+            fault = pool.faults.add("answer_lost", method="GET /export")
+            session.VM.hard_shutdown(vm_of(pool).ref)
+            path = f"/export?session_id={session.ref}&uuid={vm_of(pool)['uuid']}"
+            answer = session.transport.send(Request(session.origin, "GET", path))
+            assert len(answer.read()) > 10_000
+        assert (fault.fired, fault.missed) == (0, ["request 2 (GET /export) was answered before it had any effect"])
 
     def test_one_request_suffers_one_fault(self, calls: Callable[..., Any]) -> None:
         """The first one strikes; the other says that it missed, and why."""

@@ -42,6 +42,11 @@ def call(url: str, method: str, *params: Any, **options: Any) -> Any:
     return result
 
 
+def connect(pool: MockPool) -> xenctl.Session:
+    """A session of ours, over requests."""
+    return xenctl.connect(f"https://{pool.master.address}", pool.username, pool.password)
+
+
 def log_in(pool: MockPool, url: str) -> Any:
     return call(url, "session.login_with_password", pool.username, pool.password)
 
@@ -125,7 +130,7 @@ class TestHosts:
     def test_a_host_that_is_off_refuses(self, pool: MockPool) -> None:
         """requests says so, and a client of ours that nothing was sent."""
         pool.hands.power_off("host2")
-        url = f"http://{pool.machines[1].address}"
+        url = f"https://{pool.machines[1].address}"
         with activate(pool):
             with pytest.raises(requests.ConnectionError, match="Failed to establish a new connection"):
                 log_in(pool, url)
@@ -134,7 +139,7 @@ class TestHosts:
 
     def test_a_host_that_goes_away_within_a_call(self, pool: MockPool) -> None:
         """The effect is not known then."""
-        with activate(pool), xenctl.connect(pool.url, pool.username, pool.password) as session:
+        with activate(pool), connect(pool) as session:
             (vm,) = session.VM.get_by_name_label("vm01")
             pool.clock.after(0.001, lambda: None)  # the next thing due happens before the call
             pool.clock.after(0.002, lambda: pool.hands.power_off("host1"))
@@ -157,7 +162,7 @@ class TestPrograms:
 
     def test_our_own_client(self, pool: MockPool) -> None:
         """`xenctl` with its real transport, tasks and all."""
-        with activate(pool), xenctl.connect(pool.url, pool.username, pool.password) as session:
+        with activate(pool), connect(pool) as session:
             (vm,) = session.VM.get_by_name_label("vm01")
             session.Async.VM.clean_shutdown(vm).wait()
             assert session.VM.get_power_state(vm) == "Halted"

@@ -22,6 +22,7 @@ XENCTL = [
     "ConnectionLost",
     "DatabaseError",
     "Failure",
+    "NotJsonRpc",
     "ProcedureError",
     "ProtocolError",
     "Record",

@@ -88,7 +88,7 @@ def wire(pool: MockPool) -> Wire:
 @pytest.fixture
 def session(pool: MockPool, wire: Wire) -> Session:
     """A session with the pool."""
-    return connect(pool.url, "root", "secret", transport=wire)
+    return connect(pool.url, "root", "secret", transport=wire, protocol="xmlrpc")
 
 
 def running(session: Session) -> list[Any]:
@@ -366,7 +366,7 @@ class TestCalls:
         """Or each would end in an error; and never longer than half a minute."""
         for kind, longest in ((ImpatientWire, 8.0), (Wire, LONGEST_CALL)):
             wire = kind(pool.transport())
-            task = own_task(connect(pool.url, "root", "secret", transport=wire))
+            task = own_task(connect(pool.url, "root", "secret", transport=wire, protocol="xmlrpc"))
             end(pool, task, 100, status="success")
             task.wait()
             assert max(wire.waits) == longest

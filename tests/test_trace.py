@@ -111,8 +111,8 @@ class TestRecords:
                     session("VM.get_all")
         assert [(r.kind, r.method, r.lost) for r in trace] == [
             ("fault", "VM.get_all", "reset"),
-            ("fault", "VM.get_all", "answer_lost"),
             ("call", "VM.get_all", ""),
+            ("fault", "VM.get_all", "answer_lost"),
         ]
 
     def test_a_host_that_went_away(self, calls: Callable[..., Any]) -> None:

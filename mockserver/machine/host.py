@@ -50,6 +50,9 @@ class Durations:
     migrate_rate: float = 100e6
     save_setup: float = 2.0
     save_rate: float = 80e6
+    transfer_rate: float = 100e6
+    host_backup: float = 60.0
+    restore_fuse: float = 30.0
 
 
 @dataclass
@@ -63,6 +66,8 @@ class System:
     pool_secret: str
     database: Store | None = None
     saved: Database | None = None
+    restored: Database | None = None
+    """A database that was put here by a restore: the next start of the toolstack takes it, and it alone."""
     new: bool = False
     """Set by the installer: the next boot is the first one of this system."""
     stranger: bool = False

@@ -82,7 +82,7 @@ class Fake:
         return [name for name in self.followed if self.pool.store.table(name)]
 
     def log_in(self) -> Session:
-        return connect(self.pool.url, self.pool.username, self.pool.password, transport=self.wire)
+        return connect(self.pool.url, self.pool.username, self.pool.password, transport=self.wire, protocol="xmlrpc")
 
     def row(self, kind: str, name: str) -> Any:
         return next(row for row in self.pool.store.table(kind).values() if row["name_label"] == name)

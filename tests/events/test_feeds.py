@@ -74,7 +74,7 @@ def test_two_caches_of_one_session_do_not_take_each_others_changes(fake: Fake) -
 
 @pytest.mark.parametrize("known", [True, False])
 def test_without_a_password_a_session_is_used_as_long_as_the_server_knows_it(fake: Fake, *, known: bool) -> None:
-    session = Session(fake.pool.url, transport=fake.wire)
+    session = Session(fake.pool.url, transport=fake.wire, protocol="xmlrpc")
     session.ref = fake.session.ref
     with PoolCache(session, ["VM"]) as cache:
         assert fake.sessions == 1

@@ -104,6 +104,7 @@ def making() -> None:
     Session("https://10.0.0.1", username="root")  # E: credentials are for connect, or for a login
     xenctl.connect("https://10.0.0.1", "root", "secret", verfy=False)  # E: an option misspelled
     xenctl.connect("https://10.0.0.1", "root", "secret", read_timeout="1 h")  # E: seconds
+    xenctl.connect("https://10.0.0.1", "root", "secret", protocol="json")  # E: no such protocol
     pool = MockPool.create(3, 12)  # E: by keyword only
     MockPool.create(host=3)  # E: misspelled
     xenctl.connect("http://pool", "root", "secret", pool.transport())  # E: by keyword only

@@ -10,7 +10,7 @@ from typing import Any
 import mockserver
 import xenctl
 from mockserver import Durations, MockPool, PoolServer
-from xenctl import NULL, Failure, Record, Ref, Session, Task, XenctlError
+from xenctl import NULL, Failure, Record, Ref, Session, Task, XenctlError, transfers
 from xenctl import releases as rel
 from xenctl.api import errors
 from xenctl.api import types as t
@@ -21,7 +21,9 @@ from xenctl.transport import HttpTransport, Transport
 
 
 def list_vms(password: str) -> None:
-    with xenctl.connect("https://10.0.0.1", "root", password, verify=False, read_timeout=60.0) as session:
+    with xenctl.connect(
+        "https://10.0.0.1", "root", password, verify=False, read_timeout=60.0, protocol="jsonrpc"
+    ) as session:
         for ref, vm in session.VM.get_all_records().items():
             if vm.is_a_template or vm.is_control_domain:
                 continue
@@ -124,6 +126,8 @@ def refusals(session: Session, vm: Ref[t.VM]) -> str:
         return f"{unknown.code} {unknown.params}"
     except Failure as other:
         return other.code + ", ".join(other.details)
+    except xenctl.NotJsonRpc as error:
+        return error.message
     except (xenctl.ConnectError, xenctl.ConnectionLost, xenctl.ProtocolError) as error:
         return f"{error.host} {error.method} {error.message}"
     except xenctl.TransportError as error:
@@ -243,6 +247,27 @@ def dump_of(path: str) -> Database | None:
     except xenctl.ProcedureError as error:
         print(error.message, *error.reasons)
     return None
+
+
+def transferred(session: Session, vm: Ref[t.VM]) -> list[Ref[t.VM]]:
+    done: list[int] = []
+    transfers.dump_database(session, Path("pool.xml"), on_progress=lambda now, total: done.append(now))
+    transfers.restore_database(session, "pool.xml", dry_run=True, timeout=600)
+    with open("vm.xva", "wb") as target:
+        size: int = transfers.export_vm(session, vm, target, use_compression="gzip", preserve_power_state=True)
+    print(size, done)
+    sr = session.pool.get_default_SR(session.pool.get_all()[0])
+    for disk in session.VDI.get_all():
+        transfers.import_raw_vdi(session, b"bytes", disk)
+        transfers.export_raw_vdi(session, disk, "disk.raw", format="tar")
+    patch = transfers.upload_patch(session, "hotfix.xsupdate")
+    print(session.pool_patch.get_name_label(patch))
+    host = session.host.get_all()[0]
+    transfers.backup_host(session, host, "host.tgz")
+    transfers.restore_host(session, host, "host.tgz")
+    transfers.export_metadata(session, None, "metadata.tar", include_dom0=False)
+    transfers.import_metadata(session, "metadata.tar", dry_run=True, vdi_map={"uuid": "other"})
+    return transfers.import_vm(session, "vm.xva", sr=sr, restore=True, force=True)
 
 
 def versions() -> bool:

@@ -23,11 +23,16 @@ from . import checks, classes, hosts, rules, startup
 from .call import Call, Steps, Wait, continue_later, dispatch
 from .classes.event import OldEvents
 from .clock import VirtualClock
+from .directory import Directory
 from .faults import Faults
 from .machine.disks import Disk, Domain, Guest
 from .machine.host import Durations, HostMachine, System
 from .machine.room import MachineRoom
+from .machine.storage import Storage
+from .messages import MessageStore
+from .pifs import physical_pifs
 from .store import NULL, Row, Store, Write
+from .upkeep import Upkeep
 
 if TYPE_CHECKING:
     from xenctl.datamodel import Message
@@ -68,6 +73,10 @@ class MockPool:
         self.calls = 0
         self.wire_bytes = [0, 0]
         self.downloads: list[str] = []
+        self.uploads: tuple[tuple[str, str], ...] = ()
+        """What hosts sent out of the pool: names of files, and the URLs that they went to."""
+        self.messages = MessageStore()
+        self.directory = Directory()
         self.actor: classes.Verb | None = None
         self.writes: list[Write] = []
         self.invariants: list[Invariant] = []
@@ -85,6 +94,8 @@ class MockPool:
         self.guard: Callable[[], AbstractContextManager[object]] = nullcontext
         """What holds the pool for one thread: whoever acts on it from outside enters it first."""
         self.on_machine: Callable[[HostMachine], None] = lambda machine: None
+        self.upkeep = Upkeep()
+        self.storage = Storage()
         self._store: Store | None = None
         self.old_events = OldEvents()
         self._waiting: list[tuple[Wait, Callable[[], None]]] = []
@@ -169,6 +180,7 @@ class MockPool:
                 ),
                 state="running",
                 boots=1,
+                nics=tuple((pif["device"], pif["MAC"]) for pif in physical_pifs(store, row)),
                 on_running=lambda m: startup.host_started(self, m),
                 on_stopped=lambda m, clean: startup.host_stopped(self, m, clean=clean),
                 on_state=self._machine_state,
@@ -375,15 +387,16 @@ class MockPool:
         self.refresh_operations(vm)
 
     def refresh_operations(self, vm: Row) -> None:
-        """Recompute the allowed operations of `vm` and of its VBDs."""
+        """Recompute the allowed operations of `vm`."""
         checks.refresh(self.store, vm)
 
     def refresh_all_operations(self) -> None:
-        """Recompute the allowed operations of every VM, VBD and host."""
+        """Recompute the allowed operations of everything."""
         for vm in self.store.table("VM").values():
             checks.refresh(self.store, vm)
         for host in self.store.table("host").values():
             hosts.refresh(self.store, host)
+        self.upkeep.do_all(self.store)
 
     def downloaded(self, dump: bytes, *, whole: bool) -> None:
         """Somebody fetched the pool database; a whole one is remembered by its digest, for who watches over backups."""
@@ -491,7 +504,7 @@ class MockPool:
             self.finish_task(call.task, error, xmlrpc.encode("" if result is None else result, lenient=True))
 
         def steps() -> Steps:
-            result = verb(call, *call.args)
+            result = call.perform(verb)
             if hasattr(result, "send"):
                 result = yield from result
             return result
@@ -531,6 +544,7 @@ class MockPool:
         self.writes.append(write)
         if self.trace is not None:
             self.trace.note(write)
+        self.upkeep.note(self.store, write)
         if self.old_events.subscriptions:
             self.old_events.note(self, write)
         actor = self.actor
@@ -546,6 +560,15 @@ class MockPool:
         self.on_machine(machine)
         self.settle(f"{machine.name} {machine.state}")
 
+    def freshen(self) -> None:
+        """Make anew the lists that writes made stale. It is no verb's doing, also where one is at work."""
+        if self.upkeep.stale:
+            before, self.actor = self.actor, None
+            try:
+                self.upkeep.do(self.store)
+            finally:
+                self.actor = before
+
     def watch(self, *invariants: Invariant) -> None:
         """Check `invariants` after each call and each physical event from now on; what they find is in `violations`."""
         self.writes.clear()
@@ -560,7 +583,9 @@ class MockPool:
             invariant.report(self, "the end", invariant.broken_at_end(self))
 
     def settle(self, cause: str) -> None:
-        """After a call or a physical event: wake who waits, and hold the writes against the invariants."""
+        """After a call or a physical event: make anew what is stale, wake who waits, and hold the writes against the
+        invariants."""
+        self.freshen()
         if self._waiting:
             for entry in [entry for entry in self._waiting if entry[0].ready()]:
                 self._waiting.remove(entry)

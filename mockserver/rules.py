@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from .store import Row, Store
 
 BOSTON = find("6.0.0").order
+MIDNIGHT_RIDE = find("5.6.0").order
 TAMPA = find("6.1.0").order
 GEORGE = find("5.5.0").order
 MIAMI = find("4.1.0").order
 STOCKHOLM = find("8.2.0").order
+ELY = find("7.1.0").order
 NILE = find("8.4.0").order
 
 DUNDEE = find("7.0.0").order

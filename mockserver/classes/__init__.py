@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 
     from ..store import Write
 
-MODULES = ("session", "task", "event", "pool", "host", "vm", "vdi", "vbd", "pbd", "sr")
+MODULES = (
+    *("session", "task", "event", "pool", "host", "vm"),
+    *("sr", "sr_database", "pbd", "vdi", "vdi_content", "vdi_fields", "vbd", "crashdump"),
+    *("vif", "network", "pif", "bond", "vlan", "tunnel"),
+    *("message", "blob", "secret", "console", "role", "subject", "auth"),
+    *("vm_appliance", "vmss", "pool_patch", "pool_update", "host_patch", "host_crashdump"),
+)
 
 ALWAYS = frozenset({"task", "session", "machine"})
 """Tables that the call path itself writes."""

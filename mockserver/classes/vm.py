@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 verb = verbs_of("VM")
 
-MARKS = ("current_operations", "allowed_operations", "VBD.allowed_operations")
+FOLLOWS = ("VBD.allowed_operations", "VIF.allowed_operations", "VM_appliance.allowed_operations")
+"""What is recomputed together with a VM's allowed operations."""
+MARKS = ("current_operations", "allowed_operations", *FOLLOWS)
 MARKS_ON_HOST = ("host.current_operations", "host.allowed_operations")
 DEVICES = tuple(f"{table}.{field}" for table in ("VBD", "VIF") for field in ("currently_attached", "reserved"))
 DEVICES = (*DEVICES, "VBD.current_operations", "VIF.current_operations", "console.*")
@@ -123,6 +125,8 @@ def start(call: Call, vm: str, start_paused: bool, force: bool) -> Steps:
     row = call.db.get("VM", vm)
     with operation(call, row, "start"):
         yield from _boot(call, row, placement.choose_host(call.pool, row), start_paused)
+        if row.get("start_delay"):
+            yield float(row["start_delay"])
     return ""
 
 
@@ -449,7 +453,7 @@ def assert_operation_valid(call: Call, ref: str, op: str) -> str:
     return ""
 
 
-@verb("allowed_operations", "VBD.allowed_operations")
+@verb("allowed_operations", *FOLLOWS)
 def update_allowed_operations(call: Call, ref: str) -> str:
     checks.refresh(call.db, call.db.get("VM", ref))
     return ""

@@ -46,6 +46,10 @@ class Durations:
     vm_shutdown: float = 25.0
     vm_destroy: float = 2.0
     device: float = 1.0
+    patch: float = 60.0
+    volume: float = 1.0
+    scan: float = 2.0
+    copy_rate: float = 80e6
     migrate_setup: float = 3.0
     migrate_rate: float = 100e6
     save_setup: float = 2.0
@@ -98,6 +102,10 @@ class HostMachine:
     state: str = "off"
     boots: int = 0
     domains: dict[str, Domain] = field(default_factory=dict)
+    nics: tuple[tuple[str, str], ...] = ()
+    """The network cards that are plugged in: device names and MACs."""
+    bridges: frozenset[str] = frozenset()
+    """The bridges that the control domain has beside those of its cards."""
     xapi: Xapi = field(init=False)
     on_running: Callable[[HostMachine], None] = lambda machine: None
     on_stopped: Callable[[HostMachine, bool], None] = lambda machine, clean: None

@@ -263,6 +263,8 @@ class Control:
             pool.rollback(self._savepoints[number])
         except Exception as error:  # noqa: BLE001
             raise _Refused(409, str(error)) from None
+        if pool.trace is not None:
+            pool.trace.cut("the pool was rolled back")
         self._savepoints = {n: taken for n, taken in self._savepoints.items() if n <= number}
         return _json(200, {"id": number})
 

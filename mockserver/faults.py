@@ -195,39 +195,41 @@ class Faults:
         if surplus:
             takes = ", ".join(sorted(TAKES.get(kind, ()))) or "nothing of its own"
             raise TypeError(f"a fault {kind!r} does not take {', '.join(surplus)}; it takes {takes}")
-        moment = self._moment(at, after)
-        coordinates: dict[str, Any] = {
-            "method": self._known_method(method),
-            "host": self._name(host),
-            "nth": _count("nth", nth),
-            "times": None if times is None else _count("times", times),
-            "at": moment,
-            "about": None if about is None else _text("about", about),
-            "when": when,
-        }
-        made = _SETTINGS[kind](self, settings) if kind in _SETTINGS else {}
-        named = any(coordinates[word] is not None for word in ("method", "host", "about", "when")) or nth != 1
-        if kind in PHYSICAL and not named and coordinates["at"] is None:
-            raise ValueError(f"when is {kind!r} to happen? Give at, after, or the request before which it does")
-        self._numbers += 1
-        fault = Fault(self._pool, self._numbers, kind, coordinates, made, timed=kind in PHYSICAL and not named)
-        self._faults.append(fault)
-        if fault.timed:
-            delay = (moment or 0.0) - self._pool.clock.now()
-            self._pool.clock.after(delay, lambda: self._happen(fault, None))
-        else:
-            self.armed = True
-        return fault
+        with self._pool.guard():
+            moment = self._moment(at, after)
+            coordinates: dict[str, Any] = {
+                "method": self._known_method(method),
+                "host": self._name(host),
+                "nth": _count("nth", nth),
+                "times": None if times is None else _count("times", times),
+                "at": moment,
+                "about": None if about is None else _text("about", about),
+                "when": when,
+            }
+            made = _SETTINGS[kind](self, settings) if kind in _SETTINGS else {}
+            named = any(coordinates[word] is not None for word in ("method", "host", "about", "when")) or nth != 1
+            if kind in PHYSICAL and not named and coordinates["at"] is None:
+                raise ValueError(f"when is {kind!r} to happen? Give at, after, or the request before which it does")
+            self._numbers += 1
+            fault = Fault(self._pool, self._numbers, kind, coordinates, made, timed=kind in PHYSICAL and not named)
+            self._faults.append(fault)
+            if fault.timed:
+                delay = (moment or 0.0) - self._pool.clock.now()
+                self._pool.clock.after(delay, lambda: self._happen(fault, None))
+            else:
+                self.armed = True
+            return fault
 
     def remove(self, fault: Fault | int) -> None:
         """Take a fault back, by itself or by its number. Raises `KeyError` for one that is not there."""
-        number = fault if isinstance(fault, int) else fault.number
-        found = [known for known in self._faults if known.number == number]
-        if not found:
-            raise KeyError(f"no fault {number} in this pool")
-        found[0].over = True
-        self._faults.remove(found[0])
-        self._rearm()
+        with self._pool.guard():
+            number = fault if isinstance(fault, int) else fault.number
+            found = [known for known in self._faults if known.number == number]
+            if not found:
+                raise KeyError(f"no fault {number} in this pool")
+            found[0].over = True
+            self._faults.remove(found[0])
+            self._rearm()
 
     def clear(self) -> None:
         """Take every fault back."""
@@ -387,7 +389,7 @@ class Faults:
                 self.due = None
                 fault.missed.append(f"request {arrival.number} ({arrival.method}) did not get as far as its verb")
             else:
-                fault.calls.append(arrival.number)
+                self._told(fault, arrival)
 
     def around(self, call: Call, verb: Verb) -> Verb:
         """`verb` with the error that is due in its place, or after it."""
@@ -406,9 +408,12 @@ class Faults:
     def _note(self, fault: Fault, arrival: Arrival | None) -> None:
         fault.fired += 1
         if arrival is not None:
-            fault.calls.append(arrival.number)
-            if self._pool.trace is not None:
-                self._pool.trace.struck(fault, arrival)
+            self._told(fault, arrival)
+
+    def _told(self, fault: Fault, arrival: Arrival) -> None:
+        fault.calls.append(arrival.number)
+        if self._pool.trace is not None:
+            self._pool.trace.struck(fault, arrival)
 
 
 _SETTINGS: dict[str, Callable[[Faults, dict[str, Any]], dict[str, Any]]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import socket
+import time
 import xmlrpc.client
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -212,6 +213,16 @@ class TestSockets:
             head, _, body = self._raw(server, dumps_call("VM.get_all", [session])).partition(b"\r\n\r\n")
         promised = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
         assert len(body) == promised // 2 > 100
+
+    def test_what_is_to_happen_at_a_time_happens_while_nobody_calls(self, pool: MockPool) -> None:
+        """The thread that moves the clock hears of it, however long it would have slept."""
+        with PoolServer(pool):
+            fault = pool.faults.add("power_loss", victim="host2", after=3600)
+            end = time.monotonic() + 10
+            while not fault.fired:
+                assert time.monotonic() < end
+                time.sleep(0.005)
+            assert pool.machine("host2").state == "off"
 
     def test_a_toolstack_that_died_refuses_connections(self, pool: MockPool) -> None:
         """And listens again once it is back."""

@@ -109,10 +109,14 @@ class TestRecords:
             for _ in range(2):
                 with pytest.raises(ConnectionLost):
                     session("VM.get_all")
+            session.pool.faults.add("error", method="VM.get_all", code="HOST_OFFLINE", params=["x"])
+            session.refused("VM.get_all")
         assert [(r.kind, r.method, r.lost) for r in trace] == [
             ("fault", "VM.get_all", "reset"),
             ("call", "VM.get_all", ""),
             ("fault", "VM.get_all", "answer_lost"),
+            ("call", "VM.get_all", ""),
+            ("fault", "VM.get_all", "error"),
         ]
 
     def test_a_host_that_went_away(self, calls: Callable[..., Any]) -> None:

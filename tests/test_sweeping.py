@@ -196,3 +196,13 @@ def test_mistakes(words: dict[str, Any], message: str) -> None:
     """Before anything is run with a fault."""
     with pytest.raises(ValueError, match=message):
         mockserver.sweep(careful, make=make, **words)
+
+
+@pytest.mark.parametrize("victim", ["host1", "host2"])
+@pytest.mark.parametrize("kind", ["toolstack_crash", "power_loss"])
+def test_hosts_that_fail_before_each_call(kind: str, victim: str) -> None:
+    """Master or member, and whatever it ran: the pool is sound again once it is back."""
+    fault = {"kind": kind, "victim": victim, "lasting": 300}
+    report = mockserver.sweep(careful, make=make, faults=[fault])
+    report.verify()
+    assert (report.points, report.run) == (4, 4)

@@ -12,17 +12,18 @@ import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from xenctl import datamodel
 from xenctl.database import Database
 from xenctl.errors import DatabaseError, Failure
 from xenctl.releases import Release, find, of_host, serves
 
-from . import checks, classes, hosts, rules, startup
+from . import checks, classes, hosts, rules, savepoint, startup
 from .call import Call, Steps, Wait, continue_later, dispatch
 from .classes.event import OldEvents
 from .clock import VirtualClock
+from .journal import Journal, Kept
 from .machine.disks import Disk, Domain, Guest
 from .machine.host import Durations, HostMachine, System
 from .machine.room import MachineRoom
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from xenctl.datamodel import Message
 
     from .invariants import Invariant, Violation
+    from .savepoint import Going, Savepoint
     from .transports.inprocess import InProcessTransport
 
 START = 1_228_089_600.0
@@ -42,8 +44,12 @@ UNKNOWN_MEMORY = 64 << 30
 """Bytes of memory that a host is given whose dump does not tell."""
 
 
-class MockPool:
+class MockPool(Kept):
     """A pool of emulated hosts. `store` is what xapi believes, `machines` and `disks` are what is."""
+
+    UNKEPT: ClassVar = frozenset(
+        "journal hands waiter guard on_machine on_rollback writes going newest_savepoint".split()
+    )
 
     def __init__(
         self,
@@ -54,6 +60,7 @@ class MockPool:
         password: str = "secret",
         durations: Durations | None = None,
     ) -> None:
+        self.journal = Journal()
         self.seed = seed
         self.random = random.Random(seed)
         self.clock = VirtualClock(start)
@@ -77,6 +84,10 @@ class MockPool:
         self.waiter: Callable[[Wait], None] = lambda wait: self.clock.run_until(wait.deadline, wait.ready)
         self.guard: Callable[[], AbstractContextManager[object]] = nullcontext
         """What holds the pool for one thread: whoever acts on it from outside enters it first."""
+        self.on_rollback: Callable[[], None] = lambda: None
+        self.going: dict[int, Going] = {}
+        """The calls whose verb waits, or goes on as a task."""
+        self.newest_savepoint: Savepoint | None = None
         self.on_machine: Callable[[HostMachine], None] = lambda machine: None
         self._store: Store | None = None
         self.old_events = OldEvents()
@@ -506,6 +517,25 @@ class MockPool:
         self.clock.after(max(0.0, wait.deadline - self.clock.now()), over)
         self._waiting.append(entry)
 
+    # --- taking back
+
+    def savepoint(self) -> Savepoint:
+        """The state of everything now, to return to by `rollback`, or at the end of a `with` block. Taking it costs nothing,
+        returning what was changed since. Raises `SavepointError` while something goes on that cannot be taken back."""
+        with self.guard():
+            return savepoint.take(self)
+
+    def rollback(self, to: Savepoint) -> None:
+        """Be again as at savepoint `to`, which stays; those taken after it are gone. What began since is ended: its callers
+        lose their connection. Raises `SavepointError` for one that is gone, and in the middle of a call."""
+        with self.guard():
+            savepoint.roll_back(self, to)
+
+    def release(self, what: Savepoint) -> None:
+        """Forget a savepoint and those taken after it; what was changed stays. Raises `SavepointError` where it is gone."""
+        with self.guard():
+            savepoint.release(self, what)
+
     # --- watching
 
     def _written(self, write: Write) -> None:
@@ -541,9 +571,10 @@ class MockPool:
             for entry in [entry for entry in self._waiting if entry[0].ready()]:
                 self._waiting.remove(entry)
                 entry[1]()
-        writes, self.writes = self.writes, []
-        if not self.invariants or not writes:
+        if not self.invariants or not self.writes:
+            self.writes.clear()
             return
+        writes, self.writes = self.writes, []
         touched = {write.table for write in writes}
         for invariant in self.invariants:
             if invariant.tables & touched:

@@ -1,9 +1,10 @@
 """The pool database: xapi's *belief* about the pool.
 
 Rows are dicts from API field name to value (text, int, float, bool, `Timestamp`, list of text, dict with text keys), one
-dict a table, keyed by reference. Everything that changes goes through `Store._changed`, the one writer: it stamps row and
-generation, keeps the other end of each relation in step, and notes the write for events, traces and invariants. A store
-is of one release: it holds the tables and columns that release knows, and `upgrade` gives it those of a newer one.
+dict a table, keyed by reference. Everything that changes goes through `create`, `write` and `delete`, the one writer: it
+stamps row and generation, keeps the other end of each relation in step, notes the write for events, traces and invariants,
+and while there is a savepoint makes the entries in the journal by which a rollback takes it back. A store is of one
+release: it holds the tables and columns that release knows, and `upgrade` gives it those of a newer one.
 
 What a loaded dump holds beyond that (tables and columns that the release does not know, references to nothing) is
 kept, carried through to the next dump, and listed in `reports`. Loading changes what xapi's loading changes, and nothing
@@ -16,93 +17,35 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from xenctl import database, datamodel
 from xenctl.datamodel import MISSING
 from xenctl.datamodel import types as t
 from xenctl.errors import DatabaseError, Failure
 from xenctl.releases import serves
-from xenctl.values import Timestamp, format_datetime, parse_datetime
+from xenctl.values import format_datetime
+
+from .columns import EPOCH, NULL, empty_value, from_text, to_text
+from .journal import Journal, Kept, KeptIndex
+
+__all__ = ["EPOCH", "NULL", "Row", "Store", "Table", "Write", "empty_value", "far_sides", "from_text", "own", "to_text"]
 
 if TYPE_CHECKING:
     from xenctl.datamodel import Class
     from xenctl.datamodel import Field as ModelField
     from xenctl.releases import Release
 
-NULL = "OpaqueRef:NULL"
-EPOCH = Timestamp("19700101T00:00:00Z")
 REMEMBERED_DELETIONS = 512
 """A table's list of deleted rows is cut to its newest half when it would reach this."""
+STALE = 64
+"""Entries of the log of changes that may count for nothing, besides one for each row."""
 HASHED = (5, 61)
 """The last schema whose dumps had their tables in no order, and the host's identity in the manifest."""
 
 DECISIVE = frozenset({"pool", "host", "VM", "VBD", "VDI", "SR", "PBD", "VIF", "PIF", "network"})
 """Tables on which the fate of guests depends: a cell that does not fit its type is an error there. Elsewhere it is kept as
 it is, reported, and read as the field's default."""
-
-_EMPTY: dict[str, Any] = {"string": "", "int": 0, "float": 0.0, "bool": False, "datetime": EPOCH, "any": ""}
-
-
-def empty_value(kind: t.Type, enums: dict[str, tuple[str, ...]] | Any = None) -> Any:
-    """The value that a field which is not persistent has after a load."""
-    if isinstance(kind, (t.Set, t.Option)):
-        return []
-    if isinstance(kind, t.Map):
-        return {}
-    if isinstance(kind, t.Ref):
-        return NULL
-    if isinstance(kind, t.Enum):
-        return enums[kind.name][0] if enums and kind.name in enums else ""
-    return _EMPTY.get(kind.name, "") if isinstance(kind, t.Scalar) else ""
-
-
-def from_text(kind: t.Type, text: str) -> Any:
-    """A column's text as a value. Raises ValueError."""
-    if isinstance(kind, t.Scalar):
-        if kind.name == "int":
-            return int(text)
-        if kind.name == "float":
-            return float(text)
-        if kind.name == "bool":
-            if text not in ("true", "false"):
-                raise ValueError(f"neither true nor false: {text!r}")
-            return text == "true"
-        if kind.name == "datetime":
-            parse_datetime(text)
-            return Timestamp(text)
-        return text
-    if isinstance(kind, (t.Set, t.Option)):
-        members = database.parse_set(text) if text else []
-        return members if _is_text(kind.item) else [from_text(kind.item, member) for member in members]
-    if isinstance(kind, t.Map):
-        pairs = database.parse_map(text) if text else {}
-        if _is_text(kind.item):
-            return pairs
-        return {key: from_text(kind.item, item) for key, item in pairs.items()}
-    return text
-
-
-def _is_text(kind: t.Type) -> bool:
-    return not isinstance(kind, (t.Set, t.Map, t.Option)) and kind not in _NOT_TEXT
-
-
-_NOT_TEXT = {t.Scalar("int"), t.Scalar("float"), t.Scalar("bool"), t.Scalar("datetime")}
-
-
-def to_text(value: Any) -> str:
-    """A value as a column's text."""
-    if isinstance(value, str):
-        return str(value)
-    if value is True or value is False:
-        return "true" if value else "false"
-    if isinstance(value, list):
-        return database.write_set([to_text(item) for item in value])
-    if isinstance(value, dict):
-        return database.write_map({str(key): to_text(item) for key, item in value.items()})
-    if isinstance(value, float):
-        return f"{value:.18g}"
-    return str(value)
 
 
 class Row(dict[str, Any]):
@@ -120,9 +63,15 @@ class Row(dict[str, Any]):
 
     __hash__ = object.__hash__  # type: ignore[assignment]
 
+    def become(self, fields: dict[str, Any], stamps: tuple[int, int], foreign: dict[str, str], spelled: Any) -> None:
+        """Be again what this row was."""
+        self.clear()
+        self.update(fields)
+        self.created, self.modified = stamps
+        self.foreign, self.spelled = foreign, spelled
 
-@dataclass(frozen=True)
-class Write:
+
+class Write(NamedTuple):
     """One change: `kind` is `create`, `write` or `delete`; for a write `field`, `old` and `new` say what changed. `at` is
     when, in simulated seconds. The machine room notes its own under the table `machine`, the field being `state`."""
 
@@ -135,14 +84,28 @@ class Write:
     at: float = 0.0
 
 
-class Table:
-    """The rows of one class. `recent` holds refs in the order of their last change."""
+class Table(Kept):
+    """The rows of one class. `recent` is a log of changes, each the generation and the reference, the newest last; one that
+    is not its row's last change any more counts for nothing."""
+
+    UNKEPT: ClassVar = frozenset({"recent"})
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.rows: dict[str, Row] = {}
-        self.recent: dict[str, None] = {}
+        self.recent: list[tuple[int, str]] = []
         self.deleted: list[tuple[int, int, str]] = []
+
+    def shorten(self, journal: Journal) -> None:
+        """Make the log anew, of what counts, once most of it does not."""
+        if len(self.recent) > 2 * len(self.rows) + STALE:
+            self.relog(journal, [(g, r) for g, r in self.recent if r in self.rows and self.rows[r].modified == g])
+
+    def relog(self, journal: Journal, recent: list[tuple[int, str]]) -> None:
+        """Have `recent` as the log from now on."""
+        if journal.entries is not None:
+            journal.entries.append((setattr, (self, "recent", self.recent)))
+        self.recent = recent
 
 
 @dataclass(frozen=True)
@@ -158,23 +121,25 @@ class Shape:
     near: tuple[str, ...]
 
 
-class Store:
+class Store(Kept):
     """A pool's database as one release of xapi holds it."""
 
+    UNKEPT: ClassVar = frozenset({"model", "generation", "on_write", "now", "_near", "_far"})
     _shapes: ClassVar[dict[tuple[str, str], Shape]] = {}
 
     def __init__(self, release: Release, generation: int = 1) -> None:
         self.model = datamodel.load()
+        self._near, self._far = _relations(self.model)
         self.release = release
         self.generation = generation
         self.tables: dict[str, Table] = {}
-        self.by_uuid: dict[str, tuple[str, str]] = {}
+        self.by_uuid: dict[str, tuple[str, str]] = KeptIndex()
         self.manifest: dict[str, str] = {}
         self.form: database.Form | None = None
         self.table_order: list[str] = []
         self.foreign: dict[str, database.Table] = {}
         self.reports: list[str] = []
-        self.reserved: dict[str, dict[str, None]] = {}
+        self.reserved: dict[str, dict[str, None]] = KeptIndex()
         self.on_write: Callable[[Write], None] = lambda write: None
         self.now: Callable[[], float] = lambda: 0.0
         self._make_tables()
@@ -259,7 +224,8 @@ class Store:
     def write(self, row: Row, **fields: Any) -> None:
         """Set fields of a row; a value that stays as it is changes nothing, and one that the release does not know is passed
         over. Raises `HANDLE_INVALID` for a row that was deleted."""
-        if self.table(row.table).get(row.ref) is not row:
+        table = self.tables.get(row.table)
+        if table is None or table.rows.get(row.ref) is not row:
             raise Failure(["HANDLE_INVALID", row.table, row.ref])
         for field, value in fields.items():
             if field not in row:
@@ -275,9 +241,10 @@ class Store:
                 self.by_uuid[value] = (row.table, row.ref)
             elif field == "scheduled_to_be_resident_on":
                 self._reserve(row, old, value)
-            row[field] = value
             if row.foreign:
+                self._keep(row)
                 row.foreign.pop(self.shape(row.table).fields[field].column, None)
+            self._put(row, field, value)
             self._stamp(row, self._next())
             write = Write("write", row.table, row.ref, field, old, value, self.now())
             if end in self._near:
@@ -293,7 +260,6 @@ class Store:
         table = self.tables[row.table]
         if table.rows.pop(row.ref, None) is None:
             return
-        table.recent.pop(row.ref, None)
         self.by_uuid.pop(row.get("uuid", ""), None)
         self._reserve(row, row.get("scheduled_to_be_resident_on", NULL), NULL)
         if len(table.deleted) >= REMEMBERED_DELETIONS - 1:
@@ -306,21 +272,43 @@ class Store:
     def touch(self, row: Row) -> int:
         """Stamp a row as changed without changing it; returns the generation of the stamp."""
         generation = self._next()
-        self.generation += 1
+        self._next()
         self._stamp(row, generation)
         self.on_write(Write("write", row.table, row.ref, at=self.now()))
         return generation
 
     def _next(self) -> int:
         """The generation that the change at hand is stamped with."""
-        self.generation += 1
-        return self.generation - 1
+        generation = self.generation
+        if self.journal.entries is not None:
+            self.journal.entries.append((self.__dict__.__setitem__, ("generation", generation)))
+        self.__dict__["generation"] = generation + 1  # past `__setattr__`: this is done for each write
+        return generation
+
+    def _put(self, row: Row, field: str, value: Any) -> None:
+        if self.journal.entries is not None:
+            self.journal.entries.append((row.__setitem__, (field, row[field])))
+        row[field] = value
 
     def _stamp(self, row: Row, generation: int) -> None:
+        if row.modified == generation:
+            return
+        table, entries = self.tables[row.table], self.journal.entries
+        if entries is not None:
+            entries.append((self._unstamp, (row, row.modified)))
         row.modified = generation
-        recent = self.tables[row.table].recent
-        recent.pop(row.ref, None)
-        recent[row.ref] = None
+        table.recent.append((generation, row.ref))
+        table.shorten(self.journal)
+
+    def _unstamp(self, row: Row, modified: int) -> None:
+        row.modified = modified
+        self.tables[row.table].recent.pop()
+
+    def _keep(self, row: Row) -> None:
+        """Note all of a row, before more is changed in it than fields."""
+        if self.journal.entries is not None:
+            now = (dict(row), (row.created, row.modified), dict(row.foreign), dict(row.spelled))
+            self.journal.entries.append((row.become, now))
 
     def _claim(self, row: Row) -> None:
         """Enter a new row's uuid; references and uuids are unique in the whole database."""
@@ -336,14 +324,6 @@ class Store:
         if new != NULL:
             self.reserved.setdefault(new, {})[row.ref] = None
 
-    @property
-    def _near(self) -> dict[tuple[str, str], tuple[str, str]]:
-        return _relations(self.model)[0]
-
-    @property
-    def _far(self) -> set[tuple[str, str]]:
-        return _relations(self.model)[1]
-
     def _relate(self, row: Row, field: str, old: Any, new: Any) -> None:
         gone, come = _difference(old, new)
         self._join(row, field, gone, _without)
@@ -357,7 +337,8 @@ class Store:
             if other is not None and other_field in other:
                 members = change(other[other_field], row.ref)
                 if members is not None:
-                    before, other[other_field] = other[other_field], members
+                    before = other[other_field]
+                    self._put(other, other_field, members)
                     self._stamp(other, self.generation - 1)
                     self.on_write(Write("write", other_table, ref, other_field, before, members, self.now()))
 
@@ -371,6 +352,7 @@ class Store:
         for name, table in self.tables.items():
             shape = self.shape(name)
             for row in table.rows.values():
+                self._keep(row)
                 for field, default in shape.defaults.items():
                     if field not in row:
                         row[field] = own(default)
@@ -402,10 +384,12 @@ class Store:
             shape = self.shape(name)
             table.deleted.clear()
             for row in table.rows.values():
+                self._keep(row)
                 for field, value in shape.empty.items():
                     row[field] = own(value)
                 row.created = row.modified = self.generation
-        self.generation += 1
+            table.relog(self.journal, [(self.generation, ref) for ref in table.rows])
+        self._next()
 
     # --- dumps
 
@@ -476,7 +460,7 @@ class Store:
             self._claim(row)
             self._reserve(row, NULL, row.get("scheduled_to_be_resident_on", NULL))
             table.rows[ref] = row
-            table.recent[ref] = None
+            table.recent.append((row.modified, ref))
         for column, times in unknown.items():
             place = f"table {source.name}: column {column}"
             self.reports.append(f"{place}, which {self.release.name} lacks, in {times} rows; kept as it is")
@@ -526,7 +510,7 @@ class Store:
                     column = self.shape(other_table).fields[other_field].column
                     order = other[other_field] or _members(source, ref, column)
                     found = list(members.get(ref, ()))
-                    other[other_field] = list(order) if sorted(order) == sorted(found) else found
+                    self._put(other, other_field, list(order) if sorted(order) == sorted(found) else found)
 
     def _report_dangling(self) -> None:
         """Note the references that lead nowhere; they are kept."""
@@ -545,11 +529,12 @@ class Store:
     def changes(self, name: str, since: int) -> Iterator[Row]:
         """Rows of class `name` changed at generation `since` + 1 or later, newest first."""
         table = self.tables[name]
-        for ref in reversed(table.recent):
-            row = table.rows[ref]
-            if row.modified <= since:
+        for generation, ref in reversed(table.recent):
+            if generation <= since:
                 return
-            yield row
+            row = table.rows.get(ref)
+            if row is not None and row.modified == generation:
+                yield row
 
 
 def _form(release: Release) -> database.Form:

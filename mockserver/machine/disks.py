@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..journal import Kept
+
 if TYPE_CHECKING:
     from xenctl.releases import Release
 
@@ -21,10 +23,8 @@ BLOCKS = 16
 """Blocks of a disk that a guest writes round and round."""
 
 
-class Disk:
+class Disk(Kept):
     """The content behind a VDI: sparse blocks. `writers` are the domains that have it open for writing."""
-
-    __slots__ = ("blocks", "uuid", "writers")
 
     def __init__(self, uuid: str) -> None:
         self.uuid = uuid
@@ -41,7 +41,7 @@ class Disk:
 
 
 @dataclass(eq=False)
-class Guest:
+class Guest(Kept):
     """The software inside a VM, across its starts and stops.
 
     `ledger` is what it wrote: disk uuid to blocks. `agent` is what its guest agent reports (the fields of its guest
@@ -69,7 +69,7 @@ class Guest:
 
 
 @dataclass(eq=False)
-class Domain:
+class Domain(Kept):
     """A guest running on a host. `disks` are those it writes to."""
 
     guest: Guest

@@ -48,9 +48,14 @@ DECISIVE = frozenset({"pool", "host", "VM", "VBD", "VDI", "SR", "PBD", "VIF", "P
 it is, reported, and read as the field's default."""
 
 
+def _unwritable(self: Row, *_: Any, **__: Any) -> Any:
+    raise TypeError(f"rows are changed by the store alone: pool.store.write(row, field=value), for this {self.table}")
+
+
 class Row(dict[str, Any]):
-    """One object's fields. `created` and `modified` are generations; `foreign` are columns that the release does not know;
-    `spelled` holds, by field, a loaded value and its text where that is not how the value would be written."""
+    """One object's fields, to be read; `Store.write` changes them. `created` and `modified` are generations; `foreign` are
+    columns that the release does not know; `spelled` holds, by field, a loaded value and its text where that is not how the
+    value would be written."""
 
     __slots__ = ("created", "foreign", "modified", "ref", "spelled", "table")
 
@@ -63,10 +68,12 @@ class Row(dict[str, Any]):
 
     __hash__ = object.__hash__  # type: ignore[assignment]
 
+    __setitem__ = __delitem__ = __ior__ = update = setdefault = pop = popitem = clear = _unwritable
+
     def become(self, fields: dict[str, Any], stamps: tuple[int, int], foreign: dict[str, str], spelled: Any) -> None:
         """Be again what this row was."""
-        self.clear()
-        self.update(fields)
+        dict.clear(self)
+        dict.update(self, fields)
         self.created, self.modified = stamps
         self.foreign, self.spelled = foreign, spelled
 
@@ -111,7 +118,8 @@ class Table(Kept):
 @dataclass(frozen=True)
 class Shape:
     """What a release knows of a class: fields in the order of records, hidden ones apart; by field their defaults, and what
-    those that are not persistent hold after a start; by column their names; and which are the near end of a relation."""
+    those that are not persistent hold after a start; by column their names; which are the near end of a relation, and which
+    the far end."""
 
     visible: tuple[str, ...]
     fields: dict[str, ModelField]
@@ -119,6 +127,7 @@ class Shape:
     defaults: dict[str, Any]
     empty: dict[str, Any]
     near: tuple[str, ...]
+    far: tuple[str, ...]
 
 
 class Store(Kept):
@@ -174,6 +183,7 @@ class Store(Kept):
             defaults=defaults,
             empty={n: empty_value(f.type, cls.enums) for n, f in fields.items() if not f.persistent},
             near=tuple(n for n in fields if (cls.name, n) in self._near),
+            far=tuple(n for n in fields if (cls.name, n) in self._far),
         )
 
     # --- reading
@@ -207,10 +217,10 @@ class Store(Kept):
     def create(self, name: str, ref: str, fields: dict[str, Any]) -> Row:
         """Add a row; fields left out get the release's default, fields the release does not know are left out."""
         shape = self.shape(name)
-        row = Row(name, ref, {})
-        for field, default in shape.defaults.items():
-            value = fields.get(field, default)
-            row[field] = [] if (name, field) in self._far else own(value)
+        values = {field: own(fields.get(field, default)) for field, default in shape.defaults.items()}
+        for field in shape.far:
+            values[field] = []
+        row = Row(name, ref, values)
         self._claim(row)
         self.tables[name].rows[ref] = row
         generation = self._next()
@@ -287,8 +297,8 @@ class Store(Kept):
 
     def _put(self, row: Row, field: str, value: Any) -> None:
         if self.journal.entries is not None:
-            self.journal.entries.append((row.__setitem__, (field, row[field])))
-        row[field] = value
+            self.journal.entries.append((dict.__setitem__, (row, field, row[field])))
+        dict.__setitem__(row, field, value)
 
     def _stamp(self, row: Row, generation: int) -> None:
         if row.modified == generation:
@@ -355,7 +365,7 @@ class Store(Kept):
                 self._keep(row)
                 for field, default in shape.defaults.items():
                     if field not in row:
-                        row[field] = own(default)
+                        dict.__setitem__(row, field, own(default))
                 self._take_in(row, {c: row.foreign.pop(c) for c in list(row.foreign) if c in shape.columns})
         for name in [name for name in self.foreign if name in self.tables]:
             self._load_table(self.foreign.pop(name))
@@ -386,7 +396,7 @@ class Store(Kept):
             for row in table.rows.values():
                 self._keep(row)
                 for field, value in shape.empty.items():
-                    row[field] = own(value)
+                    dict.__setitem__(row, field, own(value))
                 row.created = row.modified = self.generation
             table.relog(self.journal, [(self.generation, ref) for ref in table.rows])
         self._next()
@@ -451,7 +461,7 @@ class Store(Kept):
             for column in row.foreign:
                 counts = misfits if column in shape.columns else unknown
                 counts[column] = counts.get(column, 0) + 1
-            row.update({name: own(value) for name, value in shape.empty.items()})
+            dict.update(row, {name: own(value) for name, value in shape.empty.items()})
             row.created = row.modified = self.generation
             if not row.get("uuid") and source.name in ("pool", "host", "VM"):
                 raise DatabaseError("it has no uuid; take the dump again", table=source.name, row=ref)
@@ -492,7 +502,7 @@ class Store(Kept):
                     row=row.ref,
                     column=column,
                 ) from None
-            row[name] = value
+            dict.__setitem__(row, name, value)
             if to_text(value) != text:
                 row.spelled[name] = (value, text)
 

@@ -180,6 +180,23 @@ def test_a_deleted_row_cannot_be_written() -> None:
     assert store.generation == generation
 
 
+def test_rows_are_changed_by_the_store_alone() -> None:
+    """A change past the one writer would make no event and could not be taken back: every way is refused."""
+    store, _ = store_of()
+    row = store.create("VM", ref(1), {"uuid": "u", "name_label": "a"})
+    for change in (
+        lambda: row.__setitem__("name_label", "b"),
+        lambda: row.update(name_label="b"),
+        lambda: row.pop("name_label"),
+        row.clear,
+    ):
+        with pytest.raises(
+            TypeError, match=r"rows are changed by the store alone: pool\.store\.write\(row, field=value\)"
+        ):
+            change()
+    assert row["name_label"] == "a"
+
+
 def test_the_computed_end_of_a_relation_is_never_written() -> None:
     """It follows from the other end; whoever writes it has a bug."""
     store, _ = store_of()

@@ -14,7 +14,6 @@ import threading
 from pathlib import Path
 from typing import NoReturn
 
-from xenctl import database
 from xenctl.errors import DatabaseError
 
 from .pool import MockPool
@@ -60,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     who = {"seed": options.seed, "username": options.user, "password": options.password}
     try:
         if options.dump:
-            pool = MockPool.load(database.read_file(options.dump), **who)
+            pool = MockPool.from_dump(options.dump, **who)
         else:
             pool = MockPool.create(hosts=options.hosts, vms=options.vms, release=options.release, **who)
         server = PoolServer(pool, listen=options.listen, port=options.port, time_scale=options.time_scale)

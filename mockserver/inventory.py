@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import rules
+from .powerup import power_up
 from .store import EPOCH, NULL, Row, Store
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def build(pool: MockPool, *, hosts: int, vms: int, release: Release) -> None:
     pool.adopt_store(store)
     builder = _Builder(pool, store, release, max(64 * GIB, 8 * GIB * -(-3 * vms // max(1, hosts))))
     builder.build(hosts, vms)
-    pool.power_up(store)
+    power_up(pool, store)
 
 
 class _Builder:

@@ -69,11 +69,7 @@ class Savepoint:
 
 def take(pool: MockPool) -> Savepoint:
     """A savepoint of `pool` as it is now. Raises `SavepointError` while a verb is under way."""
-    _between_calls(pool, "take a savepoint")
-    busy = [going for going in pool.going.values() if not going.idle]
-    if busy:
-        names = ", ".join(sorted({going.call.label for going in busy}))
-        raise SavepointError(f"cannot take a savepoint while {names} goes on: let it end first, or cancel its task")
+    check_idle(pool, "take a savepoint")
     journal = pool.journal
     outer = pool.newest_savepoint
     if journal.entries is None:
@@ -124,6 +120,15 @@ def _check(pool: MockPool, point: Savepoint, act: str) -> None:
             f"cannot {act} this savepoint: it is gone, since it was released, or the pool was taken back to before it; "
             "take a new one"
         )
+
+
+def check_idle(pool: MockPool, act: str) -> None:
+    """Raise `SavepointError` while a verb is under way."""
+    _between_calls(pool, act)
+    busy = [going for going in pool.going.values() if not going.idle]
+    if busy:
+        names = ", ".join(sorted({going.call.label for going in busy}))
+        raise SavepointError(f"cannot {act} while {names} goes on: let it end first, or cancel its task")
 
 
 def _between_calls(pool: MockPool, act: str) -> None:

@@ -200,6 +200,23 @@ def read_file(path: str | os.PathLike[str]) -> Database:
     return read(data, source=os.fspath(path))
 
 
+def write_file(data: bytes, path: str | os.PathLike[str]) -> None:
+    """Write a dump's bytes to the file at `path`, readable by its owner alone: it holds secrets. They are written aside and
+    then moved into place, so that no half file is ever there. Raises `OSError`."""
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.part")
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
 def _syntax(data: bytes, error: SyntaxError) -> str:
     if not data.strip() or (b"<database" in data and not data.rstrip().endswith(b"</database>")):
         return f"the dump is empty or cut off; {_AGAIN}"

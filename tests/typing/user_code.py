@@ -175,7 +175,7 @@ def test_against_the_fake(pool: MockPool) -> None:
 def fakes() -> MockPool:
     pool = MockPool.create(hosts=3, vms=12, release="4.0.1", seed=1, durations=Durations())
     dump: Database = read_file(Path("pool.xml"))
-    MockPool.load(dump)
+    MockPool.from_dump(dump)
     with PoolServer(pool, listen="127.0.0.1", port=0, time_scale=60.0) as server:
         print(server.url, [host["address"] for host in server.hosts()])
     for violation in pool.violations:

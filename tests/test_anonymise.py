@@ -34,7 +34,7 @@ def dump(request: pytest.FixtureRequest) -> Database:
 
 
 def leaked(before: Database, after: Database) -> set[str]:
-    """Names, descriptions, uuids, references and addresses of `before` that stand anywhere in `after`, unless every dump has them."""
+    """Names, descriptions, uuids, references and addresses of `before` that stand in `after`, and not in every dump."""
     out = database.write(after).decode()
     cells = [
         (table, column, text)

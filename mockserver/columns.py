@@ -44,16 +44,17 @@ def from_text(kind: t.Type, text: str) -> Any:
         return text
     if isinstance(kind, (t.Set, t.Option)):
         members = database.parse_set(text) if text else []
-        return members if _is_text(kind.item) else [from_text(kind.item, member) for member in members]
+        return members if is_text(kind.item) else [from_text(kind.item, member) for member in members]
     if isinstance(kind, t.Map):
         pairs = database.parse_map(text) if text else {}
-        if _is_text(kind.item):
+        if is_text(kind.item):
             return pairs
         return {key: from_text(kind.item, item) for key, item in pairs.items()}
     return text
 
 
-def _is_text(kind: t.Type) -> bool:
+def is_text(kind: t.Type) -> bool:
+    """Whether a column's text is the value as it stands."""
     return not isinstance(kind, (t.Set, t.Map, t.Option)) and kind not in _NOT_TEXT
 
 
@@ -62,14 +63,17 @@ _NOT_TEXT = {t.Scalar("int"), t.Scalar("float"), t.Scalar("bool"), t.Scalar("dat
 
 def to_text(value: Any) -> str:
     """A value as a column's text."""
-    if isinstance(value, str):
+    kind = type(value)
+    if kind is str:
         return str(value)
-    if value is True or value is False:
+    if kind is bool:
         return "true" if value else "false"
-    if isinstance(value, list):
-        return database.write_set([to_text(item) for item in value])
-    if isinstance(value, dict):
+    if kind is list or kind is dict:
+        if not value:
+            return "()"
+        if kind is list:
+            return database.write_set([to_text(item) for item in value])
         return database.write_map({str(key): to_text(item) for key, item in value.items()})
-    if isinstance(value, float):
+    if kind is float:
         return f"{value:.18g}"
     return str(value)

@@ -14,7 +14,7 @@ from functools import partial
 from types import CellType, FunctionType, MethodType
 from typing import TYPE_CHECKING, Any
 
-from .journal import FIXED, Journal, Kept, KeptDict, KeptIndex, KeptList, KeptRandom, KeptSet
+from .journal import FIXED, Journal, Kept, KeptDict, KeptIndex, KeptList, KeptRandom, KeptRows, KeptSet
 from .store import Row
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class _Copier:
 
 
 WAYS: dict[type, Callable[[_Copier, Any], Any]] = {
-    **dict.fromkeys((dict, KeptDict, KeptIndex), _Copier.dict_),
+    **dict.fromkeys((dict, KeptDict, KeptIndex, KeptRows), _Copier.dict_),
     **dict.fromkeys((list, KeptList), _Copier.list_),
     **dict.fromkeys((set, KeptSet), _Copier.set_),
     **dict.fromkeys((random.Random, KeptRandom), _Copier.random),

@@ -26,7 +26,8 @@ def build(pool: MockPool, *, hosts: int, vms: int, release: Release) -> None:
     store = Store(release)
     pool.adopt_store(store)
     builder = _Builder(pool, store, release, max(64 * GIB, 8 * GIB * -(-3 * vms // max(1, hosts))))
-    builder.build(hosts, vms)
+    with store.bulk():
+        builder.build(hosts, vms)
     power_up(pool, store)
 
 

@@ -22,9 +22,11 @@ at the end; so the first such removal after a savepoint remembers the order of t
 
 from __future__ import annotations
 
+import gc
 import random
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar, Generic, TypeVar
 
 K = TypeVar("K")
@@ -70,6 +72,19 @@ class Journal:
 
 IDLE = Journal()
 """The journal of what is not in any pool yet: it never has a savepoint."""
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Without Python's cyclic garbage collector: while very many objects are made that all stay, it would look at each of
+    them again and again."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 class Kept:
@@ -191,6 +206,21 @@ class KeptIndex(KeptDict[K, V]):
 
     def _note_removal(self, entries: list[Undo], key: K) -> None:
         entries.append((dict.__setitem__, (self, key, self[key])))
+
+
+class KeptRows(KeptDict[K, V]):
+    """A dict in the journal whose values look after themselves."""
+
+    __slots__ = ()
+
+    def join(self, journal: Journal) -> None:
+        self.journal = journal
+
+    def __setitem__(self, key: K, value: V) -> None:
+        if self.journal.entries is not None:
+            super().__setitem__(key, value)
+        else:
+            dict.__setitem__(self, key, value)
 
 
 class KeptList(list[V], Generic[V]):

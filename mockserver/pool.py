@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
@@ -26,7 +25,7 @@ from .call import Call, Steps, Wait, continue_later, dispatch
 from .classes.event import OldEvents
 from .clock import VirtualClock
 from .fork import fork
-from .journal import Journal, Kept
+from .journal import Journal, Kept, uncollected
 from .machine.disks import Disk, Domain, Guest
 from .machine.host import Durations, HostMachine
 from .machine.room import MachineRoom
@@ -42,6 +41,10 @@ if TYPE_CHECKING:
 
 START = 1_228_089_600.0
 """1 December 2008: when simulated time begins unless told otherwise."""
+
+
+VERSION_BITS, VERSION_4 = 0xF000_C000 << 48, 0x4000_8000 << 48
+"""The bits of a uuid that say of which kind it is, and what they are in a random one."""
 
 
 class MockPool(Kept):
@@ -117,7 +120,8 @@ class MockPool(Kept):
         from .inventory import build
 
         pool = cls(seed=seed, username=username, password=password, durations=durations)
-        build(pool, hosts=hosts, vms=vms, release=find(release))
+        with uncollected():
+            build(pool, hosts=hosts, vms=vms, release=find(release))
         return pool
 
     @classmethod
@@ -136,17 +140,18 @@ class MockPool(Kept):
         Raises `DatabaseError` for a dump that cannot be read or is not of a whole pool. What it holds beyond the data model,
         or dangling, is kept and listed in `reports`; what keeps the pool from being rehearsed faithfully is in `obstacles`.
         """
-        if isinstance(dump, bytes):
-            dump = database.read(dump, source="the dump")
-        elif not isinstance(dump, Database):
-            dump = database.read_file(dump)
-        database.verify(dump)
         pool = cls(seed=seed, username=username, password=password, durations=durations)
-        store = Store.load(dump, powerup.release_of(dump))
-        pool.random = random.Random(f"{seed} {store.pool()['uuid']} {store.generation}")
-        pool.reports = store.reports
-        pool.adopt_store(store)
-        powerup.power_up(pool, store)
+        with uncollected():
+            if isinstance(dump, bytes):
+                dump = database.read(dump, source="the dump")
+            elif not isinstance(dump, Database):
+                dump = database.read_file(dump)
+            database.verify(dump)
+            store = Store.load(dump, powerup.release_of(dump))
+            pool.random = random.Random(f"{seed} {store.pool()['uuid']} {store.generation}")
+            pool.reports = store.reports
+            pool.adopt_store(store)
+            powerup.power_up(pool, store)
         return pool
 
     @classmethod
@@ -173,7 +178,7 @@ class MockPool(Kept):
         What is not in a pool's database is not in it: sessions, tasks, what is on disks. The file is there whole or not at
         all, for its owner's eyes alone. Raises `OSError`.
         """
-        with self.guard():
+        with self.guard(), uncollected():
             data = database.write(self.store.dump())
         database.write_file(data, path)
 
@@ -267,7 +272,9 @@ class MockPool(Kept):
 
     def new_uuid(self) -> str:
         """A fresh uuid, the same for the same seed."""
-        return str(uuid.UUID(int=self.random.getrandbits(128), version=4))
+        bits = self.random.getrandbits(128) & ~VERSION_BITS | VERSION_4
+        text = f"{bits:032x}"
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
     def new_ref(self) -> str:
         """A fresh reference."""

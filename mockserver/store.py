@@ -14,10 +14,11 @@ relations rebuilt (in the dump's order where it has the same members). Cells tha
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from xenctl import database, datamodel
 from xenctl.datamodel import MISSING
@@ -26,20 +27,31 @@ from xenctl.errors import DatabaseError, Failure
 from xenctl.releases import serves
 from xenctl.values import format_datetime
 
-from .columns import EPOCH, NULL, empty_value, from_text, to_text
-from .journal import Journal, Kept, KeptIndex
+from .columns import EPOCH, NULL, empty_value, from_text, is_text, to_text
+from .journal import FIXED, Kept, KeptIndex
+from .rows import Row, Shape, Table, Write
 
-__all__ = ["EPOCH", "NULL", "Row", "Store", "Table", "Write", "empty_value", "far_sides", "from_text", "own", "to_text"]
+__all__ = [
+    "EPOCH",
+    "NULL",
+    "Row",
+    "Shape",
+    "Store",
+    "Table",
+    "Write",
+    "empty_value",
+    "far_sides",
+    "from_text",
+    "own",
+    "to_text",
+]
 
 if TYPE_CHECKING:
     from xenctl.datamodel import Class
-    from xenctl.datamodel import Field as ModelField
     from xenctl.releases import Release
 
 REMEMBERED_DELETIONS = 512
 """A table's list of deleted rows is cut to its newest half when it would reach this."""
-STALE = 64
-"""Entries of the log of changes that may count for nothing, besides one for each row."""
 HASHED = (5, 61)
 """The last schema whose dumps had their tables in no order, and the host's identity in the manifest."""
 
@@ -48,92 +60,10 @@ DECISIVE = frozenset({"pool", "host", "VM", "VBD", "VDI", "SR", "PBD", "VIF", "P
 it is, reported, and read as the field's default."""
 
 
-def _unwritable(self: Row, *_: Any, **__: Any) -> Any:
-    raise TypeError(f"rows are changed by the store alone: pool.store.write(row, field=value), for this {self.table}")
-
-
-class Row(dict[str, Any]):
-    """One object's fields, to be read; `Store.write` changes them. `created` and `modified` are generations; `foreign` are
-    columns that the release does not know; `spelled` holds, by field, a loaded value and its text where that is not how the
-    value would be written."""
-
-    __slots__ = ("created", "foreign", "modified", "ref", "spelled", "table")
-
-    def __init__(self, table: str, ref: str, fields: dict[str, Any]) -> None:
-        super().__init__(fields)
-        self.table, self.ref = table, ref
-        self.created = self.modified = 0
-        self.foreign: dict[str, str] = {}
-        self.spelled: dict[str, tuple[Any, str]] = {}
-
-    __hash__ = object.__hash__  # type: ignore[assignment]
-
-    __setitem__ = __delitem__ = __ior__ = update = setdefault = pop = popitem = clear = _unwritable
-
-    def become(self, fields: dict[str, Any], stamps: tuple[int, int], foreign: dict[str, str], spelled: Any) -> None:
-        """Be again what this row was."""
-        dict.clear(self)
-        dict.update(self, fields)
-        self.created, self.modified = stamps
-        self.foreign, self.spelled = foreign, spelled
-
-
-class Write(NamedTuple):
-    """One change: `kind` is `create`, `write` or `delete`; for a write `field`, `old` and `new` say what changed. `at` is
-    when, in simulated seconds. The machine room notes its own under the table `machine`, the field being `state`."""
-
-    kind: str
-    table: str
-    ref: str
-    field: str = ""
-    old: Any = None
-    new: Any = None
-    at: float = 0.0
-
-
-class Table(Kept):
-    """The rows of one class. `recent` is a log of changes, each the generation and the reference, the newest last; one that
-    is not its row's last change any more counts for nothing."""
-
-    UNKEPT: ClassVar = frozenset({"recent"})
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.rows: dict[str, Row] = {}
-        self.recent: list[tuple[int, str]] = []
-        self.deleted: list[tuple[int, int, str]] = []
-
-    def shorten(self, journal: Journal) -> None:
-        """Make the log anew, of what counts, once most of it does not."""
-        if len(self.recent) > 2 * len(self.rows) + STALE:
-            self.relog(journal, [(g, r) for g, r in self.recent if r in self.rows and self.rows[r].modified == g])
-
-    def relog(self, journal: Journal, recent: list[tuple[int, str]]) -> None:
-        """Have `recent` as the log from now on."""
-        if journal.entries is not None:
-            journal.entries.append((setattr, (self, "recent", self.recent)))
-        self.recent = recent
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What a release knows of a class: fields in the order of records, hidden ones apart; by field their defaults, and what
-    those that are not persistent hold after a start; by column their names; which are the near end of a relation, and which
-    the far end."""
-
-    visible: tuple[str, ...]
-    fields: dict[str, ModelField]
-    columns: dict[str, str]
-    defaults: dict[str, Any]
-    empty: dict[str, Any]
-    near: tuple[str, ...]
-    far: tuple[str, ...]
-
-
 class Store(Kept):
     """A pool's database as one release of xapi holds it."""
 
-    UNKEPT: ClassVar = frozenset({"model", "generation", "on_write", "now", "_near", "_far"})
+    UNKEPT: ClassVar = frozenset({"model", "generation", "on_write", "now", "_near", "_far", "_bulk"})
     _shapes: ClassVar[dict[tuple[str, str], Shape]] = {}
 
     def __init__(self, release: Release, generation: int = 1) -> None:
@@ -151,6 +81,7 @@ class Store(Kept):
         self.reserved: dict[str, dict[str, None]] = KeptIndex()
         self.on_write: Callable[[Write], None] = lambda write: None
         self.now: Callable[[], float] = lambda: 0.0
+        self._bulk = False
         self._make_tables()
 
     def _make_tables(self) -> None:
@@ -176,6 +107,7 @@ class Store(Kept):
             if isinstance(default, datetime):
                 default = format_datetime(default)
             defaults[name] = empty_value(field.type, cls.enums) if default is MISSING else default
+        columns = sorted((f.column, n) for n, f in fields.items())
         return Shape(
             visible=tuple(n for n, f in fields.items() if not f.hidden),
             fields=fields,
@@ -184,6 +116,12 @@ class Store(Kept):
             empty={n: empty_value(f.type, cls.enums) for n, f in fields.items() if not f.persistent},
             near=tuple(n for n in fields if (cls.name, n) in self._near),
             far=tuple(n for n in fields if (cls.name, n) in self._far),
+            mutable=tuple(n for n, default in defaults.items() if isinstance(default, (list, dict))),
+            reading={
+                f.column: (n, f.type if f.persistent and (cls.name, n) not in self._far else None, is_text(f.type))
+                for n, f in fields.items()
+            },
+            writing=(tuple(c for c in columns if c[0] < "_ref"), tuple(c for c in columns if c[0] > "_ref")),
         )
 
     # --- reading
@@ -217,19 +155,42 @@ class Store(Kept):
     def create(self, name: str, ref: str, fields: dict[str, Any]) -> Row:
         """Add a row; fields left out get the release's default, fields the release does not know are left out."""
         shape = self.shape(name)
-        values = {field: own(fields.get(field, default)) for field, default in shape.defaults.items()}
-        for field in shape.far:
-            values[field] = []
-        row = Row(name, ref, values)
+        row = Row(name, ref, self._values(shape, fields))
         self._claim(row)
         self.tables[name].rows[ref] = row
         generation = self._next()
         row.created = generation
         self._stamp(row, generation)
+        if self._bulk:
+            return row
         self.on_write(Write("create", name, ref, new=row, at=self.now()))
         for field in shape.near:
-            self._relate(row, field, NULL, row[field])
+            if row[field] != NULL:
+                self._relate(row, field, NULL, row[field])
         return row
+
+    @contextmanager
+    def bulk(self) -> Iterator[None]:
+        """Make many rows at once: nobody is told of them, and the far ends of relations follow at the end of the block."""
+        self._bulk = True
+        try:
+            yield
+        finally:
+            self._bulk = False
+            self._relate_all({}, newest_first=True)
+
+    @staticmethod
+    def _values(shape: Shape, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of a new row, its sets and maps its own."""
+        values = shape.defaults.copy()
+        for field in shape.mutable:
+            values[field] = values[field].copy()
+        for field, value in fields.items():
+            if field in values:
+                values[field] = value if type(value) in FIXED else own(value)
+        for field in shape.far:
+            values[field] = []
+        return values
 
     def write(self, row: Row, **fields: Any) -> None:
         """Set fields of a row; a value that stays as it is changes nothing, and one that the release does not know is passed
@@ -256,6 +217,8 @@ class Store(Kept):
                 row.foreign.pop(self.shape(row.table).fields[field].column, None)
             self._put(row, field, value)
             self._stamp(row, self._next())
+            if self._bulk:
+                continue
             write = Write("write", row.table, row.ref, field, old, value, self.now())
             if end in self._near:
                 gone, come = _difference(old, value)
@@ -342,15 +305,17 @@ class Store(Kept):
     def _join(self, row: Row, field: str, refs: Iterable[str], change: Change) -> None:
         """Change the other ends of a relation, with the stamp of the change that they follow from."""
         other_table, other_field = self._near[row.table, field]
+        others = self.table(other_table)
         for ref in refs:
-            other = self.find(other_table, ref)
+            other = others.get(ref)
             if other is not None and other_field in other:
-                members = change(other[other_field], row.ref)
-                if members is not None:
-                    before = other[other_field]
-                    self._put(other, other_field, members)
-                    self._stamp(other, self.generation - 1)
-                    self.on_write(Write("write", other_table, ref, other_field, before, members, self.now()))
+                before = other[other_field]
+                members = change(before, row.ref)
+                if members is None:
+                    continue
+                self._put(other, other_field, members)
+                self._stamp(other, self.generation - 1)
+                self.on_write(Write("write", other_table, ref, other_field, before, members, self.now()))
 
     # --- releases
 
@@ -366,7 +331,8 @@ class Store(Kept):
                 for field, default in shape.defaults.items():
                     if field not in row:
                         dict.__setitem__(row, field, own(default))
-                self._take_in(row, {c: row.foreign.pop(c) for c in list(row.foreign) if c in shape.columns})
+                found = {c: row.foreign.pop(c) for c in list(row.foreign) if c in shape.columns}
+                self._take_in(row, found, defaultdict(dict))
         for name in [name for name in self.foreign if name in self.tables]:
             self._load_table(self.foreign.pop(name))
         self._relate_all({})
@@ -420,16 +386,22 @@ class Store(Kept):
     def _dumped(self, name: str, form: database.Form) -> Iterator[tuple[str, database.Row]]:
         if name not in self.tables or not self.persists(name):
             return
-        columns = {field: f.column for field, f in self.shape(name).fields.items()}
+        shape = self.shape(name)
+        before, after = shape.writing
         for ref, row in self.tables[name].rows.items():
-            cells = {columns[field]: to_text(value) for field, value in row.items() if field in columns}
+            cells = {c: v if type(v := row[field]) is str else to_text(v) for c, field in before if field in row}
+            cells["_ref"] = ref
+            for column, field in after:
+                if field in row:
+                    value = row[field]
+                    cells[column] = value if type(value) is str else to_text(value)
             for field, (value, text) in row.spelled.items():
                 if row.get(field) == value:
-                    cells[columns[field]] = text
-            cells["_ref"] = ref
-            cells.update(row.foreign)
+                    cells[shape.fields[field].column] = text
+            if row.foreign:
+                cells = dict(sorted({**cells, **row.foreign}.items()))
             ctime, mtime = (row.created, row.modified) if form.generations else (None, None)
-            yield ref, database.Row(ref, dict(sorted(cells.items())), ctime, mtime)
+            yield ref, database.Row(ref, cells, ctime, mtime)
 
     @classmethod
     def load(cls, dump: database.Database, release: Release) -> Store:
@@ -455,13 +427,17 @@ class Store(Kept):
             return
         shape, unknown, misfits = self.shape(source.name), dict[str, int](), dict[str, int]()
         table = self.tables[source.name]
+        known: Known = defaultdict(dict)
         for ref, cells in source.rows.items():
-            row = Row(source.name, ref, {name: own(value) for name, value in shape.defaults.items()})
-            self._take_in(row, cells.cells)
+            row = Row(source.name, ref, shape.defaults)
+            self._take_in(row, cells.cells, known)
             for column in row.foreign:
                 counts = misfits if column in shape.columns else unknown
                 counts[column] = counts.get(column, 0) + 1
-            dict.update(row, {name: own(value) for name, value in shape.empty.items()})
+            dict.update(row, shape.empty)
+            for name in shape.mutable:
+                if row[name] is shape.defaults[name] or name in shape.empty:
+                    dict.__setitem__(row, name, row[name].copy())
             row.created = row.modified = self.generation
             if not row.get("uuid") and source.name in ("pool", "host", "VM"):
                 raise DatabaseError("it has no uuid; take the dump again", table=source.name, row=ref)
@@ -478,35 +454,40 @@ class Store(Kept):
             kind = shape.fields[shape.columns[column]].type
             self.reports.append(f"table {source.name}: column {column} holds no {kind} in {times} rows; kept as it is")
 
-    def _take_in(self, row: Row, cells: dict[str, str]) -> None:
-        """Put the texts of a dump's row into `row`, those of unknown columns aside."""
-        shape = self.shape(row.table)
+    def _take_in(self, row: Row, cells: Mapping[str, str], known: Known) -> None:
+        """Put the texts of a dump's row into `row`, those of unknown columns aside; `known` holds what was read before."""
+        reading = self.shape(row.table).reading
         for column, text in cells.items():
-            name = shape.columns.get(column)
-            if name is None:
-                if column != "_ref":
+            name, kind, plain = reading.get(column, UNKNOWN)
+            if kind is None:
+                if not name and column != "_ref":
                     row.foreign[column] = text
                 continue
-            field = shape.fields[name]
-            if not field.persistent or (row.table, name) in self._far:
+            if plain:
+                dict.__setitem__(row, name, text)
                 continue
-            try:
-                value = from_text(field.type, text)
-            except ValueError as error:
-                if row.table not in DECISIVE:
-                    row.foreign[column] = text
-                    continue
-                raise DatabaseError(
-                    f"not a {field.type}: {error}; take the dump again, or mend this cell",
-                    table=row.table,
-                    row=row.ref,
-                    column=column,
-                ) from None
+            texts = known[column]
+            if text not in texts:
+                try:
+                    value = from_text(kind, text)
+                except ValueError as error:
+                    if row.table not in DECISIVE:
+                        row.foreign[column] = text
+                        continue
+                    raise DatabaseError(
+                        f"not a {kind}: {error}; take the dump again, or mend this cell",
+                        table=row.table,
+                        row=row.ref,
+                        column=column,
+                    ) from None
+                texts[text] = value, to_text(value) == text
+            value, usual = texts[text]
+            value = own(value)
             dict.__setitem__(row, name, value)
-            if to_text(value) != text:
+            if not usual:
                 row.spelled[name] = (value, text)
 
-    def _relate_all(self, dumped: Mapping[str, database.Table]) -> None:
+    def _relate_all(self, dumped: Mapping[str, database.Table], *, newest_first: bool = False) -> None:
         """Rebuild the far ends of all relations, in the order that they, or a dump, have if the members are the same."""
         for (table, field), (other_table, other_field) in self._near.items():
             members: dict[str, dict[str, None]] = {}
@@ -518,9 +499,14 @@ class Store(Kept):
             for ref, other in self.table(other_table).items():
                 if other_field in other:
                     column = self.shape(other_table).fields[other_field].column
-                    order = other[other_field] or _members(source, ref, column)
                     found = list(members.get(ref, ()))
-                    self._put(other, other_field, list(order) if sorted(order) == sorted(found) else found)
+                    if newest_first:
+                        found.reverse()
+                    if len(found) > 1:
+                        order = other[other_field] or _members(source, ref, column)
+                        if order != found and len(order) == len(found) and sorted(order) == sorted(found):
+                            found = list(order)
+                    self._put(other, other_field, found)
 
     def _report_dangling(self) -> None:
         """Note the references that lead nowhere; they are kept."""
@@ -551,6 +537,9 @@ def _form(release: Release) -> database.Form:
     return database.Form.of((release.schema[0], release.schema[1]))
 
 
+UNKNOWN = ("", None, False)
+Known = defaultdict[str, dict[str, tuple[Any, bool]]]
+"""By column and text, the value, and whether it is usually written so."""
 Change = Callable[["list[str]", str], "list[str] | None"]
 
 
@@ -575,11 +564,18 @@ def _difference(old: Any, new: Any) -> tuple[Iterable[str], Iterable[str]]:
 
 
 def _without(members: list[str], ref: str) -> list[str] | None:
-    return [m for m in members if m != ref] if ref in members else None
+    """Members without one; None where it was not there, since the near end led here before this row was."""
+    rest = members.copy()
+    try:
+        rest.remove(ref)
+    except ValueError:
+        return None
+    return rest
 
 
 def _with(members: list[str], ref: str) -> list[str] | None:
-    return [ref, *members] if ref not in members else None
+    """Members with one more, which was not there before: the near end did not lead here."""
+    return [ref, *members]
 
 
 _RELATIONS: list[tuple[dict[tuple[str, str], tuple[str, str]], set[tuple[str, str]]]] = []

@@ -34,7 +34,17 @@ XENCTL = [
     "connect",
 ]
 
-MOCKSERVER = ["Durations", "Invariant", "MockPool", "PoolServer", "Violation"]
+MOCKSERVER = [
+    "Change",
+    "Comparison",
+    "Durations",
+    "Invariant",
+    "MockPool",
+    "PoolServer",
+    "Savepoint",
+    "SavepointError",
+    "Violation",
+]
 
 SAMPLE = (Path(__file__).parent / "typing" / "user_code.py").read_text(encoding="utf-8")
 

@@ -50,9 +50,9 @@ class Journal:
     def undo(self, length: int) -> None:
         """Take back the changes after the first `length`."""
         entries = self.entries or []
-        while len(entries) > length:
-            function, args = entries.pop()
+        for function, args in reversed(entries[length:]):
             function(*args)
+        del entries[length:]
 
     def adopt(self, value: Any) -> Any:
         """What is to be put in place of `value`: its kept form, in this journal. Raises `TypeError` for what has none."""

@@ -77,6 +77,7 @@ def power_up(pool: MockPool, store: Store) -> None:
     if rules.mixed(store):
         pool.detect_rolling_upgrade()
     pool.refresh_all_operations()
+    pool.writes.clear()  # nobody watched yet
 
 
 def _embody(pool: MockPool, vm: Row) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from xenctl.datamodel import types as t
 
 STALE = 64
-"""Entries of the log of changes that may count for nothing, besides one for each row."""
+"""Entries of the log of changes that may count for nothing, besides one for each row, before it is made anew."""
 
 
 def _unwritable(self: Row, *_: Any, **__: Any) -> Any:
@@ -71,9 +71,9 @@ class Table(Kept):
         self.deleted: list[tuple[int, int, str]] = []
 
     def shorten(self, journal: Journal) -> None:
-        """Make the log anew, of what counts, once most of it does not."""
-        if len(self.recent) > 2 * len(self.rows) + STALE:
-            self.relog(journal, [(g, r) for g, r in self.recent if r in self.rows and self.rows[r].modified == g])
+        """Make the log anew, of what counts. Not while there is a savepoint: a rollback would bring the long one back, and
+        each write after it pay for this again."""
+        self.relog(journal, [(g, r) for g, r in self.recent if r in self.rows and self.rows[r].modified == g])
 
     def relog(self, journal: Journal, recent: list[tuple[int, str]]) -> None:
         """Have `recent` as the log from now on."""

@@ -86,7 +86,7 @@ def roll_back(pool: MockPool, to: Savepoint) -> None:
     _between_calls(pool, "roll back")
     if pool.guard != to.guard:
         raise SavepointError("cannot roll back: the pool was put on sockets or taken off them since; do that first")
-    states = {machine: machine.state for machine in pool.machines}
+    states = [(machine, machine.state) for machine in pool.machines]
     for going in list(pool.going.values()):
         _end(going)
     pool.going.clear()
@@ -94,8 +94,8 @@ def roll_back(pool: MockPool, to: Savepoint) -> None:
     pool.writes[:] = to.writes
     _forget_inner(pool, to)
     pool.journal.mark = to.mark
-    for machine in pool.machines:
-        if machine.state != states.get(machine):
+    for machine, state in states:
+        if machine.state != state:
             pool.on_machine(machine)
     pool.on_rollback()
 

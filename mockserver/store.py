@@ -29,7 +29,7 @@ from xenctl.values import format_datetime
 
 from .columns import EPOCH, NULL, empty_value, from_text, is_text, to_text
 from .journal import FIXED, Kept, KeptIndex
-from .rows import Row, Shape, Table, Write
+from .rows import STALE, Row, Shape, Table, Write
 
 __all__ = [
     "EPOCH",
@@ -271,7 +271,8 @@ class Store(Kept):
             entries.append((self._unstamp, (row, row.modified)))
         row.modified = generation
         table.recent.append((generation, row.ref))
-        table.shorten(self.journal)
+        if entries is None and len(table.recent) > 2 * len(table.rows) + STALE:
+            table.shorten(self.journal)
 
     def _unstamp(self, row: Row, modified: int) -> None:
         row.modified = modified

@@ -360,3 +360,23 @@ def _listen(session: Any, token: str, errors: list[BaseException]) -> None:
         session.event.from_(["network"], token, 3600.0)
     except XenctlError as error:
         errors.append(error)
+
+
+def test_the_log_of_changes_is_cut_again_and_again_and_loses_nothing(calls: Make, picture: Picture) -> None:
+    """It does not grow with every write; while there is a savepoint it does, until a rollback."""
+    c = calls(vms=1)
+    table, vm = c.pool.store.tables["VM"], c.vm("vm01")
+    for number in range(1000):
+        c.pool.store.write(vm, name_label=str(number))
+    assert len(table.recent) < 100
+    length, before = len(table.recent), picture(c.pool)
+    with c.pool.savepoint():
+        for number in range(500):
+            c.pool.store.write(vm, name_label=f"again {number}")
+        assert [row.ref for row in c.pool.store.changes("VM", before_last(c.pool))] == [vm.ref]
+    assert (len(table.recent), picture(c.pool)) == (length, before)
+
+
+def before_last(pool: MockPool) -> int:
+    """The generation before the last change."""
+    return pool.store.generation - 2

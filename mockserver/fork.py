@@ -117,6 +117,7 @@ class _Copier:
         cells = tuple(CellType() for _ in thing.__closure__)
         out = FunctionType(thing.__code__, thing.__globals__, thing.__name__, None, cells)
         self._copies[id(thing)] = out
+        out.__qualname__ = thing.__qualname__
         out.__defaults__, out.__kwdefaults__ = self.copy(thing.__defaults__), self.copy(thing.__kwdefaults__)
         for cell, old in zip(cells, thing.__closure__, strict=True):
             cell.cell_contents = self.copy(old.cell_contents)

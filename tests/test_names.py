@@ -36,7 +36,18 @@ XENCTL = [
     "connect",
 ]
 
-MOCKSERVER = ["Durations", "Invariant", "MockPool", "PoolServer", "Violation", "activate"]
+MOCKSERVER = [
+    "Change",
+    "Comparison",
+    "Durations",
+    "Invariant",
+    "MockPool",
+    "PoolServer",
+    "Savepoint",
+    "SavepointError",
+    "Violation",
+    "activate",
+]
 
 SAMPLE = (Path(__file__).parent / "typing" / "user_code.py").read_text(encoding="utf-8")
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from inspect import isgenerator
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, cast
 
 from xenctl import jsonrpc, xmlrpc
@@ -19,6 +20,7 @@ from xenctl.releases import has_removed
 
 from . import garbage, roles, rules
 from .arguments import arguments
+from .savepoint import Going, going_on
 from .store import NULL
 
 if TYPE_CHECKING:
@@ -84,6 +86,8 @@ class Call:
     is_async: bool = False
     inner: bool = False
     """Whether xapi itself makes it, on behalf of a call whose roles were checked."""
+    ended: bool = False
+    """Set where a rollback took the call back."""
 
     def __post_init__(self) -> None:
         self.xapi: Xapi = self.machine.xapi
@@ -116,8 +120,8 @@ class Call:
         return verb(self, *self.args)
 
     def gone(self) -> bool:
-        """Whether the toolstack that serves this call has stopped."""
-        return self.machine.xapi is not self.xapi
+        """Whether the toolstack that serves this call has stopped, or was taken back to before the call."""
+        return self.ended or self.machine.xapi is not self.xapi
 
     def cancelled(self) -> bool:
         """Whether somebody asked to cancel this call's task."""
@@ -256,19 +260,21 @@ def _drive(call: Call, verb: Verb) -> Any:
     if not isgenerator(result):
         return result
     steps: Any = result
-    while True:
-        try:
-            wait = _step(call, verb, steps)
-        except StopIteration as stop:
-            return stop.value
-        if isinstance(wait, Wait):
-            pool.wait(Wait(wait.deadline, lambda wait=wait: wait.ready() or _interrupted(call), wait.idle))  # type: ignore[misc]
-        else:
-            _show_cancellable(call)
-            pool.wait(Wait(pool.clock.now() + wait, lambda: _interrupted(call), idle=False))
-        if call.gone():
-            steps.close()
-            raise ConnectionLost("the host went away", host=call.machine.address, method=call.method)
+    with going_on(call, steps, get_ident()) as going:
+        while True:
+            try:
+                wait = _step(call, verb, steps)
+            except StopIteration as stop:
+                return stop.value
+            going.idle = isinstance(wait, Wait) and wait.idle
+            if isinstance(wait, Wait):
+                pool.wait(Wait(wait.deadline, lambda wait=wait: wait.ready() or _interrupted(call), wait.idle))  # type: ignore[misc]
+            else:
+                _show_cancellable(call)
+                pool.wait(Wait(pool.clock.now() + wait, lambda: _interrupted(call), idle=False))
+            if call.gone():
+                steps.close()
+                raise ConnectionLost("the host went away", host=call.machine.address, method=call.method)
 
 
 def _interrupted(call: Call) -> bool:
@@ -297,6 +303,7 @@ def continue_later(call: Call, steps: Steps, finish: Callable[[Any, Failure | No
     `call.xapi.operations` holds the means to look at once whether it goes on.
     """
     pool, verb, turns = call.pool, call.pool.verb(call.message), [0]
+    pool.going[id(steps)] = Going.of(call, steps)
 
     def advance(turn: int) -> None:
         if turn != turns[0]:
@@ -304,14 +311,17 @@ def continue_later(call: Call, steps: Steps, finish: Callable[[Any, Failure | No
         turns[0] += 1
         call.xapi.operations.pop(call.task, None)
         if call.gone():
+            pool.going.pop(id(steps), None)
             steps.close()
             return
         try:
             wait = _step(call, verb, steps)
         except StopIteration as stop:
+            pool.going.pop(id(steps), None)
             finish(stop.value, None)
             return
         except Failure as error:
+            pool.going.pop(id(steps), None)
             finish(None, error)
             return
         now = turns[0]

@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from .handlers.base import NO_CACHE, Answer
 from .invariants import sound
 from .machine.host import MachineRoomError
+from .savepoint import SavepointError
 from .trace import Trace
 from .traced import to_lines
 
@@ -238,17 +239,11 @@ class Control:
 
     # --- savepoints
 
-    def _able(self) -> Any:
-        if not hasattr(self._pool, "savepoint"):
-            raise _Refused(501, "this version of the pool has no savepoints")
-        return self._pool
-
     def _savepoint(self, asked: _Asked) -> Answer:
         _only(asked.body)
-        pool = self._able()
         try:
-            taken = pool.savepoint()
-        except Exception as error:  # noqa: BLE001 - SavepointError, where there is one
+            taken = self._pool.savepoint()
+        except SavepointError as error:
             raise _Refused(409, str(error)) from None
         self._numbers += 1
         self._savepoints[self._numbers] = taken
@@ -256,15 +251,13 @@ class Control:
 
     def _rollback(self, asked: _Asked) -> Answer:
         _only(asked.body)
-        pool, number = self._able(), _number(asked.place[0])
+        number = _number(asked.place[0])
         if number not in self._savepoints:
             raise _Refused(404, f"there is no savepoint {number}")
         try:
-            pool.rollback(self._savepoints[number])
-        except Exception as error:  # noqa: BLE001
+            self._pool.rollback(self._savepoints[number])
+        except SavepointError as error:
             raise _Refused(409, str(error)) from None
-        if pool.trace is not None:
-            pool.trace.cut("the pool was rolled back")
         self._savepoints = {n: taken for n, taken in self._savepoints.items() if n <= number}
         return _json(200, {"id": number})
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from . import rules
+from .journal import Kept
 from .machine.disks import damage
 from .store import NULL, Row, Write
 
@@ -34,7 +35,7 @@ class Violation:
         return dict(vars(self))
 
 
-class Invariant:
+class Invariant(Kept):
     """Something that must hold. Subclasses say what they watch and find what is broken."""
 
     name: ClassVar[str]

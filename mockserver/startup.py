@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from . import guests, hosts, rules, storage_drivers
+from .journal import Kept
 from .store import HASHED, NULL, Store
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(eq=False)
-class Xapi:
+class Xapi(Kept):
     """The toolstack of one host, from its start to its end.
 
     `mode` is `down`, `emergency`, `member`, `master`, `alone` for a host that a clean installation took out of the pool, or

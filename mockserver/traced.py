@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +109,7 @@ def _size(value: Sized, members: Iterable[Any]) -> int:
 
 def plain_write(write: Write) -> Write:
     """The making of a row with the fields that it had then."""
-    return replace(write, new=dict(write.new))
+    return write._replace(new=dict(write.new))
 
 
 # --- secrets

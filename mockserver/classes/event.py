@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import md5
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from xenctl.releases import serves
 from xenctl.wire import I4
 
 from ..call import Call, Steps, Wait, refuse
+from ..journal import Kept
 from ..store import Row, Store, Write
 from . import verbs_of
 
@@ -153,20 +154,22 @@ def inject(call: Call, class_: str, ref: str) -> str:
 
 
 @dataclass
-class Subscription:
+class Subscription(Kept):
     """What one session registered for, and the number of the first event that it was not told."""
 
     classes: set[str] = field(default_factory=set)
     position: int = 0
 
 
-class OldEvents:
-    """The queue behind `event.next`: every change by itself, with the record as it was then."""
+class OldEvents(Kept):
+    """The queue behind `event.next`: every change by itself, with the record as it was then. Those before `_first` are
+    dropped."""
 
     def __init__(self) -> None:
         self.subscriptions: dict[str, Subscription] = {}
         self.number = 0
-        self._queue: deque[tuple[int, int, dict[str, Any]]] = deque()
+        self._queue: list[tuple[int, int, dict[str, Any]]] = []
+        self._first = 0
         self._bytes = 0
 
     def subscription(self, session: str) -> Subscription:
@@ -192,17 +195,21 @@ class OldEvents:
         self.number += 1
         self._bytes += size
         while self._bytes > QUEUE_BYTES:
-            self._bytes -= self._queue.popleft()[1]
+            self._bytes -= self._queue[self._first][1]
+            self._first += 1
+        if self._first * 2 > len(self._queue):
+            self._queue, self._first = self._queue[self._first :], 0
 
     def waiting(self, subscription: Subscription) -> Iterator[dict[str, Any]]:
         """The events that a subscriber was not told yet."""
-        for number, _, event in self._queue:
+        for number, _, event in islice(self._queue, self._first, None):
             if number >= subscription.position and _matches(subscription.classes, event["class"], event["ref"]):
                 yield event
 
     def lost(self, subscription: Subscription) -> bool:
         """Whether events that a subscriber was not told were dropped."""
-        return subscription.position < (self._queue[0][0] if self._queue else self.number)
+        kept = self._first < len(self._queue)
+        return subscription.position < (self._queue[self._first][0] if kept else self.number)
 
 
 @verb()

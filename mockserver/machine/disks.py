@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..journal import Kept
+
 if TYPE_CHECKING:
     from xenctl.releases import Release
 
@@ -23,14 +25,12 @@ BLOCK_SIZE = 65536
 """Bytes of a block: block `n` begins at byte `n * BLOCK_SIZE` of its disk."""
 
 
-class Disk:
+class Disk(Kept):
     """The content behind a VDI: sparse blocks. `writers` are the domains that have it open for writing; `marks` are the
     digests of blocks that were destroyed, where what is known of changes outlives them.
 
     A block is kept without the zeros at its end, one of zeros alone is not kept: the same bytes are always the same blocks.
     """
-
-    __slots__ = ("blocks", "marks", "uuid", "writers")
 
     def __init__(self, uuid: str) -> None:
         self.uuid = uuid
@@ -85,7 +85,7 @@ class Disk:
 
 
 @dataclass(eq=False)
-class Guest:
+class Guest(Kept):
     """The software inside a VM, across its starts and stops.
 
     `ledger` is what it wrote: disk uuid to blocks. `agent` is what its guest agent reports (the fields of its guest
@@ -113,7 +113,7 @@ class Guest:
 
 
 @dataclass(eq=False)
-class Domain:
+class Domain(Kept):
     """A guest running on a host. `disks` are those it writes to."""
 
     guest: Guest

@@ -308,9 +308,10 @@ class PoolServer:
             self.pool.readdress(
                 {uuid: _named(*place) if self.note else place[0] for uuid, place in self._places.items()}
             )
-            self._started_at, self._virtual_start = time.monotonic(), self.pool.clock.now()
+            self._set_time()
             self._restore.callback(self._give_back, self.pool.waiter, self.pool.on_machine, self.pool.guard)
             self.pool.waiter, self.pool.on_machine, self.pool.guard = self._wait, self._machine_changed, self._hold
+            self.pool.on_rollback = self._set_time
             for machine in machines:
                 if machine.answers:
                     self._open(machine)
@@ -356,6 +357,7 @@ class PoolServer:
 
     def _give_back(self, waiter: Any, on_machine: Any, guard: Any) -> None:
         self.pool.waiter, self.pool.on_machine, self.pool.guard = waiter, on_machine, guard
+        self.pool.on_rollback = lambda: None
 
     def _open(self, machine: HostMachine) -> None:
         listener = _Listener(self._bound.pop(machine.uuid), self, machine, self._contexts.get(machine.uuid))
@@ -433,6 +435,10 @@ class PoolServer:
     def _target(self) -> float:
         """Where the simulated clock should be now."""
         return self._virtual_start + (time.monotonic() - self._started_at) * self.time_scale
+
+    def _set_time(self) -> None:
+        """Let simulated time go on from where the pool's clock stands."""
+        self._started_at, self._virtual_start = time.monotonic(), self.pool.clock.now()
 
     def _catch_up(self) -> None:
         if self.time_scale > 0:

@@ -114,7 +114,9 @@ def _half_answer(fault: Fault, machine: HostMachine, method: str, answer: Any, b
     if not isinstance(answer, Answer):
         raise ConnectionLost("the connection broke in the answer: a fault of the test", **_where(machine, method))
     if answer.steps is not None:
-        return replace(answer, steps=_broken_off(answer.steps, _where(machine, method)))
+        steps = _broken_off(answer.steps, _where(machine, method))
+        fault.pool.going[id(steps)] = fault.pool.going.pop(id(answer.steps))  # it goes on under the other's name
+        return replace(answer, steps=steps)
     return HalfAnswer(**vars(answer))
 
 

@@ -19,7 +19,7 @@ from xenctl.database import Database
 from xenctl.errors import DatabaseError, Failure
 from xenctl.releases import Release, find, of_host, serves
 
-from . import checks, classes, hosts, rules, startup
+from . import checks, classes, guests, hosts, rules, startup
 from .call import Call, Steps, Wait, continue_later, dispatch
 from .classes.event import OldEvents
 from .clock import VirtualClock
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from xenctl.datamodel import Message
 
     from .invariants import Invariant, Violation
+    from .progress import Span
     from .transports.inprocess import InProcessTransport
 
 START = 1_228_089_600.0
@@ -78,6 +79,8 @@ class MockPool:
         self.guard: Callable[[], AbstractContextManager[object]] = nullcontext
         """What holds the pool for one thread: whoever acts on it from outside enters it first."""
         self.on_machine: Callable[[HostMachine], None] = lambda machine: None
+        self.spans: dict[str, Span] = {}
+        """The waits of the operations that go on, by task: how far each is."""
         self._store: Store | None = None
         self.old_events = OldEvents()
         self._waiting: list[tuple[Wait, Callable[[], None]]] = []
@@ -211,12 +214,11 @@ class MockPool:
                     domain.domid = vm["domid"]
                     self._domids = max(self._domids, domain.domid)
         elif vm["power_state"] == "Suspended":
-            guest.saved_by = self.store.release
             if guest.agent is None:  # without drivers it could not have been suspended
                 guest.agent = {"PV_drivers_version": {"major": "4", "minor": "0"}, "PV_drivers_up_to_date": True}
             image = self.disk_of(vm["suspend_VDI"])
             if image is not None:
-                image.blocks[0] = guest.memory()
+                guest.save(image, self.store.release)
 
     # --- finding
 
@@ -352,17 +354,7 @@ class MockPool:
 
     def force_halted(self, vm: Row) -> None:
         """Write down that `vm` is off, with all that follows from it."""
-        store = self.store
-        store.write(vm, power_state="Halted", resident_on=NULL, scheduled_to_be_resident_on=NULL, domid=-1)
-        for table in ("VBD", "VIF"):
-            for ref in vm[f"{table}s"]:
-                device = store.find(table, ref)
-                if device is not None:
-                    store.write(device, currently_attached=False, reserved=False, current_operations={})
-        for ref in list(vm["consoles"]):
-            console = store.find("console", ref)
-            if console is not None:
-                store.delete(console)
+        guests.halted(self, vm)
         self.refresh_operations(vm)
 
     def refresh_operations(self, vm: Row) -> None:
@@ -448,6 +440,7 @@ class MockPool:
 
     def drop_task(self, ref: str) -> None:
         """Delete a task row, if it is there."""
+        self.spans.pop(ref, None)
         row = self.store.find("task", ref)
         if row is not None:
             self.store.delete(row)

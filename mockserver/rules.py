@@ -18,13 +18,16 @@ if TYPE_CHECKING:
     from .store import Row, Store
 
 BOSTON = find("6.0.0").order
+MIDNIGHT_RIDE = find("5.6.0").order
 TAMPA = find("6.1.0").order
 GEORGE = find("5.5.0").order
 MIAMI = find("4.1.0").order
 STOCKHOLM = find("8.2.0").order
+ELY = find("7.1.0").order
 NILE = find("8.4.0").order
 
 DUNDEE = find("7.0.0").order
+CREAM = find("6.5.0").order
 
 _HALTED = ("Halted",)
 _PAUSED = ("Paused",)
@@ -262,6 +265,11 @@ def _api(host: Row) -> tuple[int, int]:
 # --- what a host of a release says of itself
 
 _BUILDS = {"4.0.1": "4249p", "4.1.0": "7843p", "5.0.0": "10918p", "5.5.0": "15119p", "5.6.0": "31188p"}
+
+
+def hardware_versions(release: Release) -> list[int]:
+    """`host.virtual_hardware_platform_versions` of a host of `release`: 1 came with 6.5, 2 with 7.0."""
+    return [0, *(version for version, since in ((1, CREAM), (2, DUNDEE)) if release.order >= since)]
 
 
 def software_version(release: Release) -> dict[str, str]:

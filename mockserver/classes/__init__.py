@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
     from ..store import Write
 
-MODULES = ("session", "task", "event", "pool", "host", "vm", "vdi", "vbd", "pbd", "sr")
+MODULES = (
+    *("session", "task", "event", "pool", "host", "vdi", "vbd", "pbd", "sr"),
+    *("vm", "vm_records", "vm_moves", "vm_copies", "vm_revert", "vm_install", "vm_memory", "vm_settings", "vm_queries"),
+)
 
 ALWAYS = frozenset({"task", "session", "machine"})
 """Tables that the call path itself writes."""

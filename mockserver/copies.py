@@ -73,12 +73,13 @@ def duplicate(
 ) -> Generator[float | Wait, None, Row]:
     """A copy of `vm`, without the disks in `leave_out`. `info` says of a snapshot what the VM was like before it was
     saved for it. What was copied is dropped where something fails."""
-    state = how.power_state(vm["power_state"])
+    state, goal = how.power_state(vm["power_state"]), call.goal
     made: list[Row] = []
     try:
         disks = yield from _copy_disks(call, list(_devices(call, vm, leave_out)), how, made)
         image = call.db.find("VDI", vm["suspend_VDI"]) if how.operation != "snapshot" else None
         if image is not None:
+            call.goal = goal
             image = yield from images.duplicate(call, image, snapshot=how.snapshot)
             made.append(image)
         before = as_text(call.db, vm) if how.snapshot and "snapshot_metadata" in vm else ""
@@ -89,7 +90,7 @@ def duplicate(
     new = _copy_record(call, vm, name, how, state)
     if how.snapshot:
         told = {"power-state-at-snapshot": vm["power_state"], "disk-snapshot-type": "crash_consistent"}
-        taken = {"snapshot_of": vm.ref, "snapshot_time": call.clock.stamp(), "parent": vm.get("parent", NULL)}
+        taken = {"snapshot_of": vm.ref, "snapshot_time": call.clock.stamp(), "parent": vm.get("parent") or NULL}
         more = {"is_a_snapshot": True, "is_a_template": True, "snapshot_info": {**told, **(info or {})}}
         call.db.write(new, **taken, **more, snapshot_metadata=before)
         call.db.write(vm, parent=new.ref)
@@ -113,12 +114,14 @@ def _copy_disks(
     """Copy the disks behind block devices, each device with its copy; discs are not copied, but shared."""
     sources = [(vbd, disk_behind(call, vbd)) for vbd in vbds]
     total = sum(vdi["virtual_size"] for _, vdi in sources if vdi is not None) or 1
+    first, last, done = call.reached, call.goal, 0
     out = []
     for vbd, vdi in sources:
         if vdi is None:
             out.append((vbd, NULL if vbd["empty"] else vbd["VDI"]))
             continue
-        call.goal = min(1.0, call.reached + vdi["virtual_size"] / total)
+        done += vdi["virtual_size"]
+        call.goal = first + (last - first) * done / total
         new = yield from images.duplicate(call, vdi, snapshot=how.snapshot, sr=_home(call, vdi, how))
         made.append(new)
         out.append((vbd, new.ref))

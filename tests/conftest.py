@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from mockserver import MockPool, rules
+from mockserver.inventory import build
 from mockserver.machine.disks import damage
+from xenctl.datamodel import load
 from xenctl.errors import Failure
+from xenctl.releases import find
 
 # How fast an example is made or run says how busy the machine is, not whether the property holds. In a fresh clone the
 # first example is slow in any case: Hypothesis makes its tables of characters.
@@ -123,3 +127,20 @@ class Calls:
 def calls() -> Callable[..., Calls]:
     """A session with a fresh pool: the keywords are those of `MockPool.create`."""
     return lambda **shape: Calls(MockPool.create(**{"hosts": 2, "vms": 0, **shape}))
+
+
+@pytest.fixture
+def newest() -> Callable[..., Calls]:
+    """The same of a release that serves all that the data model knows, later than any that has a name."""
+
+    def make(*, hosts: int = 2, vms: int = 0) -> Calls:
+        last, model = find("XenServer 8.4.0"), load()
+        order = max(model.order(message.since) for cls in model.classes.values() for message in cls.messages.values())
+        release = replace(last, order=order, product_version="newest")
+        pool = MockPool()
+        build(pool, hosts=hosts, vms=vms, release=release)
+        for machine in pool.machines:
+            machine.system.release = release
+        return Calls(pool)
+
+    return make

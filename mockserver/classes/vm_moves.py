@@ -206,7 +206,7 @@ def migrate_send(
             source.check()
         there.check()
         for ref in list(copies):
-            _switch(call, row, db.get("VDI", ref), copies.pop(ref))
+            _switch(call, db.get("VDI", ref), copies.pop(ref))
         if source is not None:
             power.move(call, row, source, there)
         suspend_sr = db.find("SR", row.get("suspend_SR", NULL))
@@ -241,19 +241,19 @@ def _drop_unused(call: Call, copies: dict[str, Row]) -> None:
         images.drop(call, vdi)
 
 
-def _switch(call: Call, vm: Row, old: Row, new: Row) -> None:
+def _switch(call: Call, old: Row, new: Row) -> None:
     """Put a copy in the place of a disk, with all that was written to it meanwhile, and drop the disk."""
     db, pool, now = call.db, call.pool, call.clock.now()
     disk, before = pool.disks[new["uuid"]], pool.disks[old["uuid"]]
     disk.blocks = images.content(call, old)
-    guest = pool.guest(vm)
-    if old["uuid"] in guest.ledger:
-        guest.ledger[new["uuid"]] = guest.ledger.pop(old["uuid"])
     for domain in list(before.writers):
         domain.close(before, now)
         domain.open(disk, now)
     for vbd in [db.find("VBD", ref) for ref in old["VBDs"]]:
         if vbd is not None:
+            ledger = pool.guest(db.get("VM", vbd["VM"])).ledger
+            if old["uuid"] in ledger:
+                ledger[new["uuid"]] = ledger.pop(old["uuid"])
             db.write(vbd, VDI=new.ref)
     taken = ("is_a_snapshot", "snapshot_of", "snapshot_time", "read_only")
     db.write(new, **{name: old[name] for name in taken if name in old})

@@ -46,6 +46,8 @@ def create(call: Call, args: dict[str, Any]) -> str:
         "metrics": metrics.ref,
         "is_snapshot_from_vmpp": False,
         "is_vmss_snapshot": False,
+        "snapshot_of": NULL,
+        "parent": NULL,
         "protection_policy": NULL,
         "snapshot_schedule": NULL,
     }
@@ -72,7 +74,7 @@ def destroy(call: Call, ref: str) -> str:
         raise refuse("VM_CANNOT_DELETE_DEFAULT_TEMPLATE")
     for child in [db.find("VM", child) for child in row.get("children", ())]:
         if child is not None:
-            db.write(child, parent=row["parent"])
+            db.write(child, parent=row["parent"] or NULL)
     for table in ("VBD", "VIF"):
         for device in [db.find(table, device) for device in row[f"{table}s"]]:
             if device is not None:
@@ -86,6 +88,8 @@ def destroy(call: Call, ref: str) -> str:
         old = db.find(table, found)
         if old is not None:
             db.delete(old)
+    if row.get("is_a_snapshot"):
+        call.pool.guests.pop(row["uuid"], None)
     db.delete(row)
     return ""
 

@@ -167,9 +167,9 @@ def boot(call: Call, vm: Row, place: Callable[[], Row], *, paused: bool) -> Step
         host = place()
         there = reserve(call, vm, host, "vm_start", stack)
         placement.assert_memory(pool, vm, host)
-        _prepare(call, vm)
         yield pool.durations.vm_create
         machine = there.check()
+        _prepare(call, vm)
         guests.forget(pool, vm)
         domain = pool.start_domain(vm, machine, not paused)
         db.write(vm, resident_on=host.ref, scheduled_to_be_resident_on=NULL, domid=domain.domid)
@@ -204,9 +204,9 @@ def again(call: Call, vm: Row, seconds: float) -> Steps:
     """A new domain in the place of the old one; XenAPI shows the VM running throughout."""
     with _devices_held(call, vm, "VBD", "VIF"):
         there = contact(call, vm)
-        settle_hardware(call, vm)
         yield seconds
         machine = there.check()
+        settle_hardware(call, vm)
         call.pool.end_domain(vm)
         guests.forget(call.pool, vm)
         domain = call.pool.start_domain(vm, machine)
@@ -314,8 +314,8 @@ def restore(call: Call, vm: Row, place: Callable[[], Row], *, paused: bool) -> S
         host = place()
         there = reserve(call, vm, host, "vm_resume", stack)
         placement.assert_memory(call.pool, vm, host)
-        protect(call, vm, runs=True)
         yield from wake(call, vm, there, paused=paused)
+        protect(call, vm, runs=True)
     return ""
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .clock import Timer
     from .pool import MockPool
 
-STEP = 15.0
+STEP = 30.0
 """Simulated seconds that lie between two events of a task's progress, at the least."""
 PERCENT = 0.01
 READS = frozenset(

@@ -136,7 +136,7 @@ def newest() -> Callable[..., Calls]:
     def make(*, hosts: int = 2, vms: int = 0) -> Calls:
         last, model = find("XenServer 8.4.0"), load()
         order = max(model.order(message.since) for cls in model.classes.values() for message in cls.messages.values())
-        release = replace(last, order=order, product_version="newest")
+        release = replace(last, order=order, version=(99, 0, 0), product_version="99.0.0")
         pool = MockPool()
         build(pool, hosts=hosts, vms=vms, release=release)
         for machine in pool.machines:

@@ -186,19 +186,26 @@ def call_plugin(call: Call, vm: str, plugin: str, fn: str, args: dict[str, str])
     return ""
 
 
-def _not_by_xapi(name: str) -> Any:
-    """A verb that xapi itself answers so, after the checks of its operation."""
-
-    def ask(call: Call, vm: str, *_: str) -> str:
-        row = call.db.get("VM", vm)
-        with operation(call, row, name):
-            raise refuse("NOT_IMPLEMENTED", name)
-
-    ask.__name__ = name
-    return verb(*MARKS)(ask)
+def _not_by_xapi(call: Call, vm: str, name: str) -> None:
+    """Refuse as xapi itself does, after the checks of the operation."""
+    row = call.db.get("VM", vm)
+    with operation(call, row, name):
+        raise refuse("NOT_IMPLEMENTED", name)
 
 
-send_sysrq, send_trigger, query_services = map(_not_by_xapi, ("send_sysrq", "send_trigger", "query_services"))
+@verb(*MARKS)
+def send_sysrq(call: Call, vm: str, key: str) -> None:
+    _not_by_xapi(call, vm, "send_sysrq")
+
+
+@verb(*MARKS)
+def send_trigger(call: Call, vm: str, trigger: str) -> None:
+    _not_by_xapi(call, vm, "send_trigger")
+
+
+@verb(*MARKS)
+def query_services(call: Call, ref: str) -> None:
+    _not_by_xapi(call, ref, "query_services")
 
 
 # --- secure boot

@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from .invariants import Invariant, Violation
     from .machine.host import Durations
     from .pool import MockPool
+    from .transports.intercept import activate
     from .transports.server import PoolServer
 
-__all__ = ["Durations", "Invariant", "MockPool", "PoolServer", "Violation"]
+__all__ = ["Durations", "Invariant", "MockPool", "PoolServer", "Violation", "activate"]
 
 _HOMES = {
     "MockPool": "pool",
     "PoolServer": "transports.server",
+    "activate": "transports.intercept",
     "Durations": "machine.host",
     "Invariant": "invariants",
     "Violation": "invariants",

@@ -38,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--dump", metavar="FILE", help="load the pool from a pool database dump instead")
     out.add_argument("--listen", default="127.0.0.1", help="address of the first host (127.0.0.1)")
     out.add_argument("--port", type=int, default=0, help="port of every host (any free one)")
+    out.add_argument("--tls", action="store_true", help="serve HTTPS; the ready line names the CA file to trust")
     out.add_argument(
         "--time-scale",
         type=float,
@@ -63,11 +64,13 @@ def main(argv: list[str] | None = None) -> int:
             pool = MockPool.load(database.read_file(options.dump), **who)
         else:
             pool = MockPool.create(hosts=options.hosts, vms=options.vms, release=options.release, **who)
-        server = PoolServer(pool, listen=options.listen, port=options.port, time_scale=options.time_scale)
+        server = PoolServer(
+            pool, listen=options.listen, port=options.port, time_scale=options.time_scale, tls=options.tls
+        )
         with server:
             _tell(server, options.ready_file)
             done.wait()
-    except (DatabaseError, ValueError) as error:
+    except (DatabaseError, ValueError, ImportError) as error:
         print(f"mockserver: {error}", file=sys.stderr)
         return 2
     except OSError as error:
@@ -79,6 +82,8 @@ def main(argv: list[str] | None = None) -> int:
 def _tell(server: PoolServer, ready_file: str | None) -> None:
     """Print the ready line, and write it to a file that is there whole or not at all."""
     ready: dict[str, object] = {"url": server.url, "pid": os.getpid(), "hosts": server.hosts()}
+    if server.cafile:
+        ready["cafile"] = server.cafile
     if server.note:
         ready["note"] = server.note
     line = json.dumps(ready)

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from inspect import isgenerator
 from typing import TYPE_CHECKING, Any, cast
 
-from xenctl import xmlrpc
+from xenctl import jsonrpc, xmlrpc
 from xenctl.errors import ConnectionLost, Failure
 from xenctl.releases import has_removed
 
-from . import garbage, progress
+from . import garbage, progress, rules
 from .arguments import arguments
 from .store import NULL
 
@@ -136,12 +136,30 @@ def serve(pool: MockPool, machine: HostMachine, body: bytes) -> bytes:
     return xmlrpc.dumps_success(result)
 
 
+def serve_json(pool: MockPool, machine: HostMachine, body: bytes) -> tuple[bytes, bool]:
+    """Answer the bytes of one JSON-RPC call as this host's release does, and say whether it was refused before it was looked
+    at; raises `MalformedError` for what is none."""
+    order = machine.system.release.order
+    call = jsonrpc.loads_call(body, newest=1 if order < rules.INVERNESS else 2)
+    early = _in_emergency(machine, call.method)
+    try:
+        if not early and (text := jsonrpc.not_utf8(call.params)) is not None:
+            early = True
+            raise refuse("INVALID_VALUE", "Invalid UTF-8 string in parameter", text)
+        result = dispatch(pool, machine, call.method, call.params)
+    except Failure as error:
+        if early:
+            return jsonrpc.dumps_early_failure(error.details, version=1 if order < rules.NILE else 2), True
+        return jsonrpc.dumps_failure(error.details, call), False
+    return jsonrpc.dumps_success(result, call), False
+
+
 def dispatch(pool: MockPool, machine: HostMachine, method: str, params: list[Any]) -> Any:
     """Answer one call given as values. Raises `Failure` for a refusal."""
     pool.calls += 1
     garbage.collect_if_due(pool, machine)
     try:
-        if machine.xapi.mode not in ("master", "member") and method not in EMERGENCY_CALLS:
+        if _in_emergency(machine, method):
             raise Failure(machine.xapi.error)
         if method == "system.listMethods":
             return sorted(pool.methods(machine.system.release))
@@ -160,6 +178,11 @@ def dispatch(pool: MockPool, machine: HostMachine, method: str, params: list[Any
         return _execute(call)
     finally:
         pool.settle(method)
+
+
+def _in_emergency(machine: HostMachine, method: str) -> bool:
+    """Whether this host answers every call but a few with the reason why it is not part of its pool."""
+    return machine.xapi.mode not in ("master", "member") and method not in EMERGENCY_CALLS
 
 
 def _recognise(pool: MockPool, machine: HostMachine, method: str, params: list[Any]) -> Call:
@@ -304,4 +327,4 @@ def cancel(pool: MockPool, ref: str, by: str) -> None:
             look()
 
 
-__all__ = ["NULL", "Call", "Steps", "Wait", "cancel", "dispatch", "refuse", "serve"]
+__all__ = ["NULL", "Call", "Steps", "Wait", "cancel", "dispatch", "refuse", "serve", "serve_json"]

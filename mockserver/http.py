@@ -1,4 +1,5 @@
-"""What a host's HTTP port answers: RPC on `/`, `/RPC2` and `/json`, the pool database on `/pool/xmldbdump`.
+"""What a host's HTTP port answers: XML-RPC on `/`, `/RPC2` and `/json`, JSON-RPC on `/jsonrpc`, the pool database on
+`/pool/xmldbdump`.
 
 Bytes in, bytes out; the transports bring them. Statuses are the real ones.
 """
@@ -15,10 +16,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 from xenctl import database
-from xenctl.xmlrpc import MalformedError
+from xenctl.wire import MalformedError
 
 from . import rules
-from .call import serve
+from .call import serve, serve_json
 
 if TYPE_CHECKING:
     from .machine.host import HostMachine
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 RPC_LIMIT = 307200
 """Bytes that the body of a call may have at the most."""
 NO_CACHE = "no-cache, no-store"
+ANY_ORIGIN: Mapping[str, str] = {
+    "access-control-allow-origin": "*",
+    "access-control-allow-headers": "X-Requested-With",
+}
 RPC_PATHS = ("/", "/json", "/jsonrpc")
 
 
@@ -61,7 +66,8 @@ def answer(
         if method == "GET" and parts.path.startswith(prefix):
             return handler(Get(pool, machine, headers, _arguments(parts.query, headers)))
     if method == "POST":
-        return _rpc(pool, machine, body)
+        json = parts.path.startswith("/jsonrpc") and machine.system.release.order >= rules.DUNDEE
+        return (_json_rpc if json else _rpc)(pool, machine, headers, body)
     if method == "OPTIONS" and parts.path in RPC_PATHS:
         return _options(headers)
     if method in ("GET", "PUT", "OPTIONS"):
@@ -69,20 +75,36 @@ def answer(
     return _page(501, "Method not implemented", close=True)
 
 
-def _rpc(pool: MockPool, machine: HostMachine, body: bytes) -> Answer:
+def _rpc(pool: MockPool, machine: HostMachine, asked: Mapping[str, str], body: bytes) -> Answer:
     if len(body) > RPC_LIMIT:
         return broken("the request is too large")
     try:
         data = serve(pool, machine, body)
     except MalformedError as error:
         return broken(str(error))
-    headers = {
-        "cache-control": NO_CACHE,
-        "content-type": "text/xml",
-        "access-control-allow-origin": "*",
-        "access-control-allow-headers": "X-Requested-With",
-    }
-    return Answer(200, data, headers)
+    found = {"cache-control": NO_CACHE, "content-type": "text/xml", **ANY_ORIGIN, **_thumbprint(pool, asked, data)}
+    return Answer(200, data, found)
+
+
+def _json_rpc(pool: MockPool, machine: HostMachine, asked: Mapping[str, str], body: bytes) -> Answer:
+    """Older hosts than those of 7.0 have no handler for this path, and take what comes for XML-RPC."""
+    if len(body) > RPC_LIMIT:
+        return broken("the request is too large")
+    try:
+        data, early = serve_json(pool, machine, body)
+    except MalformedError as error:
+        return broken(str(error))
+    found = {"cache-control": NO_CACHE, "content-type": "application/json"}
+    return Answer(200, data, found if early else {**found, **ANY_ORIGIN, **_thumbprint(pool, asked, data)})
+
+
+def _thumbprint(pool: MockPool, asked: Mapping[str, str], data: bytes) -> dict[str, str]:
+    """With a refusal that names the master goes the fingerprint of its certificate, to whoever asked for it."""
+    kind, _, whose = asked.get("x-xenapi-request-host-certificate-thumbprint", "").partition(":")
+    found = pool.fingerprints.get(pool.master.uuid, {})
+    if whose != "master" or kind not in found or b"HOST_IS_SLAVE" not in data:
+        return {}
+    return {"x-xenapi-response-host-certificate-thumbprint": found[kind]}
 
 
 def _options(headers: Mapping[str, str]) -> Answer:

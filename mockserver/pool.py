@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import random
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -76,6 +76,8 @@ class MockPool:
         self.max_offline = 0
         self.clock.after_step = lambda: self.settle("time")
         self.waiter: Callable[[Wait], None] = lambda wait: self.clock.run_until(wait.deadline, wait.ready)
+        self.fingerprints: dict[str, Mapping[str, str]] = {}
+        """Of the certificates that the hosts show, by their machines' uuids and then by kind: none without TLS."""
         self.guard: Callable[[], AbstractContextManager[object]] = nullcontext
         """What holds the pool for one thread: whoever acts on it from outside enters it first."""
         self.on_machine: Callable[[HostMachine], None] = lambda machine: None

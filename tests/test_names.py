@@ -13,6 +13,7 @@ import pytest
 
 import mockserver
 import xenctl
+from xenctl.session import Session, SessionOptions
 from xenctl.transport import HttpOptions, HttpTransport
 
 XENCTL = [
@@ -21,6 +22,7 @@ XENCTL = [
     "ConnectionLost",
     "DatabaseError",
     "Failure",
+    "NotJsonRpc",
     "ProcedureError",
     "ProtocolError",
     "Record",
@@ -34,7 +36,7 @@ XENCTL = [
     "connect",
 ]
 
-MOCKSERVER = ["Durations", "Invariant", "MockPool", "PoolServer", "Violation"]
+MOCKSERVER = ["Durations", "Invariant", "MockPool", "PoolServer", "Violation", "activate"]
 
 SAMPLE = (Path(__file__).parent / "typing" / "user_code.py").read_text(encoding="utf-8")
 
@@ -80,5 +82,8 @@ def test_importing_loads_only_what_is_used(code: str, absent: set[str]) -> None:
     assert not absent & set(loaded)
 
 
-def test_the_options_that_checkers_know_are_those_of_the_transport() -> None:
-    assert list(HttpOptions.__annotations__) == list(signature(HttpTransport).parameters)
+def test_the_options_that_checkers_know_are_those_that_are_taken() -> None:
+    transport, session = list(signature(HttpTransport).parameters), list(signature(Session).parameters)
+    assert list(HttpOptions.__annotations__) == transport
+    own = [name for name in session if name not in ("url", "ref", "transport", "options")]
+    assert sorted(SessionOptions.__annotations__) == sorted(own + transport)

@@ -45,8 +45,8 @@ def plain(line: str) -> str:
     return re.sub(r"^\d+ calls, \S+ MB sent and \S+ MB received, in \S+ s$", "N calls", line)
 
 
-def test_the_samples_of_code_are_three() -> None:
-    assert len(CODE) == 3
+def test_the_samples_of_code_are_four() -> None:
+    assert len(CODE) == 4
 
 
 def test_the_client_sample_runs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,3 +65,8 @@ def test_the_pytest_sample_runs(pytester: pytest.Pytester) -> None:
 def test_the_sample_without_pytest_runs(capsys: pytest.CaptureFixture[str]) -> None:
     exec(CODE[2], {})  # noqa: S102 - our own text
     assert capsys.readouterr().out == "3\n"
+
+
+def test_the_sample_with_requests_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(CODE[3], {})  # noqa: S102 - our own text
+    assert capsys.readouterr().out == "401\n"

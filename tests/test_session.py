@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -19,14 +20,19 @@ import pytest
 import xenctl
 from mockserver.pool import MockPool
 from mockserver.transports.server import PoolServer
+from xenctl import session as sessions
 from xenctl import xmlrpc
 from xenctl.api import errors
 from xenctl.errors import ConnectError, ConnectionLost, Failure, ProtocolError, TransportError
-from xenctl.session import MAX_HOPS, Session, connect
+from xenctl.session import MAX_HOPS
 from xenctl.transport import Clock, Request, Response, SystemClock, Transport
 from xenctl.values import to_int
 
 PASSWORD = "hunter2"
+
+# What is scripted here is XML-RPC; `test_jsonrpc.py` tells how a session finds out what a host speaks.
+Session = partial(sessions.Session, protocol="xmlrpc")
+connect = partial(sessions.connect, protocol="xmlrpc")
 
 
 def answered(body: bytes, status: int = 200, **headers: str) -> Response:

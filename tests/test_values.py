@@ -89,7 +89,7 @@ CONVERTED: list[tuple[v.Converter[Any], Any, Any]] = [
     (v.to_datetime, "19700101T00:00:00Z", EPOCH),
     (v.to_void, "", None),
     (v.to_void, "anything", None),
-    (v.to_any, {"a": [1]}, {"a": [1]}),
+    (v.to_any, {"a": [1, True, 1.5, "x", None]}, {"a": ["1", True, 1.5, "x", None]}),
     (v.to_ref, "OpaqueRef:1", "OpaqueRef:1"),
     (v.to_enum, "a_value_of_tomorrow", "a_value_of_tomorrow"),
     (v.to_strings, ["b", "a"], ["b", "a"]),

@@ -357,11 +357,11 @@ def _struct(method: str, data: bytes) -> Any:
     """The struct of an answer, from its bytes."""
     from xmlrpc.client import Fault
 
-    from . import xmlrpc
+    from . import wire, xmlrpc
 
     try:
         value = _as_the_sdk_has_it(xmlrpc.loads_response(data))
-    except xmlrpc.MalformedError as error:
+    except wire.MalformedError as error:
         fault = Fault(500, f"{method}: {error}")
     except Refusal as refusal:
         if refusal.code != "fault":
@@ -432,7 +432,7 @@ class _Direct:
 
     def call(self, method: str, body: bytes) -> Any:
         """Send a call's bytes and return the answer's struct."""
-        from .session import RPC_HEADERS
+        from .channel import RPC_HEADERS
         from .transport import Request
 
         place, clock = self._place, self.transport.clock
@@ -558,7 +558,7 @@ class UDSTransport:
         """Carry a call of `xmlrpc.client.ServerProxy`."""
         from xmlrpc.client import getparser
 
-        from .session import RPC_HEADERS
+        from .channel import RPC_HEADERS
         from .transport import Request
 
         place = _Place(f"http://{host}{handler}")

@@ -39,13 +39,14 @@ def find(
     if username is None:
         username = found.get("XENCTL_USERNAME", USERNAME)
     if password is None:
-        password = _password(found)
+        password = password_in(found)
     if password is None:
         raise ValueError(f"no password for {username}: pass one, or set XENCTL_PASSWORD or XENCTL_PASSWORD_FILE")
     return Credentials(url, username, password)
 
 
-def _password(environment: Mapping[str, str]) -> str | None:
+def password_in(environment: Mapping[str, str]) -> str | None:
+    """The password that `environment` holds, itself or in a file; None where it does not."""
     path = environment.get("XENCTL_PASSWORD_FILE")
     if "XENCTL_PASSWORD" in environment or not path:
         return environment.get("XENCTL_PASSWORD")

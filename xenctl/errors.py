@@ -8,9 +8,12 @@
      |    +-- ConnectionLost       the connection broke after sending: whether the call took effect is unknown
      |    +-- WaitTimeout          no answer in time: likewise unknown
      |    +-- ProtocolError        an answer came that is not XenAPI: HTML, cut off, wrong type
+     |         +-- NotJsonRpc      and it is none of JSON-RPC's either, in which the call was sent
      +-- TaskCancelled             a task that was waited for was cancelled
      +-- DatabaseError             a pool database dump that cannot be used
      +-- ProcedureError            a maintenance procedure that cannot go on, with every reason
+
+`CleartextWarning` is a warning and no part of the tree.
 
 Every error says what was tried, on which host, and what to do. None of them carries a password or a session reference.
 """
@@ -138,6 +141,15 @@ class WaitTimeout(TransportError):
 
 class ProtocolError(TransportError):
     """An answer came that XenAPI does not give; nothing of it was used."""
+
+
+class NotJsonRpc(ProtocolError):
+    """The answer to a call over JSON-RPC was none of JSON-RPC's: the host is of a release before 7.0, or something stands
+    before it."""
+
+
+class CleartextWarning(UserWarning):
+    """A host on the network is spoken to without TLS, so that anybody on the way can read the password and all data."""
 
 
 class TaskCancelled(XenctlError):

@@ -20,17 +20,29 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from math import inf
 from threading import RLock
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from zlib import crc32
 
-from . import credentials, xmlrpc
+from . import credentials
 from .api import AsyncClasses, Classes
 from .api.everywhere import EVERYWHERE
-from .errors import ConnectError, ConnectionLost, Failure, ProtocolError, TransportError, XenctlError, failure
+from .channel import PROTOCOLS, THIS, Place, Protocol, ProtocolName, exchange, speaks_json, typed, unexpected
+from .errors import ConnectError, ConnectionLost, Failure, NotJsonRpc, ProtocolError, TransportError, XenctlError
 from .tasks import Task
-from .transport import Clock, HttpOptions, HttpTransport, Request, Response, Transport, origin_at, origin_of
+from .transport import (
+    Clock,
+    HttpOptions,
+    HttpTransport,
+    LimitedTransport,
+    Request,
+    Response,
+    Transport,
+    origin_at,
+    origin_of,
+)
 from .values import Ref, to_any, to_string
 
 if TYPE_CHECKING:
@@ -42,11 +54,8 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-RPC_HEADERS: Mapping[str, str] = {"content-type": "text/xml", "user-agent": "xenctl"}
 MAX_HOPS = 3
 """How many redirects to a master are followed for one call: a pool points at one master, so more is a circle."""
-THIS = "(this session)"
-"""What stands for the session's reference in errors."""
 SESSIONLESS = frozenset(
     "session.login_with_password session.slave_login session.slave_local_login "
     "session.slave_local_login_with_password".split()
@@ -72,17 +81,25 @@ class _Login:
 
 @dataclass(frozen=True)
 class _Known:
-    """The release of the host that gave the session `ref`, and when it was asked for."""
+    """What the host that gave the session `ref` is, and when it was asked."""
 
     ref: str
-    release: Release
+    api_version: tuple[int, int]
+    software_version: Mapping[str, str]
     at: float
+
+    @property
+    def release(self) -> Release:
+        from .releases import of_host
+
+        return of_host(self.software_version, self.api_version)
 
 
 class SessionOptions(HttpOptions, total=False):
     """The options of `Session`, for those who pass them on."""
 
     hosts: Sequence[str]
+    protocol: ProtocolName
     retries: int
     check_release: bool
 
@@ -97,7 +114,9 @@ class Session(Classes):
     `ref` is a session that is open already, somebody else's: it is used, and left open at the end. `hosts` are URLs of
     other hosts of the pool, to be asked when the master is away (see `learn_hosts`). `retries` is how often a call
     that reads is sent again after its connection broke. `check_release` refuses calls that are newer than the host
-    before anything is sent. `options` are those of `HttpTransport`, where no `transport` is given.
+    before anything is sent. `protocol` is `xmlrpc`, `jsonrpc` (hosts from 7.0 on), or `auto`: each login finds out anew
+    whether the host speaks JSON-RPC, which is faster; only a host that does not is asked twice. `options` are those of
+    `HttpTransport`, where no `transport` is given.
     """
 
     def __init__(
@@ -106,11 +125,14 @@ class Session(Classes):
         *,
         ref: str | None = None,
         hosts: Sequence[str] = (),
+        protocol: ProtocolName = "auto",
         retries: int = RETRIES,
         check_release: bool = True,
         transport: Transport | None = None,
         **options: Unpack[HttpOptions],
     ) -> None:
+        if protocol not in PROTOCOLS:
+            raise ValueError(f"no such protocol: {protocol!r}; there are {', '.join(PROTOCOLS)}")
         if transport is not None and options:
             raise TypeError(f"{', '.join(options)}: options of HttpTransport, but a transport was given")
         self.origin = origin_of(url)
@@ -118,6 +140,8 @@ class Session(Classes):
         self.transport: Transport = transport if transport is not None else HttpTransport(**options)
         self.ref: Ref[Any] | None = Ref(ref) if ref else None
         self._owns_transport = transport is None
+        self.protocol = protocol
+        self._spoken = PROTOCOLS[protocol][-1]
         self._retries = retries
         self._checks_release = check_release
         self._login: _Login | None = None
@@ -155,6 +179,33 @@ class Session(Classes):
         return self.transport.clock
 
     @property
+    def read_timeout(self) -> float:
+        """The seconds that the transport waits for an answer; `inf` where it knows no limit."""
+        return self.transport.read_timeout if isinstance(self.transport, LimitedTransport) else inf
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a session, or the means to get one: false before a login and after a logout. One that the
+        server forgot is open."""
+        return self.ref is not None or self._login is not None
+
+    def sibling(self) -> Session | None:
+        """Another session of the same user over the same transport, which logs in with its first call and is to be logged
+        out; None where this one does not know its password."""
+        if self._login is None:
+            return None
+        other = Session(
+            self.origin,
+            hosts=self.hosts,
+            protocol=self.protocol,
+            retries=self._retries,
+            check_release=self._checks_release,
+            transport=self.transport,
+        )
+        other._login, other._pool = self._login, self._pool
+        return other
+
+    @property
     def xenapi(self) -> Session:
         """This session, for those who know it as `session.xenapi.VM.start`."""
         return self
@@ -165,24 +216,32 @@ class Session(Classes):
         return AsyncClasses(_AsyncCaller(self))
 
     @property
+    def api_version(self) -> tuple[int, int]:
+        """The API version of the host that is spoken to, as `(2, 15)`, asked for once a login (two calls)."""
+        return self._host().api_version
+
+    @property
     def release(self) -> Release:
         """The release of the host that is spoken to, asked for once a login (two calls).
 
         A release that is not known is taken for the nearest older one of its brand.
         """
+        return self._host().release
+
+    def _host(self) -> _Known:
         with self._lock:
             known = self._known
-            return known.release if known is not None and known.ref == self.ref else self._ask_release()
+            return known if known is not None and known.ref == self.ref else self._ask_host()
 
-    def _ask_release(self) -> Release:
-        from .releases import of_host
-
+    def _ask_host(self) -> _Known:
         ask = "session.get_this_host"
-        host = self._repeated(ask, lambda origin, ref: self._exchange(origin, ref, ask, (ref,)), reads=True)
+        ref, host = self._repeated(
+            ask, lambda place: (place.ref or "", self._exchange(place, ask, (place.ref,))), reads=True
+        )
         record = self.host.get_record(host)
         version = record.API_version_major, record.API_version_minor
-        self._known = _Known(self.ref or "", of_host(record.software_version, version), self.clock.now())
-        return self._known.release
+        self._known = _Known(ref, version, record.software_version, self.clock.now())
+        return self._known
 
     def login_with_password(self, username: str, password: str, version: str = "", originator: str = "") -> None:
         """Log in as a local user or as a subject of the pool's directory service, following `HOST_IS_SLAVE` to the master.
@@ -218,7 +277,7 @@ class Session(Classes):
             if self.ref is None:
                 return
             try:
-                self._repeated(end, partial(self._exchange, method=end, args=()))
+                self._repeated(end, lambda place: self._exchange(place, end))
             except Failure as error:
                 if error.code != "SESSION_INVALID":
                     raise
@@ -242,11 +301,11 @@ class Session(Classes):
         """
         lazy = convert is not to_any and ".get_all_records" in method
         if method in SESSIONLESS or method.startswith("system."):
-            wire = self._exchange(self.origin, None, method, args, lazy=lazy)
+            wire = exchange(self.transport, Place(self.origin, self._spoken), method, args, lazy=lazy)
         else:
             if self._checks_release and method.removeprefix("Async.") not in EVERYWHERE:
                 self._check_release(method, args)
-            send = partial(self._exchange, method=method, args=args, lazy=lazy)
+            send = partial(exchange, self.transport, method=method, args=args, lazy=lazy)
             wire = self._repeated(method, send, reads=".get_" in method and not method.startswith("Async."))
             if method == "session.change_password":
                 self._keep_password(args)
@@ -264,9 +323,10 @@ class Session(Classes):
             return
         try:
             with self._lock:
-                found = refusal(self.release, method, args)
-                if found is not None and self._known and self.clock.now() - self._known.at > TRUSTED:
-                    found = refusal(self._ask_release(), method, args)
+                known = self._host()
+                found = refusal(known.release, method, args)
+                if found is not None and self.clock.now() - known.at > TRUSTED:
+                    found = refusal(self._ask_host().release, method, args)
         except (Failure, ProtocolError) as error:
             log.debug("%s: the release of %s cannot be told: %s", method, self.origin, error)
             return
@@ -280,16 +340,17 @@ class Session(Classes):
             if login is not None and login.arguments[0] == "root" and len(args) == 2:
                 self._login = replace(login, arguments=("root", str(args[1]), *login.arguments[2:]))
 
-    def _repeated(self, what: str, send: Callable[[str, str], T], *, reads: bool = False) -> T:
-        """Do `send` with the session's origin and reference, again after a refusal that the session can put right, or,
-        if it only `reads`, after the connection broke."""
+    def _repeated(self, what: str, send: Callable[[Place], T], *, reads: bool = False) -> T:
+        """Do `send` where the session is, again after a refusal that the session can put right, or, if it only `reads`,
+        after the connection broke."""
         visited: list[str] = []
         logged_in_again = moved = False
         left = self._retries if reads else 0
         while True:
-            origin, ref = self._place(what)
+            place = self._place(what)
+            origin, _, ref = place
             try:
-                return send(origin, ref)
+                return send(place)
             except Failure as error:
                 refusal = error
             except ConnectError as error:
@@ -300,25 +361,34 @@ class Session(Classes):
             except ConnectionLost as error:
                 if left == 0:
                     raise
-                self._pause(self._retries - left, ref, error)
+                self._pause(self._retries - left, place, error)
                 left -= 1
+                continue
+            except NotJsonRpc:
+                # Of a host of an older release, put there since the login, that did not understand the call.
+                if self.protocol != "auto" or speaks_json(self.transport, origin):
+                    raise
+                self._move(origin, origin)
                 continue
             if refusal.code == "HOST_IS_SLAVE":
                 visited.append(origin)
-                master = self._master(refusal, visited, what)
-                with self._lock:
-                    if self.origin == origin:
-                        self.origin = master
+                self._move(origin, self._master(refusal, visited, what))
             elif refusal.details[:2] == ["SESSION_INVALID", THIS] and not logged_in_again and self._forget(ref):
                 logged_in_again = True
                 log.info("%s: %s no longer knows the session, logging in again", what, origin)
             else:
                 raise refusal
 
-    def _pause(self, done: int, ref: str, error: ConnectionLost) -> None:
+    def _move(self, origin: str, to: str) -> None:
+        """Go on with another host, in the protocol that every host speaks, unless another thread has moved on already."""
+        with self._lock:
+            if self.origin == origin:
+                self.origin, self._spoken = to, PROTOCOLS[self.protocol][-1]
+
+    def _pause(self, done: int, place: Place, error: ConnectionLost) -> None:
         """Let some time pass before a call is repeated, after it was `done` times: longer each time, and not the same for
         all sessions, which may have lost the same server."""
-        spread = 0.75 + (crc32(f"{ref}{done}".encode()) % 512) / 1024
+        spread = 0.75 + (crc32(f"{place.ref}{done}".encode()) % 512) / 1024
         seconds = FIRST_PAUSE * GROWTH ** (done - 1) * spread if done else 0.0
         log.info("%s; it only reads, and is sent again in %.1f s", error, seconds)
         self.clock.sleep(seconds)
@@ -338,41 +408,41 @@ class Session(Classes):
             if host == self.origin:
                 continue
             try:
-                origin, ref = self._logged_in(login, host)
-                if not self._is_ours(origin, ref):
+                place = self._logged_in(login, host)
+                if not self._is_ours(place):
                     continue
             except (Failure, TransportError) as refused:
                 log.debug("%s: %s does not lead to the master: %s", error.method, host, refused)
                 continue
-            log.info(
-                "%s: %s does not answer (%s); the master is %s now", error.method, error.host, error.message, origin
-            )
-            self.origin, self.ref = origin, ref
+            log.info("%s: %s is away (%s); the master is %s now", error.method, error.host, error.message, place.origin)
+            self._settle(place)
             return True
         return False
 
-    def _is_ours(self, origin: str, ref: str) -> bool:
+    def _is_ours(self, place: Place) -> bool:
         """Whether a host is of the pool whose hosts were learnt, and was not ejected to a pool of its own since."""
         if not self._pool:
             return True
-        (found,) = self._exchange(origin, ref, "pool.get_all_records", ()).values()
+        (found,) = self._exchange(place, "pool.get_all_records").values()
         if found["uuid"] == self._pool:
             return True
-        log.warning("%s is of another pool (%s), so it is not asked", origin, found["uuid"])
-        self._exchange(origin, ref, "session.logout", ())
+        log.warning("%s is of another pool (%s), so it is not asked", place.origin, found["uuid"])
+        self._exchange(place, "session.logout")
         return False
 
-    def _place(self, what: str) -> tuple[str, str]:
-        """Where the session is: its host and reference, logging in where that has to be done anew."""
+    def _place(self, what: str) -> Place:
+        """Where the session is, logging in where that has to be done anew."""
         with self._lock:
             if self.ref is None:
                 if self._login is None:
                     raise RuntimeError(f"{what} on {self.origin}: not logged in; call login_with_password first")
                 self._log_in(self._login)
-            assert self.ref is not None
-            return self.origin, self.ref
+            return Place(self.origin, self._spoken, self.ref)
 
-    def _forget(self, ref: str) -> bool:
+    def _settle(self, place: Place) -> None:
+        self.origin, self._spoken, self.ref = place.origin, place.protocol, Ref(place.ref or "")
+
+    def _forget(self, ref: str | None) -> bool:
         """Drop a reference that the server no longer knows, unless another thread has got a new one since; False where
         there is no way to log in again."""
         with self._lock:
@@ -384,27 +454,40 @@ class Session(Classes):
 
     def _log_in(self, login: _Login) -> None:
         try:
-            self.origin, self.ref = self._logged_in(login, self.origin)
+            self._settle(self._logged_in(login, self.origin))
         except ConnectError as error:
             if not self._search(login, error):
                 raise
 
-    def _logged_in(self, login: _Login, origin: str) -> tuple[str, Ref[Any]]:
-        """Log in at `origin` or at the master that it names; return where that was, and the session's reference."""
+    def _logged_in(self, login: _Login, origin: str) -> Place:
+        """Log in at `origin` or at the master that it names; return where that was."""
         visited: list[str] = []
         while True:
             try:
-                ref = self._exchange(origin, None, login.method, login.arguments)
+                protocol, ref = self._first_call(origin, login)
                 break
             except Failure as error:
                 refusal = error
-            if refusal.code != "HOST_IS_SLAVE":
+            if refusal.code != "HOST_IS_SLAVE" or login.local:
                 raise refusal
             visited.append(origin)
             origin = self._master(refusal, visited, login.method)
         if not isinstance(ref, str) or not ref:
             raise ProtocolError("the answer is no reference", host=origin, method=login.method)
-        return origin, Ref(ref)
+        return Place(origin, protocol, ref)
+
+    def _first_call(self, origin: str, login: _Login) -> tuple[Protocol, Any]:
+        """Log in at `origin`, in the first protocol that it speaks; that one, and the answer.
+
+        A host that does not speak JSON-RPC may hang up on it. Nothing is lost then but, at worst, a session.
+        """
+        *first, last = PROTOCOLS[self.protocol]
+        for protocol in first:
+            try:
+                return protocol, self._exchange(Place(origin, protocol), login.method, login.arguments)
+            except (NotJsonRpc, ConnectionLost) as error:
+                log.info("%s: going on with XML-RPC", error)
+        return last, self._exchange(Place(origin, last), login.method, login.arguments)
 
     def _master(self, refusal: Failure, visited: list[str], what: str) -> str:
         """The host that a `HOST_IS_SLAVE` names. Raises `ProtocolError` where the hosts name each other in a circle."""
@@ -422,32 +505,12 @@ class Session(Classes):
         log.info("%s: following HOST_IS_SLAVE to the master at %s", what, master)
         return master
 
-    def _exchange(self, origin: str, ref: str | None, method: str, args: Sequence[Any], *, lazy: bool = False) -> Any:
-        """Send one call, with `ref` before its arguments where there is one, and return what the answer holds."""
-        params = args if ref is None else (ref, *args)
-        body = xmlrpc.dumps_call(method, params, first=1 if ref is None else 0)
-        clock = self.transport.clock
-        started = clock.now()
-        answer = self.transport.send(Request(origin, "POST", "/", RPC_HEADERS, body, label=method))
-        data = answer.read()
-        log.debug("%s on %s: HTTP %d, %.3f s", method, origin, answer.status, clock.now() - started)
-        if answer.status != 200:
-            raise _unexpected(answer, data, origin, ref, method)
-        try:
-            return xmlrpc.loads_response(data, lazy=lazy)
-        except xmlrpc.MalformedError as error:
-            text = _without(ref, str(error))
-            refusal: XenctlError = ProtocolError(f"the answer cannot be read: {text}", host=origin, method=method)
-        except Failure as error:
-            refusal = self.failure([_without(ref, part) for part in error.details])
-        raise refusal
+    def _exchange(self, place: Place, method: str, args: Sequence[Any] = ()) -> Any:
+        return exchange(self.transport, place, method, args)
 
     def failure(self, details: Sequence[str], note: str = "", /) -> Failure:
         """The typed error for `[code, *params]`."""
-        from .api import errors
-
-        assert errors
-        return failure(details, note)
+        return typed(details, note)
 
     def fetch(self, path: str) -> Response:
         """GET an HTTP handler's `path` on the master as this session's user (`/pool/xmldbdump`).
@@ -459,28 +522,17 @@ class Session(Classes):
 
         logged_in_again = False
         while True:
-            origin, ref = self._place(what)
+            place = self._place(what)
+            origin, _, ref = place
             answer = self.transport.send(Request(origin, "GET", f"{path}{separator}session_id={ref}", label=what))
             log.debug("%s on %s: HTTP %d", what, origin, answer.status)
             if answer.status == 200:
                 return answer
-            refusal = _unexpected(answer, answer.read(), origin, ref, what)
+            refusal = unexpected(answer, answer.read(), place, what)
             if answer.status != 401 or logged_in_again or not self._forget(ref):
                 raise refusal
             logged_in_again = True
             log.info("%s: %s no longer knows the session, logging in again", what, origin)
-
-
-def _without(ref: str | None, text: str) -> str:
-    return text.replace(ref, THIS) if ref else text
-
-
-def _unexpected(answer: Response, data: bytes, origin: str, ref: str | None, what: str) -> ProtocolError:
-    """The error for an answer whose HTTP status is not 200; `data` is its body."""
-    to = answer.headers.get("location", "").partition("?")[0]
-    text = " ".join(data[:2000].decode("utf-8", "replace").split())
-    said = f"a redirection to {to}" if to else repr(_without(ref, text)[:200])
-    return ProtocolError(f"HTTP status {answer.status}: {said}", host=origin, method=what)
 
 
 class _AsyncCaller:
@@ -506,8 +558,8 @@ def connect(
 
     What is not given comes from the environment: `XENCTL_URL`, `XENCTL_USERNAME` (root if not set), `XENCTL_PASSWORD` or
     `XENCTL_PASSWORD_FILE`. `options` are those of `Session` and, where no `transport` is given, of `HttpTransport`.
-    Raises `Failure` (`SESSION_AUTHENTICATION_FAILED`), `TransportError`, or `ValueError` for a malformed URL and for what
-    is given neither here nor there.
+    Raises `Failure` (`SESSION_AUTHENTICATION_FAILED`), `TransportError`, or `ValueError` for a malformed URL or option and
+    for what is given neither here nor there.
     """
     found = credentials.find(url, username, password)
     session = Session(found.url, transport=transport, **options)

@@ -3,7 +3,7 @@
 Everything that the client sends goes through a `Transport`: calls, uploads and downloads, to a real host or to the fake
 in the same process. All waiting goes through its `Clock`, so that on virtual time hours pass at once. `HttpTransport`
 is the real one: requests' adapter with prepared requests, its settings (proxies, CA bundle) resolved once. It follows no
-redirect, reads no `.netrc`, and sends nothing twice.
+redirect, reads no `.netrc`, and sends nothing twice. How a host proves to be itself is in `tls`.
 
 What went wrong decides which error is raised: while the connection was being made nothing was sent (`ConnectError`);
 afterwards the effect of a call is unknown. requests does not say which it was, but the traceback does.
@@ -17,16 +17,21 @@ import os
 import re
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv6Address
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict
+from ipaddress import IPv6Address, ip_address
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict, runtime_checkable
 
-from .errors import ConnectError, ConnectionLost, TransportError, WaitTimeout
+from .errors import CleartextWarning, ConnectError, ConnectionLost, TransportError, WaitTimeout
 
 if TYPE_CHECKING:
     from requests import PreparedRequest
-    from requests import Response as RequestsResponse
+    from urllib3.response import BaseHTTPResponse
+
+    from .adapter import Mould
+
+log = logging.getLogger(__name__)
 
 
 class Clock(Protocol):
@@ -94,7 +99,7 @@ class Response:
 
 
 class Transport(Protocol):
-    """Sends requests to hosts."""
+    """Sends requests to hosts. One that waits for no answer longer than some seconds says so in `read_timeout`."""
 
     @property
     def clock(self) -> Clock: ...
@@ -104,6 +109,15 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Give up connections."""
+
+
+@runtime_checkable
+class LimitedTransport(Protocol):
+    """What a transport has that waits for an answer for a limited time; one that has it not waits without limit."""
+
+    @property
+    def read_timeout(self) -> float:
+        """Seconds until `send`, or reading what it returned, raises `WaitTimeout`."""
 
 
 _PLACE = re.compile(r"(\[[^\]]*\]|[^\s\[\]:@\\<>\"'{}|^`]+)(?::([0-9]{1,5}))?")
@@ -155,6 +169,8 @@ class HttpOptions(TypedDict, total=False):
     """The options of `HttpTransport`, for those who pass them on."""
 
     verify: bool | str
+    fingerprint: str
+    legacy_tls: bool
     connect_timeout: float
     read_timeout: float
     trust_env: bool
@@ -165,84 +181,189 @@ class HttpTransport:
     """The network, through requests.
 
     `verify` is True (requests' own certificates, or those that `REQUESTS_CA_BUNDLE` names), False (no check, whatever the
-    environment says), or the path of a CA file. `connect_timeout` and `read_timeout` are seconds; the latter bounds the
-    wait for an answer, so let what takes longer run as a task. Proxies and the CA bundle come from the environment unless
-    `trust_env` is false. May be shared between threads; `connections` is how many are kept open to a host.
+    environment says), or the path of a CA file or folder. `fingerprint` is the SHA-256 of the certificate that every host
+    must show, hexadecimal digits with or without colons; it stands in for the CA and for the name in the certificate, and
+    goes with no CA file. Each host of a pool has its own: `pin` names that of another one, and a session that is led to
+    the master by a member asks that one for it.
+
+    `legacy_tls` lets hosts before 7.0 be spoken to, which know TLS 1.0 and weak keys alone. It weakens no check, but such
+    a host signs its own certificate: give its `fingerprint` too, or `verify=False`. A `http://` URL needs none of this
+    and hides nothing: the first request to such a host, unless it is this machine, warns with `CleartextWarning`.
+
+    `connect_timeout` and `read_timeout` are seconds; the latter bounds the wait for an answer, so let what takes longer
+    run as a task. Proxies and the CA bundle come from the environment unless `trust_env` is false. May be shared between
+    threads; `connections` is how many are kept open to a host. Raises `ValueError` for a CA file that cannot be used and
+    for what is no fingerprint.
     """
 
     def __init__(
         self,
         *,
         verify: bool | str = True,
+        fingerprint: str = "",
+        legacy_tls: bool = False,
         connect_timeout: float = 10.0,
         read_timeout: float = 300.0,
         trust_env: bool = True,
         connections: int = 10,
     ) -> None:
         from .adapter import CallAdapter
+        from .tls import Trust
 
-        self._adapter = CallAdapter(pool_connections=connections, pool_maxsize=connections, max_retries=0)
-        self._calls: dict[tuple[Any, ...], PreparedRequest] = {}
-        if verify is True and trust_env:
-            verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
-        self._verify = verify
+        source = "verify"
+        if verify is True and trust_env and not fingerprint:
+            for name in ("CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
+                if os.environ.get(name):
+                    verify, source = os.environ[name], name
+        trust = Trust(verify=verify, fingerprint=fingerprint, legacy=legacy_tls, source=source)
+        self._adapter = CallAdapter(trust, connections=connections)
+        self._legacy_tls = legacy_tls
+        self._pins = bool(fingerprint)
+        self._moulds: dict[tuple[Any, ...], Mould] = {}
         self._timeout = (connect_timeout, read_timeout)
         self._trust_env = trust_env
         self._proxies: dict[str, dict[str, str]] = {}
         self.clock: Clock = SystemClock()
         logging.getLogger("urllib3.connectionpool").addFilter(_hide_session)
 
+    @property
+    def read_timeout(self) -> float:
+        """The seconds that an answer is waited for."""
+        return self._timeout[1]
+
+    @property
+    def pins(self) -> bool:
+        """Whether hosts are known by their certificates' fingerprints."""
+        return self._pins
+
+    def pin(self, origin: str, fingerprint: str) -> None:
+        """From now on, take the host at `origin` for itself by the certificate with this SHA-256 and by nothing else.
+
+        Connections to it that are open are given up, unless they were made with the same pin. What it is worth depends
+        on where the fingerprint came from: a host that was not checked may name any. Raises `ValueError` for what is no
+        fingerprint, and for a `http://` origin, which shows no certificate.
+        """
+        from .tls import fingerprint_of
+
+        place = origin_of(origin)
+        if not place.startswith("https://"):
+            raise ValueError(f"{place} shows no certificate: only a https:// URL can be pinned")
+        self._adapter.pin(_prepared(Request(place, "GET", "/")), fingerprint_of(fingerprint))
+
     def send(self, request: Request) -> Response:
+        """Send and return the answer, whatever its status. Raises `TransportError`: `ConnectError` where nothing was
+        sent, `ConnectionLost` or `WaitTimeout` where the effect is unknown."""
         from urllib3.exceptions import HTTPError
 
         outer = sys.exc_info()[1]
+        started = time.perf_counter()
         try:
-            answer = self._adapter.send(
-                self._prepared(request),
-                stream=True,
-                timeout=self._timeout,
-                verify=self._verify,
-                proxies=self._proxies_of(request.host),
-            )
+            response = self._sent(request)
         except (OSError, HTTPError, UnicodeError) as error:
             chain = list(_chain(error, outer))
-            failed, cause = _understood(chain, request, self._timeout), _root(chain)
+            failed, cause = self._understood(chain, request), _root(chain)
         else:
-            answer.raw.enforce_content_length = True
-            headers = {name.lower(): value for name, value in answer.headers.items()}
-            return Response(answer.status_code, headers, _Body(answer, request))
+            if log.isEnabledFor(logging.DEBUG):
+                took = time.perf_counter() - started
+                log.debug("%s on %s: HTTP %d, %.4f s", request.shown, request.host, response.status, took)
+            return response
         raise failed from cause  # not from `error`, whose text has the whole URL in it, and with it the session
 
-    def _prepared(self, request: Request) -> PreparedRequest:
-        """The request as requests wants it. Calls differ in their bodies alone, so the first one serves as a mould."""
-        if request.method != "POST" or "?" in request.path:
-            return _prepared(request)
+    def _sent(self, request: Request) -> Response:
+        from .adapter import plain
+
+        mould = self._mould(request) if request.method == "POST" and "?" not in request.path else None
+        prepared = _prepared(request) if mould is None else mould.prepared
+        proxies = self._proxies.get(request.host)
+        if proxies is None:
+            proxies = self._first_seen(request.host)
+        if mould is not None:
+            again = self._adapter.again(mould, request.body, timeout=self._timeout[1], proxies=proxies)
+            if again is not None:
+                body = again.body
+                stream = io.BytesIO(body) if isinstance(body, bytes) else _Body(body, request)
+                return Response(again.status, again.headers, stream)
+            prepared = mould.filled(request.body)
+        answer = self._adapter.send(prepared, stream=True, timeout=self._timeout, proxies=proxies)
+        answer.raw.enforce_content_length = True
+        return Response(answer.status_code, plain(answer.headers), _Body(answer.raw, request))
+
+    def _mould(self, request: Request) -> Mould:
+        """Calls differ in their bodies alone, so the first one's head serves all."""
         key = (request.host, request.path, *request.headers.items())
-        mould = self._calls.get(key)
+        mould = self._moulds.get(key)
         if mould is None:
-            mould = self._calls[key] = _prepared(replace(request, body=b""))  # the first body holds the password
-        prepared = mould.copy()
-        prepared.body = request.body
-        prepared.headers["Content-Length"] = str(len(request.body))
-        return prepared
+            from .adapter import Mould
 
-    def _proxies_of(self, host: str) -> dict[str, str]:
-        found = self._proxies.get(host)
-        if found is None:
-            from requests.utils import get_environ_proxies
+            mould = self._moulds[key] = Mould(_prepared(replace(request, body=b"")))  # a body may hold the password
+        return mould
 
-            found = dict(get_environ_proxies(host)) if self._trust_env else {}
-            self._proxies[host] = found
-        return found
+    def _first_seen(self, host: str) -> dict[str, str]:
+        """The proxies for a host that is spoken to for the first time."""
+        from requests.utils import get_environ_proxies
+
+        if host.startswith("http://") and not _is_loopback(host):
+            warnings.warn(
+                f"{host} is spoken to without TLS: the password and all data travel in the clear; use its https:// URL, "
+                "with legacy_tls=True for a host before 7.0",
+                CleartextWarning,
+                stacklevel=_frames_of_ours(),
+            )
+        found = dict(get_environ_proxies(host)) if self._trust_env else {}
+        return self._proxies.setdefault(host, found)
+
+    def _understood(self, chain: list[BaseException], request: Request) -> TransportError:
+        """Our error for one of requests', by whether anything was sent."""
+        from requests import exceptions
+        from urllib3.exceptions import HTTPError, LocationValueError
+
+        error, reason = chain[0], _without_session(str(_root(chain) or chain[0])).strip()
+        connect_timeout, read_timeout = self._timeout
+        kind: type[TransportError] = ConnectError
+        unusable = (exceptions.InvalidURL, exceptions.InvalidSchema, exceptions.InvalidHeader, LocationValueError)
+        if isinstance(error, unusable) or not isinstance(error, (exceptions.RequestException, HTTPError)):
+            message = f"cannot be tried: {reason}"
+        elif isinstance(error, exceptions.ConnectTimeout):
+            message = f"no connection within {connect_timeout:g} s: is the host up, and is this its address?"
+        elif _was_connecting(chain):
+            message = f"cannot be reached: {reason}"
+            if isinstance(error, exceptions.SSLError):
+                from .tls import explained
+
+                message = explained(chain, legacy=self._legacy_tls)
+        elif isinstance(error, exceptions.ReadTimeout):
+            kind = WaitTimeout
+            message = f"no answer within {read_timeout:g} s; the call may still take effect: look before it is repeated"
+        else:
+            kind = ConnectionLost
+            message = (
+                f"the connection broke ({reason}); "
+                "whether the call took effect is not known: look before it is repeated"
+            )
+        return kind(message, host=request.host, method=request.shown)
 
     def close(self) -> None:
-        managers: list[Any] = [self._adapter.poolmanager, *self._adapter.proxy_manager.values()]
-        for manager in managers:
-            for key in manager.pools.keys():  # noqa: SIM118 - urllib3's container cannot be iterated
-                pool = manager.pools.get(key)
-                if pool is not None:
-                    pool.close()  # the adapter leaves this to the garbage collector
         self._adapter.close()
+
+
+def _is_loopback(origin: str) -> bool:
+    """Whether `origin` is this machine, so that nothing leaves it."""
+    name = origin.partition("://")[2]
+    name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
+    try:
+        address = ip_address(name)
+        return address.is_loopback or address.is_unspecified  # 0.0.0.0 leads here too
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost")
+
+
+def _frames_of_ours() -> int:
+    """How far up the stack, counted from the caller, the first frame is that is not of this package."""
+    package = __name__.partition(".")[0] + "."
+    frame, count = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(package):
+        frame, count = frame.f_back, count + 1
+    return count
 
 
 def _prepared(request: Request) -> PreparedRequest:
@@ -271,10 +392,10 @@ def _without_session(text: str) -> str:
 
 
 class _Body(io.RawIOBase):
-    """requests' answer as a stream whose errors are ours."""
+    """urllib3's response as a stream whose errors are ours."""
 
-    def __init__(self, answer: RequestsResponse, request: Request) -> None:
-        self._answer, self._request = answer, request
+    def __init__(self, raw: BaseHTTPResponse, request: Request) -> None:
+        self._raw, self._request = raw, request
 
     def readable(self) -> bool:
         return True
@@ -289,7 +410,7 @@ class _Body(io.RawIOBase):
 
         wanted = None if size is None or size < 0 else size
         try:
-            return bytes(self._answer.raw.read(wanted, decode_content=True))
+            return bytes(self._raw.read(wanted, decode_content=True))
         except ReadTimeoutError as error:
             failed: TransportError = WaitTimeout(
                 "the rest of the answer did not come within the time allowed; whether the call took effect is not known",
@@ -308,38 +429,9 @@ class _Body(io.RawIOBase):
         raise failed from cause
 
     def close(self) -> None:
-        self._answer.close()
+        self._raw.close()
+        self._raw.release_conn()
         super().close()
-
-
-def _understood(chain: list[BaseException], request: Request, timeout: tuple[float, float]) -> TransportError:
-    """Our error for one of requests', by whether anything was sent."""
-    from requests import exceptions
-    from urllib3.exceptions import HTTPError, LocationValueError
-
-    error, reason = chain[0], _without_session(str(_root(chain) or chain[0])).strip()
-    kind: type[TransportError] = ConnectError
-    unusable = (exceptions.InvalidURL, exceptions.InvalidSchema, exceptions.InvalidHeader, LocationValueError)
-    if isinstance(error, unusable) or not isinstance(error, (exceptions.RequestException, HTTPError)):
-        message = f"cannot be tried: {reason}"
-    elif isinstance(error, exceptions.ConnectTimeout):
-        message = f"no connection within {timeout[0]:g} s: is the host up, and is this its address?"
-    elif _was_connecting(chain):
-        message = f"cannot be reached: {reason}"
-        if isinstance(error, exceptions.SSLError):
-            message = (
-                f"its certificate or TLS version was not accepted ({reason}): pass verify= with the path of the pool's CA "
-                "file, or verify=False to go without a check; a host before 7.0 is reached with a http:// URL"
-            )
-    elif isinstance(error, exceptions.ReadTimeout):
-        kind = WaitTimeout
-        message = f"no answer within {timeout[1]:g} s; the call may still take effect: look before it is repeated"
-    else:
-        kind = ConnectionLost
-        message = (
-            f"the connection broke ({reason}); whether the call took effect is not known: look before it is repeated"
-        )
-    return kind(message, host=request.host, method=request.shown)
 
 
 def _chain(error: BaseException | None, outer: BaseException | None) -> Iterator[BaseException]:
@@ -348,7 +440,8 @@ def _chain(error: BaseException | None, outer: BaseException | None) -> Iterator
     while error is not None and error is not outer and id(error) not in seen:
         seen.add(id(error))
         yield error
-        error = error.__cause__ or error.__context__
+        inner = error.args[0] if error.args else None  # urllib3 does not raise all that it wraps
+        error = error.__cause__ or error.__context__ or (inner if isinstance(inner, BaseException) else None)
 
 
 def _root(chain: list[BaseException]) -> BaseException | None:
@@ -360,8 +453,12 @@ def _root(chain: list[BaseException]) -> BaseException | None:
 
 
 def _was_connecting(chain: list[BaseException]) -> bool:
-    """Whether the error arose while the connection was being made: it passed through urllib3's `connect`."""
+    """Whether the error arose while the connection was being made: it says so, or passed through urllib3's `connect`."""
+    from urllib3.exceptions import NewConnectionError
+
     for error in chain:
+        if isinstance(error, NewConnectionError):
+            return True
         trace = error.__traceback__
         while trace is not None:
             frame = trace.tb_frame

@@ -137,8 +137,16 @@ def to_void(value: Any) -> None:
 
 
 def to_any(value: Any) -> Any:
-    """The wire value as it is, for messages that the data model does not know."""
-    return value
+    """The wire value as it is, for messages that the data model does not know.
+
+    A whole number is text of digits: XML-RPC cannot tell one from the other, and JSON-RPC is to give the same.
+    """
+    kind = type(value)
+    if kind is list:
+        return [to_any(item) for item in value]
+    if kind is dict:
+        return {name: to_any(item) for name, item in value.items()}
+    return str(int(value)) if isinstance(value, int) and kind is not bool else value
 
 
 def to_strings(value: Any) -> list[str]:
@@ -289,7 +297,7 @@ class Record(Mapping[str, Any]):
         field = self._fields.get(name)
         try:
             wire = self._wire[name]
-            return wire if field is None else field.convert(wire)
+            return to_any(wire) if field is None else field.convert(wire)
         except ValueError as error:
             identity = self._wire.get("uuid") or "?"
             raise ValueError(f"{self._class_name} {identity}: field {name}: {error}") from None
@@ -318,8 +326,17 @@ class Record(Mapping[str, Any]):
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Record):
-            return self._class_name == other._class_name and dict(self._wire) == dict(other._wire)
+            return self._class_name == other._class_name and (
+                dict(self._wire) == dict(other._wire) or self._means_the_same(other)
+            )
         return NotImplemented
+
+    def _means_the_same(self, other: Record) -> bool:
+        """Whether the fields are equal once they are converted: two protocols write a number differently."""
+        try:
+            return self._wire.keys() == other._wire.keys() and all(self[name] == other[name] for name in self._wire)
+        except ValueError:
+            return False
 
     __hash__ = None  # type: ignore[assignment]
 

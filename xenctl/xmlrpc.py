@@ -13,32 +13,20 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from . import bulk
 from .errors import failure
-from .values import Timestamp, format_datetime
+from .values import Timestamp
+from .wire import CONTROL, I4, MAX_DEPTH, MalformedError, member_name, no_controls, no_page, plain
 
 if TYPE_CHECKING:
     from lxml.etree import XMLParser, XMLSyntaxError, _Element
 
 PROLOG = '<?xml version="1.0"?>'
-MAX_DEPTH = 100
-"""Deeper nesting than any XenAPI type has; a document that goes beyond is refused."""
-
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff\ud800-\udfff]")
-
-
-class MalformedError(ValueError):
-    """The bytes are not XML-RPC; the text says where."""
-
-
-class I4(int):
-    """An int that is written with an `<i4>` tag, as xapi does for `valid_ref_counts` alone."""
 
 
 @dataclass(frozen=True)
@@ -52,17 +40,10 @@ class _Dialect:
 
 
 def _without_controls(text: str) -> str:
-    return _CONTROL.sub("", text)
+    return CONTROL.sub("", text)
 
 
-def _no_controls(text: str) -> str:
-    found = _CONTROL.search(text)
-    if found:
-        raise ValueError(f"the text has a character that XML cannot carry: {found[0]!r} at {found.start()}")
-    return text
-
-
-_CLIENT = _Dialect(_no_controls, "&#13;", empty_keys=False, double="")
+_CLIENT = _Dialect(no_controls, "&#13;", empty_keys=False, double="")
 _SERVER = _Dialect(_without_controls, "\r", empty_keys=True, double=".16g")
 
 
@@ -114,14 +95,14 @@ def _encode(value: Any, write: Callable[[str], None], dialect: _Dialect) -> None
     elif kind is I4:
         write(f"<value><i4>{int(value)}</i4></value>")
     else:
-        _encode(_plain(value), write, dialect)
+        _encode(plain(value), write, dialect)
 
 
 def _encode_struct(value: dict[Any, Any], write: Callable[[str], None], dialect: _Dialect) -> None:
     write("<value><struct>")
     for name, item in value.items():
         if type(name) is not str:
-            name = _member_name(name)
+            name = member_name(name)
         if not name and not dialect.empty_keys:
             raise ValueError("a map's key cannot be empty: xapi takes such a call for malformed")
         if not name.isidentifier():
@@ -145,31 +126,6 @@ _EMPTY: Mapping[type, str] = {
     list: "<value><array><data></data></array></value>",
 }
 """What is written for values that are false, by type."""
-
-
-def _plain(value: Any) -> Any:
-    """A value of a less usual type as one of the usual ones."""
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, datetime):
-        return format_datetime(value)
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return float(value)
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, (Set, Sequence)) and not isinstance(value, (bytes, bytearray, memoryview)):
-        return list(value)
-    if value is None:
-        raise TypeError("XenAPI has no form for None; a reference to nothing is xenctl.NULL")
-    raise TypeError(f"XenAPI has no form for a {type(value).__name__}")
-
-
-def _member_name(name: Any) -> str:
-    if isinstance(name, (str, int)) and not isinstance(name, bool):
-        return str(name)
-    raise TypeError(f"a map's key is text or a whole number, not a {type(name).__name__}")
 
 
 def dumps_call(method: str, params: Sequence[Any], *, first: int = 1) -> bytes:
@@ -237,12 +193,8 @@ def _parser() -> tuple[Callable[[bytes, XMLParser], _Element], Callable[[], XMLP
     return etree.fromstring, make, etree.XMLSyntaxError
 
 
-_HTML = re.compile(rb"\s*<(?:!doctype\s+html|html)\b", re.IGNORECASE)
-
-
 def _parse(data: bytes) -> _Element:
-    if _HTML.match(data):
-        raise MalformedError("an HTML page: this is not the port of a XenServer or XCP-ng host")
+    no_page(data)
     if b"<!DOCTYPE" in data:
         raise MalformedError("the document has a DTD, which XML-RPC never has")
     fromstring, make, syntax_error = _parser()

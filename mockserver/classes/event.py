@@ -10,7 +10,7 @@ from hashlib import md5
 from typing import TYPE_CHECKING, Any
 
 from xenctl.releases import serves
-from xenctl.xmlrpc import I4
+from xenctl.wire import I4
 
 from .. import progress
 from ..call import Call, Steps, Wait, refuse

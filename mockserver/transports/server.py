@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import logging
 import math
+import os
 import socket
 import threading
 import time
@@ -27,14 +28,19 @@ from typing import TYPE_CHECKING, Any
 from xenctl.errors import ConnectionLost
 
 from ..http import RPC_LIMIT, Answer, answer, broken
+from .certificates import Authority
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     from ..call import Wait
     from ..machine.host import HostMachine
     from ..pool import MockPool
 
 log = logging.getLogger(__name__)
 
+HANDSHAKE = 10.0
+"""Seconds that a client has to shake hands."""
 BUSY_STEP = 0.005
 """Seconds after which time goes on by a step even though calls are being served, with `time_scale` 0."""
 
@@ -55,8 +61,10 @@ class _Listener(ThreadingTCPServer):
     block_on_close = False
     request_queue_size = 128
 
-    def __init__(self, bound: socket.socket, owner: PoolServer, machine: HostMachine) -> None:
-        self.owner, self.machine = owner, machine
+    def __init__(
+        self, bound: socket.socket, owner: PoolServer, machine: HostMachine, context: SSLContext | None
+    ) -> None:
+        self.owner, self.machine, self._context = owner, machine, context
         self._open: set[socket.socket] = set()
         super().__init__(bound.getsockname()[:2], _Handler, bind_and_activate=False)
         self.socket.close()
@@ -66,6 +74,22 @@ class _Listener(ThreadingTCPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         self._open.add(request)
         super().process_request(request, client_address)
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        """Serve one connection, in its own thread; with TLS, shake hands first."""
+        if self._context is None:
+            super().finish_request(request, client_address)
+            return
+        request.settimeout(HANDSHAKE)
+        with self._context.wrap_socket(request, server_side=True, do_handshake_on_connect=False) as secured:
+            self._open.discard(request)  # its descriptor is the other's now
+            self._open.add(secured)
+            try:
+                secured.do_handshake()
+                secured.settimeout(None)
+                super().finish_request(secured, client_address)
+            finally:
+                self._open.discard(secured)
 
     def shutdown_request(self, request: Any) -> None:
         self._open.discard(request)
@@ -138,16 +162,28 @@ class PoolServer:
 
     `listen` is the first host's address; where the system has more loopback addresses the next hosts take the next ones, on
     the same `port` (0: any). Elsewhere each host gets a port of its own, and `note` says so. The hosts' addresses in the
-    pool are changed to these.
+    pool are changed to these. With `tls` each host has a certificate of its own, from an authority made for this server; the
+    file `cafile`, which is there while it serves, has that authority's.
     """
 
-    def __init__(self, pool: MockPool, *, listen: str = "127.0.0.1", port: int = 0, time_scale: float = 0.0) -> None:
+    def __init__(
+        self,
+        pool: MockPool,
+        *,
+        listen: str = "127.0.0.1",
+        port: int = 0,
+        time_scale: float = 0.0,
+        tls: bool = False,
+    ) -> None:
         if not (math.isfinite(time_scale) and time_scale >= 0):
             raise ValueError(f"a time scale is a number of simulated seconds a second, not {time_scale:g}")
         if not 0 <= port <= 65535:
             raise ValueError(f"a port is a number from 0 to 65535, not {port}")
         self.pool, self.listen, self.port, self.time_scale = pool, listen, port, time_scale
         self.note = ""
+        self.cafile = ""
+        self._authority = Authority() if tls else None
+        self._contexts: dict[str, SSLContext] = {}
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._calls = 0
@@ -178,7 +214,7 @@ class PoolServer:
 
     def url_of(self, machine: HostMachine) -> str:
         """The URL of one host."""
-        return f"http://{_named(*self._places[machine.uuid])}"
+        return f"{'https' if self._authority else 'http'}://{_named(*self._places[machine.uuid])}"
 
     def hosts(self) -> list[dict[str, str]]:
         """Each host's name, address and URL."""
@@ -192,6 +228,8 @@ class PoolServer:
         for machine, bound in zip(machines, self._bind(len(machines)), strict=True):
             self._bound[machine.uuid] = bound
             self._places[machine.uuid] = bound.getsockname()[:2]
+        if self._authority is not None:
+            self._certify(self._authority)
         with self._lock:
             self.pool.readdress(
                 {uuid: _named(*place) if self.note else place[0] for uuid, place in self._places.items()}
@@ -203,6 +241,15 @@ class PoolServer:
                 if machine.state == "running":
                     self._open(machine)
         self._ticker.start()
+
+    def _certify(self, authority: Authority) -> None:
+        """Give every host a certificate, and write down whose."""
+        for machine in self.pool.machines:
+            names = [self._places[machine.uuid][0], machine.name]
+            self._contexts[machine.uuid], self.pool.fingerprints[machine.uuid] = authority.context(names)
+        self._restore.callback(self.pool.fingerprints.clear)
+        self.cafile = authority.write()
+        self._restore.callback(os.remove, self.cafile)
 
     def _bind(self, count: int) -> list[socket.socket]:
         """A socket for each of `count` hosts, bound to its place."""
@@ -235,7 +282,7 @@ class PoolServer:
         self.pool.waiter, self.pool.on_machine, self.pool.guard = waiter, on_machine, guard
 
     def _open(self, machine: HostMachine) -> None:
-        listener = _Listener(self._bound.pop(machine.uuid), self, machine)
+        listener = _Listener(self._bound.pop(machine.uuid), self, machine, self._contexts.get(machine.uuid))
         self._listeners[machine.uuid] = listener
         threading.Thread(target=listener.serve_forever, args=(0.02,), name=machine.name, daemon=True).start()
 

@@ -82,7 +82,7 @@ class Fake:
         return [name for name in self.followed if self.pool.store.table(name)]
 
     def log_in(self) -> Session:
-        return connect(self.pool.url, self.pool.username, self.pool.password, transport=self.wire)
+        return connect(self.pool.url, self.pool.username, self.pool.password, transport=self.wire, protocol="xmlrpc")
 
     def row(self, kind: str, name: str) -> Any:
         return next(row for row in self.pool.store.table(kind).values() if row["name_label"] == name)
@@ -109,9 +109,9 @@ class Fake:
     def forget_sessions(self) -> None:
         self.remove(*self.pool.store.table("session"), kind="session")
 
-    def later(self, seconds: float, action: Callable[..., Any], *args: Any) -> None:
+    def later(self, seconds: float, action: Callable[..., Any], *args: Any, **options: Any) -> None:
         """Do something while the client waits."""
-        self.pool.clock.after(seconds, lambda: action(*args) and None)
+        self.pool.clock.after(seconds, lambda: action(*args, **options) and None)
 
     def cycle_power(self) -> None:
         """Cut the master's power and switch it on again a minute later."""

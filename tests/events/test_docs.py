@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from xenctl import tasks
 from xenctl.events import cache, feeds
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ def test_the_sample_runs(make: Callable[..., Fake], release: str, capsys: pytest
         f"one in {cache.POLL:g} s",
         f"for each heartbeat of the pool, {feeds.HEARTBEAT:g} s",
         f"is asked every {feeds.LOOK:g} s instead",
+        f"one more for each {tasks.LONGEST_CALL:g} s of silence",
+        f"pauses between calls grow from {tasks.GATHER:g} to {tasks.LONGEST_GATHER:g} s",
+        f"after {tasks.FIRST_PAUSE:g} s, then ever\nless often, every {tasks.LONGEST_PAUSE:g} s at last",
     ],
 )
 def test_the_numbers_are_those_of_the_code(text: str) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mockserver.startup import Xapi
 from xenctl import xmlrpc
 from xenctl.api import types as t
-from xenctl.errors import ConnectError, ConnectionLost, Failure
+from xenctl.errors import ConnectError, ConnectionLost, Failure, ProtocolError
 from xenctl.events import Change, PoolCache, watch
 from xenctl.session import Session
 from xenctl.transport import Response
@@ -50,6 +50,22 @@ def test_a_session_that_the_server_forgot_is_renewed_and_nothing_is_missed_or_to
         assert cache.update() == []
 
 
+def test_a_forgotten_session_that_cannot_be_renewed_for_a_while_is_not_taken_for_a_logout(fake: Fake) -> None:
+    with PoolCache(fake.session, ["VM"]) as cache:
+        until = fake.now + 60.0
+
+        def refuse(method: str) -> None:
+            if method == "session.login_with_password" and fake.now < until:
+                raise ConnectError("refused", host=fake.pool.url, method=method)
+
+        fake.forget_sessions()
+        fake.rename("vm01", "x")
+        fake.wire.before = refuse
+        assert fake.told(cache.update(None)) == [("VM", "mod", "x")]
+        assert fake.now >= until
+        assert fake.session.is_open
+
+
 def test_two_caches_of_one_session_do_not_take_each_others_changes(fake: Fake) -> None:
     with PoolCache(fake.session, ["VM"]) as one, PoolCache(fake.session, ["VM"]) as other:
         fake.rename("vm01", "x")
@@ -58,7 +74,7 @@ def test_two_caches_of_one_session_do_not_take_each_others_changes(fake: Fake) -
 
 @pytest.mark.parametrize("known", [True, False])
 def test_without_a_password_a_session_is_used_as_long_as_the_server_knows_it(fake: Fake, *, known: bool) -> None:
-    session = Session(fake.pool.url, transport=fake.wire)
+    session = Session(fake.pool.url, transport=fake.wire, protocol="xmlrpc")
     session.ref = fake.session.ref
     with PoolCache(session, ["VM"]) as cache:
         assert fake.sessions == 1
@@ -305,6 +321,74 @@ def test_a_wait_whose_answer_is_lost_loses_nothing(fake: Fake) -> None:
     assert fake.sessions == 1
 
 
+@pytest.mark.parametrize("release", NEW)
+def test_a_server_that_says_that_events_were_lost_is_read_anew(make: Make, release: str) -> None:
+    """`event.from` has no need to say so; a server that does has no answer to the old token."""
+    fake = make(release)
+    lost = iter([["EVENTS_LOST"]])
+
+    def fail(method: str, answer: Response) -> Response:
+        for details in lost if method == "event.from" else ():
+            return Response(200, {}, io.BytesIO(xmlrpc.dumps_failure(details)))
+        return answer
+
+    (gone,) = fake.add("old")
+    with PoolCache(fake.session, ["VM", "network"]) as cache:
+        fake.remove(gone)
+        fake.rename("vm01", "x")
+        fake.wire.after = fail
+        assert sorted(fake.told(cache.update())) == [("VM", "mod", "x"), ("network", "del", "old")]
+        assert_that_it_follows(cache, fake)
+
+
+@pytest.mark.parametrize("part", ["class", "ref", "operation", "snapshot"])
+def test_events_that_cannot_be_read_are_one_typed_error(fake: Fake, part: str) -> None:
+    """It names host and method, and the cache is as it was."""
+
+    def spoil(answer: Any) -> None:
+        for event in answer["events"] if call == "event.from" else answer:
+            event[part] = ["no", "text"]
+
+    call = "event.from" if fake.pool.store.release.version >= (6,) else "event.next"
+    with PoolCache(fake.session, ["VM"]) as cache:
+        before = dict(cache["VM"])
+        fake.rename("vm01", "x")
+        fake.wire.after = answering(call, spoil)
+        with pytest.raises(ProtocolError, match=rf"^{call} on {fake.pool.url}: the answer is not of its type: "):
+            cache.update(60.0)
+        assert dict(cache["VM"]) == before
+        fake.wire.after = lambda method, answer: answer
+        assert fake.told(cache.update(60.0)) == [("VM", "mod", "x")]
+
+
+@pytest.mark.parametrize("part", ["events", "valid_ref_counts", "token"])
+def test_an_answer_that_lacks_a_part_is_one_typed_error(make: Make, part: str) -> None:
+    def spoil(answer: Any) -> None:
+        del answer[part]
+
+    fake = make("8.2")
+    with PoolCache(fake.session, ["VM"]) as cache:
+        fake.wire.after = answering("event.from", spoil)
+        with pytest.raises(ProtocolError, match=rf"^event\.from on {fake.pool.url}: .* no field '{part}'"):
+            cache.update()
+
+
+@pytest.mark.parametrize("release", ["6.0", "6.1"])
+def test_a_call_of_the_same_session_that_takes_the_first_events_does_no_harm(make: Make, release: str) -> None:
+    """Up to 6.2 the calls of one session take each other's events, so nothing rests on those of the given session."""
+    fake = make(release)
+    given = fake.session.ref
+
+    def take(batch: Any) -> None:
+        if fake.wire.params("event.from")[-1][0] == given:
+            batch["events"].clear()
+
+    fake.wire.after = answering("event.from", take)
+    with PoolCache(fake.session) as cache:
+        assert dict(cache.of(t.VM)) == fake.session.VM.get_all_records()
+        assert_that_it_follows(cache, fake)
+
+
 # --- what servers have and have not
 
 
@@ -339,6 +423,21 @@ def test_an_object_that_comes_while_the_cache_is_made_is_in_it(make: Make) -> No
     fake.wire.before = add
     with PoolCache(fake.session) as cache:
         assert [blob["name_label"] for blob in cache["blob"].values()] == ["new"]
+
+
+def test_an_object_that_changes_while_the_cache_is_made_is_not_the_only_one_of_its_class(make: Make) -> None:
+    """Its event comes with the first answer; the others of its class do not."""
+
+    def rename(method: str, answer: Response) -> Response:
+        if method == "event.inject":
+            fake.rename("vm01", "x")
+        return answer
+
+    fake = make("8.2")
+    fake.wire.after = rename
+    with PoolCache(fake.session) as cache:
+        assert dict(cache.of(t.VM)) == fake.session.VM.get_all_records()
+        assert cache["VM"][fake.vm("x")]["name_label"] == "x"
 
 
 @pytest.mark.parametrize("release", NEW)

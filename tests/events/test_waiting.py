@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
 from mockserver import PoolServer
+from xenctl import xmlrpc
 from xenctl.errors import ConnectError, ConnectionLost, WaitTimeout
 from xenctl.events import wait_all
 from xenctl.session import connect
+from xenctl.tasks import Task
+from xenctl.transport import Response
+from xenctl.values import to_void
 
 if TYPE_CHECKING:
     from conftest import Fake
@@ -19,6 +24,7 @@ Make = Callable[..., "Fake"]
 
 
 def test_many_tasks_are_waited_for_with_few_calls_and_dropped(fake: Fake) -> None:
+    assert fake.session.api_version  # asked once for a login
     tasks = fake.shut_down_guests()
     assert len(tasks) > 3
     fake.wire.methods.clear()
@@ -68,6 +74,49 @@ def test_a_task_that_goes_on_is_an_error_in_its_place_and_kept(fake: Fake) -> No
     assert "still going on after 5 s of waiting; the task is kept: wait for it again, or cancel it" in str(result)
     assert fake.now - began == pytest.approx(5.0, abs=0.01)
     assert wait_all(fake.session, [task, *others]) == [None] * (1 + len(others))
+
+
+def test_the_time_is_for_all_together(fake: Fake) -> None:
+    """What is over by then gives its result, wherever it stands."""
+    slow, other = (fake.session.task.create("mine", "") for _ in range(2))
+    tasks = [
+        Task(fake.session, slow, "slow", to_void),
+        *fake.shut_down_guests(),
+        Task(fake.session, other, "o", to_void),
+    ]
+    began = fake.now
+    first, *done, last = wait_all(fake.session, tasks, timeout=60.0)
+    assert fake.now - began == pytest.approx(60.0, abs=0.01)
+    assert isinstance(first, WaitTimeout)
+    assert isinstance(last, WaitTimeout)
+    assert done == [None] * len(done)
+
+
+def test_a_task_that_somebody_drops_is_lost_sight_of_and_stops_no_other(fake: Fake) -> None:
+    dropped, *others = fake.shut_down_guests()
+    fake.later(1.0, fake.remove, dropped.ref, kind="task")
+    lost, *results = wait_all(fake.session, [dropped, *others])
+    assert isinstance(lost, ConnectionLost)
+    assert "its task is gone" in str(lost)
+    assert results == [None] * len(others)
+
+
+def test_a_task_that_cannot_be_read_is_an_error_in_its_place(make: Make) -> None:
+    fake = make("8.2")
+    task, *others = fake.shut_down_guests()
+
+    def spoil(method: str, answer: Response) -> Response:
+        value = xmlrpc.loads_response(answer.read())
+        for event in value["events"] if method == "event.from" else []:
+            if event["ref"] == task.ref:
+                event["snapshot"]["progress"] = "half"
+        return Response(answer.status, answer.headers, io.BytesIO(xmlrpc.dumps_success(value)))
+
+    fake.wire.after = spoil
+    spoiled, *results = wait_all(fake.session, [task, *others])
+    assert isinstance(spoiled, ConnectionLost)
+    assert "its record cannot be read: " in str(spoiled)
+    assert results == [None] * len(others)
 
 
 def test_the_tasks_of_a_master_that_restarted_are_lost_sight_of(fake: Fake) -> None:

@@ -98,7 +98,7 @@ def wire(pool: MockPool) -> Wire:
 @pytest.fixture
 def session(pool: MockPool, wire: Wire) -> Session:
     """A session with the pool; the login is not among the wire's calls."""
-    made = connect(pool.url, "root", PASSWORD, transport=wire)
+    made = connect(pool.url, "root", PASSWORD, transport=wire, protocol="xmlrpc")
     wire.calls.clear()
     return made
 

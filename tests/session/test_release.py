@@ -39,7 +39,7 @@ def made(wire: Wire) -> Callable[..., Session]:
     def make(release: str, **options: Any) -> Session:
         pool = MockPool.create(hosts=1, vms=1, release=release, password=PASSWORD)
         wire.lead_to(pool.transport())
-        session = connect(pool.url, "root", PASSWORD, transport=wire, **options)
+        session = connect(pool.url, "root", PASSWORD, protocol="xmlrpc", transport=wire, **options)
         wire.calls.clear()
         return session
 
@@ -135,7 +135,7 @@ def test_an_upgraded_host_is_asked_anew(wire: Wire, ends_session: bool) -> None:
     """What was heard before an upgrade refuses nothing after it, whether or not the session has noticed."""
     pool = MockPool.create(hosts=1, vms=0, release="4.0.1", password=PASSWORD)
     wire.lead_to(pool.transport())
-    session = connect(pool.url, "root", PASSWORD, transport=wire)
+    session = connect(pool.url, "root", PASSWORD, protocol="xmlrpc", transport=wire)
     assert str(session.release) == "4.0.1"
     newer = MockPool.create(hosts=1, vms=0, release="8.2", password=PASSWORD)
     wire.lead_to(newer.transport())

@@ -7,6 +7,7 @@ from mockserver import MockPool
 from xenctl import Ref, Session
 from xenctl.api import errors
 from xenctl.api import types as t
+from xenctl.events import PoolCache, watch
 from xenctl.rehearsal import rehearse
 
 
@@ -87,10 +88,23 @@ def absent(refused: errors.VM_BAD_POWER_STATE, batch: t.event) -> None:
     print(batch.record["uuid"])  # E: None where the event came without
 
 
+def following(session: Session, vm: Ref[t.VM]) -> None:
+    for change in watch(session, "VM"):  # E: one class where several are meant
+        print(change.record.name_label)  # E: a record of any class
+    cache = PoolCache(session, ["VM"])
+    print(cache.of(t.VM)[vm].name_lable)  # E: a field misspelled
+    print(cache.of("VM"))  # E: the class, not its name
+    name: int = cache.wait_until(lambda pool: pool.of(t.VM)[vm].name_label)  # E: text
+    print(name, session.release >= "7.0")  # E: a release, not its name
+
+
 def making() -> None:
-    xenctl.connect("https://10.0.0.1", "root")  # E: no password
+    xenctl.connect("https://10.0.0.1", "root", retries="3")  # E: a number
+    xenctl.connect("https://10.0.0.1", hosts="https://10.0.0.2:443", check_release="no")  # E: true or false
+    Session("https://10.0.0.1", username="root")  # E: credentials are for connect, or for a login
     xenctl.connect("https://10.0.0.1", "root", "secret", verfy=False)  # E: an option misspelled
     xenctl.connect("https://10.0.0.1", "root", "secret", read_timeout="1 h")  # E: seconds
+    xenctl.connect("https://10.0.0.1", "root", "secret", protocol="json")  # E: no such protocol
     pool = MockPool.create(3, 12)  # E: by keyword only
     MockPool.create(host=3)  # E: misspelled
     xenctl.connect("http://pool", "root", "secret", pool.transport())  # E: by keyword only

@@ -15,13 +15,15 @@ from xenctl import releases as rel
 from xenctl.api import errors
 from xenctl.api import types as t
 from xenctl.database import Database, read_file
+from xenctl.events import Change, PoolCache, wait_all, watch
 from xenctl.rehearsal import HostResult, Rehearsal, VMResult, rehearse
-from xenctl.tasks import wait_all
 from xenctl.transport import HttpTransport, Transport
 
 
 def list_vms(password: str) -> None:
-    with xenctl.connect("https://10.0.0.1", "root", password, verify=False, read_timeout=60.0) as session:
+    with xenctl.connect(
+        "https://10.0.0.1", "root", password, verify=False, read_timeout=60.0, protocol="jsonrpc"
+    ) as session:
         for ref, vm in session.VM.get_all_records().items():
             if vm.is_a_template or vm.is_control_domain:
                 continue
@@ -36,13 +38,32 @@ def list_vms(password: str) -> None:
             )
 
 
+def from_the_environment() -> Iterator[str]:
+    with xenctl.connect(retries=5, check_release=False, hosts=["https://10.0.0.2"]) as session:
+        yield from session.learn_hosts()
+        release: rel.Release = session.release
+        print(release >= rel.find("7.0"), release.api_version, session.hosts)
+
+
+def on_one_member(password: str) -> None:
+    with Session("https://10.0.0.2", read_timeout=20.0) as session:
+        session.slave_local_login_with_password("root", password)
+        session.pool.emergency_transition_to_master()
+
+
+def taken_over(ref: str) -> Ref[Any] | None:
+    with Session("https://10.0.0.1", ref=ref) as session:
+        session.login_with_password("root", "secret", originator="a program")
+        return session.ref
+
+
 def start_all(session: Session, names: list[str]) -> list[xenctl.XenctlError | None]:
     tasks: list[Task[None]] = []
     for name in names:
         vm = session.VM.get_by_name_label(name)[0]
         if session.VM.get_power_state(vm) == "Halted":
             tasks.append(session.Async.VM.start(vm, False, False))
-    return wait_all(tasks, timeout=600)
+    return wait_all(session, tasks, timeout=600)
 
 
 def wait_with_progress(session: Session, vm: Ref[t.VM]) -> Ref[t.VM]:
@@ -105,6 +126,8 @@ def refusals(session: Session, vm: Ref[t.VM]) -> str:
         return f"{unknown.code} {unknown.params}"
     except Failure as other:
         return other.code + ", ".join(other.details)
+    except xenctl.NotJsonRpc as error:
+        return error.message
     except (xenctl.ConnectError, xenctl.ConnectionLost, xenctl.ProtocolError) as error:
         return f"{error.host} {error.method} {error.message}"
     except xenctl.TransportError as error:
@@ -114,7 +137,21 @@ def refusals(session: Session, vm: Ref[t.VM]) -> str:
     return ""
 
 
-def watch(session: Session) -> None:
+def follow(session: Session) -> None:
+    for change in watch(session, ["VM", "host"], timeout=20.0):
+        if isinstance(change.record, t.VM):
+            print(change.operation == "mod", change.class_name, change.record.name_label)
+
+
+def until(session: Session, vm: Ref[t.VM]) -> str:
+    with PoolCache(session, ["VM"]) as cache:
+        vms: Mapping[Ref[t.VM], t.VM] = cache.of(t.VM)
+        changes: list[Change] = cache.update(timeout=5.0)
+        print(len(vms), vms[vm].power_state, changes, cache["VM"])
+        return cache.wait_until(lambda pool: pool.of(t.VM)[vm].name_label, timeout=60)
+
+
+def by_hand_events(session: Session) -> None:
     token = ""
     while True:
         batch = session.event.from_(["vm", "host"], token, 30.0)
@@ -176,6 +213,8 @@ def fakes() -> MockPool:
     pool = MockPool.create(hosts=3, vms=12, release="4.0.1", seed=1, durations=Durations())
     dump: Database = read_file(Path("pool.xml"))
     MockPool.load(dump)
+    with mockserver.activate(pool) as same:
+        print(same.url)
     with PoolServer(pool, listen="127.0.0.1", port=0, time_scale=60.0) as server:
         print(server.url, [host["address"] for host in server.hosts()])
     for violation in pool.violations:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..credentials import USERNAME, password_in, read_password
 from ..errors import DatabaseError, Failure, TransportError
 
 if TYPE_CHECKING:
@@ -27,8 +28,14 @@ def cli() -> None:
 @click.argument("dump", required=False, type=click.Path())
 @click.option("--to", metavar="RELEASE", help="Release to upgrade to; the next one if left out.")
 @click.option("--server", metavar="URL", help="Fetch the dump from this live pool first (it is only read).")
-@click.option("--username", default="root", show_default=True, help="User on the live pool.")
-@click.option("--password-file", type=click.Path(), help="File with the password; else XENCTL_PASSWORD, else a prompt.")
+@click.option(
+    "--username", default=USERNAME, show_default=True, envvar="XENCTL_USERNAME", help="User on the live pool."
+)
+@click.option(
+    "--password-file",
+    type=click.Path(),
+    help="File whose first line is the password; else XENCTL_PASSWORD, XENCTL_PASSWORD_FILE, or a prompt.",
+)
 @click.option("--no-verify", is_flag=True, help="Do not check the live pool's certificate.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def rehearse(
@@ -66,10 +73,7 @@ def rehearse(
 
 def _password(file: str | None) -> str:
     """The password: from the file, the environment, or a prompt."""
-    if file is not None:
-        with open(file, encoding="utf-8") as handle:
-            return handle.read().rstrip("\n")
-    found = os.environ.get("XENCTL_PASSWORD")
+    found = read_password(file) if file is not None else password_in(os.environ)
     if found is not None:
         return found
     if not sys.stdin.isatty():

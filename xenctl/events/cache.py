@@ -172,7 +172,7 @@ class PoolCache:
 
     def _look(self, seconds: float) -> None:
         """Ask the server once, waiting `seconds` at the most for a change, and apply what it says."""
-        if is_over(self.session):
+        if not self.session.is_open:
             raise RuntimeError(f"the session with {self.session.origin} is not logged in: there is nothing to follow")
         while True:
             try:
@@ -256,15 +256,10 @@ def _changes(cache: PoolCache) -> Generator[Change, None, None]:
             try:
                 changes = cache.update(None)
             except (XenctlError, RuntimeError):
-                if is_over(cache.session):
+                if not cache.session.is_open:
                     return
                 raise
             yield from changes
-
-
-def is_over(session: Session) -> bool:
-    """Whether a session was logged out; one that the server forgot is not."""
-    return session.ref is None and session._login is None
 
 
 def _passes(error: XenctlError) -> bool:

@@ -21,19 +21,18 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from math import inf
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..api import CLASS_NAMES
 from ..datamodel import load
 from ..errors import Failure, XenctlError
 from ..session import Session
-from ..transport import HttpTransport
-from ..values import Record, to_map, to_record, to_string
+from ..tasks import SEPARATE_EVENTS, SHARE
+from ..values import Record, to_list, to_map, to_record, to_string
 
 if TYPE_CHECKING:
     from ..api.event import EventBatch, event
-    from ..values import Many
+    from ..values import Converter, Many
 
 log = logging.getLogger(__name__)
 
@@ -41,12 +40,10 @@ HEARTBEAT = 30.0
 """Seconds between two events of the pool that `event.next` gives although nothing changed."""
 LOOK = 2.0
 """Seconds between two looks at a host for which `event.next` would take too long."""
-SHARE = 0.8
-"""How much of the time that the transport waits for an answer a call may spend at the server."""
 PARTS = (1, 10)
 """The API version, that of 6.1, from which on single objects can be subscribed to."""
-SEPARATE = (2, 3)
-"""The API version, that of 6.5, from which on calls of one session do not take each other's events."""
+INJECT = (1, 10)
+"""The API version, that of 6.1, from which on there is `event.inject`."""
 RETRIES = 3
 """How often `event.from` is asked again when an object went while it made its answer, an error up to 6.1."""
 ABSENT = frozenset({"MESSAGE_METHOD_UNKNOWN", "MESSAGE_REMOVED", "NOT_IMPLEMENTED"})
@@ -195,10 +192,9 @@ class _Login:
 
     def _log_in_separately(self) -> None:
         """Use another session from now on, unless the one that was given does not know its password."""
-        if self._given._login is not None:
-            self._session = Session(self._given.origin, transport=self._given.transport)
-            self._session._login = self._given._login
-            self._ref = None
+        other = self._given.sibling()
+        if other is not None:
+            self._session, self._ref = other, None
 
     def _is_new_session(self) -> bool:
         self._ref = self._ref or self._session.ref
@@ -228,26 +224,23 @@ class EventFrom(_Login):
         """Classes that have objects are read in bulk, which costs least, and then what changed since just before.
 
         Release 6.0 lacks `event.inject`, which gives the token of now: there everything comes as events; so do single
-        objects everywhere.
+        objects everywhere. The first answer shows that the master knows the session, and so that the API version is that
+        of its present run; where calls take each other's events, only its numbers count.
         """
         wanted = self._wanted
-        first = self._ask(["pool", "host"], "", 0.0)
-        pool, version = _pool_and_version(first)
-        if version < SEPARATE:
+        counts = self._ask(["pool"], "", 0.0).valid_ref_counts
+        version = self._given.api_version
+        if version < SEPARATE_EVENTS:
             self._log_in_separately()
         if version < PARTS:
             self._subscriptions = ["*"] if wanted.everything else [*wanted.whole, *wanted.parts]
         objects: Objects = {}
         token = ""
-        if wanted.everything or wanted.whole:
-            try:
-                token = self._session.event.inject("pool", pool)
-            except Failure as error:
-                if error.code not in ABSENT:
-                    raise
-            else:
-                self._fetch_missing(objects, first.valid_ref_counts)
-                objects.update((name, self.fetch(name)) for name in wanted.parts)
+        if (wanted.everything or wanted.whole) and version >= INJECT:
+            (pool,) = self._session.pool.get_all()
+            token = self._session.event.inject("pool", pool)
+            self._fetch_missing(objects, counts)
+            objects.update((name, self.fetch(name)) for name in wanted.parts)
         batch = self._ask(self._subscriptions, token, 0.0)
         for name, ref, record in self._events(batch):
             table = objects.setdefault(name, {})
@@ -274,7 +267,7 @@ class EventFrom(_Login):
         return {ref: record for of, ref, record in found if of == name and record is not None}
 
     def poll(self, seconds: float) -> Batch:
-        seconds = min(seconds, self._longest, SHARE * _patience(self._session))
+        seconds = min(seconds, self._longest, SHARE * self._session.read_timeout)
         batch = self._ask(self._subscriptions, self._token, seconds)
         events = self._events(batch)
         # Single objects do not show in the numbers of objects, so they are looked at when nothing is told for long.
@@ -289,9 +282,9 @@ class EventFrom(_Login):
     def _ask(self, classes: Collection[str], token: str, seconds: float) -> EventBatch:
         for tries_left in reversed(range(RETRIES + 1)):
             try:
-                batch = self._session.event.from_(list(classes), token, float(seconds))
+                batch = self._session.call("event.from", (list(classes), token, float(seconds)), to_batch)
             except Failure as error:
-                if self._is_new_session():
+                if self._is_new_session() or error.code == "EVENTS_LOST":
                     raise StaleError(str(error)) from error
                 if error.code != "HANDLE_INVALID" or not tries_left:
                     raise
@@ -300,15 +293,6 @@ class EventFrom(_Login):
         if self._is_new_session():
             raise StaleError("the session is a new one, and so may be the master's run")
         return batch
-
-
-def _pool_and_version(batch: EventBatch) -> tuple[str, tuple[int, int]]:
-    """The pool's reference and the master's API version, from the events of the pool and its hosts."""
-    records = {event.ref: event.record for event in batch.events if event.class_.lower() in ("pool", "host")}
-    (ref, pool) = next((ref, record) for ref, record in records.items() if record is not None and "master" in record)
-    master = records[pool["master"]]
-    assert master is not None
-    return ref, (master["API_version_major"], master["API_version_minor"])
 
 
 class EventNext(_Login):
@@ -339,10 +323,10 @@ class EventNext(_Login):
 
     def poll(self, seconds: float) -> Batch:
         """`event.next` cannot be told how long to wait; a short wait is a pause and a look at how far the queue is."""
-        if seconds < HEARTBEAT or _patience(self._session) <= HEARTBEAT:
+        if seconds < HEARTBEAT or self._session.read_timeout <= HEARTBEAT:
             return self._glance(seconds)
         try:
-            events = self._session.event.next()
+            events = self._session.call("event.next", (), to_events)
         except Failure as error:
             if error.code == "EVENTS_LOST":
                 return Batch([], suspects=self._names)
@@ -383,6 +367,35 @@ def read(event: event) -> Event:
     return event.class_.lower(), event.ref, None if gone else event.record
 
 
+def to_batch(value: Any) -> EventBatch:
+    """An `event_batch`, all of which can be read. Raises `ValueError`."""
+    batch: EventBatch = _to_batch(value)
+    try:
+        _ = batch.token, batch.valid_ref_counts, [_checked(event) for event in batch.events]
+    except AttributeError as error:
+        raise ValueError(str(error)) from error
+    return batch
+
+
+def to_events(value: Any) -> list[event]:
+    """Events, all of which can be read. Raises `ValueError`."""
+    try:
+        return [_checked(event) for event in _to_events(value)]
+    except AttributeError as error:
+        raise ValueError(str(error)) from error
+
+
+def _checked(event: event) -> event:
+    _ = event.class_, event.ref, event.operation
+    if not isinstance(event.get("snapshot", {}), Mapping):
+        raise ValueError(f"the snapshot of {event.class_}/{event.ref} is no record")  # noqa: TRY004 - as converters do
+    return event
+
+
+_to_batch = to_record("EventBatch", "event")
+_to_events: Converter[list[event]] = to_list(to_record("event"))
+
+
 def get_all_records(session: Session, name: str) -> dict[str, Record] | None:
     """All objects of a class; None where the host has no such message, or no such class."""
     if not is_known(name):
@@ -401,9 +414,3 @@ def _old_classes() -> list[str]:
     model = load()
     old = [cls for cls in model.classes.values() if cls.events and model.order(cls.since) < model.order("boston")]
     return [cls.name.lower() for cls in old if "get_all_records" in cls.messages]
-
-
-def _patience(session: Session) -> float:
-    """The seconds that the session's transport waits for an answer."""
-    transport = session.transport
-    return transport._timeout[1] if isinstance(transport, HttpTransport) else inf

@@ -8,7 +8,7 @@ from math import inf
 from typing import Any, TypeVar
 
 from ..api.task import task as task_record
-from ..errors import ConnectionLost, Failure, ProtocolError, TransportError, WaitTimeout, XenctlError
+from ..errors import Failure, TransportError, XenctlError
 from ..session import Session
 from ..tasks import RUNNING, Task
 from ..values import Ref
@@ -29,13 +29,14 @@ def wait_all(
     """Wait for every task by one subscription to events, and return their results in order.
 
     An operation that failed, was cancelled, was lost sight of or still goes on after `timeout` seconds gives its error in
-    its place, as with `xenctl.tasks.wait_all`. Tasks that are over are destroyed. `on_progress` is given a task and its
+    its place, as `Task.wait` raises it. Tasks that are over are destroyed. `on_progress` is given a task and its
     progress, 0 to 1, each time that changes, and 1 at the end. Waits while the master is away; no task outlives its restart.
     """
     order = list(tasks)
     waiting = {task.ref: task for task in order}
     ended: dict[str, T | XenctlError] = {}
-    deadline = inf if timeout is None else session.clock.now() + timeout
+    patience = inf if timeout is None else timeout
+    deadline = session.clock.now() + patience
     progress = _Progress(on_progress)
     trouble: XenctlError | None = None
     with closing(_looks(session, [f"task/{ref}" for ref in waiting], deadline)) as looks:
@@ -48,14 +49,11 @@ def wait_all(
             if records is None:
                 break
             for ref, task in list(waiting.items()):
-                record = records.get(ref)
-                progress.show(task, record)
-                if record is None or record.status not in RUNNING:
-                    outcome = _outcome(session, task, record)
-                    ended[ref] = outcome
+                if end := _end(task, records.get(ref), progress):
+                    (ended[ref],) = end
                     del waiting[ref]
     for ref, task in waiting.items():
-        ended[ref] = _lost(session, task, str(trouble), trouble) if trouble else _unfinished(session, task, timeout)
+        ended[ref] = task.lost(str(trouble), trouble) if trouble else task.unfinished(patience)
     return [ended[task.ref] for task in order]
 
 
@@ -79,42 +77,24 @@ class _Progress:
         self._tell = tell
         self._told: dict[str, float] = {}
 
-    def show(self, task: Task[Any], record: task_record | None) -> None:
-        if self._tell is None or record is None:
-            return
-        progress = record.progress if record.status in RUNNING else 1.0
-        if self._told.get(task.ref) != progress:
+    def show(self, task: Task[Any], progress: float) -> None:
+        if self._tell is not None and self._told.get(task.ref) != progress:
             self._told[task.ref] = progress
             self._tell(task, progress)
 
 
-def _outcome(session: Session, task: Task[T], record: task_record | None) -> T | XenctlError:
-    """The result of a task that is over, or its error; the server's record is dropped. None is a record that is gone."""
+def _end(task: Task[T], record: task_record | None, progress: _Progress) -> list[T | XenctlError]:
+    """What a task ended with, its result or its error; nothing while it goes on. None is a record that is gone."""
     if record is None:
-        return _lost(session, task, "its task is gone: the master has restarted since, or somebody dropped it")
+        return [task.lost()]
     try:
-        return task._result(record.status, record.error_info, record.result)
+        done = record.progress if record.status in RUNNING else None
+    except (ValueError, AttributeError) as error:
+        return [task.lost(f"its record cannot be read: {error}", error)]
+    progress.show(task, 1.0 if done is None else done)
+    if done is not None:
+        return []
+    try:
+        return [task.outcome(record)]
     except XenctlError as error:
-        return error
-    except ValueError as error:
-        return ProtocolError(f"the task's outcome cannot be read: {error}", host=session.origin, method=task.label)
-    finally:
-        task._tidy()
-
-
-def _lost(session: Session, task: Task[Any], reason: str, cause: BaseException | None = None) -> ConnectionLost:
-    error = ConnectionLost(
-        f"the operation cannot be followed any more ({reason}); its outcome is unknown: look at its object",
-        host=session.origin,
-        method=task.label,
-    )
-    error.__cause__ = cause
-    return error
-
-
-def _unfinished(session: Session, task: Task[Any], timeout: float | None) -> WaitTimeout:
-    return WaitTimeout(
-        f"still going on after {timeout:g} s of waiting; the task is kept: wait for it again, or cancel it",
-        host=session.origin,
-        method=task.label,
-    )
+        return [error]

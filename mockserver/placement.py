@@ -40,7 +40,8 @@ def assert_can_boot_here(
         network = store.find("network", vif["network"]) if vif is not None else None
         if network is not None and network["PIFs"] and not _has_pif(store, network, host):
             raise refuse("VM_REQUIRES_NETWORK", vm.ref, network.ref)
-    if checks.is_hvm(vm) and not any("hvm" in capability for capability in host["capabilities"]):
+    virtualised = checks.is_hvm(vm) or vm.get("domain_type") in ("pvh", "pv_in_pvh")
+    if virtualised and not any("hvm" in capability for capability in host["capabilities"]):
         raise refuse("VM_HVM_REQUIRED", vm.ref)
     if enough_memory:
         assert_memory(pool, vm, host)

@@ -207,6 +207,32 @@ def test_a_copy_that_is_cancelled_leaves_nothing(c: Any) -> None:
     assert set(c.pool.disks) == {vdi["uuid"] for vdi in c.pool.store.table("VDI").values()}
 
 
+@pytest.mark.parametrize("release", ["4.0.1", "4.1", "5.5"])
+@pytest.mark.parametrize(("method", "args"), [("VM.clone", ["made"]), ("VM.copy", ["made", NULL])])
+def test_the_oldest_releases_copy_too(calls: Make, release: str, method: str, args: list[Any]) -> None:
+    """With the fields that they have."""
+    c = calls(release=release, hosts=2, vms=6)
+    vm = c.vm("vm04")
+    made = new(c, method, vm.ref, *args)
+    assert (made["name_label"], made["power_state"], set(made)) == ("made", "Halted", set(vm))
+    assert bytes_of(c, made) == bytes_of(c, vm)
+    c("VM.start", made.ref, False, False)
+    c.sleep(100)
+    assert c.unharmed()
+
+
+def test_disks_that_cannot_be_reached_are_not_copied(c: Any) -> None:
+    """Nor is anything left of those that were."""
+    vm, store = c.vm("vm04"), c.pool.store
+    vdi = store.get("VDI", c.vbd("vm04", "0")["VDI"])
+    for pbd in store.get("SR", vdi["SR"])["PBDs"]:
+        store.write(store.get("PBD", pbd), currently_attached=False)
+    vms, disks = len(store.table("VM")), set(c.pool.disks)
+    for method, args in (("VM.snapshot", []), ("VM.clone", []), ("VM.copy", [NULL])):
+        assert c.refused(method, vm.ref, "no", *args) == ["SR_HAS_NO_PBDS", vdi["SR"]]
+    assert (len(store.table("VM")), set(c.pool.disks), vm["current_operations"]) == (vms, disks, {})
+
+
 # --- checkpoints
 
 
@@ -250,6 +276,25 @@ def test_a_checkpoint_that_is_cancelled_lets_the_vm_go_on(c: Any) -> None:
         assert (task["status"], vm["power_state"], vm["snapshots"]) == ("cancelled", "Running", [])
         assert vm["current_operations"] == {}
     assert c.unharmed()
+
+
+@pytest.mark.parametrize("seconds", [5, 40])
+def test_a_checkpoint_on_a_host_that_dies_loses_nothing_that_was_saved(c: Any, seconds: float) -> None:
+    """Before it was saved the VM dies with its host, after it is suspended and can go on elsewhere."""
+    vm = c.vm("vm02")
+    task = c.start("VM.checkpoint", vm.ref, "never")
+    saved = seconds > vm["memory_static_max"] / c.pool.durations.save_rate
+    c.until(lambda: vm["power_state"] == "Suspended") if saved else c.sleep(seconds)
+    c.pool.hands.power_off("host2")
+    c.until(lambda: task["status"] != "pending")
+    assert (task["status"], vm["current_operations"]) == ("failure", {})
+    if saved:
+        assert (vm["power_state"], vm["resident_on"]) == ("Suspended", NULL)
+        c("VM.resume_on", vm.ref, c.host("host1").ref, False, False)
+        assert vm["power_state"] == "Running"
+    else:
+        assert vm["suspend_VDI"] == NULL
+    assert set(c.pool.disks) == {vdi["uuid"] for vdi in c.pool.store.table("VDI").values()}
 
 
 def test_storage_must_be_able_to_make_snapshots(c: Any) -> None:

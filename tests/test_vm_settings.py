@@ -51,7 +51,7 @@ def test_a_shutdown_that_takes_too_long_is_forced(c: Any) -> None:
     before = c.pool.clock.now()
     c("VM.shutdown", vm.ref)
     assert vm["power_state"] == "Halted"
-    assert 5 <= c.pool.clock.now() - before < 10
+    assert 10 <= c.pool.clock.now() - before < 15, "and then the delay is waited for"
     assert c.unharmed()
 
 

@@ -56,8 +56,15 @@ def hard_shutdown(call: Call, vm: str) -> Steps:
     row = call.db.get("VM", vm)
     with operation(call, row, "hard_shutdown"):
         yield from checks.interrupt(call, row, "hard_shutdown")
-        yield from stop(call, row, call.pool.durations.vm_destroy)
+        yield from _force_off(call, row)
     return ""
+
+
+def _force_off(call: Call, vm: Row) -> Steps:
+    ran = vm["power_state"] in ("Running", "Paused")
+    yield from stop(call, vm, call.pool.durations.vm_destroy)
+    if ran:
+        yield from delay(vm, "shutdown_delay")
 
 
 @verb(*LIVES)
@@ -68,13 +75,13 @@ def shutdown(call: Call, vm: str) -> Steps:
     clean = operation_refused(call.db, row, "clean_shutdown") is None
     with operation(call, row, "shutdown"):
         if not clean:
-            yield from stop(call, row, call.pool.durations.vm_destroy)
+            yield from _force_off(call, row)
         elif seconds <= patience:
             yield from stop(call, row, seconds)
             yield from delay(row, "shutdown_delay")
         else:
             yield patience
-            yield from stop(call, row, call.pool.durations.vm_destroy)
+            yield from _force_off(call, row)
     return ""
 
 

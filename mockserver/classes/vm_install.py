@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from xml.etree import ElementTree as ET
 
 from .. import copies, hosts, images, power, rules
 from ..call import Call, Steps, refuse
@@ -35,6 +34,8 @@ def _disks(vm: Row) -> Iterator[Disk]:
     text = vm["other_config"].get(DISKS)
     if not text:
         return
+    from xml.etree import ElementTree as ET  # few pools are ever asked for this
+
     try:
         root = ET.fromstring(text)  # noqa: S314  # the standard parser expands nothing from outside
         asked = [one.attrib for one in root] if root.tag == "provision" else [{}]

@@ -1,6 +1,7 @@
 """`python -m mockserver`: a fake pool on loopback, for programs in any language.
 
 Prints one line of JSON when it serves: `url`, `pid`, and the hosts' names, addresses and URLs. Ends on SIGINT or SIGTERM.
+With `--coverage` it prints which messages the fake answers with behaviour, and ends.
 """
 
 from __future__ import annotations
@@ -16,9 +17,13 @@ from typing import NoReturn
 
 from xenctl import database
 from xenctl.errors import DatabaseError
+from xenctl.releases import find
 
 from .pool import MockPool
 from .transports.server import PoolServer
+
+RELEASE = "8.2"
+"""The release of a pool that is not told its own."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -33,7 +38,12 @@ def parser() -> argparse.ArgumentParser:
     out = Parser(prog="mockserver", description="Serve a fake XenServer pool on loopback.", allow_abbrev=False)
     out.add_argument("--hosts", type=int, default=3, help="hosts of the pool (3)")
     out.add_argument("--vms", type=int, default=12, help="VMs of the pool (12)")
-    out.add_argument("--release", default="8.2", help="release of its hosts, such as 4.0.1 (8.2)")
+    out.add_argument("--release", help=f"release of its hosts, such as 4.0.1 ({RELEASE})")
+    out.add_argument(
+        "--coverage",
+        action="store_true",
+        help="print which messages have behaviour, of all releases or of --release, and serve nothing",
+    )
     out.add_argument("--seed", type=int, default=0, help="the same seed gives the same references and uuids")
     out.add_argument("--dump", metavar="FILE", help="load the pool from a pool database dump instead")
     out.add_argument("--listen", default="127.0.0.1", help="address of the first host (127.0.0.1)")
@@ -55,6 +65,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Serve until told to stop. Exit status 0, or 2 for arguments or a dump that cannot be used."""
     options = parser().parse_args(argv)
+    if options.coverage:
+        return _coverage(options.release)
     done = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: done.set())
@@ -63,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
         if options.dump:
             pool = MockPool.load(database.read_file(options.dump), **who)
         else:
-            pool = MockPool.create(hosts=options.hosts, vms=options.vms, release=options.release, **who)
+            pool = MockPool.create(hosts=options.hosts, vms=options.vms, release=options.release or RELEASE, **who)
         server = PoolServer(
             pool, listen=options.listen, port=options.port, time_scale=options.time_scale, tls=options.tls
         )
@@ -75,6 +87,17 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except OSError as error:
         print(f"mockserver: {error.strerror or error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _coverage(release: str | None) -> int:
+    from . import coverage
+
+    try:
+        print(coverage.table(find(release) if release else None))
+    except ValueError as error:
+        print(f"mockserver: {error}", file=sys.stderr)
         return 2
     return 0
 

@@ -17,7 +17,7 @@ from xenctl import jsonrpc, xmlrpc
 from xenctl.errors import ConnectionLost, Failure
 from xenctl.releases import has_removed
 
-from . import garbage, progress, rules
+from . import garbage, progress, roles, rules
 from .arguments import arguments
 from .store import NULL
 
@@ -44,6 +44,9 @@ EMERGENCY_CALLS = frozenset(
 
 DUMMY_CLASSES = ("task", "event")
 """The classes whose messages have no row in the table of tasks."""
+
+EXTENSIONS = "host.call_extension"
+"""The permission to call what xapi does not know: it might be an extension."""
 
 SESSION_GRANULARITY = 600.0
 """Seconds by which `session.last_active` may lag behind."""
@@ -84,6 +87,8 @@ class Call:
     reached: float = 0.0
     goal: float = 1.0
     deaf: bool = False
+    inner: bool = False
+    """Whether xapi itself makes it, on behalf of a call whose roles were checked."""
 
     def __post_init__(self) -> None:
         self.xapi: Xapi = self.machine.xapi
@@ -108,6 +113,12 @@ class Call:
     def at_least(self, order: Any) -> bool:
         """Whether the master's release is of this order or later."""
         return bool(self.db.release.order >= order)
+
+    def perform(self, verb: Verb) -> Any:
+        """Run the verb, if the session's roles allow it. Raises `RBAC_PERMISSION_DENIED`."""
+        if not self.inner:
+            roles.assert_allowed(self)
+        return verb(self, *self.args)
 
     def gone(self) -> bool:
         """Whether the toolstack that serves this call has stopped."""
@@ -199,7 +210,8 @@ def _recognise(pool: MockPool, machine: HostMachine, method: str, params: list[A
     if params:
         if not isinstance(params[0], str):
             raise refuse("INTERNAL_ERROR", f"Failure(\"Expected string, got '{params[0]}'\")")
-        _admit(pool, machine, params[0])
+        if not roles.has(_admit(pool, machine, params[0]), EXTENSIONS):
+            raise roles.denied(pool.store.release, EXTENSIONS)
     raise refuse("MESSAGE_METHOD_UNKNOWN", name)
 
 
@@ -242,7 +254,7 @@ def _execute(call: Call) -> Any:
 def _drive(call: Call, verb: Verb) -> Any:
     """Run a verb to its end while the clock runs."""
     pool = call.pool
-    result = pool.as_actor(verb, lambda: verb(call, *call.args))
+    result = pool.as_actor(verb, lambda: call.perform(verb))
     if not isgenerator(result):
         return result
     steps: Any = result

@@ -168,7 +168,7 @@ def _features(store: Store, vm: Row, operation: str, strict: bool) -> Failure | 
     other = agent["other"] if agent is not None else {}
     if live and operation in vm_rules.MOVES_MEMORY and "data-cant-suspend-reason" in other:
         return refuse("VM_NON_SUSPENDABLE", vm.ref, other["data-cant-suspend-reason"])
-    if not live or not is_hvm(vm) or _drivers(agent) is not None:
+    if not live or not is_hvm(vm) or drivers(agent) is not None:
         return None
     lacks = (
         (strict and operation in vm_rules.MOVES_MEMORY and other.get("feature-suspend") != "1")
@@ -188,7 +188,7 @@ def is_hvm(vm: Row) -> bool:
     return bool(vm["HVM_boot_policy"]) if domain_type == "unspecified" else domain_type == "hvm"
 
 
-def _drivers(agent: Row | None) -> tuple[int, int] | None:
+def drivers(agent: Row | None) -> tuple[int, int] | None:
     """The version of a guest's drivers, where it reports one."""
     version = agent["PV_drivers_version"] if agent is not None else {}
     major, minor = version.get("major", ""), version.get("minor", "")
@@ -199,7 +199,7 @@ def drivers_lacking(store: Store, vm: Row, operation: str, strict: bool = True) 
     """The error for a running HVM guest whose drivers cannot suspend, migrate or shut down cleanly, before 7.0."""
     if operation not in NEEDS_DRIVERS or vm["power_state"] != "Running" or not is_hvm(vm):
         return None
-    version = _drivers(store.find("VM_guest_metrics", vm["guest_metrics"]))
+    version = drivers(store.find("VM_guest_metrics", vm["guest_metrics"]))
     if version is None:
         if store.release.order <= rules.GEORGE:
             return refuse("OPERATION_NOT_ALLOWED", "This operation cannot be performed without PV drivers")
@@ -280,8 +280,17 @@ def _plausible(store: Store, vm: Row, operation: str) -> bool:
 
 
 def refresh(store: Store, vm: Row) -> None:
-    """Recompute the allowed operations of a VM and of its VBDs."""
+    """Recompute the allowed operations of a VM, of its devices and of its appliance."""
+    from . import appliances, network_rules  # which are built on this module
+
     store.write(vm, allowed_operations=allowed_operations(store, vm))
+    appliance = store.find("VM_appliance", vm.get("appliance", ""))
+    if appliance is not None:
+        appliances.refresh(store, appliance)
+    for ref in vm["VIFs"]:
+        vif = store.find("VIF", ref)
+        if vif is not None:
+            network_rules.refresh_vif(store, vif)
     for ref in vm["VBDs"]:
         vbd = store.find("VBD", ref)
         if vbd is not None:
@@ -368,7 +377,7 @@ def _vbd_reasons(store: Store, vbd: Row, vm: Row, operation: str) -> Iterator[Fa
         if vbd["type"] == "CD":
             text = "HVM CDROMs cannot be hotplugged/unplugged, only inserted or ejected"
             yield refuse("OPERATION_NOT_ALLOWED", text)
-        if _drivers(store.find("VM_guest_metrics", vm["guest_metrics"])) is None:
+        if drivers(store.find("VM_guest_metrics", vm["guest_metrics"])) is None:
             yield refuse("VM_MISSING_PV_DRIVERS", vm.ref)
     if operation in ("insert", "eject") and state == "Suspended":
         yield refuse("VM_BAD_POWER_STATE", vm.ref, "halted, running", "suspended")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hashlib import md5
 from typing import TYPE_CHECKING, Any
 
 from . import images
+from .addresses import made_up_mac
 from .call import Call
 from .records import as_text
 from .store import EPOCH, NULL, Row
@@ -18,7 +18,14 @@ if TYPE_CHECKING:
 
 WRITES = (
     *("*", "VBD.*", "VIF.*", "VGPU.*", "VTPM.*", "VDI.*", "VBD_metrics.*", "VIF_metrics.*"),
-    *("VM_metrics.*", "VM_guest_metrics.*", "VM_appliance.allowed_operations", *images.MARKS),
+    *(
+        "VM_metrics.*",
+        "VM_guest_metrics.*",
+        "VIF.allowed_operations",
+        "VM_appliance.allowed_operations",
+        "message.*",
+        *images.MARKS,
+    ),
 )
 """What making a copy of a VM may write."""
 
@@ -226,20 +233,6 @@ def copy_vif(call: Call, vm: Row, vif: Row, *, same_mac: bool) -> Row:
     if not same_mac:
         fields["MAC"] = made_up_mac(int(vif["device"]), vm["other_config"]["mac_seed"])
     return call.db.create("VIF", call.pool.new_ref(), fields)
-
-
-def made_up_mac(device: int, seed: str) -> str:
-    """The MAC of a VM's device by the VM's `other_config:mac_seed`: a unicast one, locally administered."""
-
-    def digest(data: bytes) -> bytes:
-        return md5(data, usedforsecurity=False).digest()
-
-    chain = seed.encode()
-    for _ in range(2 * device + 1):
-        chain = digest(chain)
-    octets = [*chain[:4], *digest(chain)[1:3]]
-    octets[0] = (octets[0] | 2) & ~1
-    return ":".join(f"{octet:02x}" for octet in octets)
 
 
 def _device(call: Call, vm: Row, table: str) -> dict[str, Any]:

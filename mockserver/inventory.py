@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import rules
+from .pifs import GRO
 from .store import EPOCH, NULL, Row, Store
 
 if TYPE_CHECKING:
@@ -92,7 +93,9 @@ class _Builder:
             physical=True,
             management=True,
             currently_attached=True,
+            ip_configuration_mode="DHCP",
             IP=host["address"],
+            properties=dict(GRO),
         )
         dom0 = self.add(
             "VM",
@@ -188,7 +191,8 @@ class _Builder:
             self.store.write(vm, suspend_VDI=image.ref)
         if host:
             fields = {"VM": vm.ref, "protocol": "rfb" if hvm else "vt100"}
-            self.add("console", location=f"https://{host['address']}/console", **fields)
+            console = self.add("console", **fields)
+            self.store.write(console, location=f"https://{host['address']}/console?ref={console.ref}")
 
     @staticmethod
     def state(number: int) -> str:

@@ -23,9 +23,12 @@ from . import checks, classes, guests, hosts, rules, startup
 from .call import Call, Steps, Wait, continue_later, dispatch
 from .classes.event import OldEvents
 from .clock import VirtualClock
+from .directory import Directory
 from .machine.disks import Disk, Domain, Guest
 from .machine.host import Durations, HostMachine, System
 from .machine.room import MachineRoom
+from .messages import MessageStore
+from .pifs import physical_pifs
 from .store import NULL, Row, Store, Write
 
 if TYPE_CHECKING:
@@ -62,10 +65,15 @@ class MockPool:
         self.username, self.password = username, password
         self.machines: list[HostMachine] = []
         self.disks: dict[str, Disk] = {}
+        self.blobs: dict[str, bytes] = {}
         self.guests: dict[str, Guest] = {}
         self.calls = 0
         self.wire_bytes = [0, 0]
         self.downloads: list[str] = []
+        self.uploads: tuple[tuple[str, str], ...] = ()
+        """What hosts sent out of the pool: names of files, and the URLs that they went to."""
+        self.messages = MessageStore()
+        self.directory = Directory()
         self.actor: classes.Verb | None = None
         self.writes: list[Write] = []
         self.invariants: list[Invariant] = []
@@ -167,6 +175,7 @@ class MockPool:
                 ),
                 state="running",
                 boots=1,
+                nics=tuple((pif["device"], pif["MAC"]) for pif in physical_pifs(store, row)),
                 on_running=lambda m: startup.host_started(self, m),
                 on_stopped=lambda m, clean: startup.host_stopped(self, m, clean=clean),
                 on_state=self._machine_state,
@@ -447,6 +456,20 @@ class MockPool:
         if row is not None:
             self.store.delete(row)
 
+    def finish_task(self, ref: str, error: Failure | None = None, result: str | None = None) -> None:
+        """End a task that goes on: with `error`, or with `result`, a value as XML; None leaves the one it has."""
+        row = self.store.find("task", ref)
+        if row is None or row["status"] != "pending":
+            return
+        over: dict[str, Any] = {"progress": 1.0, "finished": self.clock.stamp(), "allowed_operations": []}
+        if error is None:
+            text = row["result"] if result is None else result
+            self.store.write(row, **over, result=text, status="success")
+        elif error.code == "TASK_CANCELLED":
+            self.store.write(row, **over, status="cancelled")
+        else:
+            self.store.write(row, **over, error_info=error.details, status="failure")
+
     def tasks_lost(self) -> None:
         """The master restarted: what waited is gone."""
         self._waiting.clear()
@@ -457,20 +480,10 @@ class MockPool:
         from xenctl import xmlrpc
 
         def finish(result: Any, error: Failure | None) -> None:
-            row = self.store.find("task", call.task)
-            if row is None or row["status"] != "pending":
-                return
-            over = {"progress": 1.0, "finished": self.clock.stamp(), "allowed_operations": []}
-            if error is None:
-                text = xmlrpc.encode("" if result is None else result, lenient=True)
-                self.store.write(row, **over, result=text, status="success")
-            elif error.code == "TASK_CANCELLED":
-                self.store.write(row, **over, status="cancelled")
-            else:
-                self.store.write(row, **over, error_info=error.details, status="failure")
+            self.finish_task(call.task, error, xmlrpc.encode("" if result is None else result, lenient=True))
 
         def steps() -> Steps:
-            result = verb(call, *call.args)
+            result = call.perform(verb)
             if hasattr(result, "send"):
                 result = yield from result
             return result

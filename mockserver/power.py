@@ -14,6 +14,7 @@ from xenctl.releases import find
 
 from . import bios, checks, guests, hosts, images, placement, rules, vm_rules
 from .call import Call, Steps, refuse
+from .network_rules import refresh_vif
 from .records import as_text
 from .store import NULL, Row
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 FOLLOWS = ("VBD.allowed_operations", "VIF.allowed_operations", "VM_appliance.allowed_operations")
 """What is recomputed together with a VM's allowed operations."""
-MARKS = ("current_operations", "allowed_operations", *FOLLOWS)
+MARKS = ("current_operations", "allowed_operations", "message.*", *FOLLOWS)
 MARKS_ON_HOST = ("host.current_operations", "host.allowed_operations")
 DEVICES = tuple(f"{table}.{field}" for table, fields in guests.RELEASED.items() for field in fields)
 PLACE = ("power_state", "resident_on", "scheduled_to_be_resident_on", "domid", "requires_reboot", "console.*")
@@ -37,6 +38,10 @@ LIVES = (
 
 PROTECTED = "restart"
 """The restart priority of a VM that high availability keeps running."""
+MESSAGES_SINCE = find("5.0.0").order
+"""From when on operations on VMs are told of in messages."""
+PRIORITY = 5
+"""The priority of such a message: nothing has to be done about it."""
 DEVICE_MODEL_SINCE = find("8.0.0").order
 """From when on a VM says which device model it has."""
 VENDOR_DEVICE = 2
@@ -60,6 +65,27 @@ def metrics_of(call: Call, vm: Row) -> Row:
 def contact(call: Call, vm: Row) -> hosts.Contact:
     """The host that a live VM is on, to forward an operation to."""
     return hosts.contact(call.pool, call.db.get("host", vm["resident_on"]))
+
+
+def announce(call: Call, vm: Row, name: str, what: str) -> None:
+    """Tell operators in a message what was done to `vm`."""
+    if call.at_least(MESSAGES_SINCE):
+        fields = {
+            "uuid": call.pool.new_uuid(),
+            "name": name,
+            "priority": PRIORITY,
+            "cls": "VM",
+            "obj_uuid": vm["uuid"],
+            "timestamp": call.clock.stamp(),
+            "body": f"VM '{vm['name_label']}' (uuid: {vm['uuid']}) {what}",
+        }
+        call.pool.messages.add(call.db, call.pool.new_ref(), fields)
+
+
+def on_host(call: Call, vm: Row) -> str:
+    """The host that `vm` is on, as messages name it."""
+    host = call.db.get("host", vm["resident_on"])
+    return f"on host: {host['name_label']} (uuid: {host['uuid']})"
 
 
 def delay(vm: Row, field: str) -> Steps:
@@ -102,7 +128,7 @@ def _devices_held(call: Call, vm: Row, *tables: str) -> Iterator[None]:
         for vbd in call.pool.vbds(vm):
             stack.enter_context(checks.marked(call, vbd, "attach", checks.refresh_vbd))
         for vif in vifs if "VIF" in tables else ():
-            stack.enter_context(checks.marked(call, vif, "attach", lambda store, row: None))
+            stack.enter_context(checks.marked(call, vif, "attach", refresh_vif))
         yield
 
 

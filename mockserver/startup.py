@@ -108,6 +108,8 @@ def shut_guests_down(pool: MockPool, machine: HostMachine) -> None:
 def start_master(pool: MockPool, machine: HostMachine) -> None:
     """Load the database, bring it up to date, serve."""
     system = machine.system
+    if system.restored is not None:
+        system.saved, system.restored, system.database = system.restored, None, None
     if system.database is None:
         assert system.saved is not None
         system.database = Store.load(system.saved, system.release)

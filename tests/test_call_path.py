@@ -273,7 +273,8 @@ def test_every_verb_is_a_message_and_declares_what_there_is() -> None:
         assert message in model.classes[class_name].messages, name
         assert verb.writes is not None, name
     for name, table, field in declared():
-        assert field == "*" or field in model.classes[table].fields, f"{name} declares {table}.{field}"
+        known = table == "machine" or field == "*" or field in model.classes[table].fields
+        assert known, f"{name} declares {table}.{field}"
 
 
 def test_a_verb_takes_what_its_message_gives() -> None:
@@ -285,7 +286,9 @@ def test_a_verb_takes_what_its_message_gives() -> None:
     for name, verb in classes.VERBS.items():
         class_name, _, message = name.partition(".")
         params = model.classes[class_name].messages[message].params
-        assert len(signature(verb.function).parameters) == 1 + len(params), name
+        taken = signature(verb.function).parameters.values()
+        if not any(parameter.kind is parameter.VAR_POSITIONAL for parameter in taken):
+            assert len(taken) == 1 + len(params), name
 
 
 def test_a_write_that_a_verb_does_not_declare_is_a_bug_of_the_fake(

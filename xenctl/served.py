@@ -13,6 +13,7 @@ from typing import Any
 from .datamodel import Message, load
 from .errors import Failure, failure
 from .releases import Release, has_removed, known, parameters, serves
+from .releases import find as named
 
 OFF = "check_release=False sends it all the same"
 
@@ -42,6 +43,15 @@ def refusal(release: Release, method: str, args: Sequence[Any]) -> Failure | Non
         note = f"{release.name} does not know {names}; nothing was sent ({OFF})"
         return failure(["MESSAGE_PARAMETER_COUNT_MISMATCH", method, str(taken), str(len(args))], note)
     return None
+
+
+def later(release: Release, what: str, since: str) -> Failure | None:
+    """Why a host of `release` does not take `what`, which is no message and came with `since`: None where it does."""
+    first = named(since)
+    if release >= first:
+        return None
+    note = f"{release.name} does not have it yet, {first.name} is the first that does; nothing was sent ({OFF})"
+    return failure(["MESSAGE_METHOD_UNKNOWN", what], note)
 
 
 def _since(message: Message) -> str:

@@ -29,8 +29,9 @@ from zlib import crc32
 from . import credentials
 from .api import AsyncClasses, Classes
 from .api.everywhere import EVERYWHERE
-from .channel import PROTOCOLS, THIS, Place, Protocol, ProtocolName, exchange, speaks_json, typed, unexpected
+from .channel import PROTOCOLS, THIS, Place, Protocol, ProtocolName, exchange, speaks_json, typed
 from .errors import ConnectError, ConnectionLost, Failure, NotJsonRpc, ProtocolError, TransportError, XenctlError
+from .fetching import follow, refused
 from .tasks import Task
 from .transport import (
     Clock,
@@ -40,6 +41,7 @@ from .transport import (
     Request,
     Response,
     Transport,
+    Upload,
     origin_at,
     origin_of,
 )
@@ -314,21 +316,33 @@ class Session(Classes):
         except ValueError as error:
             raise ProtocolError(f"the answer is not of its type: {error}", host=self.origin, method=method) from error
 
+    def require(self, what: str, since: str) -> None:
+        """Refuse `what`, which came with release `since`, where the host is older: before anything is sent, as a `Failure`
+        with `MESSAGE_METHOD_UNKNOWN`. Does nothing where that was switched off, or the release cannot be told."""
+        from .served import later
+
+        if self._checks_release:
+            self._refuse(what, lambda release: later(release, what, since))
+
     def _check_release(self, method: str, args: Sequence[Any]) -> None:
-        """Refuse a call that is newer than the host. Where its release cannot be told, the host is left to judge."""
+        """Refuse a call that is newer than the host."""
         from .served import find, refusal
 
         login = self._login
         if find(method) is None or (login is None and self.ref is None) or (login is not None and login.local):
             return
+        self._refuse(method, lambda release: refusal(release, method, args))
+
+    def _refuse(self, what: str, judge: Callable[[Release], Failure | None]) -> None:
+        """Raise what `judge` says of the host's release. Where that cannot be told, the host is left to judge."""
         try:
             with self._lock:
                 known = self._host()
-                found = refusal(known.release, method, args)
+                found = judge(known.release)
                 if found is not None and self.clock.now() - known.at > TRUSTED:
-                    found = refusal(self._ask_host().release, method, args)
+                    found = judge(self._ask_host().release)
         except (Failure, ProtocolError) as error:
-            log.debug("%s: the release of %s cannot be told: %s", method, self.origin, error)
+            log.debug("%s: the release of %s cannot be told: %s", what, self.origin, error)
             return
         if found is not None:
             raise self.failure(found.details, found.note)
@@ -512,27 +526,40 @@ class Session(Classes):
         """The typed error for `[code, *params]`."""
         return typed(details, note)
 
-    def fetch(self, path: str) -> Response:
-        """GET an HTTP handler's `path` on the master as this session's user (`/pool/xmldbdump`).
+    def fetch(
+        self,
+        path: str,
+        *,
+        method: str = "GET",
+        upload: Upload | None = None,
+        address: str = "",
+        task: Callable[[], str] | None = None,
+    ) -> Response:
+        """Ask an HTTP handler as this session's user, on the master or on the host at `address` (`/pool/xmldbdump`).
 
-        A session that the master has forgotten is renewed once. Raises `ProtocolError` for a status other than 200.
+        `task` is asked before each try for the task that it is to run under. A redirection is followed with the same
+        method, body and task, never from https to http. A session that the host has forgotten is renewed once, where what
+        was uploaded can be sent again. Raises the `Failure` that a status of 500 names, and `ProtocolError` for any other
+        than 200.
         """
-        what = f"GET {path.partition('?')[0]}"
-        separator = "&" if "?" in path else "?"
-
+        what = f"{method} {path.partition('?')[0]}"
         logged_in_again = False
         while True:
             place = self._place(what)
             origin, _, ref = place
-            answer = self.transport.send(Request(origin, "GET", f"{path}{separator}session_id={ref}", label=what))
-            log.debug("%s on %s: HTTP %d", what, origin, answer.status)
+            under = f"&task_id={task()}" if task is not None else ""
+            query = f"{'&' if '?' in path else '?'}session_id={ref}{under}"
+            first = origin_at(origin, address) if address else origin
+            request = Request(first, method, path + query, label=what, upload=upload)
+            answer, request = follow(self.transport, request)
             if answer.status == 200:
                 return answer
-            refusal = unexpected(answer, answer.read(), place, what)
-            if answer.status != 401 or logged_in_again or not self._forget(ref):
+            refusal = refused(answer, request, ref)
+            again = answer.status == 401 and not logged_in_again and (upload is None or upload.rewind())
+            if not again or not self._forget(ref):
                 raise refusal
             logged_in_again = True
-            log.info("%s: %s no longer knows the session, logging in again", what, origin)
+            log.info("%s: %s no longer knows the session, logging in again", what, request.host)
 
 
 class _AsyncCaller:

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+UPLOAD_BLOCK = 256 * 1024
+"""Bytes that an upload is read and sent by."""
+
+
 class Clock(Protocol):
     """Time as the transport's hosts live it."""
 
@@ -61,12 +65,24 @@ class Stream(Protocol):
     def close(self) -> None: ...
 
 
+class Upload(Protocol):
+    """The body of a request that is too large to be held: `length` bytes, read as they go out."""
+
+    @property
+    def length(self) -> int: ...
+    def read(self, size: int, /) -> bytes:
+        """At most `size` bytes, none at the end. What it raises ends the request and comes out of `send` as it is."""
+
+    def rewind(self) -> bool:
+        """Begin anew; False where what was read cannot be had again."""
+
+
 @dataclass(frozen=True)
 class Request:
     """One HTTP request. `host` is an origin, `scheme://name[:port]`; `path` carries the query too.
 
     `label` is what is being done, for errors and logs: the XenAPI method. Path, headers and body may hold secrets and are
-    not shown.
+    not shown. `upload` stands in the place of `body`, for methods other than POST.
     """
 
     host: str
@@ -75,6 +91,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     body: bytes = field(default=b"", repr=False)
     label: str = ""
+    upload: Upload | None = field(default=None, repr=False)
 
     @property
     def shown(self) -> str:
@@ -259,6 +276,8 @@ class HttpTransport:
         started = time.perf_counter()
         try:
             response = self._sent(request)
+        except _UploadStoppedError as stopped:
+            raise stopped.reason from None
         except (OSError, HTTPError, UnicodeError) as error:
             chain = list(_chain(error, outer))
             failed, cause = self._understood(chain, request), _root(chain)
@@ -272,7 +291,7 @@ class HttpTransport:
     def _sent(self, request: Request) -> Response:
         from .adapter import plain
 
-        mould = self._mould(request) if request.method == "POST" and "?" not in request.path else None
+        mould = self._mould(request) if _is_call(request) else None
         prepared = _prepared(request) if mould is None else mould.prepared
         proxies = self._proxies.get(request.host)
         if proxies is None:
@@ -366,6 +385,10 @@ def _frames_of_ours() -> int:
     return count
 
 
+def _is_call(request: Request) -> bool:
+    return request.method == "POST" and request.upload is None and "?" not in request.path
+
+
 def _prepared(request: Request) -> PreparedRequest:
     from requests import PreparedRequest
 
@@ -376,7 +399,29 @@ def _prepared(request: Request) -> PreparedRequest:
         headers=dict(request.headers),
         data=request.body or None,
     )
+    if request.upload is not None:  # requests would measure it by other means, or send it in chunks, which xapi refuses
+        prepared.body = _blocks(request.upload)
+        prepared.headers["Content-Length"] = str(request.upload.length)
     return prepared
+
+
+class _UploadStoppedError(Exception):
+    """Takes what an upload raised past urllib3, which would take an `OSError` of a file for one of the network."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__()
+        self.reason = reason
+
+
+def _blocks(upload: Upload) -> Iterator[bytes]:
+    while True:
+        try:
+            block = upload.read(UPLOAD_BLOCK)
+        except Exception as error:
+            raise _UploadStoppedError(error) from error
+        if not block:
+            return
+        yield block
 
 
 def _hide_session(record: logging.LogRecord) -> bool:

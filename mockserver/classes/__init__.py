@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 MODULES = (
     *("session", "task", "event", "pool", "host", "vdi", "vbd", "pbd", "sr"),
     *("vm", "vm_records", "vm_moves", "vm_copies", "vm_revert", "vm_install", "vm_memory", "vm_settings", "vm_queries"),
+    *("vif", "network", "pif", "bond", "vlan", "tunnel"),
+    *("message", "blob", "secret", "console", "role", "subject", "auth"),
+    *("vm_appliance", "vmss", "pool_patch", "pool_update", "host_patch", "host_crashdump"),
 )
 
 ALWAYS = frozenset({"task", "session", "machine"})

@@ -86,24 +86,49 @@ def _changed(store: Store, classes: set[str], since: int) -> bool:
     return False
 
 
+def _told(pool: MockPool, classes: set[str], since: int) -> tuple[list[dict[str, Any]], int]:
+    """What happened to messages after generation `since`, and the generation of the last change: 0 for who asks for none."""
+    if not any(c == "*" or c.partition("/")[0] == "message" for c in classes):
+        return [], 0
+    dropped, made = pool.messages.since(since)
+    dels = [
+        _event(at, "0.0", "message", "del", row.ref) for at, row in dropped if _matches(classes, "message", row.ref)
+    ]
+    adds = [
+        _event(at, "0.0", "message", "add", row.ref, pool.store.record(row))
+        for at, row in made
+        if _matches(classes, "message", row.ref)
+    ]
+    return dels + adds, max(since, pool.messages.generation)
+
+
+def _news(pool: MockPool, classes: set[str], since: int) -> bool:
+    """Whether `_told` would find anything."""
+    return pool.messages.generation > since and bool(_told(pool, classes, since)[0])
+
+
 @verb()
 def from_(call: Call, classes: list[str], token: str, timeout: float) -> Steps:
     since, messages = _token(token)
     wanted, store = _folded(classes), call.db
     deadline = call.clock.now() + (timeout if 0 <= timeout < LONGEST else DAY)
     with _watched(call, wanted):
+        told, told_last = _told(call.pool, wanted, messages)
         events, last = _collect(store, wanted, since)
-        if not events and timeout != 0:
-            yield Wait(deadline, lambda: _ended(call) or _changed(store, wanted, since))
+        if not told and not events and timeout != 0:
+            yield Wait(
+                deadline, lambda: _ended(call) or _changed(store, wanted, since) or _news(call.pool, wanted, messages)
+            )
             if _ended(call):
                 raise refuse("SESSION_INVALID", call.caller)
+            told, told_last = _told(call.pool, wanted, messages)
             events, last = _collect(store, wanted, since)
     counts = {
         name.lower(): I4(len(store.table(name)))
         for name, cls in store.model.classes.items()
         if serves(store.release, cls)
     }
-    return {"events": events, "valid_ref_counts": counts, "token": f"{last:020d},{messages:020d}"}
+    return {"events": told + events, "valid_ref_counts": counts, "token": f"{last:020d},{told_last:020d}"}
 
 
 def _watched(call: Call, classes: set[str]) -> AbstractContextManager[None]:
@@ -161,8 +186,9 @@ class OldEvents:
     def note(self, pool: MockPool, write: Write) -> None:
         """Queue a change if somebody registered for it."""
         store, name = pool.store, write.table
-        row = write.old if write.kind == "delete" else store.find(name, write.ref)
-        if row is None or name not in store.tables or not store.model.classes[name].events:
+        row = {"delete": write.old, "create": write.new}.get(write.kind) or store.find(name, write.ref)
+        cls = store.model.classes.get(name)
+        if row is None or cls is None or not cls.events:
             return
         if not any(_matches(s.classes, name.lower(), write.ref) for s in self.subscriptions.values()):
             return

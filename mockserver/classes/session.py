@@ -2,19 +2,62 @@
 
 from __future__ import annotations
 
-from ..call import Call, refuse
+from typing import Any
+
+from xenctl.errors import Failure
+
+from .. import roles
+from ..call import Call, Steps, refuse
+from ..directory import subjects_of
 from ..store import NULL
 from . import verbs_of
 
 verb = verbs_of("session")
 
+GUESSING = 5.0
+"""Simulated seconds until a user of the directory is told that there is no session."""
+
 
 @verb()
-def login_with_password(call: Call, uname: str, pwd: str, version: str, originator: str) -> str:
+def login_with_password(call: Call, uname: str, pwd: str, version: str, originator: str) -> str | Steps:
     if call.machine.xapi.mode == "member":
         raise refuse("HOST_IS_SLAVE", call.pool.master_address)
+    host = call.pool.host_row(call.machine)
+    if host is not None and host.get("external_auth_type") and uname != call.pool.username:
+        found = _in_directory(call, uname, pwd)
+        return _late(found) if isinstance(found, Failure) else _new(call, uname, originator=originator, **found)
     _authenticate(call, uname, pwd)
     return _new(call, uname, originator=originator)
+
+
+def _in_directory(call: Call, uname: str, pwd: str) -> dict[str, Any] | Failure:
+    """What the session of a directory's user holds, or why there is none."""
+    account = call.pool.directory.find(uname)
+    if account is None or account.is_group or account.password != pwd:
+        return refuse("SESSION_AUTHENTICATION_FAILED", uname, "Wrong credentials")
+    if account.suspended:
+        text = f"User {uname} (subject_id {account.sid}) suspended in external directory"
+        return refuse("SESSION_AUTHORIZATION_FAILED", uname, text)
+    who, subjects = f"Subject {uname} (identifier {account.sid})", subjects_of(call.db, account)
+    if not subjects:
+        return refuse("SESSION_AUTHORIZATION_FAILED", uname, f"{who} has no access rights in this pool")
+    held = [role for ref in subjects for role in call.db.get("subject", ref).get("roles", ())]
+    permissions = roles.granted(call.db.release, held)
+    if not permissions and call.at_least(roles.SINCE):
+        return refuse("RBAC_PERMISSION_DENIED", "session.login_with_password", f"{who} has no roles in this pool")
+    return {
+        "is_local_superuser": False,
+        "subject": subjects[0],
+        "auth_user_sid": account.sid,
+        "validation_time": call.clock.stamp(),
+        "rbac_permissions": permissions,
+    }
+
+
+def _late(error: Failure) -> Steps:
+    """Raise `error` after a while: who guesses passwords is to wait."""
+    yield GUESSING
+    raise error
 
 
 @verb()
@@ -62,7 +105,7 @@ def local_logout(call: Call) -> str:
     return ""
 
 
-def _new(call: Call, name: str, *, originator: str = "", pool: bool = False) -> str:
+def _new(call: Call, name: str, *, originator: str = "", pool: bool = False, **more: Any) -> str:
     host = call.pool.host_row(call.machine)
     fields = {
         "uuid": call.pool.new_uuid(),
@@ -72,6 +115,7 @@ def _new(call: Call, name: str, *, originator: str = "", pool: bool = False) -> 
         "is_local_superuser": True,
         "auth_user_name": name,
         "originator": originator,
+        **more,
     }
     return call.db.create("session", call.pool.new_ref(), fields).ref
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .. import checks, guests, hosts, placement
 from ..call import Call, Steps, refuse
 from ..checks import operation, operation_refused
-from ..power import LIVES, MARKS, PATIENCE, again, boot, contact, delay, protect, restore, save, stop
+from ..power import LIVES, MARKS, PATIENCE, again, announce, boot, contact, delay, on_host, protect, restore, save, stop
 from ..store import Row
 from . import verbs_of
 
@@ -20,6 +20,7 @@ def start(call: Call, vm: str, start_paused: bool, force: bool) -> Steps:
     with operation(call, row, "start"):
         yield from boot(call, row, lambda: placement.choose_host(call.pool, row), paused=start_paused)
         yield from delay(row, "start_delay")
+    announce(call, row, "VM_STARTED", f"started {on_host(call, row)}")
     return ""
 
 
@@ -30,6 +31,7 @@ def start_on(call: Call, vm: str, host: str, start_paused: bool, force: bool) ->
     with operation(call, row, "start_on"):
         yield from boot(call, row, lambda: _fit(call, row, target), paused=start_paused)
         yield from delay(row, "start_delay")
+    announce(call, row, "VM_STARTED", f"started {on_host(call, row)}")
     return ""
 
 
@@ -48,6 +50,7 @@ def clean_shutdown(call: Call, vm: str) -> Steps:
     with operation(call, row, "clean_shutdown"):
         yield from stop(call, row, call.pool.durations.vm_shutdown)
         yield from delay(row, "shutdown_delay")
+    announce(call, row, "VM_SHUTDOWN", "shutdown")
     return ""
 
 
@@ -57,6 +60,7 @@ def hard_shutdown(call: Call, vm: str) -> Steps:
     with operation(call, row, "hard_shutdown"):
         yield from checks.interrupt(call, row, "hard_shutdown")
         yield from _force_off(call, row)
+    announce(call, row, "VM_SHUTDOWN", "shutdown forcibly")
     return ""
 
 
@@ -82,6 +86,7 @@ def shutdown(call: Call, vm: str) -> Steps:
         else:
             yield patience
             yield from _force_off(call, row)
+    announce(call, row, "VM_SHUTDOWN", "shutdown")
     return ""
 
 
@@ -115,6 +120,7 @@ def pause(call: Call, vm: str) -> str:
         if found:
             found[1].pause(call.clock.now())
         call.db.write(row, power_state="Paused")
+    announce(call, row, "VM_PAUSED", "paused")
     return ""
 
 
@@ -129,6 +135,7 @@ def unpause(call: Call, vm: str) -> str:
         call.db.write(row, power_state="Running")
         if call.db.find("VM_guest_metrics", row["guest_metrics"]) is None:
             guests.started(call.pool, row)
+    announce(call, row, "VM_UNPAUSED", "unpaused")
     return ""
 
 
@@ -137,6 +144,7 @@ def clean_reboot(call: Call, vm: str) -> Steps:
     row = call.db.get("VM", vm)
     with operation(call, row, "clean_reboot"):
         yield from again(call, row, call.pool.durations.vm_shutdown)
+    announce(call, row, "VM_REBOOTED", "rebooted cleanly")
     return ""
 
 
@@ -152,6 +160,7 @@ def hard_reboot(call: Call, vm: str) -> Steps:
             yield from boot(call, row, lambda: placement.choose_host(call.pool, row), paused=False)
         else:
             yield from again(call, row, call.pool.durations.vm_destroy)
+    announce(call, row, "VM_REBOOTED", "rebooted forcibly")
     return ""
 
 
@@ -174,6 +183,7 @@ def suspend(call: Call, vm: str) -> Steps:
     with operation(call, row, "suspend"):
         protect(call, row, runs=False)
         yield from save(call, row)
+    announce(call, row, "VM_SUSPENDED", "suspended")
     return ""
 
 
@@ -182,6 +192,7 @@ def resume(call: Call, vm: str, start_paused: bool, force: bool) -> Steps:
     row = call.db.get("VM", vm)
     with operation(call, row, "resume"):
         yield from restore(call, row, lambda: placement.choose_host(call.pool, row), paused=start_paused)
+    announce(call, row, "VM_RESUMED", f"resumed {on_host(call, row)}")
     return ""
 
 
@@ -191,4 +202,5 @@ def resume_on(call: Call, vm: str, host: str, start_paused: bool, force: bool) -
     target = placement.host_named(call, host)
     with operation(call, row, "resume_on"):
         yield from restore(call, row, lambda: _fit(call, row, target), paused=start_paused)
+    announce(call, row, "VM_RESUMED", f"resumed {on_host(call, row)}")
     return ""

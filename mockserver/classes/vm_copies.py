@@ -30,6 +30,7 @@ def snapshot(call: Call, vm: str, new_name: str, ignore_vdis: list[str]) -> Step
     row = call.db.get("VM", vm)
     with operation(call, row, "snapshot"):
         new = yield from duplicate(call, row, new_name, Copy("snapshot", snapshot=True), leave_out=ignore_vdis)
+    power.announce(call, row, "VM_SNAPSHOTTED", f"snapshotted, snapshot name: {new_name}")
     return new.ref
 
 
@@ -63,6 +64,7 @@ def checkpoint(call: Call, vm: str, new_name: str) -> Steps:
             new = yield from duplicate(call, row, new_name, how, info=info)
         else:
             new = yield from _saved_meanwhile(call, row, new_name, how, info)
+    power.announce(call, row, "VM_CHECKPOINTED", f"checkpointed, snapshot name: {new_name}")
     return new.ref
 
 
@@ -148,6 +150,7 @@ def csvm(call: Call, vm: str) -> Steps:
     call.db.get("VDI", row["suspend_VDI"])
     with operation(call, row, "csvm"):
         new = yield from duplicate(call, row, f"{row['name_label']}-cloned-suspended", Copy("clone"))
+    power.announce(call, row, "VM_CLONED", f"cloned (new uuid: {new['uuid']})")
     return new.ref
 
 

@@ -41,7 +41,13 @@ def pool_migrate(call: Call, vm: str, host: str, options: dict[str, str]) -> Ste
             _assert_reached_by(call, target, options["network"])
         yield pool.durations.migrate_setup + row["memory_static_max"] / pool.durations.migrate_rate
         power.move(call, row, source, there)
+    _announce(call, row, source.host, target)
     return ""
+
+
+def _announce(call: Call, vm: Row, source: Row, target: Row) -> None:
+    names = [f"host '{host['name_label']}' (uuid: {host['uuid']})" for host in (source, target)]
+    power.announce(call, vm, "VM_MIGRATED", f"migrated from {names[0]} to {names[1]}")
 
 
 def _assert_reached_by(call: Call, host: Row, network: str) -> None:
@@ -212,6 +218,8 @@ def migrate_send(
         suspend_sr = db.find("SR", row.get("suspend_SR", NULL))
         if suspend_sr is not None and not any(_plugged_at(call, suspend_sr, target)):
             db.write(row, suspend_SR=NULL)
+    if source is not None:
+        _announce(call, row, source.host, target)
     return vm
 
 

@@ -50,6 +50,8 @@ def revert(call: Call, snapshot: str) -> Steps:
             if error.code in PASSED_ON:
                 raise
             raise refuse("VM_REVERT_FAILED", snapshot, vm.ref) from error
+    to = f"{source['name_label']} (uuid {source['uuid']})"
+    power.announce(call, vm, "VM_SNAPSHOT_REVERTED", f"reverted to snapshot: {to}")
     return ""
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from .. import bios, checks, power, rules
 from ..call import Call, refuse
 from ..checks import operation
+from ..licence import assert_enabled
 from ..power import FOLLOWS, MARKS
 from ..store import NULL, Row
 from . import verbs_of
@@ -213,9 +214,11 @@ def set_groups(call: Call, ref: str, value: list[str]) -> str:
 
 @verb("snapshot_schedule", "allowed_operations", *FOLLOWS)
 def set_snapshot_schedule(call: Call, ref: str, value: str) -> str:
+    assert_enabled(call, "VMSS")
     row = call.db.get("VM", ref)
     schedule = _policy(call, row, "VMSS", value)
     if schedule is not None and schedule["type"] == "snapshot_with_quiesce":
+        assert_enabled(call, "VSS")
         assert_quiesces(call, row)
     call.db.write(row, snapshot_schedule=value)
     checks.refresh(call.db, row)

@@ -19,10 +19,15 @@ WRITE_PERIOD = 10.0
 """Simulated seconds between two writes of a running guest."""
 BLOCKS = 16
 """Blocks of a disk that a guest writes round and round."""
+BLOCK_SIZE = 65536
+"""Bytes of a block: block `n` begins at byte `n * BLOCK_SIZE` of its disk."""
 
 
 class Disk:
-    """The content behind a VDI: sparse blocks. `writers` are the domains that have it open for writing."""
+    """The content behind a VDI: sparse blocks. `writers` are the domains that have it open for writing.
+
+    A block is kept without the zeros at its end, one of zeros alone is not kept: the same bytes are always the same blocks.
+    """
 
     __slots__ = ("blocks", "uuid", "writers")
 
@@ -30,6 +35,37 @@ class Disk:
         self.uuid = uuid
         self.blocks: dict[int, bytes] = {}
         self.writers: set[Domain] = set()
+
+    def read(self, offset: int, size: int) -> bytes:
+        """`size` bytes from `offset` on; zeros where nothing was written."""
+        out = bytearray(size)
+        for number in range(offset // BLOCK_SIZE, -(-(offset + size) // BLOCK_SIZE)):
+            block = self.blocks.get(number)
+            if block is not None:
+                start = number * BLOCK_SIZE - offset
+                part = block[max(0, -start) : size - start]
+                out[max(0, start) : max(0, start) + len(part)] = part
+        return bytes(out)
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Put `data` at `offset`."""
+        at = 0
+        while at < len(data):
+            number, inside = divmod(offset + at, BLOCK_SIZE)
+            part = data[at : at + BLOCK_SIZE - inside]
+            at += len(part)
+            if len(part) < BLOCK_SIZE:
+                old = self.blocks.get(number, b"").ljust(inside + len(part), b"\0")
+                part = old[:inside] + part + old[inside + len(part) :]
+            part = part.rstrip(b"\0")
+            if part:
+                self.blocks[number] = part
+            else:
+                self.blocks.pop(number, None)
+
+    def used(self, size: int) -> list[int]:
+        """The pieces of `size` bytes, a multiple of a block, that something was written to, by number."""
+        return sorted({number * BLOCK_SIZE // size for number in self.blocks})
 
     def digest(self) -> str:
         """SHA-256 of the content."""

@@ -46,10 +46,14 @@ class Durations:
     vm_shutdown: float = 25.0
     vm_destroy: float = 2.0
     device: float = 1.0
+    patch: float = 60.0
     migrate_setup: float = 3.0
     migrate_rate: float = 100e6
     save_setup: float = 2.0
     save_rate: float = 80e6
+    transfer_rate: float = 100e6
+    host_backup: float = 60.0
+    restore_fuse: float = 30.0
 
 
 @dataclass
@@ -63,6 +67,8 @@ class System:
     pool_secret: str
     database: Store | None = None
     saved: Database | None = None
+    restored: Database | None = None
+    """A database that was put here by a restore: the next start of the toolstack takes it, and it alone."""
     new: bool = False
     """Set by the installer: the next boot is the first one of this system."""
     stranger: bool = False
@@ -93,6 +99,10 @@ class HostMachine:
     state: str = "off"
     boots: int = 0
     domains: dict[str, Domain] = field(default_factory=dict)
+    nics: tuple[tuple[str, str], ...] = ()
+    """The network cards that are plugged in: device names and MACs."""
+    bridges: frozenset[str] = frozenset()
+    """The bridges that the control domain has beside those of its cards."""
     xapi: Xapi = field(init=False)
     on_running: Callable[[HostMachine], None] = lambda machine: None
     on_stopped: Callable[[HostMachine, bool], None] = lambda machine, clean: None

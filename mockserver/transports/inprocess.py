@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from xenctl.errors import ConnectError
-from xenctl.transport import Clock, Request, Response
+from xenctl.errors import ConnectError, ConnectionLost, TransportError
+from xenctl.transport import Clock, Request, Response, Upload
 
-from ..http import answer
+from ..handlers.running import Exchange
+from ..http import Answer, answer
 
 if TYPE_CHECKING:
+    from ..machine.host import HostMachine
     from ..pool import MockPool
 
 
@@ -33,11 +35,70 @@ class InProcessTransport:
         if machine.state != "running":
             raise ConnectError("connection refused: the host is off", host=request.host, method=request.shown)
         headers = {name.lower(): value for name, value in request.headers.items()}
+        if request.method != "GET":
+            sent = len(request.body) if request.upload is None else request.upload.length
+            headers["content-length"] = str(sent)
         pool.wire_bytes[0] += len(request.body)
         with pool.guard():
-            out = answer(pool, machine, request.method, request.path, headers, request.body)
+            out = answer(pool, machine, request.method, request.path, headers, request.body, request.host)
+        if out.status == 0:
+            raise ConnectionLost("the host closed the connection", host=request.host, method=request.shown)
+        if out.steps is not None:
+            return self._run(machine, out, request)
         pool.wire_bytes[1] += len(out.body)
         return Response(out.status, out.headers, io.BytesIO(out.body))
 
+    def _run(self, machine: HostMachine, out: Answer, request: Request) -> Response:
+        """Drive an answer's steps: at once where they take what is sent, else as the answer is read."""
+        assert out.steps is not None
+        received = _Received(request.upload or io.BytesIO(request.body), self._pool.wire_bytes)
+        exchange = Exchange(self._pool, machine, out.steps, received)
+        stream = _Stream(exchange, request, self._pool.wire_bytes)
+        if request.method == "GET":
+            return Response(out.status, out.headers, stream)
+        return Response(out.status, out.headers, io.BytesIO(stream.readall()))
+
     def close(self) -> None:
         """Nothing is held."""
+
+
+class _Received:
+    """What the client sends, counted."""
+
+    def __init__(self, source: Upload | io.BytesIO, counts: list[int]) -> None:
+        self._source, self._counts = source, counts
+
+    def read(self, size: int, /) -> bytes:
+        data = self._source.read(size)
+        self._counts[0] += len(data)
+        return data
+
+
+class _Stream(io.RawIOBase):
+    """What an exchange sends, made as it is read."""
+
+    def __init__(self, exchange: Exchange, request: Request, counts: list[int]) -> None:
+        self._exchange, self._request, self._counts = exchange, request, counts
+        self._blocks, self._held, self._at = iter(exchange), b"", 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        while self._at >= len(self._held):
+            try:
+                self._held, self._at = next(self._blocks), 0
+            except StopIteration:
+                return 0
+            except TransportError as error:
+                raise ConnectionLost(error.message, host=self._request.host, method=self._request.shown) from None
+            self._counts[1] += len(self._held)
+        part = self._held[self._at : self._at + len(buffer)]
+        buffer[: len(part)] = part
+        self._at += len(part)
+        return len(part)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._exchange.close()
+        super().close()

@@ -21,12 +21,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
+from io import BufferedIOBase
 from ipaddress import ip_address
 from socketserver import ThreadingTCPServer
 from typing import TYPE_CHECKING, Any
 
 from xenctl.errors import ConnectionLost
 
+from ..handlers.running import Exchange
 from ..http import RPC_LIMIT, Answer, answer, broken
 from .certificates import Authority
 
@@ -109,41 +111,91 @@ class _Listener(ThreadingTCPServer):
         self.socket.close()
 
 
+class _Received:
+    """What a client sends of a request's body: `left` bytes, or whatever comes until it closes."""
+
+    def __init__(self, source: BufferedIOBase, left: int | None) -> None:
+        self._source, self._left = source, left
+
+    def read(self, size: int, /) -> bytes:
+        if self._left is not None:
+            size = min(size, self._left)
+        data = self._source.read(size)
+        if self._left is not None:
+            self._left -= len(data)
+        return data
+
+
 class _Handler(BaseHTTPRequestHandler):
-    """Reads a request, lets the pool answer, writes the answer in one piece."""
+    """Reads a request, lets the pool answer, writes the answer in one piece; or in many, for a transfer."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     wbufsize = -1
     server: _Listener
+    _agent = "xapi"
 
     def _serve(self) -> None:
-        length = self.headers.get("content-length", "" if self.command in ("POST", "PUT") else "0")
+        length = self.headers.get("content-length", "" if self.command == "POST" else "0")
         if not length.isdigit():
             self._write(broken("Content-Length is needed"))
             return
         if self.command == "POST" and int(length) > RPC_LIMIT:
             self._write(broken("the request is too large"))
             return
-        body = self.rfile.read(int(length))
+        body = self.rfile.read(int(length)) if self.command == "POST" else b""
         headers = {name.lower(): value for name, value in self.headers.items()}
-        with self.server.owner.serving():
+        owner, machine = self.server.owner, self.server.machine
+        with owner.serving():
             try:
-                out = self.server.owner.answer(self.server.machine, self.command, self.path, headers, body)
+                out = owner.answer(machine, self.command, self.path, headers, body)
             except ConnectionLost:
                 self.close_connection = True
                 return
-            self._write(out)
+            if out.steps is None:
+                self._write(out)
+                return
+        self._run(Exchange(owner.pool, machine, out.steps, self._received()), out)
 
-    def _write(self, out: Answer) -> None:
+    def _received(self) -> _Received:
+        length = self.headers.get("content-length")
+        left = None if length is None and self.command == "PUT" else int(length or "0")
+        return _Received(self.rfile, left)
+
+    def _run(self, exchange: Exchange, out: Answer) -> None:
+        """Send an answer's head, and its body as it is made; the pool is left to others while the network is waited for."""
+        self._head(out)
+        self.wfile.flush()
+        try:
+            for block in exchange:
+                self.wfile.write(block)
+                self.wfile.flush()
+        except (ConnectionLost, OSError) as error:
+            log.debug("%s: a transfer broke off: %s", self.server.machine.name, error)
+        except Exception:
+            log.exception("the fake has a bug: %s %s", self.command, self.path.partition("?")[0])
+        finally:
+            exchange.close()
+
+    def _head(self, out: Answer) -> None:
+        self._agent = out.headers.get("server", "xapi")
+        self.protocol_version = f"HTTP/{out.version}"  # of this answer
         self.send_response(out.status, out.reason)
+        self.protocol_version = type(self).protocol_version
         for name, value in out.headers.items():
-            self.send_header(name, value)
+            if name != "server":
+                self.send_header(name, value)
         self.close_connection = self.close_connection or out.close
         self.send_header("connection", "close" if self.close_connection else "keep-alive")
         if not out.close:
             self.send_header("content-length", str(len(out.body)))
         self.end_headers()
+
+    def _write(self, out: Answer) -> None:
+        if out.status == 0:
+            self.close_connection = True
+            return
+        self._head(out)
         if self.command != "HEAD":
             self.wfile.write(out.body)
         self.wfile.flush()
@@ -151,7 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_OPTIONS = do_HEAD = do_DELETE = _serve  # noqa: N815
 
     def version_string(self) -> str:
-        return "xapi"
+        return self._agent
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name for it
         log.debug("%s: %s", self.server.machine.name, format % args)
@@ -304,7 +356,7 @@ class PoolServer:
             if machine.state != "running":
                 raise ConnectionLost("the host went away", host=machine.address, method=path)
             try:
-                return answer(self.pool, machine, method, path, headers, body)
+                return answer(self.pool, machine, method, path, headers, body, f"http://{headers.get('host', '')}")
             except ConnectionLost:
                 raise
             except Exception as error:

@@ -124,8 +124,12 @@ def test_a_single_object_beside_whole_classes_is_followed_to_its_end(fake: Fake,
 
 
 def test_a_new_cache_equals_the_pool(fake: Fake) -> None:
+    """Roles are in no table: events never tell of them, and only a cache that reads whole classes first has them."""
     with PoolCache(fake.session) as cache:
         for name in fake.followed:
+            if name == "role":
+                assert dict(cache[name]) in ({}, fake.session.role.get_all_records())
+                continue
             there = name in fake.filled
             assert dict(cache[name]) == (getattr(fake.session, name).get_all_records() if there else {}), name
         count = sum(len(cache[name]) for name in fake.followed)

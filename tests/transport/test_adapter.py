@@ -353,7 +353,7 @@ class TestLogs:
                 session.fetch("/pool/xmldbdump").read()
             session.logout()
             session.transport.close()
-        assert {"xenctl.transport", "xenctl.session", "urllib3.connectionpool"} <= {r.name for r in caplog.records}
+        assert {"xenctl.transport", "xenctl.channel", "urllib3.connectionpool"} <= {r.name for r in caplog.records}
         for record in caplog.records:
             if record.name.startswith("mockserver"):
                 continue  # the fake shows whole request lines, and nobody's password depends on it

@@ -10,7 +10,7 @@ from typing import Any
 import mockserver
 import xenctl
 from mockserver import Durations, MockPool, PoolServer
-from xenctl import NULL, Failure, Record, Ref, Session, Task, XenctlError
+from xenctl import NULL, Failure, Record, Ref, Session, Task, XenctlError, transfers
 from xenctl import releases as rel
 from xenctl.api import errors
 from xenctl.api import types as t
@@ -247,6 +247,27 @@ def dump_of(path: str) -> Database | None:
     except xenctl.ProcedureError as error:
         print(error.message, *error.reasons)
     return None
+
+
+def transferred(session: Session, vm: Ref[t.VM]) -> list[Ref[t.VM]]:
+    done: list[int] = []
+    transfers.dump_database(session, Path("pool.xml"), on_progress=lambda now, total: done.append(now))
+    transfers.restore_database(session, "pool.xml", dry_run=True, timeout=600)
+    with open("vm.xva", "wb") as target:
+        size: int = transfers.export_vm(session, vm, target, use_compression="gzip", preserve_power_state=True)
+    print(size, done)
+    sr = session.pool.get_default_SR(session.pool.get_all()[0])
+    for disk in session.VDI.get_all():
+        transfers.import_raw_vdi(session, b"bytes", disk)
+        transfers.export_raw_vdi(session, disk, "disk.raw", format="tar")
+    patch = transfers.upload_patch(session, "hotfix.xsupdate")
+    print(session.pool_patch.get_name_label(patch))
+    host = session.host.get_all()[0]
+    transfers.backup_host(session, host, "host.tgz")
+    transfers.restore_host(session, host, "host.tgz")
+    transfers.export_metadata(session, None, "metadata.tar", include_dom0=False)
+    transfers.import_metadata(session, "metadata.tar", dry_run=True, vdi_map={"uuid": "other"})
+    return transfers.import_vm(session, "vm.xva", sr=sr, restore=True, force=True)
 
 
 def versions() -> bool:

@@ -7,19 +7,18 @@ pool's and those of storage), so only its owner may read it.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import database
+from .. import database, transfers
 from ..errors import DatabaseError
 
 if TYPE_CHECKING:
     from ..database import Database
     from ..session import Session
-
-PATH = "/pool/xmldbdump"
 
 COUNTED = ("host", "VM", "SR", "VDI", "VBD", "PBD", "VIF", "network")
 """Tables whose rows are counted against the live pool."""
@@ -37,8 +36,10 @@ class Backup:
 
 
 def fetch(session: Session) -> bytes:
-    """The dump of the pool's database as the master sends it."""
-    return session.fetch(PATH).read()
+    """The dump of the pool's database as the master sends it. Raises `DatabaseError` for one that is not whole."""
+    data = io.BytesIO()
+    transfers.dump_database(session, data)
+    return data.getvalue()
 
 
 def take(session: Session, path: str | os.PathLike[str] | None = None) -> Backup:
@@ -72,14 +73,5 @@ def verify(session: Session, dump: Database) -> None:
 
 def write(data: bytes, path: Path) -> None:
     """Write `data` to `path`, readable by its owner alone, aside first and then moved into place."""
-    aside = path.with_name(f".{path.name}.part")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
+    with transfers.written_aside(path) as file:
+        file.write(data)

@@ -1,0 +1,157 @@
+"""Schedules of snapshots: how often, when, and how many are kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xenctl.values import Timestamp
+
+from ..call import Call, refuse
+from ..licence import assert_enabled
+from ..store import Row
+from . import verbs_of
+from .generic import make
+from .vm_copies import assert_quiesces
+
+verb = verbs_of("VMSS")
+
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+MINUTES = ("0", "15", "30", "45")
+HOURS = tuple(str(hour) for hour in range(24))
+DEFAULTS = {"min": "0", "hour": "0", "days": "Monday"}
+"""The keys of a schedule, and what they are where nobody says."""
+KEYS = {"hourly": ("min",), "daily": ("hour", "min"), "weekly": ("hour", "min", "days")}
+"""The keys that count, by frequency."""
+RETAINED = range(1, 11)
+
+
+# --- what a schedule may hold
+
+
+def _bad(key: str, value: str) -> Exception:
+    return refuse("INVALID_VALUE", f"schedule:{key}", value)
+
+
+def _checked(key: str, value: str, known: tuple[str, ...]) -> str:
+    """A schedule's value as xapi spells it. Raises `INVALID_VALUE`."""
+    if key not in known:
+        raise _bad(key, value)
+    if key == "hour":
+        if not value.isdecimal() or str(int(value)) not in HOURS:
+            raise _bad(key, value)
+        return value
+    if key == "min":
+        return _spelled(key, value, MINUTES)
+    days = [_spelled(key, day, DAYS) for day in value.split(",")]
+    if len(set(days)) != len(days):
+        raise _bad(key, value)
+    return ",".join(days)
+
+
+def _spelled(key: str, value: str, among: tuple[str, ...]) -> str:
+    found = next((member for member in among if member.lower() == value.lower()), None)
+    if found is None:
+        raise _bad(key, value)
+    return found
+
+
+def _complete(frequency: str, schedule: dict[str, str]) -> dict[str, str]:
+    """What counts of a schedule, with the defaults of what is missing."""
+    known = KEYS[frequency]
+    return {key: _checked(key, schedule.get(key, DEFAULTS[key]), known) for key in known}
+
+
+def _assert_retained(value: int) -> None:
+    if value not in RETAINED:
+        raise refuse("INVALID_VALUE", "retained_snapshots", value)
+
+
+def _row(call: Call, ref: str) -> Row:
+    assert_enabled(call, "VMSS")
+    return call.db.get("VMSS", ref)
+
+
+# --- verbs
+
+
+@verb("*")
+def create(call: Call, args: dict[str, Any]) -> str:
+    assert_enabled(call, "VMSS")
+    if args["type"] == "snapshot_with_quiesce":
+        assert_enabled(call, "VSS")
+    schedule = args.get("schedule", {})
+    for key, value in schedule.items():
+        _checked(key, value, KEYS[args["frequency"]])
+    complete = _complete(args["frequency"], schedule)
+    _assert_retained(args.get("retained_snapshots", 7))
+    return make(call, "VMSS", args, schedule=complete).ref
+
+
+@verb("*", "message.*")
+def destroy(call: Call, ref: str) -> str:
+    """The schedule with the messages about it; it must have no VMs."""
+    row = _row(call, ref)
+    if row["VMs"]:
+        raise refuse("VMSS_HAS_VM")
+    for message in [m for m in call.pool.messages.newest_first() if m["obj_uuid"] == row["uuid"]]:
+        call.pool.messages.drop(call.db, message)
+    call.db.delete(row)
+    return ""
+
+
+@verb("frequency", "schedule")
+def set_frequency(call: Call, ref: str, value: str) -> str:
+    row = _row(call, ref)
+    schedule = _complete(value, row["schedule"])
+    call.db.write(row, frequency=value, schedule=schedule)
+    return ""
+
+
+@verb("schedule")
+def set_schedule(call: Call, ref: str, value: dict[str, str]) -> str:
+    row = _row(call, ref)
+    merged = {**row["schedule"], **value}
+    call.db.write(row, schedule={key: _checked(key, text, tuple(DEFAULTS)) for key, text in merged.items()})
+    return ""
+
+
+@verb("schedule")
+def add_to_schedule(call: Call, ref: str, key: str, value: str) -> str:
+    row = _row(call, ref)
+    text = _checked(key, value, tuple(DEFAULTS))
+    if key in row["schedule"]:
+        raise refuse("MAP_DUPLICATE_KEY", "VMSS", "schedule", ref, key)
+    call.db.write(row, schedule={key: text, **row["schedule"]})
+    return ""
+
+
+@verb("schedule")
+def remove_from_schedule(call: Call, ref: str, key: str) -> str:
+    row = _row(call, ref)
+    call.db.write(row, schedule={name: text for name, text in row["schedule"].items() if name != key})
+    return ""
+
+
+@verb("type")
+def set_type(call: Call, ref: str, value: str) -> str:
+    row = _row(call, ref)
+    if value == "snapshot_with_quiesce":
+        assert_enabled(call, "VSS")
+        for vm in (call.db.get("VM", vm) for vm in row["VMs"]):
+            assert_quiesces(call, vm)
+    call.db.write(row, type=value)
+    return ""
+
+
+@verb("retained_snapshots")
+def set_retained_snapshots(call: Call, ref: str, value: int) -> str:
+    row = _row(call, ref)
+    _assert_retained(value)
+    call.db.write(row, retained_snapshots=value)
+    return ""
+
+
+@verb("last_run_time")
+def set_last_run_time(call: Call, ref: str, value: Timestamp) -> str:
+    call.db.write(_row(call, ref), last_run_time=value)
+    return ""

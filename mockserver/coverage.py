@@ -1,0 +1,87 @@
+"""Which messages have behaviour, which follow from the data model, and which answer `NOT_IMPLEMENTED`, told by the verbs.
+
+`python -m mockserver --coverage` prints the table. A message that is served but removed answers `MESSAGE_REMOVED` and counts
+nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from xenctl import datamodel
+from xenctl.releases import has_removed, serves
+
+from . import classes
+from .classes.generic import KINDS, plain
+
+if TYPE_CHECKING:
+    from xenctl.datamodel import Class, Message
+    from xenctl.releases import Release
+
+HEADER = ("class", "behaviour", "generic", "not implemented", "explicit", "missing")
+
+
+@dataclass(frozen=True)
+class Covered:
+    """How the messages of one class are answered: those with a verb of their own, those made from the data model, those
+    not implemented; and how many are explicit, which no data model can answer."""
+
+    name: str
+    behaviour: tuple[str, ...]
+    generic: tuple[str, ...]
+    missing: tuple[str, ...]
+    explicit: int
+
+
+def live(cls: Class, release: Release | None) -> Iterator[Message]:
+    """The messages of a class that a host of `release` serves, or any host where no release is given, removed ones apart."""
+    for message in cls.messages.values():
+        if release is None:
+            if message.removed is None:
+                yield message
+        elif serves(release, message) and not has_removed(release, message):
+            yield message
+
+
+def how(message: Message) -> str:
+    """`behaviour`, `generic` or `missing`."""
+    if message.wire_name in classes.VERBS:
+        return "behaviour"
+    return "generic" if message.kind in KINDS or plain(message) is not None else "missing"
+
+
+def covered(release: Release | None = None) -> list[Covered]:
+    """Every class that has live messages, in alphabetical order."""
+    classes.load()
+    out: list[Covered] = []
+    for name, cls in sorted(datamodel.load().classes.items(), key=lambda item: item[0].lower()):
+        messages = list(live(cls, release))
+        ways: dict[str, list[str]] = {"behaviour": [], "generic": [], "missing": []}
+        for message in messages:
+            ways[how(message)].append(message.name)
+        explicit = sum(message.kind == "explicit" for message in messages)
+        if messages:
+            out.append(
+                Covered(name, tuple(ways["behaviour"]), tuple(ways["generic"]), tuple(ways["missing"]), explicit)
+            )
+    return out
+
+
+def table(release: Release | None = None) -> str:
+    """The coverage as a table in plain text, one line a class, with the names of the messages that are missing."""
+    found = covered(release)
+    counts = [(len(row.behaviour), len(row.generic), len(row.missing), row.explicit) for row in found]
+    sums = [sum(column) for column in zip(*counts, strict=True)]
+    lines: list[list[str]] = [list(HEADER)]
+    for row, numbers in zip(found, counts, strict=True):
+        lines.append([row.name, *map(str, numbers), " ".join(sorted(row.missing))])
+    lines.append(["all", *map(str, sums), ""])
+    widths = [max(len(line[column]) for line in lines) for column in range(5)]
+    return "\n".join(_line(line, widths) for line in lines)
+
+
+def _line(cells: list[str], widths: list[int]) -> str:
+    numbers = (cell.rjust(width) for cell, width in zip(cells[1:5], widths[1:], strict=True))
+    return "  ".join([cells[0].ljust(widths[0]), *numbers, cells[5]]).rstrip()

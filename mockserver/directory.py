@@ -1,0 +1,87 @@
+"""A directory service outside the pool, whose users may log in once a host uses it for authentication.
+
+A pool has one that nobody is in and no host uses. `add` enters users and groups, `connect` makes the hosts use it; who may
+log in then, and with which roles, are the pool's own subjects.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .store import Store
+
+if TYPE_CHECKING:
+    from .pool import MockPool
+
+
+@dataclass(frozen=True)
+class Account:
+    """A user or group of the directory: its name, its identifier, and the identifiers of all groups that it is in."""
+
+    name: str
+    sid: str
+    password: str = ""
+    groups: tuple[str, ...] = ()
+    is_group: bool = False
+    suspended: bool = False
+
+    def information(self, domain: str) -> dict[str, str]:
+        """What a subject's `other_config` holds of an account."""
+        truth = {True: "true", False: "false"}
+        return {
+            "subject-name": self.name,
+            "subject-displayname": self.name,
+            "subject-upn": f"{self.name}@{domain}",
+            "subject-sid": self.sid,
+            "subject-is-group": truth[self.is_group],
+            "subject-account-disabled": truth[self.suspended],
+        }
+
+
+class Directory:
+    """The users and groups of a directory service, by name."""
+
+    def __init__(self) -> None:
+        self.accounts: dict[str, Account] = {}
+        self.domain = ""
+
+    def add(
+        self,
+        name: str,
+        *,
+        password: str = "",
+        groups: tuple[str, ...] = (),
+        is_group: bool = False,
+        suspended: bool = False,
+    ) -> str:
+        """Enter a user, in the `groups` of these names, or a group; returns its identifier. Raises ValueError for a name
+        that is taken, KeyError for a group that is not there."""
+        if name in self.accounts:
+            raise ValueError(f"{name!r} is in the directory already")
+        sid = f"S-1-5-21-1-2-3-{1000 + len(self.accounts)}"
+        direct = [self.accounts[group] for group in groups]
+        closure = dict.fromkeys(sid for group in direct for sid in (group.sid, *group.groups))
+        self.accounts[name] = Account(name, sid, password, tuple(closure), is_group, suspended)
+        return sid
+
+    def connect(self, pool: MockPool, domain: str = "example.com") -> None:
+        """Make every host of `pool` use this directory, as `pool.enable_external_auth` would."""
+        self.domain = domain
+        for host in pool.store.table("host").values():
+            pool.store.write(host, external_auth_type="AD", external_auth_service_name=domain)
+
+    def find(self, name: str) -> Account | None:
+        r"""The account of a name, which may carry the domain: `alice@example.com`, `EXAMPLE\alice`."""
+        plain = name.rpartition("\\")[2].partition("@")[0]
+        return self.accounts.get(plain)
+
+    def by_sid(self, sid: str) -> Account | None:
+        """The account with an identifier."""
+        return next((account for account in self.accounts.values() if account.sid == sid), None)
+
+
+def subjects_of(store: Store, account: Account) -> list[str]:
+    """The references of the pool's subjects that are this account, or groups that it is in."""
+    sids = {account.sid, *account.groups}
+    return [row.ref for row in store.table("subject").values() if row["subject_identifier"] in sids]

@@ -1,0 +1,73 @@
+"""`/pool_patch_upload`: an update becomes a `pool_patch`, whose reference is the task's result, bare of any XML.
+
+A patch says what it is in an XML element `<patch .../>` in its first 64 KiB: `uuid` and `name-label` must be there,
+`name-description`, `version` and `after-apply-guidance` may. Only its size and digest are kept of the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from uuid import UUID
+
+from ..call import refuse
+from .archive import CHUNK
+from .base import Answer, Read, Request, Steps
+from .running import Binding, begin
+
+LOOKED_AT = 1 << 16
+_ELEMENT = re.compile(rb"<patch\s[^<>]*>")
+_ATTRIBUTE = re.compile(rb"""([\w-]+)=["']([^"']*)["']""")
+
+
+def pool_patch_upload(request: Request) -> Answer:
+    """Take in a patch for the pool."""
+    if request.machine.xapi.mode != "master":
+        raise refuse("INTERNAL_ERROR", "Xapi_pool_patch.CannotUploadPatchToSlave")
+    binding = Binding(request, "Uploading host patch")
+    return begin(request, binding, _upload(request, binding))
+
+
+def _upload(request: Request, binding: Binding) -> Steps:
+    pool, head, size, digest = request.pool, b"", 0, hashlib.md5(usedforsecurity=False)
+    while request.length is None or size < request.length:
+        data = yield Read(CHUNK if request.length is None else min(CHUNK, request.length - size))
+        if not data:
+            break
+        size += len(data)
+        digest.update(data)
+        head += data[: LOOKED_AT - len(head)]
+    info = _info(head)
+    if request.length is not None and size < request.length:
+        raise refuse("INVALID_PATCH")
+    known = pool.store.by_uuid.get(info["uuid"])
+    if known is not None:
+        raise refuse("PATCH_ALREADY_EXISTS", info["uuid"])
+    guidance = [name for name in info.get("after-apply-guidance", "").split(",") if name]
+    fields = {
+        "uuid": info["uuid"],
+        "name_label": info["name-label"],
+        "name_description": info.get("name-description", ""),
+        "version": info.get("version", "1.0"),
+        "filename": f"/var/patch/{digest.hexdigest()}",
+        "size": size,
+        "pool_applied": False,
+        "after_apply_guidance": guidance,
+    }
+    row = pool.store.create("pool_patch", pool.new_ref(), fields)
+    binding.show(result=row.ref)
+
+
+def _info(head: bytes) -> dict[str, str]:
+    """What a patch says it is. Raises `INVALID_PATCH`."""
+    found = _ELEMENT.search(head)
+    info = {
+        key.decode(): value.decode("utf-8", "replace") for key, value in _ATTRIBUTE.findall(found[0] if found else b"")
+    }
+    try:
+        UUID(info["uuid"])
+    except (KeyError, ValueError):
+        raise refuse("INVALID_PATCH") from None
+    if not info.get("name-label"):
+        raise refuse("INVALID_PATCH")
+    return info

@@ -1,0 +1,60 @@
+"""`/rrd_updates`: how much memory a host and its guests have.
+
+The fake keeps no history and measures nothing else: there is one row, of now, and none where the client asks for later.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from .. import rules
+from .base import Answer, Request, plain
+from .running import Binding, done
+
+STEP = 5
+FUNCTIONS = ("AVERAGE", "MIN", "MAX")
+"""What is told of each source unless the client names one."""
+
+
+def rrd_updates(request: Request) -> Answer:
+    """The sources of the host that is asked, since `start` seconds of the epoch; as JSON with `json`, else as XML."""
+    given, binding = request.arguments, Binding(request, "rrd_updates")
+    if not given.get("start", "").lstrip("-").isdigit():
+        return done(binding, plain(400, "Bad Request"))
+    now = int(request.pool.clock.now()) // STEP * STEP
+    functions = (given["cf"],) if given.get("cf") else FUNCTIONS
+    found = [(f"{cf}:{name}", value) for cf in functions for name, value in _sources(request)]
+    rows = [now] if int(given["start"]) <= now else []
+    meta: dict[str, Any] = {"start": now, "step": STEP, "end": now, "rows": len(rows), "columns": len(found)}
+    if "json" in given:
+        data = [{"t": moment, "values": [value for _, value in found]} for moment in rows]
+        text, kind = (
+            json.dumps({"meta": {**meta, "legend": [name for name, _ in found]}, "data": data}),
+            "application/json",
+        )
+    else:
+        head = "".join(f"<{key}>{value}</{key}>" for key, value in meta.items())
+        legend = "".join(f"<entry>{name}</entry>" for name, _ in found)
+        values = "".join(f"<v>{value:.4e}</v>" for _, value in found)
+        body = "".join(f"<row><t>{moment}</t>{values}</row>" for moment in rows)
+        text = f"<xport><meta>{head}<legend>{legend}</legend></meta><data>{body}</data></xport>"
+        text, kind = f'<?xml version="1.0"?>{text}', "text/xml"
+    answer = Answer(200, text.encode(), {"content-type": kind, "access-control-allow-origin": "*"})
+    return done(binding, answer)
+
+
+def _sources(request: Request) -> Iterator[tuple[str, float]]:
+    """Each source, as `host:UUID:memory_total_kib`, and its value: KiB of a host, bytes of a guest."""
+    pool, wanted = request.pool, request.arguments.get("vm_uuid")
+    host = pool.host_row(request.machine)
+    if host is None:
+        return
+    if request.flag("host"):
+        yield f"host:{host['uuid']}:memory_total_kib", request.machine.memory / 1024
+        yield f"host:{host['uuid']}:memory_free_kib", rules.memory_free(pool.store, host) / 1024
+    for ref in host["resident_VMs"]:
+        vm = pool.store.get("VM", ref)
+        if wanted in (None, "all", vm["uuid"]):
+            yield f"vm:{vm['uuid']}:memory", float(vm["memory_static_max"])

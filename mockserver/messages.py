@@ -1,0 +1,108 @@
+"""The messages of a pool: files beside the database, so neither tables nor dumps hold them, and no restart loses them.
+
+Making or dropping one takes a generation of the database, which the second half of an event token counts by. All that
+happened is in one list, so that `rollback` costs what changed since the `savepoint`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from xenctl.errors import Failure
+
+from .store import Row, Store, Write
+
+LIMIT = 10_000
+"""How many messages are kept; the oldest go."""
+
+
+class MessageStore:
+    """The messages that a pool keeps. `log` holds whether a message was made, and the message, in order."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Row] = {}
+        self._uuids: dict[str, str] = {}
+        self._log: list[tuple[bool, int, Row]] = []
+
+    # --- reading
+
+    def newest_first(self) -> Iterator[Row]:
+        """Every message, the last made first."""
+        return reversed(self._kept.values())
+
+    def get(self, ref: str) -> Row:
+        """One message. Raises `HANDLE_INVALID`."""
+        row = self._kept.get(ref)
+        if row is None:
+            raise Failure(["HANDLE_INVALID", "message", ref])
+        return row
+
+    def by_uuid(self, uuid: str) -> str:
+        """The reference of the message with a uuid. Raises `UUID_INVALID`."""
+        ref = self._uuids.get(uuid)
+        if ref is None:
+            raise Failure(["UUID_INVALID", "message", uuid])
+        return ref
+
+    @property
+    def generation(self) -> int:
+        """The generation of the last change, 0 before the first."""
+        return self._log[-1][1] if self._log else 0
+
+    def since(self, generation: int) -> tuple[list[tuple[int, Row]], list[tuple[int, Row]]]:
+        """What was dropped and what was made after a generation and is still there, oldest first."""
+        dropped: list[tuple[int, Row]] = []
+        for made, at, row in reversed(self._log):
+            if at <= generation:
+                break
+            if not made:
+                dropped.append((at, row))
+        fresh: list[tuple[int, Row]] = []
+        for row in self.newest_first():
+            if row.created <= generation:
+                break
+            fresh.append((row.created, row))
+        return dropped[::-1], fresh[::-1]
+
+    # --- writing
+
+    def add(self, store: Store, ref: str, fields: dict[str, Any]) -> Row:
+        """Keep a new message."""
+        row = Row("message", ref, fields)
+        row.created = row.modified = self._next(store)
+        self._kept[ref] = row
+        self._uuids[fields["uuid"]] = ref
+        self._log.append((True, row.created, row))
+        store.on_write(Write("create", "message", ref, new=row, at=store.now()))
+        if len(self._kept) > LIMIT:
+            self.drop(store, next(iter(self._kept.values())))
+        return row
+
+    def drop(self, store: Store, row: Row) -> None:
+        """Delete a message."""
+        del self._kept[row.ref], self._uuids[row["uuid"]]
+        self._log.append((False, self._next(store), row))
+        store.on_write(Write("delete", "message", row.ref, old=row, at=store.now()))
+
+    @staticmethod
+    def _next(store: Store) -> int:
+        store.generation += 1
+        return store.generation - 1
+
+    # --- savepoints
+
+    def savepoint(self) -> int:
+        """A point to roll back to."""
+        return len(self._log)
+
+    def rollback(self, point: int) -> None:
+        """Undo all changes since `point`, the last first."""
+        while len(self._log) > point:
+            made, _, row = self._log.pop()
+            if made:
+                del self._kept[row.ref], self._uuids[row["uuid"]]
+            else:
+                self._kept[row.ref] = row
+                self._uuids[row["uuid"]] = row.ref
+                self._kept = dict(sorted(self._kept.items(), key=lambda item: item[1].created))

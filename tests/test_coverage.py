@@ -1,0 +1,73 @@
+"""The table of messages: told by the verbs, for one release or all, and what is promised of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from mockserver import classes, coverage
+from xenctl.releases import find
+
+NETWORK = (
+    *("auth", "blob", "Bond", "console", "host_crashdump", "host_patch", "message", "network", "PIF", "role", "secret"),
+    *("subject", "tunnel", "VIF", "VLAN"),
+)
+"""The classes of which every message has behaviour or follows from the data model."""
+
+LEFT = {
+    "VM_appliance": ("recover",),
+    "VMSS": ("snapshot_now",),
+    "pool_patch": ("clean_on_host",),
+    "pool_update": ("introduce",),
+}
+"""What is left of those that lack something."""
+
+
+def rows(release: str | None = None) -> dict[str, coverage.Covered]:
+    return {row.name: row for row in coverage.covered(find(release) if release else None)}
+
+
+def test_every_message_is_counted_once() -> None:
+    """Whatever has a verb is there, and nothing that was removed."""
+    found = rows()
+    for row in found.values():
+        names = [*row.behaviour, *row.generic, *row.missing]
+        assert len(names) == len(set(names)), row.name
+    verbs = {f"{row.name}.{name}" for row in found.values() for name in row.behaviour}
+    assert verbs == set(classes.VERBS)
+    assert "VMPP" not in found
+
+
+@pytest.mark.parametrize("name", NETWORK)
+def test_network_and_small_classes_are_whole(name: str) -> None:
+    assert rows()[name].missing == ()
+
+
+def test_what_is_left_of_others_is_known() -> None:
+    """So that the list shrinks with the work, and grows only on purpose."""
+    assert {name: rows()[name].missing for name in LEFT} == LEFT
+
+
+def test_an_old_release_has_fewer_messages() -> None:
+    """Each release has its own table."""
+    old, new = rows("4.0.1"), rows("8.2")
+    assert "Bond" not in old and "VMSS" not in old
+    assert old["VIF"].explicit == 2 < new["VIF"].explicit
+    assert old["VIF"].missing == ()
+
+
+def test_the_command_prints_the_table() -> None:
+    """One line a class and one for all; a release that nobody knows is an error in one line."""
+    run = [sys.executable, "-m", "mockserver", "--coverage"]
+    done = subprocess.run([*run, "--release", "8.2"], capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["class", "behaviour", "generic", "not", "implemented", "explicit", "missing"]
+    assert lines[-1].split()[0] == "all"
+    assert [line.split()[0] for line in lines[1:-1]] == list(rows("8.2"))
+    (mine,) = [line for line in lines if line.startswith("VMSS ")]
+    assert mine.split()[-1] == "snapshot_now"
+    bad = subprocess.run([*run, "--release", "9.9"], capture_output=True, text=True, check=False)
+    assert (bad.returncode, bad.stdout) == (2, "")
+    assert bad.stderr.startswith("mockserver: no release is called '9.9'")

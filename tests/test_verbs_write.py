@@ -1,0 +1,278 @@
+"""No verb answers success without its effect: each that declares writes is made to succeed, and must have written some.
+
+The calls are generated: in a pool that has one object of everything, every verb is tried with arguments of the types of its
+message until a call does what it says. Where types are not enough to find one, `HINTS` names good values for a parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice, product
+from typing import Any
+
+import pytest
+
+from mockserver import classes
+from mockserver.store import Write
+from xenctl import datamodel
+from xenctl.datamodel import Message
+from xenctl.datamodel import types as t
+from xenctl.errors import Failure
+from xenctl.releases import find, serves
+
+Make = Callable[..., Any]
+MODEL = datamodel.load()
+NULL = "OpaqueRef:NULL"
+RELEASES = ("8.4", "7.0", "4.0.1")
+"""Where a verb is tried, in this order, until a release serves it and it does something."""
+TRIES = 1500
+NEWER = {"VIF.add_trunks", "VIF.remove_trunks", "VIF.set_trunks", "message.destroy_all"}
+"""What no release serves that is known; their own tests make one up."""
+
+RECORD = {
+    "VIF": {"device": "9", "MAC": "", "MTU": 1500, "qos_algorithm_type": "", "qos_algorithm_params": {}},
+    "VMSS": {"type": "snapshot", "frequency": "daily"},
+    "subject": {"subject_identifier": "S-1-5-21-1-2-3-1001"},
+}
+"""Members of constructors' records that types do not tell."""
+
+HINTS: dict[str, list[Any]] = {
+    "device": ["eth1", "eth8"],
+    "MAC": [""],
+    "PIF.reconfigure_ip.mode": ["DHCP"],
+    "PIF.reconfigure_ipv6.IPv6": ["fd00::9/64"],
+    "PIF.reconfigure_ipv6.mode": ["Static"],
+    "PIF.set_property.name": ["gro"],
+    "PIF.set_property.value": ["off"],
+    "Bond.set_property.name": ["lacp-time"],
+    "Bond.set_property.value": ["fast"],
+    "VIF.configure_ipv4.address": ["10.9.0.1/24"],
+    "VIF.configure_ipv6.address": ["fd00::9/64"],
+    "VIF.set_ipv4_allowed.value": [["10.9.0.1"]],
+    "VIF.set_ipv6_allowed.value": [["fd00::9"]],
+    "VIF.add_ipv4_allowed.value": ["10.9.0.1"],
+    "VIF.add_ipv6_allowed.value": ["fd00::9"],
+    "VIF.remove_ipv4_allowed.value": ["10.9.0.7"],
+    "VIF.remove_ipv6_allowed.value": ["fd00::7"],
+    "VMSS.add_to_schedule.key": ["hour"],
+    "VMSS.add_to_schedule.value": ["7"],
+    "VMSS.remove_from_schedule.key": ["min"],
+    "VMSS.set_schedule.value": [{"hour": "9"}],
+    "VMSS.set_last_run_time.value": ["20260101T00:00:00Z"],
+    "secret.introduce.uuid": ["0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"],
+    "host_crashdump.upload.url": ["ftp://elsewhere/"],
+    "VM_appliance.start.paused": [False],
+    "userdevice": ["9"],
+}
+"""Good values for parameters, by name, or by message and name."""
+
+
+PREPARED: dict[str, tuple[str, ...]] = {
+    "PBD.destroy": ("PBD.unplug",),
+    "PBD.plug": ("PBD.unplug",),
+    "SR.forget": ("VDI.destroy", "PBD.unplug"),
+    "VIF.plug": ("VIF.unplug",),
+    "VM.unpause": ("VM.pause",),
+    "host.enable": ("host.disable",),
+    "host.reboot": ("VM.hard_shutdown", "host.disable"),
+    "host.shutdown": ("VM.hard_shutdown", "host.disable"),
+    "network.detach_for_vm": ("VIF.move", "network.attach_for_vm"),
+    "pool_update.detach": ("pool_update.attach",),
+}
+"""What is done to whatever it can be done to, before a message is tried."""
+SAGGING = {"network.attach_for_vm"}
+"""What is tried while no PIF is attached."""
+
+
+class World:
+    """A pool with one object of everything that the tried messages are about."""
+
+    def __init__(self, calls: Make, release: str) -> None:
+        self.call = calls(hosts=2, vms=12, release=release)
+        self.pool, self.vm, self.host = self.call.pool, self.call.vm, self.call.host
+        self.written: list[tuple[str, Write]] = []
+        self.furnish()
+        before = self.pool.store.on_write
+
+        def note(write: Write) -> None:
+            actor = self.pool.actor
+            if actor is not None:
+                self.written.append((actor.name, write))
+            before(write)
+
+        self.pool.store.on_write = note
+
+    def __call__(self, method: str, *args: Any) -> Any:
+        return self.call(method, *args)
+
+    def try_(self, method: str, *args: Any) -> Any:
+        try:
+            return self(method, *args)
+        except Failure:
+            return NULL
+
+    def add(self, table: str, **fields: Any) -> str:
+        if table not in self.pool.store.tables:
+            return NULL
+        row = self.pool.store.create(table, self.pool.new_ref(), {"uuid": self.pool.new_uuid(), **fields})
+        return str(row.ref)
+
+    def network(self) -> str:
+        return str(self("network.create", {"name_label": "new", "other_config": {}}))
+
+    def furnish(self) -> None:
+        """Cards, a VLAN, a bond, a tunnel, an appliance, patches, users, and guests whose agents can do all."""
+        store, machine, host = self.pool.store, self.pool.machine("host1"), self.host("host1")
+        machine.nics = (*machine.nics, *((f"eth{n}", f"00:16:3e:cc:00:0{n}") for n in range(1, 6)))
+        for row in store.table("host").values():
+            store.write(row, software_version={**row["software_version"], "network_backend": "openvswitch"})
+        self.try_("PIF.scan", host.ref)
+        pifs = {row["device"]: row.ref for row in store.table("PIF").values() if row["host"] == host.ref}
+        machine.nics = (*machine.nics, ("eth8", "00:16:3e:cc:00:08"))
+        if "eth1" in pifs:
+            self.try_("VLAN.create", pifs["eth1"], 7, self.network())
+            self.try_("Bond.create", self.network(), [pifs["eth2"], pifs["eth3"]], "", "lacp")
+            self.try_("PIF.reconfigure_ip", pifs["eth4"], "DHCP", "", "", "", "")
+            self.try_("tunnel.create", pifs["eth4"], self.network())
+        self.network()
+        for agent in store.table("VM_guest_metrics").values():
+            store.write(agent, other={**agent["other"], "feature-static-ip-setting": "1"})
+        for vif in store.table("VIF").values():
+            store.write(vif, ipv4_allowed=["10.9.0.7"], ipv6_allowed=["fd00::7"])
+        appliance = self.add("VM_appliance", name_label="all")
+        for name in ("vm01", "vm04"):
+            store.write(self.vm(name), appliance=appliance)
+        self.add("VMSS", type="snapshot", frequency="daily", schedule={"min": "0"})
+        self.add("secret", value="hush")
+        self.add("blob", mime_type="text/plain")
+        self.add("network", name_label="for disks", purpose=["nbd"])
+        self.add("host_crashdump", host=host.ref, filename="dump")
+        vdi = self.add("VDI", SR=self.call.row("SR", "NFS virtual disk storage").ref, managed=True)
+        self.pool.add_disk(store.get("VDI", vdi)["uuid"])
+        update = self.add("pool_update", name_label="u", vdi=vdi)
+        patch = self.add("pool_patch", name_label="p", filename="/p", pool_update=update)
+        self.add("pool_patch", name_label="old", filename="/q")
+        self.add("host_patch", host=self.host("host2").ref, pool_patch=patch)
+        self.try_("message.create", "X", 1, "VM", self.vm("vm01")["uuid"], "")
+        self.pool.directory.add("first")
+        self.pool.directory.add("second")
+        if "external_auth_type" in host:
+            self.pool.directory.connect(self.pool)
+        self.try_("subject.create", {"subject_identifier": "S-1-5-21-1-2-3-1000", "other_config": {}})
+        subjects = [*store.table("subject").values()]
+        if subjects and "roles" in subjects[0]:
+            self("subject.add_to_roles", subjects[0].ref, self("role.get_all")[0])
+
+    def prepare(self, method: str) -> None:
+        """Bring the pool to where `method` has something to do."""
+        for step in PREPARED.get(method, ()):
+            class_name, name = step.split(".")
+            message = MODEL.classes[class_name].messages[name]
+            if serves(self.pool.store.release, message):
+                for args in islice(self.attempts(message), 60):
+                    self.try_(step, *args)
+        if method in SAGGING:
+            for pif in self.pool.store.table("PIF").values():
+                self.pool.store.write(pif, currently_attached=False)
+        self.written.clear()
+
+    # --- arguments
+
+    def values(self, message: Message, name: str, kind: t.Type) -> list[Any]:
+        """Values for a parameter."""
+        for key in (f"{message.wire_name}.{name}", name):
+            if key in HINTS:
+                return HINTS[key]
+        if isinstance(kind, t.Ref):
+            if kind.class_name == "message":
+                return list(self("message.get_all"))
+            if kind.class_name == "role":
+                return list(self("role.get_all"))[:2]
+            if kind.class_name == "session":
+                return [self.call.session]
+            return [*self.pool.store.table(kind.class_name), NULL]
+        if isinstance(kind, t.Record):
+            return list(islice(self.records(message, kind.class_name), 40))
+        if isinstance(kind, t.Enum):
+            return list(MODEL.enums[kind.name])
+        if isinstance(kind, t.Set):
+            singles = [[value] for value in self.values(message, "", kind.item)]
+            return [*singles, []]
+        if isinstance(kind, t.Map):
+            return [{}]
+        assert isinstance(kind, t.Scalar)
+        samples: dict[str, list[Any]] = {
+            "string": ["", "x", self.vm("vm01")["uuid"]],
+            "int": [9, 1],
+            "float": [0.5],
+            "bool": [True, False],
+            "datetime": ["20260101T00:00:00Z"],
+        }
+        return samples[kind.name]
+
+    def records(self, message: Message, class_name: str) -> Iterator[dict[str, Any]]:
+        """Records for a constructor."""
+        shape, given = self.pool.store.shape(class_name), RECORD.get(class_name, {})
+        choices = {
+            name: [given[name]] if name in given else self.values(message, name, field.type)
+            for name, field in shape.fields.items()
+            if field.in_constructor and (name in given or field.default is datamodel.MISSING)
+        }
+        for values in product(*choices.values()):
+            yield dict(zip(choices, values, strict=True))
+
+    def attempts(self, message: Message) -> Iterator[tuple[Any, ...]]:
+        """Arguments for a message, those that may be left off left off first."""
+        needed = [param for param in message.params if not param.optional]
+        known = [p for p in message.params if p.optional and MODEL.order(p.since) <= self.pool.store.release.order]
+        for params in (needed, [*needed, *known]) if known else (needed,):
+            yield from product(*(self.values(message, param.name, param.type) for param in params))
+
+
+def declared() -> list[str]:
+    """The verbs that declare what they write."""
+    classes.load()
+    return [name for name, verb in classes.VERBS.items() if verb.writes]
+
+
+def wrote(world: World, verb: classes.Verb) -> bool:
+    """Whether `verb` wrote something that it declares by itself."""
+    writes = verb.writes or frozenset()
+    return any(
+        name == verb.name and ((write.table, write.field or "*") in writes or (write.table, "*") in writes)
+        for name, write in world.written
+    )
+
+
+@pytest.mark.parametrize("name", sorted(set(declared()) - NEWER))
+def test_a_verb_that_succeeds_has_written_what_it_declares(calls: Make, name: str) -> None:
+    """In one call at least; and none writes what it does not declare, which the fake itself watches."""
+    verb, (class_name, _, message_name) = classes.VERBS[name], name.partition(".")
+    message, tried, answered = MODEL.classes[class_name].messages[message_name], 0, 0
+    for release in RELEASES:
+        if not serves(find(release), message):
+            continue
+        world = World(calls, release)
+        world.prepare(name)
+        for args in islice(world.attempts(message), TRIES):
+            tried += 1
+            try:
+                world(name, *args)
+            except Failure:
+                continue
+            answered += 1
+            if wrote(world, verb):
+                return
+    pytest.fail(f"{name}: {answered} of {tried} calls succeeded, and none wrote what it declares; see HINTS")
+
+
+def test_a_verb_without_effect_is_found_out(calls: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test above is one that can fail."""
+    classes.load()
+    hollow = classes.Verb("blob.destroy", lambda call, ref: "", frozenset({("blob", "*")}))
+    monkeypatch.setitem(classes.VERBS, "blob.destroy", hollow)
+    classes.find.cache_clear()
+    with pytest.raises(pytest.fail.Exception, match=r"blob\.destroy: 4 of 4 calls succeeded, and none wrote"):
+        test_a_verb_that_succeeds_has_written_what_it_declares(calls, "blob.destroy")
+    monkeypatch.undo()
+    classes.find.cache_clear()

@@ -116,6 +116,15 @@ def test_what_stands_against_a_move(c: Any) -> None:
     assert c.refused("VM.assert_can_migrate", *send(c, vm, "host2")) == ["HOST_DISABLED", c.host("host2").ref]
 
 
+def test_only_the_disks_of_the_vm_move(c: Any) -> None:
+    """Whatever else the caller names."""
+    vm, store = c.vm("vm04"), c.pool.store
+    other, to = c.vbd("vm08", "0")["VDI"], c.row("SR", "Local storage on host2").ref
+    c("VM.migrate_send", *send(c, vm, "host2", vdi_map={c.vbd("vm04", "0")["VDI"]: to, other: to}))
+    assert store.get("VDI", c.vbd("vm04", "0")["VDI"])["SR"] == to
+    assert store.get("VDI", other)["SR"] != to
+
+
 def test_another_pool_is_not_there_to_move_to(c: Any) -> None:
     """A host of which this pool knows nothing is of another one."""
     vm = c.vm("vm01")

@@ -144,7 +144,7 @@ def _assert_migrates(call: Call, vm: Row, target: Row, vdi_map: dict[str, str], 
     source = db.find("host", vm["resident_on"]) or db.get("host", db.pool()["master"])
     if not rules.at_least(target, source, db.release):
         raise refuse("NOT_SUPPORTED_DURING_UPGRADE")
-    moving = list(_moving(call, vdi_map))
+    moving = list(_moving(call, vm, vdi_map))
     for vdi, sr in moving:
         for storage, needed in ((db.get("SR", vdi["SR"]), MIRRORS_FROM), (sr, MIRRORS_TO)):
             lacking = [capability for capability in needed if not images.supports(call, storage, capability)]
@@ -171,11 +171,12 @@ def _plugged_at(call: Call, sr: Row, host: Row) -> Iterator[bool]:
         yield pbd is not None and pbd["host"] == host.ref and bool(pbd["currently_attached"])
 
 
-def _moving(call: Call, vdi_map: dict[str, str]) -> Iterator[tuple[Row, Row]]:
-    """The disks that change their storage, each with where it goes."""
-    for ref, to in vdi_map.items():
-        vdi, sr = call.db.get("VDI", ref), call.db.get("SR", to)
-        if vdi["SR"] != sr.ref:
+def _moving(call: Call, vm: Row, vdi_map: dict[str, str]) -> Iterator[tuple[Row, Row]]:
+    """The disks of `vm` that change their storage, each with where it goes."""
+    image = call.db.find("VDI", vm["suspend_VDI"])
+    for vdi in [*_disks(call, vm), *([image] if image is not None else [])]:
+        sr = call.db.get("SR", vdi_map[vdi.ref]) if vdi.ref in vdi_map else None
+        if sr is not None and vdi["SR"] != sr.ref:
             yield vdi, sr
 
 
@@ -235,7 +236,7 @@ def _assert_not_too_many(call: Call, vm: Row) -> None:
 
 def _with_snapshots(call: Call, vm: Row, vdi_map: dict[str, str]) -> Iterator[tuple[str, Row]]:
     """The disks that move, by reference, with where each goes; the disks of a snapshot follow those that they are of."""
-    homes = {vdi.ref: sr for vdi, sr in _moving(call, vdi_map)}
+    homes = {vdi.ref: sr for vdi, sr in _moving(call, vm, vdi_map)}
     yield from homes.items()
     for snapshot in (call.db.find("VM", ref) for ref in vm.get("snapshots", ())):
         for vdi in _disks(call, snapshot) if snapshot is not None else ():

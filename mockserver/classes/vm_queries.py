@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from xenctl.errors import Failure
+
 from .. import power, vm_rules
 from ..call import Call, refuse
-from ..checks import is_hvm, operation
+from ..checks import is_hvm, operation, operation_refused
 from ..power import MARKS
 from ..rules import DUNDEE, NILE
 from ..store import Row
@@ -186,26 +188,25 @@ def call_plugin(call: Call, vm: str, plugin: str, fn: str, args: dict[str, str])
     return ""
 
 
-def _not_by_xapi(call: Call, vm: str, name: str) -> None:
-    """Refuse as xapi itself does, after the checks of the operation."""
-    row = call.db.get("VM", vm)
-    with operation(call, row, name):
-        raise refuse("NOT_IMPLEMENTED", name)
+def _not_by_xapi(call: Call, vm: str, name: str) -> Failure:
+    """The error that xapi itself gives for what it cannot do, after the checks of the operation."""
+    refused = operation_refused(call.db, call.db.get("VM", vm), name)
+    return refused or refuse("NOT_IMPLEMENTED", name)
 
 
-@verb(*MARKS)
+@verb()
 def send_sysrq(call: Call, vm: str, key: str) -> None:
-    _not_by_xapi(call, vm, "send_sysrq")
+    raise _not_by_xapi(call, vm, "send_sysrq")
 
 
-@verb(*MARKS)
+@verb()
 def send_trigger(call: Call, vm: str, trigger: str) -> None:
-    _not_by_xapi(call, vm, "send_trigger")
+    raise _not_by_xapi(call, vm, "send_trigger")
 
 
-@verb(*MARKS)
+@verb()
 def query_services(call: Call, ref: str) -> None:
-    _not_by_xapi(call, ref, "query_services")
+    raise _not_by_xapi(call, ref, "query_services")
 
 
 # --- secure boot

@@ -151,7 +151,7 @@ def update_secureboot_certificates_on_boot(call: Call, ref: str, mark: bool) -> 
 # --- high availability
 
 
-@verb("ha_restart_priority", "ha_always_run")
+@verb("ha_restart_priority", "ha_always_run", "allowed_operations", *FOLLOWS)
 def set_ha_restart_priority(call: Call, ref: str, value: str) -> str:
     """Since 6.0 a VM that runs is protected or not from that moment on."""
     row = call.db.get("VM", ref)

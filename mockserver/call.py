@@ -168,6 +168,7 @@ def serve_json(pool: MockPool, machine: HostMachine, body: bytes) -> tuple[bytes
 def dispatch(pool: MockPool, machine: HostMachine, method: str, params: list[Any]) -> Any:
     """Answer one call given as values. Raises `Failure` for a refusal."""
     pool.calls += 1
+    pool.freshen()
     garbage.collect_if_due(pool, machine)
     try:
         if _in_emergency(machine, method):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from xenctl.errors import Failure
 
-from . import rules, vm_rules
+from . import rules, storage_rules, vm_rules
 from .call import Call, Steps, Wait, cancel, refuse
 from .store import Row, Store
 
@@ -280,7 +280,8 @@ def _plausible(store: Store, vm: Row, operation: str) -> bool:
 
 
 def refresh(store: Store, vm: Row) -> None:
-    """Recompute the allowed operations of a VM, of its devices and of its appliance."""
+    """Recompute the allowed operations of a VM, of its VIFs and of its appliance; those of its block devices follow by
+    themselves."""
     from . import appliances, network_rules  # which are built on this module
 
     store.write(vm, allowed_operations=allowed_operations(store, vm))
@@ -291,10 +292,6 @@ def refresh(store: Store, vm: Row) -> None:
         vif = store.find("VIF", ref)
         if vif is not None:
             network_rules.refresh_vif(store, vif)
-    for ref in vm["VBDs"]:
-        vbd = store.find("VBD", ref)
-        if vbd is not None:
-            refresh_vbd(store, vbd)
 
 
 @contextmanager
@@ -309,8 +306,10 @@ def operation(call: Call, vm: Row, name: str, *, strict: bool = True) -> Iterato
 
 
 @contextmanager
-def marked(call: Call, row: Row, name: str, recompute: Callable[[Store, Row], None]) -> Iterator[None]:
-    """Show an operation on `row` while it goes on."""
+def marked(
+    call: Call, row: Row, name: str, recompute: Callable[[Store, Row], None] = lambda store, row: None
+) -> Iterator[None]:
+    """Show an operation on `row` while it goes on; `recompute` makes anew what does not follow by itself."""
     store = call.db
     store.write(row, current_operations={**row["current_operations"], call.task: name})
     recompute(store, row)
@@ -338,6 +337,9 @@ def interrupt(call: Call, vm: Row, name: str) -> Steps:
 
 # --- block devices
 
+BESIDE: dict[str, tuple[str, ...]] = {"pause": ("pause", "unpause"), "unpause": ("pause", "unpause", "attach")}
+"""The operations beside which another may begin on the same block device; any other goes alone."""
+
 
 def vbd_refused(store: Store, vbd: Row, operation: str, *, full: bool = True) -> Failure | None:
     """The first reason why `operation` may not be done to a VBD. What other VBDs of its disk forbid is looked at only in a
@@ -350,8 +352,9 @@ def vbd_refused(store: Store, vbd: Row, operation: str, *, full: bool = True) ->
 
 def _vbd_reasons(store: Store, vbd: Row, vm: Row, operation: str) -> Iterator[Failure]:
     attached, state = vbd["currently_attached"], vm["power_state"]
-    if vbd["current_operations"] and operation not in ("pause", "unpause"):
-        yield in_progress("VBD", vbd)
+    for task, going in vbd["current_operations"].items():
+        if going not in BESIDE.get(operation, ()):
+            yield storage_rules.in_progress(store, "VBD", vbd.ref, going, task)
     if operation in ("unplug", "unplug_force") and not vbd.get("unpluggable", True):
         yield refuse("VBD_NOT_UNPLUGGABLE", vbd.ref)
     if operation in ("insert", "eject") and vbd["type"] != "CD":
@@ -367,39 +370,65 @@ def _vbd_reasons(store: Store, vbd: Row, vm: Row, operation: str) -> Iterator[Fa
             yield refuse("DEVICE_ALREADY_ATTACHED", vbd.ref)
         if operation != "plug" and not attached:
             yield refuse("DEVICE_ALREADY_DETACHED", vbd.ref)
-    if operation in ("pause", "unpause") and state not in ("Running", "Paused"):
+    pausing = ("Running",) if store.release.order <= rules.GEORGE else ("Running", "Paused")
+    if operation in ("pause", "unpause") and state not in pausing:
         yield refuse("VM_BAD_POWER_STATE", vm.ref, "running", state.lower())
     if operation in ("plug", "unplug"):
         for going in vm["current_operations"].values():
             if going in ("clean_shutdown", "hard_shutdown", "suspend", "pause"):
                 yield refuse("OPERATION_NOT_ALLOWED", f"Current operation on VM:{vm.ref} is {going}")
     if operation in ("plug", "unplug", "unplug_force") and is_hvm(vm):
+        yield from _hotplug_lacking(store, vm)
         if vbd["type"] == "CD":
             text = "HVM CDROMs cannot be hotplugged/unplugged, only inserted or ejected"
             yield refuse("OPERATION_NOT_ALLOWED", text)
-        if drivers(store.find("VM_guest_metrics", vm["guest_metrics"])) is None:
-            yield refuse("VM_MISSING_PV_DRIVERS", vm.ref)
     if operation in ("insert", "eject") and state == "Suspended":
         yield refuse("VM_BAD_POWER_STATE", vm.ref, "halted, running", "suspended")
+    vdi = store.find("VDI", vbd["VDI"]) if not vbd["empty"] else None
+    if vdi is not None and not vdi["managed"]:
+        yield refuse("VDI_NOT_MANAGED", vbd.ref)
+    if vdi is not None and operation in ("attach", "plug", "insert"):
+        for task, going in vdi["current_operations"].items():
+            if going not in ("mirror", "copy") or store.release.order <= rules.GEORGE:
+                yield storage_rules.in_progress(store, "VDI", vdi.ref, going, task)
+
+
+def _hotplug_lacking(store: Store, vm: Row) -> Iterator[Failure]:
+    """Why disks of a running HVM guest cannot be plugged: it says so, or it has no drivers that could."""
+    agent = store.find("VM_guest_metrics", vm["guest_metrics"])
+    able = agent.get("can_use_hotplug_vbd", "unspecified") if agent is not None else "unspecified"
+    if able == "no":
+        yield refuse("OPERATION_NOT_ALLOWED", "VM states it does not support VBD hotplug.")
+    elif able == "unspecified" and drivers(agent) is None and not (agent and agent.get("PV_drivers_detected")):
+        yield refuse("VM_MISSING_PV_DRIVERS", vm.ref)
 
 
 def _disk_refused(store: Store, vbd: Row, operation: str) -> Failure | None:
     """Why the disk behind a VBD cannot be given to its VM now: nobody else may write to it meanwhile."""
     vdi = store.find("VDI", vbd["VDI"])
-    if vdi is None or vbd["currently_attached"] or operation not in ("attach", "plug"):
+    if vdi is None or vbd["currently_attached"] or operation not in ("attach", "plug", "insert"):
         return None
     others = [row for row in (store.find("VBD", ref) for ref in vdi["VBDs"]) if row is not None and row is not vbd]
-    active = [row for row in others if (row["currently_attached"] or row["reserved"]) and not _suspended(store, row)]
-    if not vdi["sharable"] and active and (vbd["mode"] == "RW" or any(row["mode"] == "RW" for row in active)):
+    active = [row for row in others if _uses_disk(row) and not _harmless(store, row)]
+    written = any(row["mode"] == "RW" for row in active)
+    needed = vbd["mode"] == "RW" and store.release.order > rules.GEORGE
+    vm = store.find("VM", vbd["VM"])
+    shares = vdi["sharable"] or (vm is not None and vm["is_control_domain"])
+    if not shares and active and (written or needed):
         return refuse("VDI_IN_USE", vdi.ref)
     if vbd["mode"] == "RW" and vdi["read_only"]:
         return refuse("VDI_READONLY", vdi.ref)
     return None
 
 
-def _suspended(store: Store, vbd: Row) -> bool:
+def _uses_disk(vbd: Row) -> bool:
+    return bool(vbd["currently_attached"] or vbd["reserved"] or vbd["current_operations"])
+
+
+def _harmless(store: Store, vbd: Row) -> bool:
+    """Whether the VM behind a device uses nothing now, being suspended, or may share disks, being a control domain."""
     vm = store.find("VM", vbd["VM"])
-    return vm is not None and vm["power_state"] == "Suspended"
+    return vm is not None and (vm["power_state"] == "Suspended" or bool(vm["is_control_domain"]))
 
 
 def assert_attachable(store: Store, vm: Row) -> None:
@@ -430,7 +459,7 @@ def vbd_operation(call: Call, vbd: Row, name: str) -> Iterator[None]:
     refused = vbd_refused(call.db, vbd, name)
     if refused is not None:
         raise refused
-    with marked(call, vbd, name, refresh_vbd):
+    with marked(call, vbd, name):
         yield
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import rules
+from . import rules, storage_drivers
 from .pifs import GRO
 from .store import EPOCH, NULL, Row, Store
 
@@ -40,12 +40,12 @@ class _Builder:
     def build(self, hosts: int, vms: int) -> None:
         network = self.add("network", name_label="Pool-wide network associated with eth0", bridge="xenbr0")
         rows = [self.host(number, network) for number in range(1, hosts + 1)]
-        disks = self.storage("NFS virtual disk storage", "nfs", "user", rows, shared=True)
-        images = self.storage("ISO library", "iso", "iso", rows, shared=True)
+        disks = self.storage("NFS virtual disk storage", "nfs", rows, max(4096, 32 * vms) * GIB, shared=True)
+        images = self.storage("ISO library", "iso", rows, 0, shared=True)
         for number, host in enumerate(rows, 1):
-            self.storage(f"Local storage on host{number}", "lvm", "user", [host], shared=False)
-        for kind, label in (("nfs", "NFS"), ("iso", "ISO"), ("lvm", "Local LVM")):
-            self.add("SM", type=kind, name_label=label, vendor="mockserver", version="1.0", required_api_version="1.1")
+            self.storage(f"Local storage on host{number}", "lvm", [host], 200 * GIB, shared=False)
+        for fields in storage_drivers.rows(self.release):
+            self.add("SM", **fields)
         self.add(
             "pool",
             name_label="pool",
@@ -117,8 +117,8 @@ class _Builder:
         self.store.write(host, control_domain=dom0.ref)
         return host
 
-    def storage(self, label: str, kind: str, content: str, hosts: list[Row], *, shared: bool) -> Row:
-        size = 0 if content == "iso" else (4096 if shared else 200) * GIB
+    def storage(self, label: str, kind: str, hosts: list[Row], size: int, *, shared: bool) -> Row:
+        content = "iso" if kind == "iso" else "user"
         sr = self.add("SR", name_label=label, type=kind, content_type=content, shared=shared, physical_size=size)
         for host in hosts:
             self.add("PBD", host=host.ref, SR=sr.ref, currently_attached=True, device_config={"location": label})

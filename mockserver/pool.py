@@ -27,9 +27,11 @@ from .directory import Directory
 from .machine.disks import Disk, Domain, Guest
 from .machine.host import Durations, HostMachine, System
 from .machine.room import MachineRoom
+from .machine.storage import Storage
 from .messages import MessageStore
 from .pifs import physical_pifs
 from .store import NULL, Row, Store, Write
+from .upkeep import Upkeep
 
 if TYPE_CHECKING:
     from xenctl.datamodel import Message
@@ -89,6 +91,8 @@ class MockPool:
         self.guard: Callable[[], AbstractContextManager[object]] = nullcontext
         """What holds the pool for one thread: whoever acts on it from outside enters it first."""
         self.on_machine: Callable[[HostMachine], None] = lambda machine: None
+        self.upkeep = Upkeep()
+        self.storage = Storage()
         self.spans: dict[str, Span] = {}
         """The waits of the operations that go on, by task: how far each is."""
         self._store: Store | None = None
@@ -369,15 +373,16 @@ class MockPool:
         self.refresh_operations(vm)
 
     def refresh_operations(self, vm: Row) -> None:
-        """Recompute the allowed operations of `vm` and of its VBDs."""
+        """Recompute the allowed operations of `vm`."""
         checks.refresh(self.store, vm)
 
     def refresh_all_operations(self) -> None:
-        """Recompute the allowed operations of every VM, VBD and host."""
+        """Recompute the allowed operations of everything."""
         for vm in self.store.table("VM").values():
             checks.refresh(self.store, vm)
         for host in self.store.table("host").values():
             hosts.refresh(self.store, host)
+        self.upkeep.do_all(self.store)
 
     def downloaded(self, dump: bytes, *, whole: bool) -> None:
         """Somebody fetched the pool database; a whole one is remembered by its digest, for who watches over backups."""
@@ -518,6 +523,7 @@ class MockPool:
 
     def _written(self, write: Write) -> None:
         self.writes.append(write)
+        self.upkeep.note(self.store, write)
         if self.old_events.subscriptions:
             self.old_events.note(self, write)
         actor = self.actor
@@ -529,6 +535,15 @@ class MockPool:
         self.max_offline = max(self.max_offline, sum(m.state != "running" for m in self.machines))
         self.on_machine(machine)
         self.settle(f"{machine.name} {machine.state}")
+
+    def freshen(self) -> None:
+        """Make anew the lists that writes made stale. It is no verb's doing, also where one is at work."""
+        if self.upkeep.stale:
+            before, self.actor = self.actor, None
+            try:
+                self.upkeep.do(self.store)
+            finally:
+                self.actor = before
 
     def watch(self, *invariants: Invariant) -> None:
         """Check `invariants` after each call and each physical event from now on; what they find is in `violations`."""
@@ -544,7 +559,9 @@ class MockPool:
             invariant.report(self, "the end", invariant.broken_at_end(self))
 
     def settle(self, cause: str) -> None:
-        """After a call or a physical event: wake who waits, and hold the writes against the invariants."""
+        """After a call or a physical event: make anew what is stale, wake who waits, and hold the writes against the
+        invariants."""
+        self.freshen()
         if self._waiting:
             for entry in [entry for entry in self._waiting if entry[0].ready()]:
                 self._waiting.remove(entry)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from . import guests, hosts, rules
+from . import guests, hosts, rules, storage_drivers
 from .store import HASHED, NULL, Store
 
 if TYPE_CHECKING:
@@ -117,6 +117,7 @@ def start_master(pool: MockPool, machine: HostMachine) -> None:
     pool.adopt_store(store)
     if store.release < system.release:
         store.upgrade(system.release)
+        storage_drivers.register(store, pool.new_ref, pool.new_uuid)
     store.restart()
     pool.tasks_lost()
     host = pool.host_row(machine)

@@ -73,7 +73,7 @@ def test_a_drive_does_one_thing_at_a_time(c: Any) -> None:
     drive = c.vbd("vm02", "3")
     task = c.start("VBD.eject", drive.ref)
     assert drive["current_operations"] == {task.ref: "eject"}
-    assert c.refused("VBD.eject", drive.ref) == ["OTHER_OPERATION_IN_PROGRESS", "VBD", drive.ref, "eject", task.ref]
+    assert c.refused("VBD.eject", drive.ref) == ["OTHER_OPERATION_IN_PROGRESS", "VBD", drive.ref, "eject"]
     c.sleep(5)
     assert (task["status"], drive["current_operations"], drive["empty"]) == ("success", {}, True)
 
@@ -225,7 +225,7 @@ def image(c: Any, **more: Any) -> dict[str, Any]:
     fields = {"name_label": "data", "name_description": "", "SR": c.row("SR", "NFS virtual disk storage").ref}
     return {
         **fields,
-        "virtual_size": "1048576",
+        "virtual_size": "2097152",
         "type": "user",
         "sharable": False,
         "read_only": False,
@@ -238,18 +238,18 @@ def test_a_disk_is_made_used_and_destroyed(c: Any) -> None:
     """Empty at first; while it is in use it stays as it is."""
     ref = c("VDI.create", image(c))
     vdi = c.pool.store.get("VDI", ref)
-    assert (vdi["virtual_size"], vdi["managed"], vdi["location"]) == (1048576, True, vdi["uuid"])
+    assert (vdi["virtual_size"], vdi["managed"], vdi["location"]) == (2097152, True, vdi["uuid"])
     assert c.pool.disks[vdi["uuid"]].blocks == {}
     vbd = c("VBD.create", record(c, "vm01", VDI=ref))
     c("VBD.plug", vbd)
     assert c.refused("VDI.destroy", ref) == ["VDI_IN_USE", ref, "destroy"]
-    assert c.refused("VDI.resize", ref, 2097152) == ["VDI_IN_USE", ref, "resize"]
+    assert c.refused("VDI.resize", ref, 4194304) == ["VDI_IN_USE", ref, "resize"]
     c.sleep(100)
     assert c.unharmed()
     assert c.pool.disks[vdi["uuid"]].blocks
     c("VBD.unplug", vbd)
-    c("VDI.resize", ref, 2097152)
-    assert vdi["virtual_size"] == 2097152
+    c("VDI.resize", ref, 4194304)
+    assert vdi["virtual_size"] == 4194304
     c("VDI.destroy", ref)
     assert c.refused("VBD.get_record", vbd)[0] == "HANDLE_INVALID"
     assert vdi["uuid"] not in c.pool.disks

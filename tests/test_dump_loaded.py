@@ -20,7 +20,7 @@ DATA = Path(__file__).parent / "data"
 DUMPS = {"4.0.1": DATA / "pool-4.0.1.xml", "4.1": DATA / "pool-4.1.0.xml"}
 EMPTIED = {("VM_metrics", "memory__actual"), ("VM_metrics", "last_updated"), ("host_cpu", "utilisation")}
 """Columns that are not persistent, of those that the shared dumps fill."""
-STARTED = {*EMPTIED, *((name, "allowed_operations") for name in ("VM", "VBD", "VIF", "host"))}
+STARTED = {*EMPTIED, *((name, "allowed_operations") for name in ("VM", "VBD", "VDI", "SR", "VIF", "host"))}
 STARTED |= {("host", "metrics"), ("", "generation_count")}
 """What the start of the pool writes beside: the operations that are allowed, and a host's metrics, which were not kept."""
 

@@ -102,7 +102,7 @@ def disk_added_while_mixed(s: Sabotage) -> None:
 
 def disk_resized_while_mixed(s: Sabotage) -> None:
     s.upgrade("host1")
-    s.call("VDI.resize", s.ref("VDI", "disk of vm04"), "1048576")
+    s.call("VDI.resize", s.ref("VDI", "disk of vm04"), str(9 << 30))
 
 
 def suspended_while_mixed(s: Sabotage) -> None:

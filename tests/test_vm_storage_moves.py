@@ -105,14 +105,15 @@ def test_what_stands_against_a_move(c: Any) -> None:
         assert c.refused("VM.assert_can_migrate", *send(c, vm, "host3")) == [error, disk.ref]
     store.write(disk, on_boot="persist")
     plugin = next(sm for sm in store.table("SM").values() if sm["type"] == "lvm")
-    store.write(plugin, features={"VDI_SNAPSHOT": 1})
+    capable = (plugin["features"], plugin["capabilities"])
+    store.write(plugin, features={"VDI_SNAPSHOT": 1}, capabilities=[])
     sr = c.row("SR", "Local storage on host3")
     assert c.refused("VM.assert_can_migrate", *send(c, vm, "host3")) == [
-        *("SR_DOES_NOT_SUPPORT_MIGRATION", sr.ref, "VDI_MIRROR_IN"),
+        *("SR_DOES_NOT_SUPPORT_MIGRATION", sr.ref, "VDI_MIRROR"),
     ]
     c("host.disable", c.host("host2").ref)
     assert c.refused("VM.assert_can_migrate", *send(c, vm, "host2"))[0] == "SR_DOES_NOT_SUPPORT_MIGRATION"
-    store.write(plugin, features={})
+    store.write(plugin, features=capable[0], capabilities=capable[1])
     assert c.refused("VM.assert_can_migrate", *send(c, vm, "host2")) == ["HOST_DISABLED", c.host("host2").ref]
 
 

@@ -254,10 +254,7 @@ def _column(row: Row, columns: dict[str, str], column: str) -> str:
 
 PLAIN = frozenset(
     "VM.other_config VM.platform VM.HVM_boot_policy VM.actions_after_crash VM.order VM.start_delay VM.shutdown_delay "
-    "VM.blocked_operations SR.name_label SR.name_description SR.physical_size SR.physical_utilisation "
-    "SR.virtual_allocation VDI.name_label VDI.name_description VDI.managed VDI.missing VDI.physical_utilisation "
-    "VDI.virtual_size VDI.is_a_snapshot VDI.snapshot_of VDI.snapshot_time VDI.metadata_of_pool VDI.read_only "
-    "VDI.sharable".split()
+    "VM.blocked_operations".split()
 )
 """The fields whose explicit messages only write to the database."""
 

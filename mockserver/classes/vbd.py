@@ -5,17 +5,23 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from .. import hosts
+from xenctl.errors import Failure
+
+from .. import hosts, storage_rules, volumes
+from ..agility import assert_stays_agile
 from ..call import Call, Steps, refuse
-from ..checks import assert_not_migrating, refresh_vbd, vbd_operation
+from ..checks import assert_not_migrating, is_hvm, vbd_operation, vbd_refused
 from ..store import NULL, Row
 from . import verbs_of
 from .generic import make
 
 verb = verbs_of("VBD")
 
-MARKS = ("current_operations", "allowed_operations")
+MARKS = ("current_operations",)
 DEVICE = re.compile(r"[hsx]v?d([a-p])\Z|(\d{1,3})\Z")
+FLOPPY = re.compile(r"fd[ab]\Z")
+TYPES = frozenset("system user ephemeral suspend crashdump metadata rrd pvs_cache".split())
+"""The types of disks that VMs may have."""
 
 
 def _host(call: Call, vm: Row) -> hosts.Contact | None:
@@ -44,6 +50,9 @@ def insert(call: Call, vbd: str, vdi: str) -> Steps:
         vm, sr = call.db.get("VM", row["VM"]), call.db.get("SR", disc["SR"])
         if sr["content_type"] != "iso":
             raise refuse("VDI_IS_NOT_ISO", vdi, disc["type"])
+        if not disc["managed"]:
+            raise refuse("VDI_NOT_MANAGED", vdi)
+        assert_stays_agile(call.db, vm, disc)
         host = _host(call, vm)
         if host is not None:
             pbds = (call.db.get("PBD", pbd) for pbd in sr["PBDs"])
@@ -62,6 +71,10 @@ def plug(call: Call, ref: str) -> Steps:
         vm = call.db.get("VM", row["VM"])
         host = _host(call, vm)
         assert host is not None
+        if is_hvm(vm) and row["type"] != "CD" and row["mode"] == "RO":
+            raise refuse("DISK_VBD_MUST_BE_READWRITE_FOR_HVM", ref)
+        if not row["empty"]:
+            volumes.content(call, call.db.get("VDI", row["VDI"]))
         yield call.pool.durations.device
         host.check()
         found, disk = call.pool.domain(vm), call.pool.disk_of(row["VDI"])
@@ -73,8 +86,26 @@ def plug(call: Call, ref: str) -> Steps:
 
 @verb("currently_attached", *MARKS)
 def unplug(call: Call, ref: str) -> Steps:
+    yield from _taken_out(call, ref, "unplug")
+    return ""
+
+
+@verb("currently_attached", *MARKS)
+def unplug_force(call: Call, ref: str) -> Steps:
+    """Whether or not the guest lets go of it."""
+    yield from _taken_out(call, ref, "unplug_force")
+    return ""
+
+
+@verb("currently_attached", *MARKS)
+def unplug_force_no_safety_check(call: Call, ref: str) -> Steps:
+    yield from _taken_out(call, ref, "unplug_force")
+    return ""
+
+
+def _taken_out(call: Call, ref: str, name: str) -> Steps:
     row = call.db.get("VBD", ref)
-    with vbd_operation(call, row, "unplug"):
+    with vbd_operation(call, row, name):
         vm = call.db.get("VM", row["VM"])
         host = _host(call, vm)
         assert host is not None
@@ -84,10 +115,35 @@ def unplug(call: Call, ref: str) -> Steps:
         if found is not None and disk is not None:
             found[1].close(disk, call.clock.now())
         call.db.write(row, currently_attached=False)
+
+
+@verb(*MARKS)
+def pause(call: Call, ref: str) -> str:
+    """No storage here can stop in the middle."""
+    raise _unstoppable(call, ref, "pause")
+
+
+@verb(*MARKS)
+def unpause(call: Call, ref: str, token: str) -> str:
+    raise _unstoppable(call, ref, "unpause")
+
+
+def _unstoppable(call: Call, ref: str, name: str) -> Failure:
+    row = call.db.get("VBD", ref)
+    with vbd_operation(call, row, name):
+        _host(call, call.db.get("VM", row["VM"]))
+        return refuse("SR_OPERATION_NOT_SUPPORTED", call.db.get("VDI", row["VDI"])["SR"])
+
+
+@verb()
+def assert_attachable(call: Call, ref: str) -> str:
+    refused = vbd_refused(call.db, call.db.get("VBD", ref), "attach")
+    if refused is not None:
+        raise refused
     return ""
 
 
-@verb("mode", "allowed_operations")
+@verb("mode")
 def set_mode(call: Call, ref: str, value: str) -> str:
     row = call.db.get("VBD", ref)
     vm = call.db.get("VM", row["VM"])
@@ -97,47 +153,63 @@ def set_mode(call: Call, ref: str, value: str) -> str:
     return ""
 
 
-@verb("*")
+@verb("*", "VBD_metrics.*")
 def create(call: Call, args: dict[str, Any]) -> str:
-    vm = call.db.get("VM", args["VM"])
+    vm, empty = call.db.get("VM", args["VM"]), args["empty"]
+    _assert_sensible(call, args)
     assert_not_migrating(vm)
-    cd, empty = args["type"] == "CD", args["empty"]
-    if cd and args["mode"] != "RO":
-        raise refuse("VBD_CDS_MUST_BE_READONLY")
-    if empty and not cd:
-        raise refuse("VBD_NOT_REMOVABLE_MEDIA", "in constructor")
+    if args["type"] == "Floppy" and not is_hvm(vm):
+        raise refuse("NOT_IMPLEMENTED", "VBD of type 'floppy' is not supported on PV domain")
+    at_rest = {} if vm["power_state"] == "Suspended" else {"currently_attached": False, "device": ""}
+    device = _device(call, vm, args)
     if not empty:
-        vdi = call.db.get("VDI", args["VDI"])
-        if args["mode"] == "RW" and vdi["read_only"]:
-            raise refuse("VDI_READONLY", vdi.ref)
-    device = _device(call, vm, args["userdevice"])
-    row = make(
-        call, "VBD", args, userdevice=device, VDI=NULL if empty else args["VDI"], currently_attached=False, device=""
-    )
-    refresh_vbd(call.db, row)
-    return row.ref
+        assert_stays_agile(call.db, vm, call.db.get("VDI", args["VDI"]))
+    more = {"userdevice": device, "VDI": NULL if empty else args["VDI"], "reserved": False}
+    metrics = call.db.create("VBD_metrics", call.pool.new_ref(), {"uuid": call.pool.new_uuid()})
+    return make(call, "VBD", args, **at_rest, **more, metrics=metrics.ref).ref
 
 
-def _device(call: Call, vm: Row, wanted: str) -> str:
-    """The device number to take: the lowest free one for `autodetect`, else the one wanted if nothing has it."""
-    taken = {_number(vbd["userdevice"]) for vbd in call.pool.vbds(vm)}
+def _assert_sensible(call: Call, args: dict[str, Any]) -> None:
+    """Raise for a device that no VM could have."""
+    vdi = None if args["empty"] else call.db.get("VDI", args["VDI"])
+    if vdi is not None and vdi["type"] not in TYPES:
+        raise storage_rules.wrong_type(vdi)
+    if args["type"] == "CD" and args["mode"] != "RO":
+        raise refuse("VBD_CDS_MUST_BE_READONLY")
+    if args["empty"] and args["type"] != "CD":
+        raise refuse("VBD_NOT_REMOVABLE_MEDIA", "in constructor")
+    if vdi is not None and args["mode"] == "RW" and vdi["read_only"]:
+        raise refuse("VDI_READONLY", vdi.ref)
+
+
+def _device(call: Call, vm: Row, args: dict[str, Any]) -> str:
+    """The device to take: the lowest free one for `autodetect`, else the one wanted if nothing has it."""
+    wanted, taken = args["userdevice"], {_identity(vbd["userdevice"]) for vbd in call.pool.vbds(vm)}
     if wanted == "autodetect":
-        return next(str(n) for n in range(256) if n not in taken)
-    number = _number(wanted)
-    if number is None:
+        numbers = map(str, range(256 if vm["is_control_domain"] else 255))
+        names = ("fda", "fdb") if args["type"] == "Floppy" else numbers
+        wanted = next((name for name in names if name not in taken), None)
+        if wanted is None:
+            raise refuse("INVALID_DEVICE", "autodetect")
+        return str(wanted)
+    identity = _identity(wanted)
+    if identity is None:
         raise refuse("INVALID_DEVICE", wanted)
-    if number in taken:
+    if identity in taken:
         raise refuse("DEVICE_ALREADY_EXISTS", wanted)
-    return wanted
+    return str(wanted)
 
 
-def _number(device: str) -> int | None:
-    """The number behind a device: `0`, `hda` and `xvda` are one."""
+def _identity(device: str) -> str | None:
+    """What a device is, however it is spelled: `0`, `hda` and `xvda` are one; floppies are apart."""
+    if FLOPPY.fullmatch(device):
+        return device
     match = DEVICE.fullmatch(device)
     if match is None:
         return None
     letter, digits = match.groups()
-    return ord(letter) - ord("a") if letter else int(digits) if int(digits) < 256 else None
+    number = ord(letter) - ord("a") if letter else int(digits)
+    return str(number) if number < 256 else None
 
 
 @verb("*", "VBD_metrics.*")

@@ -18,9 +18,10 @@ verb = verbs_of("VM")
 
 STORAGE_MIGRATES = 3
 """VMs that may leave a host with their disks at the same time."""
-MIRRORS_FROM = ("VDI_SNAPSHOT", "VDI_MIRROR")
-MIRRORS_TO = ("VDI_SNAPSHOT", "VDI_MIRROR_IN")
+MIRRORS = ("VDI_SNAPSHOT", "VDI_MIRROR")
 """What storage must be able to do for a disk to leave it, or to come to it."""
+MIRRORS_IN = ("VDI_SNAPSHOT", "VDI_MIRROR_IN")
+"""What it must be able to do for a disk to come to it, since the releases that came after XenServer 8."""
 
 
 # --- within shared storage
@@ -145,8 +146,9 @@ def _assert_migrates(call: Call, vm: Row, target: Row, vdi_map: dict[str, str], 
     if not rules.at_least(target, source, db.release):
         raise refuse("NOT_SUPPORTED_DURING_UPGRADE")
     moving = list(_moving(call, vm, vdi_map))
+    comes = MIRRORS_IN if db.release.order > rules.NILE else MIRRORS
     for vdi, sr in moving:
-        for storage, needed in ((db.get("SR", vdi["SR"]), MIRRORS_FROM), (sr, MIRRORS_TO)):
+        for storage, needed in ((db.get("SR", vdi["SR"]), MIRRORS), (sr, comes)):
             lacking = [capability for capability in needed if not images.supports(call, storage, capability)]
             if lacking:
                 raise refuse("SR_DOES_NOT_SUPPORT_MIGRATION", storage.ref, ";".join(lacking))

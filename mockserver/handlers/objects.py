@@ -332,8 +332,7 @@ class Objects:
             more |= {"empty": True}
         if self.options.restore:
             more["uuid"] = record["uuid"]
-        row = self._make("VBD", identity, record, **more)
-        checks.refresh_vbd(self._store, row)
+        self._make("VBD", identity, record, **more)
 
     def _device_of(self, record: dict[str, Any]) -> str | None:
         """The machine that a device belongs to; None for one that was passed over."""

@@ -24,17 +24,25 @@ BLOCK_SIZE = 65536
 
 
 class Disk:
-    """The content behind a VDI: sparse blocks. `writers` are the domains that have it open for writing.
+    """The content behind a VDI: sparse blocks. `writers` are the domains that have it open for writing; `marks` are the
+    digests of blocks that were destroyed, where what is known of changes outlives them.
 
     A block is kept without the zeros at its end, one of zeros alone is not kept: the same bytes are always the same blocks.
     """
 
-    __slots__ = ("blocks", "uuid", "writers")
+    __slots__ = ("blocks", "marks", "uuid", "writers")
 
     def __init__(self, uuid: str) -> None:
         self.uuid = uuid
         self.blocks: dict[int, bytes] = {}
         self.writers: set[Domain] = set()
+        self.marks: dict[int, bytes] | None = None
+
+    def digests(self) -> dict[int, bytes]:
+        """A digest of each block, also of those that were destroyed."""
+        if self.marks is not None:
+            return self.marks
+        return {number: hashlib.sha256(block).digest() for number, block in self.blocks.items()}
 
     def read(self, offset: int, size: int) -> bytes:
         """`size` bytes from `offset` on; zeros where nothing was written."""

@@ -47,6 +47,9 @@ class Durations:
     vm_destroy: float = 2.0
     device: float = 1.0
     patch: float = 60.0
+    volume: float = 1.0
+    scan: float = 2.0
+    copy_rate: float = 80e6
     migrate_setup: float = 3.0
     migrate_rate: float = 100e6
     save_setup: float = 2.0

@@ -1,0 +1,252 @@
+"""What is done with the content of disks: snapshots, clones, copies, moves, tracking of changes."""
+
+from __future__ import annotations
+
+import base64
+
+from .. import hosts, storage_rules, volumes
+from ..call import Call, Steps, refuse
+from ..checks import operation
+from ..machine.disks import BLOCK_SIZE
+from ..storage_drivers import capabilities
+from ..store import Row
+from . import verbs_of
+from .vdi import made, sr_of
+
+verb = verbs_of("VDI")
+
+COPIED = "name_label name_description type sharable other_config xenstore_data tags".split()
+"""What a copy has from its disk."""
+MOVED = (*COPIED, "read_only", "on_boot", "allow_caching", "is_a_snapshot", "snapshot_time", "snapshot_of")
+
+
+# --- snapshots and clones
+
+
+@verb("*", *volumes.MARKS)
+def snapshot(call: Call, vdi: str, driver_params: dict[str, str]) -> Steps:
+    row = call.db.get("VDI", vdi)
+    sr = sr_of(call, row)
+    with volumes.held(call, sr=(sr, "vdi_snapshot"), vdi=(row, "snapshot")):
+        contact = volumes.serving(call, sr)
+        volumes.assert_managed(row)
+        yield call.pool.durations.volume
+        contact.check()
+        new = volumes.branch(call, row, snapshot=True)
+    return new.ref
+
+
+@verb("*", *volumes.MARKS, *volumes.ATTACHED)
+def clone(call: Call, vdi: str, driver_params: dict[str, str]) -> Steps:
+    """Storage that cannot clone, where the release does not mind, makes a copy."""
+    row = call.db.get("VDI", vdi)
+    sr = sr_of(call, row)
+    fast = "VDI_CLONE" in capabilities(call.db, sr["type"])
+    with volumes.held(call, sr=(sr, "vdi_clone"), vdi=(row, "clone")):
+        contact = volumes.serving(call, sr)
+        volumes.assert_managed(row)
+        yield call.pool.durations.volume
+        contact.check()
+        if fast:
+            return volumes.branch(call, row, snapshot=False).ref
+        fields = {name: row[name] for name in (*COPIED, "read_only") if name in row}
+        new = volumes.make(call, sr, row["virtual_size"], **fields)
+    yield from _poured(call, contact, row, new, fresh=True)
+    return new.ref
+
+
+# --- copies
+
+
+@verb("*", *volumes.MARKS, *volumes.ATTACHED)
+def copy(call: Call, vdi: str, sr: str, base_vdi: str, into_vdi: str) -> Steps:
+    """Onto a new disk on `sr`, or into one that is there; of a disk with a base only what differs from that."""
+    row, into = call.db.get("VDI", vdi), call.db.find("VDI", into_vdi)
+    target = sr_of(call, into) if into is not None else call.db.get("SR", sr)
+    source = sr_of(call, row)
+    with volumes.held(call, vdi=(row, "copy")):
+        contact = volumes.seeing(call, (source, target)) or volumes.seeing(call, (source,))
+        if contact is None:
+            raise refuse("NO_HOSTS_AVAILABLE")
+        volumes.assert_managed(row)
+        new = into or (yield from _blank(call, target, row))
+        if new["read_only"]:
+            raise refuse("VDI_READONLY", new.ref)
+        if new["virtual_size"] < row["virtual_size"]:
+            raise refuse("VDI_TOO_SMALL", new.ref, row["virtual_size"])
+        yield from _poured(call, contact, row, new, fresh=into is None, base=call.db.find("VDI", base_vdi))
+    return new.ref
+
+
+def _blank(call: Call, sr: Row, like: Row) -> Steps:
+    """A new disk for a copy, which can be written whatever it is a copy of."""
+    fields = {name: like[name] for name in COPIED if name in like}
+    with volumes.held(call, sr=(sr, "vdi_create")):
+        new = yield from made(call, sr, {**fields, "virtual_size": like["virtual_size"], "read_only": False})
+        call.db.write(new, allow_caching=like.get("allow_caching", False))
+    return new
+
+
+def _poured(
+    call: Call, contact: hosts.Contact, source: Row, target: Row, *, fresh: bool, base: Row | None = None
+) -> Steps:
+    """Copy the content; a `fresh` target goes again where that fails."""
+    done = False
+    try:
+        with volumes.attached(call, contact, (source, "RO"), (target, "RW")):
+            yield from volumes.pour(call, contact, source, target, base)
+        done = True
+    finally:
+        if not done and fresh and call.db.find("VDI", target.ref) is target:
+            volumes.drop(call, target)
+
+
+# --- moving while in use
+
+
+@verb(
+    "*",
+    *volumes.MARKS,
+    "VBD.*",
+    *(f"{table}.{field}" for table in ("VM", "host") for field in ("current_operations", "allowed_operations")),
+)
+def pool_migrate(call: Call, vdi: str, sr: str, options: dict[str, str]) -> Steps:
+    """To other storage that the VM's host sees, while the VM runs on; the disk has another uuid there."""
+    row, target = call.db.get("VDI", vdi), call.db.get("SR", sr)
+    vbds = [vbd for vbd in (call.db.find("VBD", ref) for ref in row["VBDs"]) if vbd is not None]
+    if not vbds:
+        raise refuse("VDI_NEEDS_VM_FOR_MIGRATE", vdi)
+    vm = call.db.get("VM", vbds[0]["VM"])
+    with operation(call, vm, "migrate_send"):
+        contact = _host_for(call, vm, target)
+        with hosts.operation(call, contact.host, "vm_migrate"), volumes.held(call, vdi=(row, "mirror")):
+            volumes.assert_managed(row)
+            size = volumes.fitting_size(target, row["virtual_size"])
+            new = volumes.make(call, target, size, **{name: row[name] for name in MOVED if name in row})
+            done = False
+            try:
+                yield from volumes.pour(call, contact, row, new)
+                done = True
+            finally:
+                if not done and call.db.find("VDI", new.ref) is new:
+                    volumes.drop(call, new)
+            _replace(call, row, new, vbds)
+    return new.ref
+
+
+def _host_for(call: Call, vm: Row, sr: Row) -> hosts.Contact:
+    """The host that a VM runs on, or one that it could run on, where that sees `sr`."""
+    if vm["power_state"] not in ("Running", "Paused"):
+        found = volumes.seeing(call, (sr,))
+        if found is None:
+            raise refuse("NO_HOSTS_AVAILABLE")
+        return found
+    plugged = {pbd["host"] for pbd in storage_rules.pbds_of(call.db, sr) if pbd["currently_attached"]}
+    if vm["resident_on"] not in plugged:
+        raise refuse("VM_REQUIRES_SR", vm.ref, sr.ref)
+    return hosts.contact(call.pool, call.db.get("host", vm["resident_on"]))
+
+
+def _replace(call: Call, old: Row, new: Row, vbds: list[Row]) -> None:
+    """Put a disk in the place of another: guests go on to write where they did, and know it by its new name."""
+    before, after = volumes.content(call, old), call.pool.disks[new["uuid"]]
+    for domain in list(before.writers):
+        domain.close(before, call.clock.now())
+        domain.open(after, call.clock.now())
+    for guest in call.pool.guests.values():
+        if before.uuid in guest.ledger:
+            guest.ledger[after.uuid] = guest.ledger.pop(before.uuid)
+    for vbd in vbds:
+        call.db.write(vbd, VDI=new.ref)
+    for branch in [call.db.find("VDI", ref) for ref in old.get("snapshots", [])]:
+        if branch is not None:
+            call.db.write(branch, snapshot_of=new.ref)
+    call.pool.disks.pop(before.uuid, None)
+    call.db.delete(old)
+
+
+# --- changed blocks
+
+
+@verb("cbt_enabled", *volumes.MARKS)
+def enable_cbt(call: Call, ref: str) -> str:
+    return _set_cbt(call, ref, "enable_cbt", value=True)
+
+
+@verb("cbt_enabled", *volumes.MARKS)
+def disable_cbt(call: Call, ref: str) -> str:
+    return _set_cbt(call, ref, "disable_cbt", value=False)
+
+
+def _set_cbt(call: Call, ref: str, name: str, *, value: bool) -> str:
+    row = call.db.get("VDI", ref)
+    sr = sr_of(call, row)
+    with volumes.held(call, sr=(sr, f"vdi_{name}"), vdi=(row, name)):
+        volumes.serving(call, sr)
+        call.db.write(row, cbt_enabled=value)
+    return ""
+
+
+@verb("cbt_enabled")
+def set_cbt_enabled(call: Call, ref: str, value: bool) -> str:
+    row = call.db.get("VDI", ref)
+    volumes.assert_from_plugin(call, row["SR"])
+    call.db.write(row, cbt_enabled=value)
+    return ""
+
+
+@verb(*volumes.MARKS)
+def list_changed_blocks(call: Call, vdi_from: str, vdi_to: str) -> str:
+    """A bitmap in base64, a bit for each 64 KiB, the first in the highest bit: set where the two differ."""
+    old, new = call.db.get("VDI", vdi_from), call.db.get("VDI", vdi_to)
+    sr = sr_of(call, new)
+    with volumes.held(call, sr=(sr, "vdi_list_changed_blocks"), vdi=(new, "list_changed_blocks")):
+        volumes.serving(call, sr)
+        if not (old["cbt_enabled"] and new["cbt_enabled"]) or old["SR"] != new["SR"]:
+            raise refuse("SR_BACKEND_FAILURE_460", "", "Failed to calculate changed blocks for given VDIs.", "")
+        before, after = volumes.content(call, old).digests(), volumes.content(call, new).digests()
+        bits = bytearray(-(-new["virtual_size"] // (8 * BLOCK_SIZE)))
+        for number in {*before, *after}:
+            if before.get(number) != after.get(number) and number // 8 < len(bits):
+                bits[number // 8] |= 0x80 >> number % 8
+    return base64.b64encode(bytes(bits)).decode()
+
+
+# --- looking at it
+
+
+@verb()
+def checksum(call: Call, ref: str) -> str:
+    """A digest of the content: the same for disks with the same bytes."""
+    row = call.db.get("VDI", ref)
+    if volumes.seeing(call, (sr_of(call, row),)) is None:
+        raise refuse("NO_HOSTS_AVAILABLE")
+    return volumes.content(call, row).digest()[:32]
+
+
+@verb()
+def get_nbd_info(call: Call, ref: str) -> list[dict[str, object]]:
+    """Where the content can be read from: the addresses of hosts with the storage plugged, in networks for that."""
+    row = call.db.get("VDI", ref)
+    if row["type"] == "cbt_metadata":
+        raise storage_rules.wrong_type(row)
+    networks = {
+        network.ref
+        for network in call.db.table("network").values()
+        if {"nbd", "insecure_nbd"} & set(network.get("purpose", ()))
+    }
+    pbds = storage_rules.pbds_of(call.db, sr_of(call, row))
+    plugged = (call.db.find("host", pbd["host"]) for pbd in pbds if pbd["currently_attached"])
+    told = {"exportname": f"/{row['uuid']}?session_id={call.caller}", "port": 10809, "cert": ""}
+    return [
+        {**told, "address": address, "subject": host["hostname"]}
+        for host in plugged
+        if host is not None
+        for address in _addresses(call, host, networks)
+    ]
+
+
+def _addresses(call: Call, host: Row, networks: set[str]) -> list[str]:
+    pifs = [pif for pif in (call.db.find("PIF", ref) for ref in host["PIFs"]) if pif is not None]
+    inside = [pif for pif in pifs if pif["currently_attached"] and pif["network"] in networks]
+    return [address for pif in inside for address in (pif["IP"], *pif.get("IPv6", ())) if address]

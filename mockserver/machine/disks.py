@@ -90,7 +90,8 @@ class Guest(Kept):
 
     `ledger` is what it wrote: disk uuid to blocks. `agent` is what its guest agent reports (the fields of its guest
     metrics), None where it has none; it does so from `up_at` on, after the start counted by `boots`. `saved_by` is the
-    release that wrote its suspend image.
+    release that wrote its suspend image, `image` what was written. `sources` holds the data sources that somebody switched
+    on or off.
     """
 
     uuid: str
@@ -100,6 +101,8 @@ class Guest(Kept):
     boots: int = 0
     up_at: float = 0.0
     saved_by: Release | None = None
+    image: bytes | None = None
+    sources: dict[str, bool] = field(default_factory=dict)
 
     def write_before(self, disk: Disk) -> None:
         """Put on `disk` what this guest wrote before anybody looked; it is in the ledger like all that comes after."""
@@ -110,6 +113,17 @@ class Guest(Kept):
     def memory(self) -> bytes:
         """What a suspend image of this guest holds."""
         return f"memory of {self.uuid} after {self.writes} writes".encode()
+
+    def save(self, disk: Disk, release: Release) -> None:
+        """Write the guest's memory to a disk, by the software of `release`."""
+        self.image = disk.blocks[0] = self.memory()
+        self.saved_by = release
+
+    def resume_from(self, other: Guest, disks: Iterable[Disk]) -> None:
+        """Be in the state that `other` is in; what is on this guest's own `disks` must stay from now on."""
+        self.agent = other.agent
+        self.writes, self.image, self.saved_by = other.writes, other.image, other.saved_by
+        self.ledger = {disk.uuid: dict(disk.blocks) for disk in disks}
 
 
 @dataclass(eq=False)

@@ -2,6 +2,7 @@
 
 Prints one line of JSON when it serves: `url`, `pid`, and the hosts' names, addresses and URLs. Ends on SIGINT or SIGTERM.
 With `--coverage` it prints which messages the fake answers with behaviour, and ends.
+`python -m mockserver anonymise IN OUT` makes a pool database dump that can be given away.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from xenctl import database
 from xenctl.errors import DatabaseError
 from xenctl.releases import find
 
+from .anonymise import anonymise
 from .pool import MockPool
 from .transports.server import PoolServer
 
@@ -59,12 +61,21 @@ def parser() -> argparse.ArgumentParser:
     )
     out.add_argument("--user", default="root", help="the one user (root)")
     out.add_argument("--password", default="secret", help="the user's password (secret)")
+    out.add_argument(
+        "--control",
+        metavar="TOKEN",
+        help="answer the control path (/_mockserver/: clock, machine room, faults, invariants, trace) to whoever sends this "
+        "token as Authorization: Bearer TOKEN; the ready line names its URL",
+    )
     out.add_argument("--ready-file", metavar="F", help="write the ready line to this file too")
     return out
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Serve until told to stop. Exit status 0, or 2 for arguments or a dump that cannot be used."""
+    """Serve until told to stop, or do another command. Exit status 0, or 2 for arguments or a dump that cannot be used."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["anonymise"]:
+        return anonymised(argv[1:])
     options = parser().parse_args(argv)
     if options.coverage:
         return _coverage(options.release)
@@ -80,11 +91,16 @@ def main(argv: list[str] | None = None) -> int:
     who = {"seed": options.seed, "username": options.user, "password": options.password}
     try:
         if options.dump:
-            pool = MockPool.load(database.read_file(options.dump), **who)
+            pool = MockPool.from_dump(options.dump, **who)
         else:
             pool = MockPool.create(**{**SHAPE, **shape}, **who)
         server = PoolServer(
-            pool, listen=options.listen, port=options.port, time_scale=options.time_scale, tls=options.tls
+            pool,
+            listen=options.listen,
+            port=options.port,
+            time_scale=options.time_scale,
+            tls=options.tls,
+            control=options.control,
         )
         with server:
             _tell(server, options.ready_file)
@@ -109,9 +125,33 @@ def _coverage(release: str | None) -> int:
     return 0
 
 
+def anonymised(argv: list[str]) -> int:
+    """Write an anonymous dump: exit status 0, or 2 for arguments or a dump that cannot be used."""
+    describe = "Write a pool database dump in which nobody can be recognised, and which behaves as the original."
+    options = Parser(prog="mockserver anonymise", description=describe, allow_abbrev=False)
+    options.add_argument("dump", metavar="IN", help="a pool database dump")
+    options.add_argument("out", metavar="OUT", help="where the anonymous one is written, readable by its owner alone")
+    options.add_argument("--seed", default="0", help="the same seed gives the same names and uuids")
+    given = options.parse_args(argv)
+    if Path(given.out).exists() and Path(given.dump).exists() and Path(given.out).samefile(given.dump):
+        options.error(f"{given.out} is the original itself: name another file")
+    try:
+        dump = anonymise(database.read_file(given.dump), seed=given.seed)
+        database.write_file(database.write(dump), given.out)
+    except DatabaseError as error:
+        print(f"mockserver: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"mockserver: cannot write {given.out}: {error.strerror or error}", file=sys.stderr)
+        return 2
+    return 0
+
+
 def _tell(server: PoolServer, ready_file: str | None) -> None:
     """Print the ready line, and write it to a file that is there whole or not at all."""
     ready: dict[str, object] = {"url": server.url, "pid": os.getpid(), "hosts": server.hosts()}
+    if server.control_url:
+        ready["control"] = server.control_url
     if server.cafile:
         ready["cafile"] = server.cafile
     if server.note:

@@ -10,6 +10,8 @@ from typing import Any
 import mockserver
 import xenctl
 from mockserver import Durations, MockPool, PoolServer
+from mockserver.anonymise import anonymise
+from mockserver.compare import compare
 from xenctl import NULL, Failure, Record, Ref, Session, Task, XenctlError, transfers
 from xenctl import releases as rel
 from xenctl.api import errors
@@ -212,17 +214,40 @@ def test_against_the_fake(pool: MockPool) -> None:
 def fakes() -> MockPool:
     pool = MockPool.create(hosts=3, vms=12, release="4.0.1", seed=1, durations=Durations())
     dump: Database = read_file(Path("pool.xml"))
-    MockPool.load(dump)
+    MockPool.from_dump(dump)
     with mockserver.activate(pool) as same:
         print(same.url)
     with PoolServer(pool, listen="127.0.0.1", port=0, time_scale=60.0) as server:
         print(server.url, [host["address"] for host in server.hosts()])
+    pool.faults.add("error", method="VM.start", nth=2, code="HOST_OFFLINE", params=["OpaqueRef:x"])
+    print([str(fault) for fault in pool.faults.unused()])
+    with mockserver.Trace(pool, limit=100) as trace:
+        print([record.method for record in trace], trace.at(0).table("VM"))
+    report = mockserver.sweep(lambda pool: print(pool.url), faults=["reset", {"kind": "stall", "seconds": 9}], sample=5)
+    report.verify()
     for violation in pool.violations:
         print(violation.as_dict())
     violations: list[mockserver.Violation] = pool.violations
     invariants: list[mockserver.Invariant] = pool.invariants
     print(violations, invariants)
     return pool
+
+
+def states(pool: MockPool, session: xenctl.Session) -> str:
+    point: mockserver.Savepoint = pool.savepoint()
+    fork: MockPool = pool.fork()
+    with fork.savepoint():
+        fork.hands.power_off("host1")
+    found: mockserver.Comparison = compare(pool, fork, volatile=False)
+    changes: tuple[mockserver.Change, ...] = found.changes
+    try:
+        pool.rollback(point)
+        pool.release(point)
+    except mockserver.SavepointError as error:
+        print(error)
+    MockPool.from_session(session).save("copy.xml")
+    MockPool.from_dump(anonymise(read_file("copy.xml"), seed=1)).save(Path("given-away.xml"))
+    return found.text(limit=10) if changes else ""
 
 
 def rehearsed() -> bool:

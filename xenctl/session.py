@@ -137,6 +137,10 @@ class Session(Classes):
             raise ValueError(f"no such protocol: {protocol!r}; there are {', '.join(PROTOCOLS)}")
         if transport is not None and options:
             raise TypeError(f"{', '.join(options)}: options of HttpTransport, but a transport was given")
+        if isinstance(hosts, str):
+            raise TypeError(f"hosts is a list of URLs, not one: write hosts=[{hosts!r}]")
+        if retries < 0:
+            raise ValueError(f"retries is how often a call that reads is sent again, 0 for never, not {retries}")
         self.origin = origin_of(url)
         self.hosts: tuple[str, ...] = tuple(origin_of(host) for host in hosts)
         self.transport: Transport = transport if transport is not None else HttpTransport(**options)

@@ -147,6 +147,23 @@ class TestLoggingIn:
         with pytest.raises(TypeError, match="verfy"):
             Session(pool.url, verfy=False)  # type: ignore[call-arg]
 
+    @pytest.mark.parametrize(
+        ("options", "error", "message"),
+        [
+            ({"retries": -1}, ValueError, "retries is how often a call that reads is sent again, 0 for never, not -1"),
+            ({"hosts": "https://b"}, TypeError, r"hosts is a list of URLs, not one: write hosts=\['https://b'\]"),
+            ({"hosts": ["https://b:x"]}, ValueError, "not a host's URL: 'https://b:x'"),
+        ],
+    )
+    def test_options_that_mean_nothing_are_refused(
+        self, options: dict[str, Any], error: type[Exception], message: str
+    ) -> None:
+        """One clear error before anything is sent: fewer repetitions than none would be no end of them."""
+        wire = Scripted(lambda *_: "OpaqueRef:s")
+        with pytest.raises(error, match=message):
+            connect("http://10.0.0.1", "root", PASSWORD, transport=wire, **options)
+        assert wire.calls == []
+
     def test_a_failed_connect_closes_its_transport(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """`connect` leaves no connections behind when it fails; a transport of the caller's is left alone."""
         closed = []

@@ -254,7 +254,7 @@ class Session(Classes):
 
         Two arguments are sent, which every release accepts; `version` and `originator` (the name of the program, by which
         the server groups its sessions; since 6.1) only where they are given. A session that is open already is logged
-        out first. Credentials that were refused are not kept.
+        out first, unless it is somebody else's (`ref`). Credentials that were refused are not kept.
         """
         rest = (version or "1.0", originator) if originator else (version,) if version else ()
         self._open(_Login("session.login_with_password", (username, password, *rest)))
@@ -271,6 +271,8 @@ class Session(Classes):
         if not all(isinstance(argument, str) for argument in login.arguments):
             raise TypeError("user name and password are text")
         with self._lock:
+            if self.ref is not None and self.ref == self._adopted:
+                self.ref = None
             self.logout()
             self._log_in(login)
             self._login = login

@@ -205,6 +205,16 @@ def test_an_open_session_is_used_and_left_open(pool: MockPool, wire: Wire, act: 
     assert len(pool.store.table("session")) == (1 if act == "call" else 0)
 
 
+def test_a_login_leaves_a_session_taken_over_open(pool: MockPool, wire: Wire) -> None:
+    """It is somebody else's still; the end of the block ends the new one alone."""
+    owner = connect(pool.url, "root", PASSWORD, transport=pool.transport())
+    with Session(pool.url, transport=wire, ref=owner.ref) as session:
+        session.login_with_password("root", PASSWORD)
+        assert session.ref != owner.ref
+        assert len(pool.store.table("session")) == 2
+    assert list(pool.store.table("session")) == [owner.ref]
+
+
 def test_a_session_taken_over_cannot_be_renewed(pool: MockPool, wire: Wire) -> None:
     """It has no credentials: that it is gone is the caller's business."""
     session = Session(pool.url, transport=wire, ref="OpaqueRef:gone")

@@ -7,8 +7,9 @@ So it is where no connection was made: a session that knows other hosts of its p
 Where the connection broke after sending, only calls that read (`get_...`) are sent again, a few times and after
 pauses that grow; nothing else ever is.
 
-Threads may share a session. One lock guards where it is (`origin`, `ref`) and is held while logging in, so that of many
-threads whose session is gone one logs in and the others go on with what it got.
+Threads may share a session. One lock guards where it is (`origin`, `ref`) and is held while logging in and out, so that of
+many threads whose session is gone one logs in and the others go on with what it got. Another is held while the host is asked
+for its release, for which only those wait who want to know it. Neither is held during any other call.
 
 Neither the password nor the session's reference is in any message: where a server's words hold the reference, `THIS`
 stands in its place.
@@ -85,7 +86,7 @@ class _Login:
 class _Known:
     """What the host that gave the session `ref` is, and when it was asked."""
 
-    ref: str
+    ref: str = field(repr=False)
     api_version: tuple[int, int]
     software_version: Mapping[str, str]
     at: float
@@ -155,6 +156,7 @@ class Session(Classes):
         self._pool = ""
         self._known: _Known | None = None
         self._lock = RLock()
+        self._asking = RLock()
 
     def __repr__(self) -> str:
         return f"<Session with {self.origin}{'' if self.ref else ', not logged in'}>"
@@ -234,10 +236,15 @@ class Session(Classes):
         """
         return self._host().release
 
-    def _host(self) -> _Known:
-        with self._lock:
-            known = self._known
-            return known if known is not None and known.ref == self.ref else self._ask_host()
+    def _host(self, *, since: float = -inf) -> _Known:
+        """What the host is, asked `since` that moment; of many threads that want to know, one asks."""
+        known = self._known
+        if known is None or known.ref != self.ref or known.at < since:
+            with self._asking:
+                known = self._known
+                if known is None or known.ref != self.ref or known.at < since:
+                    known = self._known = self._ask_host()
+        return known
 
     def _ask_host(self) -> _Known:
         ask = "session.get_this_host"
@@ -245,9 +252,12 @@ class Session(Classes):
             ask, lambda place: (place.ref or "", self._exchange(place, ask, (place.ref,))), reads=True
         )
         record = self.host.get_record(host)
-        version = record.API_version_major, record.API_version_minor
-        self._known = _Known(ref, version, record.software_version, self.clock.now())
-        return self._known
+        try:
+            version = record.API_version_major, record.API_version_minor
+            return _Known(ref, version, record.software_version, self.clock.now())
+        except (AttributeError, ValueError) as error:
+            text = f"its record does not tell the release: {error}"
+            raise ProtocolError(text, host=self.origin, method="host.get_record") from error
 
     def login_with_password(self, username: str, password: str, version: str = "", originator: str = "") -> None:
         """Log in as a local user or as a subject of the pool's directory service, following `HOST_IS_SLAVE` to the master.
@@ -342,11 +352,9 @@ class Session(Classes):
     def _refuse(self, what: str, judge: Callable[[Release], Failure | None]) -> None:
         """Raise what `judge` says of the host's release. Where that cannot be told, the host is left to judge."""
         try:
-            with self._lock:
-                known = self._host()
-                found = judge(known.release)
-                if found is not None and self.clock.now() - known.at > TRUSTED:
-                    found = judge(self._ask_host().release)
+            found = judge(self._host().release)
+            if found is not None:
+                found = judge(self._host(since=self.clock.now() - TRUSTED).release)
         except (Failure, ProtocolError) as error:
             log.debug("%s: the release of %s cannot be told: %s", what, self.origin, error)
             return

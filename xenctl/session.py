@@ -305,11 +305,16 @@ class Session(Classes):
     def learn_hosts(self) -> tuple[str, ...]:
         """Read the addresses of the pool's hosts into `hosts` and return them, so that the session finds the master among
         them when the present one does not answer any more. Do it again when hosts have joined or left."""
+        origin = self.origin
+
+        def to_origins(records: Any) -> tuple[str, ...]:
+            return tuple(origin_at(origin, address) for address in _texts("address", records) if address)
+
+        hosts = self.call("host.get_all_records", (), to_origins)
+        pool = self.call("pool.get_all_records", (), _to_uuid_of_one)
         with self._lock:
-            addresses = [record.address for record in self.host.get_all_records().values()]
-            (self._pool,) = (record.uuid for record in self.pool.get_all_records().values())
-            self.hosts = tuple(origin_at(self.origin, address) for address in addresses if address)
-            return self.hosts
+            self.hosts, self._pool = hosts, pool
+        return hosts
 
     def call(self, method: str, args: Sequence[Any] = (), convert: Callable[[Any], T] = to_any) -> T:
         """Send any method by its wire name with `args` (without the session) and convert what comes back.
@@ -451,12 +456,18 @@ class Session(Classes):
         """Whether a host is of the pool whose hosts were learnt, and was not ejected to a pool of its own since."""
         if not self._pool:
             return True
-        (found,) = self._exchange(place, "pool.get_all_records").values()
-        if found["uuid"] == self._pool:
-            return True
-        log.warning("%s is of another pool (%s), so it is not asked", place.origin, found["uuid"])
-        self._exchange(place, "session.logout")
-        return False
+        ours = False
+        try:
+            found = _to_uuid_of_one(self._exchange(place, "pool.get_all_records"))
+            ours = found == self._pool
+            if not ours:
+                log.warning("%s is of another pool (%s), so it is not asked", place.origin, found)
+        except ValueError as error:
+            log.warning("%s does not tell its pool, so it is not asked: %s", place.origin, error)
+        finally:
+            if not ours:
+                self._exchange(place, "session.logout")
+        return ours
 
     def _place(self, what: str) -> Place:
         """Where the session is, logging in where that has to be done anew."""
@@ -574,6 +585,21 @@ class Session(Classes):
                 raise refusal
             logged_in_again = True
             log.info("%s: %s no longer knows the session, logging in again", what, request.host)
+
+
+def _texts(name: str, records: Any) -> list[str]:
+    """What records have in one field. Raises `ValueError` for what are no records with such a field."""
+    try:
+        return [to_string(record[name]) for record in records.values()]
+    except (AttributeError, LookupError, TypeError):
+        raise ValueError(f"expected records that have a field {name}") from None
+
+
+def _to_uuid_of_one(records: Any) -> str:
+    found = _texts("uuid", records)
+    if len(found) != 1:
+        raise ValueError(f"expected one record, got {len(found)}")
+    return found[0]
 
 
 class _AsyncCaller:

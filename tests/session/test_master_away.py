@@ -10,7 +10,7 @@ from wires import PASSWORD, Session, Wire, connect
 
 from mockserver.pool import MockPool
 from xenctl import xmlrpc
-from xenctl.errors import ConnectError, Failure
+from xenctl.errors import ConnectError, Failure, ProtocolError
 from xenctl.transport import Request, Response, SystemClock
 
 A, B, C = (f"http://10.0.0.{number}" for number in (1, 2, 3))
@@ -26,6 +26,7 @@ class Hosts:
         self.master = {A: A, B: A, C: A}
         self.pool = {A: "one", B: "one", C: "one"}
         self.emergency: set[str] = set()
+        self.odd: dict[str, dict[str, Any]] = {}
         self.calls: list[tuple[str, str]] = []
 
     def promote(self, new: str, *, old: str) -> None:
@@ -58,7 +59,10 @@ class Hosts:
             "host.get_all_records": {
                 n: {"address": h.removeprefix("http://")} for n, h in zip("abc", (A, B, C), strict=True)
             },
+            **self.odd.get(host, {}),
         }
+        if isinstance(values.get(method), Failure):
+            return out(xmlrpc.dumps_failure(values[method].details))
         return out(xmlrpc.dumps_success(values.get(method, host)))
 
     def close(self) -> None:
@@ -132,6 +136,48 @@ def test_a_host_of_another_pool_is_not_followed(
     assert (B, "session.logout") in hosts.calls
     assert not any(host == B and method.startswith("VM.") for host, method in hosts.calls)
     assert "another pool" in caplog.text
+
+
+ODD: dict[str, Any] = {
+    "text": "many",
+    "none": {},
+    "two": {"OpaqueRef:p": {"uuid": "one"}, "OpaqueRef:q": {"uuid": "one"}},
+    "no uuid": {"OpaqueRef:p": {}},
+    "a list": {"OpaqueRef:p": {"uuid": ["one"]}},
+    "a refusal": Failure(["INTERNAL_ERROR", "x"]),
+}
+"""What is no record of one pool."""
+
+
+@pytest.mark.parametrize("answer", ODD.values(), ids=ODD)
+def test_a_host_that_does_not_tell_its_pool_is_not_followed(hosts: Hosts, session: Session, answer: Any) -> None:
+    """Nor is a session left behind there, and the next host is asked."""
+    hosts.master = {A: A, B: B, C: C}
+    hosts.off = {A}
+    hosts.odd[B] = {"pool.get_all_records": answer}
+    assert session.call("VM.get_all") == C
+    assert [method for host, method in hosts.calls if host == B] == [
+        "session.login_with_password",
+        "pool.get_all_records",
+        "session.logout",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("method", "answer"),
+    [
+        *(("pool.get_all_records", answer) for answer in ODD.values() if not isinstance(answer, Failure)),
+        ("host.get_all_records", {"OpaqueRef:h": {"address": "no address"}}),
+        ("host.get_all_records", {"OpaqueRef:h": {}}),
+        ("host.get_all_records", "none"),
+    ],
+)
+def test_hosts_that_cannot_be_learnt(hosts: Hosts, session: Session, method: str, answer: Any) -> None:
+    """An answer that XenAPI does not give is one typed error, and what was learnt before stays."""
+    hosts.odd[A] = {method: answer}
+    with pytest.raises(ProtocolError, match=rf"^{method} on {A}: the answer is not of its type: "):
+        session.learn_hosts()
+    assert session.hosts == (A, B, C)
 
 
 def test_without_other_hosts_nothing_is_tried(hosts: Hosts) -> None:

@@ -234,6 +234,13 @@ def test_a_forgotten_session_is_renewed_once(pool: MockPool, session: Session, w
     assert pool.store.table("task") == {}
 
 
+def test_a_session_forgotten_before_costs_no_request(session: Session, pool: MockPool, wire: Between) -> None:
+    """Making the task logs in again, and the request goes out with the new session: its body is sent once."""
+    pool.store.delete(pool.store.get("session", str(session.ref)))
+    assert transfers.dump_database(session, io.BytesIO()) > 0
+    assert [f"session_id={session.ref}" in request.path for request in wire.seen] == [True]
+
+
 # --- cuts
 
 

@@ -568,11 +568,12 @@ class Session(Classes):
         than 200.
         """
         what = f"{method} {path.partition('?')[0]}"
-        logged_in_again = False
+        logged_in_again, under = False, ""
         while True:
-            place = self._place(what)
-            origin, _, ref = place
-            under = f"&task_id={task()}" if task is not None else ""
+            origin, _, ref = self._place(what)
+            if task is not None:
+                under = f"&task_id={task()}"
+                origin, _, ref = self._place(what)  # making the task may have led elsewhere, or to a new login
             query = f"{'&' if '?' in path else '?'}session_id={ref}{under}"
             first = origin_at(origin, address) if address else origin
             request = Request(first, method, path + query, label=what, upload=upload)

@@ -337,6 +337,19 @@ def test_a_server_that_does_not_notice_is_told_to_stop(
     assert (task["status"], list(tmp_path.iterdir())) == ("cancelled", [])
 
 
+def test_a_task_that_is_gone_does_not_hide_what_went_wrong(session: Session, pool: MockPool, wire: Between) -> None:
+    """Where nothing is to be learnt from it, the first error is the one that is raised."""
+
+    def lose(request: Request, answer: Response) -> Response:
+        for task in list(pool.store.table("task").values()):
+            pool.store.delete(task)
+        raise ConnectionLost("it broke", host="http://h", method=request.shown)
+
+    wire.after = lose
+    with pytest.raises(ConnectionLost, match="it broke"):
+        transfers.dump_database(session, io.BytesIO())
+
+
 # --- answers
 
 

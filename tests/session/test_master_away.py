@@ -10,7 +10,7 @@ from wires import PASSWORD, Session, Wire, connect
 
 from mockserver.pool import MockPool
 from xenctl import xmlrpc
-from xenctl.errors import ConnectError, Failure, ProtocolError
+from xenctl.errors import ConnectError, ConnectionLost, Failure, ProtocolError
 from xenctl.transport import Request, Response, SystemClock
 
 A, B, C = (f"http://10.0.0.{number}" for number in (1, 2, 3))
@@ -178,6 +178,42 @@ def test_hosts_that_cannot_be_learnt(hosts: Hosts, session: Session, method: str
     with pytest.raises(ProtocolError, match=rf"^{method} on {A}: the answer is not of its type: "):
         session.learn_hosts()
     assert session.hosts == (A, B, C)
+
+
+def test_a_sibling_knows_the_pool(hosts: Hosts, session: Session) -> None:
+    """It looks for the master among the same hosts, and takes no host of another pool for it."""
+    sibling = session.sibling()
+    assert sibling is not None
+    hosts.master = {A: A, B: B, C: C}
+    hosts.pool[B] = "two"
+    hosts.off = {A}
+    assert sibling.call("VM.get_all") == C
+
+
+def test_a_sibling_is_set_up_alike(pool: MockPool, wire: Wire) -> None:
+    """It sends no more often, and leaves as much to the host, as the session that it is made of; it has a login of its
+    own."""
+    session = connect(pool.url, "root", PASSWORD, transport=wire, retries=0, check_release=False)
+    sibling = session.sibling()
+    assert sibling is not None
+    with pytest.raises(Failure, match="MESSAGE_METHOD_UNKNOWN"):
+        sibling.call("host.evacuate", ("OpaqueRef:x",))
+    assert sibling.ref not in (None, session.ref)
+    assert wire.methods[-1] == "host.evacuate"
+    wire.calls.clear()
+
+    def lost(method: str, host: str) -> None:
+        raise ConnectionLost("gone", host=host, method=method)
+
+    wire.before = lost
+    with pytest.raises(ConnectionLost):
+        sibling.VM.get_all()
+    assert wire.methods == ["VM.get_all"]
+
+
+def test_a_session_without_credentials_has_no_sibling(pool: MockPool, wire: Wire) -> None:
+    """One that was taken over cannot log in a second time."""
+    assert Session(pool.url, transport=wire, ref="OpaqueRef:x").sibling() is None
 
 
 def test_without_other_hosts_nothing_is_tried(hosts: Hosts) -> None:

@@ -8,6 +8,7 @@ import pytest
 from wires import PASSWORD, Scripted, Session, Wire, connect, member_url, sessions_of
 
 from mockserver.pool import MockPool
+from mockserver.transports.server import PoolServer
 from xenctl.api import errors
 from xenctl.errors import ConnectError, ConnectionLost, Failure, ProtocolError
 from xenctl.session import MAX_HOPS
@@ -99,6 +100,17 @@ class TestLoggingIn:
         assert len(wire.calls) == min(circle, MAX_HOPS + 1)
         assert session.origin == "http://10.0.0.0"
 
+    def test_a_local_login_is_led_nowhere(self) -> None:
+        """It is with one host, so what that one refuses it with is the error."""
+
+        def reply(host: str, method: str, params: list[Any]) -> str:
+            raise Failure(["HOST_IS_SLAVE", "10.0.0.2"])
+
+        wire = Scripted(reply)
+        with pytest.raises(errors.HOST_IS_SLAVE):
+            Session("http://10.0.0.1", transport=wire).slave_local_login_with_password("root", PASSWORD)
+        assert wire.calls == [("http://10.0.0.1", "session.slave_local_login_with_password")]
+
     @pytest.mark.parametrize("params", [[], [""], ["not an address"]])
     def test_a_member_that_names_no_master(self, params: list[str]) -> None:
         """A redirection to nowhere is an answer that XenAPI does not give."""
@@ -176,6 +188,19 @@ class TestLoggingIn:
         with pytest.raises(ProtocolError):
             connect("http://10.0.0.1", "root", PASSWORD, transport=wire)
         assert not wire.closed
+
+    def test_the_end_of_the_block_closes_a_transport_of_its_own(
+        self, pool: MockPool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """After the logout, be that heard or not."""
+        closed = []
+        monkeypatch.setattr("requests.adapters.HTTPAdapter.close", lambda adapter: closed.append(adapter))
+        with PoolServer(pool) as server, connect(server.url, "root", PASSWORD, trust_env=False) as session:
+            assert session.VM.get_all()
+        assert closed.pop()
+        with pytest.raises(ConnectError), Session("http://127.0.0.1:1", ref="OpaqueRef:x", trust_env=False) as session:
+            session.logout()
+        assert closed.pop()
 
     def test_a_transport_of_the_callers_stays_open(self, session: Session, wire: Wire) -> None:
         """Who made a transport closes it."""

@@ -152,6 +152,7 @@ class Session(Classes):
         self._retries = retries
         self._checks_release = check_release
         self._login: _Login | None = None
+        self._local = False
         self._adopted = self.ref
         self._pool = ""
         self._known: _Known | None = None
@@ -290,7 +291,7 @@ class Session(Classes):
     def logout(self) -> None:
         """End the session on the server; does nothing where there is none. Sessions are scarce there."""
         with self._lock:
-            end = "session.local_logout" if self._login is not None and self._login.local else "session.logout"
+            end = "session.local_logout" if self._local else "session.logout"
             self._login = None
             if self.ref is None:
                 return
@@ -403,7 +404,7 @@ class Session(Classes):
                     raise
                 self._move(origin, origin)
                 continue
-            if refusal.code == "HOST_IS_SLAVE":
+            if refusal.code == "HOST_IS_SLAVE" and not self._local:
                 visited.append(origin)
                 self._move(origin, self._master(refusal, visited, what))
             elif refusal.details[:2] == ["SESSION_INVALID", THIS] and not logged_in_again and self._forget(ref):
@@ -492,6 +493,7 @@ class Session(Classes):
             return True
 
     def _log_in(self, login: _Login) -> None:
+        self._local = login.local
         try:
             self._settle(self._logged_in(login, self.origin))
         except ConnectError as error:

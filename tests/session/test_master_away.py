@@ -6,10 +6,11 @@ import io
 from typing import Any
 
 import pytest
-from wires import PASSWORD, Session, Wire, connect
+from wires import PASSWORD, Session, Wire, answered, connect
 
 from mockserver.pool import MockPool
 from xenctl import xmlrpc
+from xenctl.api import errors
 from xenctl.errors import ConnectError, ConnectionLost, Failure, ProtocolError
 from xenctl.transport import Request, Response, SystemClock
 
@@ -264,6 +265,41 @@ def test_a_local_session_stays_where_it_is(later: MockPool, wire: Wire) -> None:
     with pytest.raises(ConnectError, match=member.address):
         session.pool.is_slave(me)
     assert session.origin == f"http://{member.address}"
+
+
+def test_a_local_session_that_is_gone_is_renewed_where_it_was(later: MockPool, wire: Wire) -> None:
+    """A member that restarted has forgotten it, and is logged in to once more."""
+    member = later.machines[1]
+    session = Session(f"http://{member.address}", transport=wire)
+    session.slave_local_login_with_password("root", PASSWORD)
+    member.xapi.local_sessions.clear()
+    wire.calls.clear()
+    assert session.VM.get_all()
+    login = "session.slave_local_login_with_password"
+    assert [(host, method) for host, method, _ in wire.calls] == [
+        (session.origin, method) for method in ("VM.get_all", login, "VM.get_all")
+    ]
+    assert session.origin == f"http://{member.address}"
+
+
+def test_a_local_session_is_not_led_to_the_master(wire: Wire, later: MockPool) -> None:
+    """What a member will not do the master is not asked for: the next call may be one that must hit no other host."""
+    session = Session(f"http://{later.machines[1].address}", transport=wire)
+    session.slave_local_login_with_password("root", PASSWORD)
+    wire.after = lambda method, host: answered(xmlrpc.dumps_failure(["HOST_IS_SLAVE", later.master_address]))
+    for act in (session.VM.get_all, session.logout):
+        with pytest.raises(errors.HOST_IS_SLAVE):
+            act()
+    assert {host for host, _, _ in wire.calls} == {session.origin}
+
+
+def test_a_local_session_is_not_asked_for_the_release(later: MockPool, wire: Wire) -> None:
+    """The host may be one that answers little; what is newer it refuses itself."""
+    session = Session(f"http://{later.machines[1].address}", transport=wire)
+    session.slave_local_login_with_password("root", PASSWORD)
+    with pytest.raises(errors.MESSAGE_METHOD_UNKNOWN):
+        session.VM_group.get_all()
+    assert wire.methods == ["session.slave_local_login_with_password", "VM_group.get_all"]
 
 
 def test_a_local_session_is_logged_out_of_as_such(later: MockPool, wire: Wire) -> None:

@@ -56,6 +56,44 @@ class TestLoggingIn:
         Session(pool.url, transport=wire).login_with_password("root", PASSWORD)
         assert wire.calls == [(pool.url, "session.login_with_password", ["root", PASSWORD])]
 
+    @pytest.mark.parametrize(
+        ("options", "sent"),
+        [
+            ({"version": "1.3"}, ["1.3"]),
+            ({"originator": "a program"}, ["1.0", "a program"]),
+            ({"version": "1.3", "originator": "a program"}, ["1.3", "a program"]),
+        ],
+    )
+    def test_login_sends_more_where_it_is_told_to(self, options: dict[str, str], sent: list[str]) -> None:
+        """The originator is the fourth argument, so that a version goes before it."""
+        logins = []
+
+        def reply(host: str, method: str, params: list[Any]) -> str:
+            logins.append(params)
+            return "OpaqueRef:s"
+
+        Session("http://h", transport=Scripted(reply)).login_with_password("root", PASSWORD, **options)
+        assert logins == [["root", PASSWORD, *sent]]
+
+    @pytest.mark.parametrize("user", ["root", "admin"])
+    def test_a_changed_password_is_roots_whoever_changed_it(self, user: str) -> None:
+        """So another user's session logs in again with the password that it had."""
+        logins, known = [], ["OpaqueRef:1"]
+
+        def reply(host: str, method: str, params: list[Any]) -> str:
+            if method == "session.login_with_password":
+                logins.append(params)
+                return f"OpaqueRef:{len(logins)}"
+            if params[0] not in known:
+                raise Failure(["SESSION_INVALID", params[0]])
+            return ""
+
+        session = connect("http://h", user, PASSWORD, transport=Scripted(reply))
+        session.session.change_password(PASSWORD, "correct horse")
+        known[:] = ["OpaqueRef:2"]
+        session.call("pool.get_all")
+        assert logins == [[user, PASSWORD], [user, "correct horse" if user == "root" else PASSWORD]]
+
     def test_a_member_leads_to_the_master(self, pool: MockPool, wire: Wire) -> None:
         """`HOST_IS_SLAVE` is followed, and the session stays with the master."""
         with connect(member_url(pool), "root", PASSWORD, transport=wire) as session:

@@ -39,6 +39,10 @@ UPLOAD_BLOCK = 256 * 1024
 """Bytes that an upload is read and sent by."""
 
 
+LONGEST_LIMIT = 2**31 // 1000
+"""Seconds that a socket can be told to wait; whoever asks for more waits without limit."""
+
+
 class Clock(Protocol):
     """Time as the transport's hosts live it."""
 
@@ -208,10 +212,10 @@ class HttpTransport:
     a host signs its own certificate: give its `fingerprint` too, or `verify=False`. A `http://` URL needs none of this
     and hides nothing: the first request to such a host, unless it is this machine, warns with `CleartextWarning`.
 
-    `connect_timeout` and `read_timeout` are seconds; the latter bounds the wait for an answer, so let what takes longer
-    run as a task. Proxies and the CA bundle come from the environment unless `trust_env` is false. May be shared between
-    threads; `connections` is how many are kept open to a host. Raises `ValueError` for a CA file that cannot be used and
-    for what is no fingerprint.
+    `connect_timeout` and `read_timeout` are seconds, `math.inf` for no limit; the latter bounds the wait for an answer, so
+    let what takes longer run as a task. Proxies and the CA bundle come from the environment unless `trust_env` is false. May
+    be shared between threads; `connections` is how many are kept open to a host. Raises `ValueError` for a CA file that
+    cannot be used, for what is no fingerprint, and for times and numbers of connections that are none.
     """
 
     def __init__(
@@ -228,6 +232,9 @@ class HttpTransport:
         from .adapter import CallAdapter
         from .tls import Trust
 
+        limits = _limit("connect_timeout", connect_timeout), _limit("read_timeout", read_timeout)
+        if connections < 1:
+            raise ValueError(f"connections is how many are kept open to a host, 1 or more, not {connections}")
         source = "verify"
         if verify is True and trust_env and not fingerprint:
             for name in ("CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
@@ -238,7 +245,7 @@ class HttpTransport:
         self._legacy_tls = legacy_tls
         self._pins = bool(fingerprint)
         self._moulds: dict[tuple[Any, ...], Mould] = {}
-        self._timeout = (connect_timeout, read_timeout)
+        self._timeout, self._limits = (connect_timeout, read_timeout), limits
         self._trust_env = trust_env
         self._proxies: dict[str, dict[str, str]] = {}
         self.clock: Clock = SystemClock()
@@ -298,13 +305,13 @@ class HttpTransport:
         if proxies is None:
             proxies = self._first_seen(request.host)
         if mould is not None:
-            again = self._adapter.again(mould, request.body, timeout=self._timeout[1], proxies=proxies)
+            again = self._adapter.again(mould, request.body, timeout=self._limits[1], proxies=proxies)
             if again is not None:
                 body = again.body
                 stream = io.BytesIO(body) if isinstance(body, bytes) else _Body(body, request)
                 return Response(again.status, again.headers, stream)
             prepared = mould.filled(request.body)
-        answer = self._adapter.send(prepared, stream=True, timeout=self._timeout, proxies=proxies)
+        answer = self._adapter.send(prepared, stream=True, timeout=self._limits, proxies=proxies)
         answer.raw.enforce_content_length = True
         return Response(answer.status_code, plain(answer.headers), _Body(answer.raw, request))
 
@@ -365,6 +372,13 @@ class HttpTransport:
 
     def close(self) -> None:
         self._adapter.close()
+
+
+def _limit(name: str, seconds: float) -> float | None:
+    """A time-out as sockets take it. Raises `ValueError` for what is none."""
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
+        raise ValueError(f"{name} is a number of seconds, more than 0, or math.inf for no limit, not {seconds!r}")
+    return None if seconds > LONGEST_LIMIT else seconds
 
 
 def _is_loopback(origin: str) -> bool:

@@ -234,6 +234,7 @@ class PoolServer:
         self.pool, self.listen, self.port, self.time_scale = pool, listen, port, time_scale
         self.note = ""
         self.cafile = ""
+        self._scheme = "https" if tls else "http"
         self._authority = Authority() if tls else None
         self._contexts: dict[str, SSLContext] = {}
         self._lock = threading.RLock()
@@ -266,7 +267,7 @@ class PoolServer:
 
     def url_of(self, machine: HostMachine) -> str:
         """The URL of one host."""
-        return f"{'https' if self._authority else 'http'}://{_named(*self._places[machine.uuid])}"
+        return f"{self._scheme}://{_named(*self._places[machine.uuid])}"
 
     def hosts(self) -> list[dict[str, str]]:
         """Each host's name, address and URL."""
@@ -356,7 +357,9 @@ class PoolServer:
             if machine.state != "running":
                 raise ConnectionLost("the host went away", host=machine.address, method=path)
             try:
-                return answer(self.pool, machine, method, path, headers, body, f"http://{headers.get('host', '')}")
+                return answer(
+                    self.pool, machine, method, path, headers, body, f"{self._scheme}://{headers.get('host', '')}"
+                )
             except ConnectionLost:
                 raise
             except Exception as error:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from .machine.host import Durations
     from .pool import MockPool
     from .savepoint import Savepoint, SavepointError
+    from .sweeping import sweep
+    from .trace import Trace
     from .transports.intercept import activate
     from .transports.server import PoolServer
 
@@ -28,12 +30,16 @@ __all__ = [
     "PoolServer",
     "Savepoint",
     "SavepointError",
+    "Trace",
     "Violation",
     "activate",
+    "sweep",
 ]
 
 _HOMES = {
     "MockPool": "pool",
+    "Trace": "trace",
+    "sweep": "sweeping",
     "PoolServer": "transports.server",
     "activate": "transports.intercept",
     "Durations": "machine.host",

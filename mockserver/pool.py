@@ -25,6 +25,7 @@ from .call import Call, Steps, Wait, continue_later, dispatch
 from .classes.event import OldEvents
 from .clock import VirtualClock
 from .directory import Directory
+from .faults import Faults
 from .fork import fork
 from .journal import Journal, Kept, uncollected
 from .machine.disks import Disk, Domain, Guest
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
     from .invariants import Invariant, Violation
     from .savepoint import Going, Savepoint
+    from .trace import Trace
     from .transports.inprocess import InProcessTransport
 
 START = 1_228_089_600.0
@@ -55,7 +57,7 @@ class MockPool(Kept):
     """A pool of emulated hosts. `store` is what xapi believes, `machines` and `disks` are what is."""
 
     UNKEPT: ClassVar = frozenset(
-        "journal hands waiter fingerprints guard on_machine on_rollback writes going newest_savepoint".split()
+        "journal hands faults trace waiter fingerprints guard on_machine on_rollback writes going newest_savepoint".split()
     )
 
     def __init__(
@@ -102,6 +104,8 @@ class MockPool(Kept):
     def wire(self) -> None:
         """Connect what acts on the pool, as it is while nobody serves it."""
         self.hands = MachineRoom(self)
+        self.faults = Faults(self)
+        self.trace: Trace | None = None
         self.clock.after_step = lambda: self.settle("time")
         self.waiter: Callable[[Wait], None] = lambda wait: self.clock.run_until(wait.deadline, wait.ready)
         self.fingerprints: dict[str, Mapping[str, str]] = {}
@@ -206,6 +210,8 @@ class MockPool(Kept):
     def adopt_store(self, store: Store) -> None:
         """Make `store` the pool's database."""
         self._store = store
+        if self.trace is not None:
+            self.trace.cut("a master loaded its database")
         store.on_write, store.now = self._written, self.clock.now
 
     @property
@@ -394,7 +400,10 @@ class MockPool(Kept):
     def dispatch(self, method: str, args: list[Any], machine: HostMachine | None = None) -> Any:
         """Call `method` with `args` (the session first) without bytes, on the master or on `machine`."""
         with self.guard():
-            return dispatch(self, machine or self.master, method, args)
+            host = machine or self.master
+            if self.faults.armed:
+                return self.faults.dispatch(host, method, args, lambda: dispatch(self, host, method, args))
+            return dispatch(self, host, method, args)
 
     def transport(self) -> InProcessTransport:
         """A transport for `xenctl` that carries real bytes to this pool."""
@@ -476,7 +485,10 @@ class MockPool(Kept):
 
     def wait(self, wait: Wait) -> None:
         """Let time pass until `wait` is over."""
-        self.waiter(wait)
+        if self.trace is not None:
+            self.trace.waiting(wait)
+        else:
+            self.waiter(wait)
 
     def when(self, wait: Wait, action: Callable[[], None]) -> None:
         """Run `action` once `wait` is over."""
@@ -503,6 +515,8 @@ class MockPool(Kept):
         lose their connection. Raises `SavepointError` for one that is gone, and in the middle of a call."""
         with self.guard():
             savepoint.roll_back(self, to)
+            if self.trace is not None:
+                self.trace.cut("the pool was rolled back")
 
     def release(self, what: Savepoint) -> None:
         """Forget a savepoint and those taken after it; what was changed stays. Raises `SavepointError` where it is gone."""
@@ -520,6 +534,8 @@ class MockPool(Kept):
 
     def _written(self, write: Write) -> None:
         self.writes.append(write)
+        if self.trace is not None:
+            self.trace.note(write)
         self.upkeep.note(self.store, write)
         if self.old_events.subscriptions:
             self.old_events.note(self, write)
@@ -529,7 +545,10 @@ class MockPool(Kept):
 
     def machine_changed(self, machine: HostMachine, old: str) -> None:
         """A machine has come from state `old` to another."""
-        self.writes.append(Write("write", "machine", machine.uuid, "state", old, machine.state, self.clock.now()))
+        write = Write("write", "machine", machine.uuid, "state", old, machine.state, self.clock.now())
+        self.writes.append(write)
+        if self.trace is not None:
+            self.trace.note(write)
         self.max_offline = max(self.max_offline, sum(m.state != "running" for m in self.machines))
         self.on_machine(machine)
         self.settle(f"{machine.name} {machine.state}")
@@ -564,6 +583,8 @@ class MockPool(Kept):
             for entry in [entry for entry in self._waiting if entry[0].ready()]:
                 self._waiting.remove(entry)
                 entry[1]()
+        if self.writes and self.trace is not None:
+            self.trace.settled(cause)
         if not self.invariants or not self.writes:
             self.writes.clear()
             return

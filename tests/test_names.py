@@ -45,8 +45,10 @@ MOCKSERVER = [
     "PoolServer",
     "Savepoint",
     "SavepointError",
+    "Trace",
     "Violation",
     "activate",
+    "sweep",
 ]
 
 SAMPLE = (Path(__file__).parent / "typing" / "user_code.py").read_text(encoding="utf-8")

@@ -222,7 +222,7 @@ def get_supported_types(call: Call) -> list[str]:
     return supported_types(call.db)
 
 
-@verb("secret.*")
+@verb()
 def probe(call: Call, host: str, device_config: dict[str, str], kind: str, sm_config: dict[str, str]) -> str:
     """What storage of a type is found behind a configuration, as the document that plugins give."""
     _assert_probes(call, host, kind.lower())

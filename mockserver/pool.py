@@ -19,7 +19,7 @@ from xenctl.database import Database
 from xenctl.errors import DatabaseError, Failure
 from xenctl.releases import Release, find, of_host, serves
 
-from . import checks, classes, hosts, rules, startup
+from . import classes, hosts, rules, startup
 from .call import Call, Steps, Wait, continue_later, dispatch
 from .classes.event import OldEvents
 from .clock import VirtualClock
@@ -201,7 +201,7 @@ class MockPool:
             store.write(vm, scheduled_to_be_resident_on=NULL)
         if rules.mixed(store):
             self.detect_rolling_upgrade()
-        self.refresh_all_operations()
+        self.upkeep.do_all(store)
 
     def _embody(self, vm: Row) -> None:
         if vm["is_control_domain"] or vm["is_a_template"]:
@@ -378,19 +378,6 @@ class MockPool:
             console = store.find("console", ref)
             if console is not None:
                 store.delete(console)
-        self.refresh_operations(vm)
-
-    def refresh_operations(self, vm: Row) -> None:
-        """Recompute the allowed operations of `vm`."""
-        checks.refresh(self.store, vm)
-
-    def refresh_all_operations(self) -> None:
-        """Recompute the allowed operations of everything."""
-        for vm in self.store.table("VM").values():
-            checks.refresh(self.store, vm)
-        for host in self.store.table("host").values():
-            hosts.refresh(self.store, host)
-        self.upkeep.do_all(self.store)
 
     def downloaded(self, dump: bytes, *, whole: bool) -> None:
         """Somebody fetched the pool database; a whole one is remembered by its digest, for who watches over backups."""
@@ -410,8 +397,7 @@ class MockPool:
         elif flagged and not mixed:
             rest = {key: value for key, value in row["other_config"].items() if key != rules.KEY}
             store.write(row, other_config=rest)
-            for vm in store.table("VM").values():
-                self.refresh_operations(vm)
+            self.upkeep.renew("VM", *store.table("VM"))
 
     # --- calls
 

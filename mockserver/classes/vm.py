@@ -13,7 +13,7 @@ from xenctl.errors import Failure
 
 from .. import checks, guests, hosts, placement, rules
 from ..call import Call, Steps, refuse
-from ..checks import allowed_operations, operation, operation_refused
+from ..checks import operation, operation_refused
 from ..store import NULL, Row
 from . import verbs_of
 from .generic import make
@@ -23,10 +23,8 @@ if TYPE_CHECKING:
 
 verb = verbs_of("VM")
 
-FOLLOWS = ("VBD.allowed_operations", "VIF.allowed_operations", "VM_appliance.allowed_operations")
-"""What is recomputed together with a VM's allowed operations."""
-MARKS = ("current_operations", "allowed_operations", *FOLLOWS)
-MARKS_ON_HOST = ("host.current_operations", "host.allowed_operations")
+MARKS = ("current_operations",)
+MARKS_ON_HOST = ("host.current_operations",)
 DEVICES = tuple(f"{table}.{field}" for table in ("VBD", "VIF") for field in ("currently_attached", "reserved"))
 DEVICES = (*DEVICES, "VBD.current_operations", "VIF.current_operations", "console.*")
 PLACE = ("power_state", "resident_on", "scheduled_to_be_resident_on", "domid")
@@ -453,9 +451,10 @@ def assert_operation_valid(call: Call, ref: str, op: str) -> str:
     return ""
 
 
-@verb("allowed_operations", *FOLLOWS)
+@verb()
 def update_allowed_operations(call: Call, ref: str) -> str:
-    checks.refresh(call.db, call.db.get("VM", ref))
+    """They follow from what is written, so they are as they should be already."""
+    call.db.get("VM", ref)
     return ""
 
 
@@ -467,9 +466,7 @@ def create(call: Call, args: dict[str, Any]) -> str:
     metrics = call.db.create("VM_metrics", call.pool.new_ref(), {"uuid": call.pool.new_uuid()})
     more = {"power_state": "Halted", "domid": -1, "resident_on": NULL, "blocked_operations": {}, "metrics": metrics.ref}
     seed = {"mac_seed": call.pool.new_uuid()} if "mac_seed" not in args["other_config"] else {}
-    row = make(call, "VM", args, **more, other_config={**args["other_config"], **seed})
-    call.pool.refresh_operations(row)
-    return row.ref
+    return make(call, "VM", args, **more, other_config={**args["other_config"], **seed}).ref
 
 
 @verb("*", "VBD.*", "VIF.*", "console.*", "VM_metrics.*", "VM_guest_metrics.*", "VBD_metrics.*", "VIF_metrics.*")
@@ -494,6 +491,3 @@ def destroy(call: Call, ref: str) -> str:
             call.db.delete(old)
     call.db.delete(row)
     return ""
-
-
-__all__ = ["allowed_operations"]

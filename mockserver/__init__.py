@@ -14,13 +14,17 @@ if TYPE_CHECKING:
     from .invariants import Invariant, Violation
     from .machine.host import Durations
     from .pool import MockPool
+    from .sweeping import sweep
+    from .trace import Trace
     from .transports.intercept import activate
     from .transports.server import PoolServer
 
-__all__ = ["Durations", "Invariant", "MockPool", "PoolServer", "Violation", "activate"]
+__all__ = ["Durations", "Invariant", "MockPool", "PoolServer", "Trace", "Violation", "activate", "sweep"]
 
 _HOMES = {
     "MockPool": "pool",
+    "Trace": "trace",
+    "sweep": "sweeping",
     "PoolServer": "transports.server",
     "activate": "transports.intercept",
     "Durations": "machine.host",

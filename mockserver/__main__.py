@@ -58,6 +58,12 @@ def parser() -> argparse.ArgumentParser:
     )
     out.add_argument("--user", default="root", help="the one user (root)")
     out.add_argument("--password", default="secret", help="the user's password (secret)")
+    out.add_argument(
+        "--control",
+        metavar="TOKEN",
+        help="answer the control path (/_mockserver/: clock, machine room, faults, invariants, trace) to whoever sends this "
+        "token as Authorization: Bearer TOKEN; the ready line names its URL",
+    )
     out.add_argument("--ready-file", metavar="F", help="write the ready line to this file too")
     return out
 
@@ -77,7 +83,12 @@ def main(argv: list[str] | None = None) -> int:
         else:
             pool = MockPool.create(hosts=options.hosts, vms=options.vms, release=options.release or RELEASE, **who)
         server = PoolServer(
-            pool, listen=options.listen, port=options.port, time_scale=options.time_scale, tls=options.tls
+            pool,
+            listen=options.listen,
+            port=options.port,
+            time_scale=options.time_scale,
+            tls=options.tls,
+            control=options.control,
         )
         with server:
             _tell(server, options.ready_file)
@@ -105,6 +116,8 @@ def _coverage(release: str | None) -> int:
 def _tell(server: PoolServer, ready_file: str | None) -> None:
     """Print the ready line, and write it to a file that is there whole or not at all."""
     ready: dict[str, object] = {"url": server.url, "pid": os.getpid(), "hosts": server.hosts()}
+    if server.control_url:
+        ready["control"] = server.control_url
     if server.cafile:
         ready["cafile"] = server.cafile
     if server.note:

@@ -160,8 +160,10 @@ def serve_json(pool: MockPool, machine: HostMachine, body: bytes) -> tuple[bytes
     return jsonrpc.dumps_success(result, call), False
 
 
-def dispatch(pool: MockPool, machine: HostMachine, method: str, params: list[Any]) -> Any:
-    """Answer one call given as values. Raises `Failure` for a refusal."""
+def dispatch(pool: MockPool, machine: HostMachine, method: str, params: list[Any], *, traced: bool = False) -> Any:
+    """Answer one call given as values; `traced` says that it is noted already. Raises `Failure` for a refusal."""
+    if pool.trace is not None and not traced:
+        return pool.trace.call(machine, method, params)
     pool.calls += 1
     pool.freshen()
     garbage.collect_if_due(pool, machine)
@@ -232,6 +234,8 @@ def _admit(pool: MockPool, machine: HostMachine, ref: str, message: Message | No
 def _execute(call: Call) -> Any:
     """Run the verb of a call to its end, or start it and return the task."""
     pool, verb = call.pool, call.pool.verb(call.message)
+    if pool.faults.due is not None:
+        verb = pool.faults.around(call, verb)
     if call.message.has_async and call.message.class_name not in DUMMY_CLASSES:
         call.task = pool.make_task(call)
     elif call.is_async:

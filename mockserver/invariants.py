@@ -357,6 +357,27 @@ class BeliefHolds(Invariant):
             yield f"xapi believes {vm['name_label']} on {where}; it runs on {', '.join(m.name for m in real) or 'no host'}"
 
 
+class BeliefFollows(BeliefHolds):
+    """The same, but for guests that went down with their host: until its toolstack is back and has looked, xapi believes
+    what was."""
+
+    name = "belief follows"
+
+    def broken(self, pool: MockPool, writes: list[Write]) -> Iterable[str]:
+        for vm in _touched(pool, writes, "power_state", "resident_on"):
+            yield from self._unexcused(pool, vm)
+
+    def broken_at_end(self, pool: MockPool) -> Iterable[str]:
+        for vm in pool.store.table("VM").values():
+            if not vm["is_control_domain"]:
+                yield from self._unexcused(pool, vm)
+
+    def _unexcused(self, pool: MockPool, vm: Row) -> Iterator[str]:
+        believed = pool.machine_of(pool.store.find("host", vm["resident_on"]))
+        if believed is None or believed.xapi.mode in ("master", "member"):
+            yield from self._disagreement(pool, vm)
+
+
 class OneWriter(Invariant):
     """No disk is written by two domains."""
 
@@ -380,6 +401,11 @@ class MemoryFits(Invariant):
         for host in (pool.store.find("host", ref) for ref in hosts):
             if host is not None and rules.memory_free(pool.store, host) < 0:
                 yield f"the VMs on {host['name_label']} take more than its memory"
+
+
+def sound() -> list[Invariant]:
+    """The invariants that hold in every pool, whatever is done to it."""
+    return [OneMaster(), DataKept(), BeliefFollows(), OneWriter(), MemoryFits()]
 
 
 def rolling_upgrade(

@@ -24,6 +24,7 @@ from .call import Call, Steps, Wait, continue_later, dispatch
 from .classes.event import OldEvents
 from .clock import VirtualClock
 from .directory import Directory
+from .faults import Faults
 from .machine.disks import Disk, Domain, Guest
 from .machine.host import Durations, HostMachine, System
 from .machine.room import MachineRoom
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from xenctl.datamodel import Message
 
     from .invariants import Invariant, Violation
+    from .trace import Trace
     from .transports.inprocess import InProcessTransport
 
 START = 1_228_089_600.0
@@ -82,6 +84,8 @@ class MockPool:
         self.reports: list[str] = []
         self.obstacles: list[str] = []
         self.hands = MachineRoom(self)
+        self.faults = Faults(self)
+        self.trace: Trace | None = None
         self.max_offline = 0
         self.clock.after_step = lambda: self.settle("time")
         self.waiter: Callable[[Wait], None] = lambda wait: self.clock.run_until(wait.deadline, wait.ready)
@@ -244,6 +248,8 @@ class MockPool:
     def adopt_store(self, store: Store) -> None:
         """Make `store` the pool's database."""
         self._store = store
+        if self.trace is not None:
+            self.trace.cut("a master loaded its database")
         store.on_write, store.now = self._written, self.clock.now
 
     @property
@@ -416,7 +422,10 @@ class MockPool:
     def dispatch(self, method: str, args: list[Any], machine: HostMachine | None = None) -> Any:
         """Call `method` with `args` (the session first) without bytes, on the master or on `machine`."""
         with self.guard():
-            return dispatch(self, machine or self.master, method, args)
+            host = machine or self.master
+            if self.faults.armed:
+                return self.faults.dispatch(host, method, args, lambda: dispatch(self, host, method, args))
+            return dispatch(self, host, method, args)
 
     def transport(self) -> InProcessTransport:
         """A transport for `xenctl` that carries real bytes to this pool."""
@@ -498,7 +507,10 @@ class MockPool:
 
     def wait(self, wait: Wait) -> None:
         """Let time pass until `wait` is over."""
-        self.waiter(wait)
+        if self.trace is not None:
+            self.trace.waiting(wait)
+        else:
+            self.waiter(wait)
 
     def when(self, wait: Wait, action: Callable[[], None]) -> None:
         """Run `action` once `wait` is over."""
@@ -516,6 +528,8 @@ class MockPool:
 
     def _written(self, write: Write) -> None:
         self.writes.append(write)
+        if self.trace is not None:
+            self.trace.note(write)
         self.upkeep.note(self.store, write)
         if self.old_events.subscriptions:
             self.old_events.note(self, write)
@@ -524,7 +538,10 @@ class MockPool:
             raise AssertionError(f"{actor.name} writes {write.table}.{write.field or write.kind}, undeclared")
 
     def _machine_state(self, machine: HostMachine, old: str) -> None:
-        self.writes.append(Write("write", "machine", machine.uuid, "state", old, machine.state, self.clock.now()))
+        write = Write("write", "machine", machine.uuid, "state", old, machine.state, self.clock.now())
+        self.writes.append(write)
+        if self.trace is not None:
+            self.trace.note(write)
         self.max_offline = max(self.max_offline, sum(m.state != "running" for m in self.machines))
         self.on_machine(machine)
         self.settle(f"{machine.name} {machine.state}")
@@ -560,6 +577,8 @@ class MockPool:
                 self._waiting.remove(entry)
                 entry[1]()
         writes, self.writes = self.writes, []
+        if writes and self.trace is not None:
+            self.trace.settled(cause)
         if not self.invariants or not writes:
             return
         touched = {write.table for write in writes}

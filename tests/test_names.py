@@ -36,7 +36,7 @@ XENCTL = [
     "connect",
 ]
 
-MOCKSERVER = ["Durations", "Invariant", "MockPool", "PoolServer", "Violation", "activate"]
+MOCKSERVER = ["Durations", "Invariant", "MockPool", "PoolServer", "Trace", "Violation", "activate", "sweep"]
 
 SAMPLE = (Path(__file__).parent / "typing" / "user_code.py").read_text(encoding="utf-8")
 

@@ -116,6 +116,11 @@ class HostMachine:
     """When the master takes this host for dead, while it does not hear from it."""
     _timer: Timer | None = None
 
+    @property
+    def answers(self) -> bool:
+        """Whether its port is open: it runs, and so does its toolstack."""
+        return self.state == "running" and self.xapi.mode != "dead"
+
     def _become(self, state: str) -> None:
         old, self.state = self.state, state
         if old != state:

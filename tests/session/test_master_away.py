@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from wires import PASSWORD, Session, Wire, connect
 
 from mockserver.pool import MockPool
 from xenctl import xmlrpc
 from xenctl.errors import ConnectError, Failure
-from xenctl.session import Session, connect
 from xenctl.transport import Request, Response, SystemClock
 
-if TYPE_CHECKING:
-    from conftest import Wire
-
 A, B, C = (f"http://10.0.0.{number}" for number in (1, 2, 3))
-PASSWORD = "hunter2"
 
 
 class Hosts:
@@ -78,7 +74,7 @@ def hosts() -> Hosts:
 @pytest.fixture
 def session(hosts: Hosts) -> Session:
     """A session that has learnt the hosts."""
-    made = connect(A, "root", PASSWORD, protocol="xmlrpc", transport=hosts)
+    made = connect(A, "root", PASSWORD, transport=hosts)
     made.learn_hosts()
     hosts.calls.clear()
     return made
@@ -110,8 +106,8 @@ def test_the_first_login_tries_the_other_hosts_that_were_named(hosts: Hosts) -> 
     """`hosts=` is enough where the first host is off from the start."""
     hosts.promote(C, old=A)
     with pytest.raises(ConnectError, match="off"):
-        connect(A, "root", PASSWORD, protocol="xmlrpc", transport=hosts)
-    assert connect(A, "root", PASSWORD, protocol="xmlrpc", transport=hosts, hosts=[B]).origin == C
+        connect(A, "root", PASSWORD, transport=hosts)
+    assert connect(A, "root", PASSWORD, transport=hosts, hosts=[B]).origin == C
 
 
 @pytest.mark.parametrize("spoil", ["all off", "no new master", "in emergency mode"])
@@ -140,7 +136,7 @@ def test_a_host_of_another_pool_is_not_followed(
 
 def test_without_other_hosts_nothing_is_tried(hosts: Hosts) -> None:
     """A session that knows one host only says that it is away."""
-    session = connect(A, "root", PASSWORD, protocol="xmlrpc", transport=hosts)
+    session = connect(A, "root", PASSWORD, transport=hosts)
     hosts.promote(B, old=A)
     with pytest.raises(ConnectError, match="off"):
         session.call("VM.get_all")
@@ -163,7 +159,7 @@ def test_a_failed_search_is_made_once_for_a_call(hosts: Hosts, session: Session)
 
 def test_the_hosts_of_a_pool_are_learnt(pool: MockPool, wire: Wire) -> None:
     """Their URLs have the scheme and port of the one that was given."""
-    session = connect(pool.url, "root", PASSWORD, protocol="xmlrpc", transport=wire)
+    session = connect(pool.url, "root", PASSWORD, transport=wire)
     assert session.learn_hosts() == session.hosts == tuple(f"http://{m.address}" for m in pool.machines)
 
 
@@ -178,7 +174,7 @@ def later(wire: Wire) -> MockPool:
 def test_a_local_session_stays_where_it_is(later: MockPool, wire: Wire) -> None:
     """A member serves it although it is not the master, and when that one is off, no other is asked."""
     member = later.machines[1]
-    session = Session(f"http://{member.address}", transport=wire, protocol="xmlrpc", hosts=[later.url])
+    session = Session(f"http://{member.address}", transport=wire, hosts=[later.url])
     session.slave_local_login_with_password("root", PASSWORD)
     me = next(row.ref for row in later.store.table("host").values() if row["uuid"] == member.uuid)
     assert session.pool.is_slave(me)
@@ -191,7 +187,7 @@ def test_a_local_session_stays_where_it_is(later: MockPool, wire: Wire) -> None:
 def test_a_local_session_is_logged_out_of_as_such(later: MockPool, wire: Wire) -> None:
     """`session.local_logout`, and the host has forgotten it."""
     member = later.machines[1]
-    with Session(f"http://{member.address}", transport=wire, protocol="xmlrpc") as session:
+    with Session(f"http://{member.address}", transport=wire) as session:
         session.slave_local_login_with_password("root", PASSWORD)
         assert len(member.xapi.local_sessions) == 1
     assert wire.methods == ["session.slave_local_login_with_password", "session.local_logout"]
@@ -201,8 +197,8 @@ def test_a_local_session_is_logged_out_of_as_such(later: MockPool, wire: Wire) -
 @pytest.mark.parametrize("act", ["call", "logout"])
 def test_an_open_session_is_used_and_left_open(pool: MockPool, wire: Wire, act: str) -> None:
     """`ref=` takes over somebody else's session; only an explicit logout ends it."""
-    owner = connect(pool.url, "root", PASSWORD, protocol="xmlrpc", transport=pool.transport())
-    with Session(pool.url, transport=wire, protocol="xmlrpc", ref=owner.ref) as session:
+    owner = connect(pool.url, "root", PASSWORD, transport=pool.transport())
+    with Session(pool.url, transport=wire, ref=owner.ref) as session:
         assert len(session.VM.get_all()) == 6
         if act == "logout":
             session.logout()
@@ -211,7 +207,7 @@ def test_an_open_session_is_used_and_left_open(pool: MockPool, wire: Wire, act: 
 
 def test_a_session_taken_over_cannot_be_renewed(pool: MockPool, wire: Wire) -> None:
     """It has no credentials: that it is gone is the caller's business."""
-    session = Session(pool.url, transport=wire, protocol="xmlrpc", ref="OpaqueRef:gone")
+    session = Session(pool.url, transport=wire, ref="OpaqueRef:gone")
     with pytest.raises(Failure, match="SESSION_INVALID"):
         session.VM.get_all()
     session.login_with_password("root", PASSWORD)
@@ -222,14 +218,14 @@ def test_a_session_taken_over_cannot_be_renewed(pool: MockPool, wire: Wire) -> N
 
 def test_a_login_over_a_session_that_is_gone(pool: MockPool, wire: Wire) -> None:
     """What was taken over and is gone does not stand in the way of a login."""
-    session = Session(pool.url, transport=wire, protocol="xmlrpc", ref="OpaqueRef:gone")
+    session = Session(pool.url, transport=wire, ref="OpaqueRef:gone")
     session.login_with_password("root", PASSWORD)
     assert session.ref != "OpaqueRef:gone"
 
 
 def test_a_changed_password_is_used_for_the_next_login(pool: MockPool, wire: Wire) -> None:
     """After `change_password` a session that is forgotten logs in with the new one."""
-    session = connect(pool.url, "root", PASSWORD, protocol="xmlrpc", transport=wire)
+    session = connect(pool.url, "root", PASSWORD, transport=wire)
     session.session.change_password(PASSWORD, "correct horse")
     assert pool.password == "correct horse"
     for row in list(pool.store.table("session").values()):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from wires import PASSWORD, Session, Wire, connect
 
 from mockserver.pool import MockPool
 from xenctl import releases
@@ -14,12 +15,8 @@ from xenctl.api.everywhere import EVERYWHERE
 from xenctl.datamodel import load
 from xenctl.errors import Failure
 from xenctl.served import refusal
-from xenctl.session import TRUSTED, Session, connect
+from xenctl.session import TRUSTED
 
-if TYPE_CHECKING:
-    from conftest import Wire
-
-PASSWORD = "hunter2"
 REF = "OpaqueRef:x"
 
 NEWER: dict[str, tuple[str, Callable[[Session], Any]]] = {
@@ -39,7 +36,7 @@ def made(wire: Wire) -> Callable[..., Session]:
     def make(release: str, **options: Any) -> Session:
         pool = MockPool.create(hosts=1, vms=1, release=release, password=PASSWORD)
         wire.lead_to(pool.transport())
-        session = connect(pool.url, "root", PASSWORD, protocol="xmlrpc", transport=wire, **options)
+        session = connect(pool.url, "root", PASSWORD, transport=wire, **options)
         wire.calls.clear()
         return session
 
@@ -135,7 +132,7 @@ def test_an_upgraded_host_is_asked_anew(wire: Wire, ends_session: bool) -> None:
     """What was heard before an upgrade refuses nothing after it, whether or not the session has noticed."""
     pool = MockPool.create(hosts=1, vms=0, release="4.0.1", password=PASSWORD)
     wire.lead_to(pool.transport())
-    session = connect(pool.url, "root", PASSWORD, protocol="xmlrpc", transport=wire)
+    session = connect(pool.url, "root", PASSWORD, transport=wire)
     assert str(session.release) == "4.0.1"
     newer = MockPool.create(hosts=1, vms=0, release="8.2", password=PASSWORD)
     wire.lead_to(newer.transport())

@@ -217,6 +217,12 @@ def fakes() -> MockPool:
         print(same.url)
     with PoolServer(pool, listen="127.0.0.1", port=0, time_scale=60.0) as server:
         print(server.url, [host["address"] for host in server.hosts()])
+    pool.faults.add("error", method="VM.start", nth=2, code="HOST_OFFLINE", params=["OpaqueRef:x"])
+    print([str(fault) for fault in pool.faults.unused()])
+    with mockserver.Trace(pool, limit=100) as trace:
+        print([record.method for record in trace], trace.at(0).table("VM"))
+    report = mockserver.sweep(lambda pool: print(pool.url), faults=["reset", {"kind": "stall", "seconds": 9}], sample=5)
+    report.verify()
     for violation in pool.violations:
         print(violation.as_dict())
     violations: list[mockserver.Violation] = pool.violations

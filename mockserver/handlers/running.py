@@ -173,6 +173,7 @@ class Exchange:
             given = None
             self._pool.wait(Wait(self._pool.clock.now() + step, self._gone, idle=False))
         self._steps.close()
+        self._pool.settle("a transfer was cut")
         raise ConnectionLost("the host went away", host=self._machine.address)
 
     def _gone(self) -> bool:

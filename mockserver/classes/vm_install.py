@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .. import copies, hosts, images, power, rules
 from ..call import Call, Steps, refuse
-from ..checks import operation, refresh
+from ..checks import operation
 from ..store import NULL, Row
 from . import verbs_of
 
@@ -104,7 +104,6 @@ def set_is_a_template(call: Call, ref: str, value: bool) -> str:
     row = call.db.get("VM", ref)
     if not value:
         _set_template(call, row, template=False)
-        refresh(call.db, row)
         return ""
     with operation(call, row, "make_into_template"):
         _set_template(call, row, template=True)
@@ -144,7 +143,6 @@ def set_is_default_template(call: Call, vm: str, value: bool) -> str:
             _mark(call, row, value)
     else:
         _mark(call, row, value)
-        refresh(call.db, row)
     return ""
 
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 from xenctl.errors import Failure
 
-from .. import checks, images, placement, power, rules, vm_rules
+from .. import images, placement, power, rules, vm_rules
 from ..call import Call, Steps, refuse
 from ..checks import operation
 from ..power import LIVES
@@ -68,7 +68,6 @@ def _assert_reached_by(call: Call, host: Row, network: str) -> None:
 def pool_migrate_complete(call: Call, vm: str, host: str) -> str:
     """What the host that a VM came to tells the master."""
     call.db.get("host", host)
-    checks.refresh(call.db, call.db.get("VM", vm))
     return ""
 
 

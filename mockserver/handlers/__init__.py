@@ -48,13 +48,13 @@ def find(release: Release, method: str, path: str) -> Handler | None:
 
 def respond(handler: Handler, request: Request) -> Answer:
     """What a handler answers; one that fails before its first word answers with a page."""
-    answer = refused(request, handler)
-    if answer is not None:
-        return answer
+    request.pool.freshen()
     try:
-        return handler.answer(request)
+        return refused(request, handler) or handler.answer(request)
     except Failure as error:
         return failed(error)
+    finally:
+        request.pool.settle(request.path)
 
 
 __all__ = ["HANDLERS", "Answer", "Request", "find", "page", "respond"]

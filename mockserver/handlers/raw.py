@@ -8,6 +8,7 @@ from __future__ import annotations
 from xenctl import xmlrpc
 from xenctl.errors import Failure
 
+from .. import volumes
 from ..call import refuse
 from ..machine.disks import Disk
 from ..store import Row
@@ -101,7 +102,7 @@ def _attached(request: Request, vdi: Row, *, writing: bool) -> Disk:
             raise refuse("VDI_IN_USE", vdi.ref, "attach")
     if writing and vdi["read_only"]:
         raise refuse("VDI_READONLY", vdi.ref)
-    disk = request.pool.disk_of(vdi.ref)
+    disk = volumes.current(request.pool, vdi)
     if disk is None:
         raise refuse("VDI_IO_ERROR", "Device I/O errors")
     return disk

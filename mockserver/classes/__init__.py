@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..store import Write
 
 MODULES = (
-    *("session", "task", "event", "pool", "host", "vm"),
+    *("session", "task", "event", "pool", "pool_settings", "host", "host_settings", "host_removal", "vm"),
     *("sr", "sr_database", "pbd", "vdi", "vdi_content", "vdi_fields", "vbd", "crashdump"),
     *("vif", "network", "pif", "bond", "vlan", "tunnel"),
     *("message", "blob", "secret", "console", "role", "subject", "auth"),

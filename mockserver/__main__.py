@@ -44,6 +44,9 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="print which messages have behaviour, of all releases or of --release, and serve nothing",
     )
+    out.add_argument(
+        "--markdown", action="store_true", help="with --coverage of a --release: as a page of Markdown, names and all"
+    )
     out.add_argument("--seed", type=int, default=0, help="the same seed gives the same references and uuids")
     out.add_argument("--dump", metavar="FILE", help="load the pool from a pool database dump instead")
     out.add_argument("--listen", default="127.0.0.1", help="address of the first host (127.0.0.1)")
@@ -72,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     """Serve until told to stop. Exit status 0, or 2 for arguments or a dump that cannot be used."""
     options = parser().parse_args(argv)
     if options.coverage:
-        return _coverage(options.release)
+        return _coverage(options.release, markdown=options.markdown)
     done = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: done.set())
@@ -102,11 +105,15 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _coverage(release: str | None) -> int:
+def _coverage(release: str | None, *, markdown: bool) -> int:
     from . import coverage
 
+    if markdown and release is None:
+        print("mockserver: --markdown is of one release; name it with --release", file=sys.stderr)
+        return 2
     try:
-        print(coverage.table(find(release) if release else None))
+        named = find(release) if release else None
+        print(coverage.page(named) if markdown and named else coverage.table(named))
     except ValueError as error:
         print(f"mockserver: {error}", file=sys.stderr)
         return 2

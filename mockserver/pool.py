@@ -576,6 +576,7 @@ class MockPool:
             for entry in [entry for entry in self._waiting if entry[0].ready()]:
                 self._waiting.remove(entry)
                 entry[1]()
+            self.freshen()
         writes, self.writes = self.writes, []
         if writes and self.trace is not None:
             self.trace.settled(cause)

@@ -567,6 +567,7 @@ class MockPool(Kept):
             for entry in [entry for entry in self._waiting if entry[0].ready()]:
                 self._waiting.remove(entry)
                 entry[1]()
+            self.freshen()
         if self.writes and self.trace is not None:
             self.trace.settled(cause)
         if not self.invariants or not self.writes:

@@ -155,7 +155,7 @@ def changes(c: Any, act: Callable[[], Any]) -> int:
 
 
 LISTED = {"VM.set_is_a_template"}
-"""The setters from which follows what may be done, so that a list changes, too."""
+"""The setters from which follows what may be done, so that a list may change, too."""
 
 
 def test_every_setter_sets(c: Any) -> None:
@@ -165,8 +165,8 @@ def test_every_setter_sets(c: Any) -> None:
     for message in [message for message in messages(c, "set") if message.wire_name not in classes.VERBS]:
         row = some(c, message.class_name)
         value = other(message.params[1].type, row[message.field])
-        wanted = 2 if message.wire_name in LISTED else 1
-        assert changes(c, lambda m=message, r=row, v=value: c(m.wire_name, r.ref, v)) == wanted, message.wire_name
+        wanted = (1, 2) if message.wire_name in LISTED else (1,)
+        assert changes(c, lambda m=message, r=row, v=value: c(m.wire_name, r.ref, v)) in wanted, message.wire_name
         assert c(f"{message.class_name}.get_{message.field}", row.ref) == value
         assert changes(c, lambda m=message, r=row, v=value: c(m.wire_name, r.ref, v)) == 0, message.wire_name
         count += 1

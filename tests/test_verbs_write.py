@@ -49,6 +49,7 @@ GIB = 1 << 30
 HINTS: dict[str, list[Any]] = {
     "VM.call_plugin.plugin": ["guest-agent-operation"],
     "VM.call_plugin.fn": ["request-rdp-on"],
+    "VM.set_ha_restart_priority.value": ["restart", "best-effort"],
     "VM.set_memory.value": [4 * GIB],
     "VM.set_memory_dynamic_min.value": [GIB],
     "VM.set_memory_dynamic_max.value": [GIB, 2 * GIB],
@@ -92,6 +93,14 @@ HINTS: dict[str, list[Any]] = {
     "VDI.introduce.uuid": ["1f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"],
     "VDI.pool_introduce.uuid": ["1f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0"],
     "VDI.resize_online.size": [64 << 30],
+    "pool.add_to_guest_agent_config.key": ["auto_update_enabled"],
+    "pool.add_to_guest_agent_config.value": ["true"],
+    "pool.remove_from_guest_agent_config.key": ["auto_update_enabled"],
+    "pool.configure_repository_proxy.url": ["https://proxy"],
+    "pool.configure_repository_proxy.username": ["me"],
+    "pool.configure_repository_proxy.password": ["hush"],
+    "pool.create_VLAN.device": ["eth0"],
+    "pool.set_telemetry_next_collection.value": ["20081202T00:00:00Z"],
     "name_label": ["new"],
     "name_description": [""],
     "physical_size": [1 << 40],
@@ -110,6 +119,8 @@ HINTS: dict[str, list[Any]] = {
 REFUSED = {"VBD.pause": "SR_OPERATION_NOT_SUPPORTED", "VBD.unpause": "SR_OPERATION_NOT_SUPPORTED"}
 """Verbs that xapi always refuses, though they mark what they were asked to do; and the error."""
 
+GONE = "a host is gone"
+AT_REST = ("VM.hard_shutdown", "host.disable")
 PREPARED: dict[str, tuple[str, ...]] = {
     "PBD.destroy": ("PBD.unplug",),
     "PBD.plug": ("PBD.unplug",),
@@ -120,13 +131,26 @@ PREPARED: dict[str, tuple[str, ...]] = {
     "VM.revert": ("VM.snapshot",),
     "VM.set_memory_dynamic_max": ("VM.set_memory_dynamic_min",),
     "VM.unpause": ("VM.pause",),
+    "host.declare_dead": (GONE,),
+    "host.destroy": (GONE, "host.declare_dead"),
+    "host.disable_local_storage_caching": (*AT_REST, "host.enable_local_storage_caching"),
     "host.enable": ("host.disable",),
+    "host.enable_display": ("host.disable_display",),
+    "host.enable_local_storage_caching": AT_REST,
+    "host.power_on": (GONE, "host.set_power_on_mode"),
     "host.reboot": ("VM.hard_shutdown", "host.disable"),
     "host.shutdown": ("VM.hard_shutdown", "host.disable"),
     "network.detach_for_vm": ("VIF.move", "network.attach_for_vm"),
+    "pool.disable_client_certificate_auth": ("pool.enable_client_certificate_auth",),
+    "pool.disable_local_storage_caching": (*AT_REST, "pool.enable_local_storage_caching"),
+    "pool.disable_repository_proxy": ("pool.configure_repository_proxy",),
+    "pool.enable_local_storage_caching": AT_REST,
+    "pool.remove_from_guest_agent_config": ("pool.add_to_guest_agent_config",),
     "pool_update.detach": ("pool_update.attach",),
 }
-"""What is done to whatever it can be done to, before a message is tried."""
+"""What is done to whatever it can be done to, before a message is tried; or what happens."""
+CAPABILITIES = ("VDI_RESIZE_ONLINE", "SR_SUPPORTS_LOCAL_CACHING")
+"""What plugins here can beside what those of the product can."""
 SAGGING = {"network.attach_for_vm"}
 """What is tried while no PIF is attached."""
 
@@ -214,8 +238,8 @@ class World:
 
     def furnish_storage(self, vdi: str) -> None:
         """Storage of several kinds, one detached and one grown, a disk whose changes are tracked, its snapshot, what a guest
-        left when it crashed; a plugin that can resize disks in use, as no vendor's that we know can; and the session is that
-        of the plugin which serves the guests' disks."""
+        left when it crashed; plugins that can cache, and resize disks in use, as none that we know can; and the session is
+        that of the plugin which serves the guests' disks."""
         store, host = self.pool.store, self.pool.store.pool()["master"]
         guests = self.call.row("SR", "NFS virtual disk storage")
         for kind, shared in (("nfs", False), ("lvmoiscsi", True), ("iscsi", False)):
@@ -224,8 +248,8 @@ class World:
                 self("PBD.unplug", store.get("SR", sr)["PBDs"][0])
         self.pool.storage.sizes[guests["uuid"]] = guests["physical_size"] + (1 << 40)
         for plugin in store.table("SM").values():
-            store.write(plugin, capabilities=[*plugin.get("capabilities", []), "VDI_RESIZE_ONLINE"])
-            store.write(plugin, features={**plugin.get("features", {}), "VDI_RESIZE_ONLINE": 1})
+            store.write(plugin, capabilities=[*plugin.get("capabilities", []), *CAPABILITIES])
+            store.write(plugin, features={**plugin.get("features", {}), **dict.fromkeys(CAPABILITIES, 1)})
         self.try_("VDI.enable_cbt", vdi)
         self.try_("VDI.snapshot", vdi, {})
         dump = self.add("VDI", SR=guests.ref, managed=True, type="crashdump")
@@ -235,6 +259,9 @@ class World:
     def prepare(self, method: str) -> None:
         """Bring the pool to where `method` has something to do."""
         for step in PREPARED.get(method, ()):
+            if step == GONE:
+                self.lose_host()
+                continue
             class_name, name = step.split(".")
             message = MODEL.classes[class_name].messages[name]
             if serves(self.pool.store.release, message):
@@ -244,6 +271,13 @@ class World:
             for pif in self.pool.store.table("PIF").values():
                 self.pool.store.write(pif, currently_attached=False)
         self.written.clear()
+
+    def lose_host(self) -> None:
+        """The second host loses its power, and the master has found out."""
+        host = self.host("host2")
+        metrics = self.pool.store.get("host_metrics", host["metrics"])
+        self.pool.hands.power_off("host2")
+        self.call.until(lambda: not metrics["live"])
 
     # --- arguments
 

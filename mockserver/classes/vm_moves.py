@@ -64,10 +64,11 @@ def _assert_reached_by(call: Call, host: Row, network: str) -> None:
         raise refuse("INTERFACE_HAS_NO_IP", pif.ref)
 
 
-@verb("allowed_operations", *power.FOLLOWS)
+@verb()
 def pool_migrate_complete(call: Call, vm: str, host: str) -> str:
-    """What the host that a VM came to tells the master."""
+    """What the host that a VM came to tells the master, which then makes the list of what is allowed anew."""
     call.db.get("host", host)
+    call.pool.upkeep.renew("VM", call.db.get("VM", vm).ref)
     return ""
 
 

@@ -165,6 +165,9 @@ def test_it_sees_what_another_client_does(programs: Programs, served: Served, re
     server = served(release=release)
     program = programs("events", server.url, {"transport": transport})
     assert program.hears() == "ready"
+    within(
+        10, lambda: server._waiters
+    )  # for events; the client registers for those of `event.next` only after it has looked
     with official(server) as api:
         new = create_network(api, "another")
         told = program.hears()

@@ -11,21 +11,44 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .compare import Change, Comparison
     from .invariants import Invariant, Violation
     from .machine.host import Durations
     from .pool import MockPool
+    from .savepoint import Savepoint, SavepointError
+    from .sweeping import sweep
+    from .trace import Trace
     from .transports.intercept import activate
     from .transports.server import PoolServer
 
-__all__ = ["Durations", "Invariant", "MockPool", "PoolServer", "Violation", "activate"]
+__all__ = [
+    "Change",
+    "Comparison",
+    "Durations",
+    "Invariant",
+    "MockPool",
+    "PoolServer",
+    "Savepoint",
+    "SavepointError",
+    "Trace",
+    "Violation",
+    "activate",
+    "sweep",
+]
 
 _HOMES = {
     "MockPool": "pool",
+    "Trace": "trace",
+    "sweep": "sweeping",
     "PoolServer": "transports.server",
     "activate": "transports.intercept",
     "Durations": "machine.host",
     "Invariant": "invariants",
     "Violation": "invariants",
+    "Change": "compare",
+    "Comparison": "compare",
+    "Savepoint": "savepoint",
+    "SavepointError": "savepoint",
 }
 
 

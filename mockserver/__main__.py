@@ -2,6 +2,7 @@
 
 Prints one line of JSON when it serves: `url`, `pid`, and the hosts' names, addresses and URLs. Ends on SIGINT or SIGTERM.
 With `--coverage` it prints which messages the fake answers with behaviour, and ends.
+`python -m mockserver anonymise IN OUT` makes a pool database dump that can be given away.
 """
 
 from __future__ import annotations
@@ -12,18 +13,20 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from xenctl import database
 from xenctl.errors import DatabaseError
 from xenctl.releases import find
 
+from .anonymise import anonymise
 from .pool import MockPool
 from .transports.server import PoolServer
 
-RELEASE = "8.2"
-"""The release of a pool that is not told its own."""
+SHAPE: Mapping[str, Any] = {"hosts": 3, "vms": 12, "release": "8.2"}
+"""What a pool is made of that is not told otherwise; one that is loaded has all of it already."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -36,9 +39,9 @@ class Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     out = Parser(prog="mockserver", description="Serve a fake XenServer pool on loopback.", allow_abbrev=False)
-    out.add_argument("--hosts", type=int, default=3, help="hosts of the pool (3)")
-    out.add_argument("--vms", type=int, default=12, help="VMs of the pool (12)")
-    out.add_argument("--release", help=f"release of its hosts, such as 4.0.1 ({RELEASE})")
+    out.add_argument("--hosts", type=int, help=f"hosts of the pool ({SHAPE['hosts']})")
+    out.add_argument("--vms", type=int, help=f"VMs of the pool ({SHAPE['vms']})")
+    out.add_argument("--release", help=f"release of its hosts, such as 4.0.1 ({SHAPE['release']})")
     out.add_argument(
         "--coverage",
         action="store_true",
@@ -58,26 +61,46 @@ def parser() -> argparse.ArgumentParser:
     )
     out.add_argument("--user", default="root", help="the one user (root)")
     out.add_argument("--password", default="secret", help="the user's password (secret)")
+    out.add_argument(
+        "--control",
+        metavar="TOKEN",
+        help="answer the control path (/_mockserver/: clock, machine room, faults, invariants, trace) to whoever sends this "
+        "token as Authorization: Bearer TOKEN; the ready line names its URL",
+    )
     out.add_argument("--ready-file", metavar="F", help="write the ready line to this file too")
     return out
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Serve until told to stop. Exit status 0, or 2 for arguments or a dump that cannot be used."""
+    """Serve until told to stop, or do another command. Exit status 0, or 2 for arguments or a dump that cannot be used."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["anonymise"]:
+        return anonymised(argv[1:])
     options = parser().parse_args(argv)
     if options.coverage:
         return _coverage(options.release)
+    shape = {name: value for name in SHAPE if (value := getattr(options, name)) is not None}
+    if options.dump and shape:
+        print(
+            f"mockserver: --dump and --{next(iter(shape))}: a pool that is loaded is as its dump says", file=sys.stderr
+        )
+        return 2
     done = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: done.set())
     who = {"seed": options.seed, "username": options.user, "password": options.password}
     try:
         if options.dump:
-            pool = MockPool.load(database.read_file(options.dump), **who)
+            pool = MockPool.from_dump(options.dump, **who)
         else:
-            pool = MockPool.create(hosts=options.hosts, vms=options.vms, release=options.release or RELEASE, **who)
+            pool = MockPool.create(**{**SHAPE, **shape}, **who)
         server = PoolServer(
-            pool, listen=options.listen, port=options.port, time_scale=options.time_scale, tls=options.tls
+            pool,
+            listen=options.listen,
+            port=options.port,
+            time_scale=options.time_scale,
+            tls=options.tls,
+            control=options.control,
         )
         with server:
             _tell(server, options.ready_file)
@@ -95,9 +118,31 @@ def _coverage(release: str | None) -> int:
     from . import coverage
 
     try:
-        print(coverage.table(find(release) if release else None))
+        print(coverage.table(find(release) if release else None), coverage.LEGEND, sep="\n\n")
     except ValueError as error:
         print(f"mockserver: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def anonymised(argv: list[str]) -> int:
+    """Write an anonymous dump: exit status 0, or 2 for arguments or a dump that cannot be used."""
+    describe = "Write a pool database dump in which nobody can be recognised, and which behaves as the original."
+    options = Parser(prog="mockserver anonymise", description=describe, allow_abbrev=False)
+    options.add_argument("dump", metavar="IN", help="a pool database dump")
+    options.add_argument("out", metavar="OUT", help="where the anonymous one is written, readable by its owner alone")
+    options.add_argument("--seed", default="0", help="the same seed gives the same names and uuids")
+    given = options.parse_args(argv)
+    if Path(given.out).exists() and Path(given.dump).exists() and Path(given.out).samefile(given.dump):
+        options.error(f"{given.out} is the original itself: name another file")
+    try:
+        dump = anonymise(database.read_file(given.dump), seed=given.seed)
+        database.write_file(database.write(dump), given.out)
+    except DatabaseError as error:
+        print(f"mockserver: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"mockserver: cannot write {given.out}: {error.strerror or error}", file=sys.stderr)
         return 2
     return 0
 
@@ -105,6 +150,8 @@ def _coverage(release: str | None) -> int:
 def _tell(server: PoolServer, ready_file: str | None) -> None:
     """Print the ready line, and write it to a file that is there whole or not at all."""
     ready: dict[str, object] = {"url": server.url, "pid": os.getpid(), "hosts": server.hosts()}
+    if server.control_url:
+        ready["control"] = server.control_url
     if server.cafile:
         ready["cafile"] = server.cafile
     if server.note:

@@ -11,14 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from inspect import isgenerator
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, cast
 
 from xenctl import jsonrpc, xmlrpc
 from xenctl.errors import ConnectionLost, Failure
 from xenctl.releases import has_removed
 
-from . import garbage, roles, rules
+from . import garbage, progress, roles, rules
 from .arguments import arguments
+from .savepoint import Going, going_on
 from .store import NULL
 
 if TYPE_CHECKING:
@@ -70,7 +72,9 @@ class Call:
     """One call on its way: who called what on which host, and what it needs to be answered.
 
     `caller` is the session's reference as it was sent, `session` its row, None for a session that only this host knows;
-    `xapi` the toolstack that serves the call; `task` the reference of its task, empty where it has none.
+    `xapi` the toolstack that serves the call; `task` the reference of its task, empty where it has none. `reached` is the
+    share of its work that is done, `goal` the one that will be when its next wait is over. A verb sets `deaf` where it
+    cannot be cancelled any more.
     """
 
     pool: MockPool
@@ -82,8 +86,13 @@ class Call:
     session: Row | None = None
     task: str = ""
     is_async: bool = False
+    reached: float = 0.0
+    goal: float = 1.0
+    deaf: bool = False
     inner: bool = False
     """Whether xapi itself makes it, on behalf of a call whose roles were checked."""
+    ended: bool = False
+    """Set where a rollback took the call back."""
 
     def __post_init__(self) -> None:
         self.xapi: Xapi = self.machine.xapi
@@ -116,12 +125,12 @@ class Call:
         return verb(self, *self.args)
 
     def gone(self) -> bool:
-        """Whether the toolstack that serves this call has stopped."""
-        return self.machine.xapi is not self.xapi
+        """Whether the toolstack that serves this call has stopped, or was taken back to before the call."""
+        return self.ended or self.machine.xapi is not self.xapi
 
     def cancelled(self) -> bool:
-        """Whether somebody asked to cancel this call's task."""
-        row = self.db.find("task", self.task)
+        """Whether somebody asked to cancel this call's task, and it can be."""
+        row = None if self.deaf else self.db.find("task", self.task)
         return row is not None and "cancel" in row["current_operations"].values()
 
 
@@ -160,8 +169,10 @@ def serve_json(pool: MockPool, machine: HostMachine, body: bytes) -> tuple[bytes
     return jsonrpc.dumps_success(result, call), False
 
 
-def dispatch(pool: MockPool, machine: HostMachine, method: str, params: list[Any]) -> Any:
-    """Answer one call given as values. Raises `Failure` for a refusal."""
+def dispatch(pool: MockPool, machine: HostMachine, method: str, params: list[Any], *, traced: bool = False) -> Any:
+    """Answer one call given as values; `traced` says that it is noted already. Raises `Failure` for a refusal."""
+    if pool.trace is not None and not traced:
+        return pool.trace.call(machine, method, params)
     pool.calls += 1
     pool.freshen()
     garbage.collect_if_due(pool, machine)
@@ -232,6 +243,10 @@ def _admit(pool: MockPool, machine: HostMachine, ref: str, message: Message | No
 def _execute(call: Call) -> Any:
     """Run the verb of a call to its end, or start it and return the task."""
     pool, verb = call.pool, call.pool.verb(call.message)
+    if pool.faults.due is not None:
+        verb = pool.faults.around(call, verb)
+    if call.message.wire_name in progress.READS:
+        progress.show(pool)
     if call.message.has_async and call.message.class_name not in DUMMY_CLASSES:
         call.task = pool.make_task(call)
     elif call.is_async:
@@ -252,34 +267,38 @@ def _drive(call: Call, verb: Verb) -> Any:
     if not isgenerator(result):
         return result
     steps: Any = result
-    while True:
-        try:
-            wait = _step(call, verb, steps)
-        except StopIteration as stop:
-            return stop.value
-        if isinstance(wait, Wait):
-            pool.wait(Wait(wait.deadline, lambda wait=wait: wait.ready() or _interrupted(call), wait.idle))  # type: ignore[misc]
-        else:
-            _show_cancellable(call)
-            pool.wait(Wait(pool.clock.now() + wait, lambda: _interrupted(call), idle=False))
-        if call.gone():
-            steps.close()
-            raise ConnectionLost("the host went away", host=call.machine.address, method=call.method)
+    with going_on(call, steps, get_ident()) as going:
+        while True:
+            try:
+                wait = _step(call, verb, steps)
+            except StopIteration as stop:
+                return stop.value
+            going.idle = isinstance(wait, Wait) and wait.idle
+            if isinstance(wait, Wait):
+                pool.wait(Wait(wait.deadline, lambda wait=wait: wait.ready() or _interrupted(call), wait.idle))  # type: ignore[misc]
+            else:
+                _show_going(call, wait)
+                pool.wait(Wait(pool.clock.now() + wait, lambda: _interrupted(call), idle=False))
+            if call.gone():
+                steps.close()
+                raise ConnectionLost("the host went away", host=call.machine.address, method=call.method)
 
 
 def _interrupted(call: Call) -> bool:
     return call.gone() or call.cancelled()
 
 
-def _show_cancellable(call: Call) -> None:
-    """While something goes on that can be stopped, the task says so."""
+def _show_going(call: Call, seconds: float) -> None:
+    """While something goes on that can be stopped, the task says so, and how far it is."""
+    progress.begin(call, seconds)
     row = call.db.find("task", call.task)
     if row is not None:
-        call.db.write(row, allowed_operations=["cancel"])
+        call.db.write(row, allowed_operations=[] if call.deaf else ["cancel"])
 
 
 def _step(call: Call, verb: Verb, steps: Steps) -> float | Wait:
     """Let a verb go on to where it waits next, or hear that its task was cancelled."""
+    progress.end(call)
     if call.cancelled():
         wait = call.pool.as_actor(verb, lambda: steps.throw(refuse("TASK_CANCELLED", call.task)))
     else:
@@ -293,6 +312,7 @@ def continue_later(call: Call, steps: Steps, finish: Callable[[Any, Failure | No
     `call.xapi.operations` holds the means to look at once whether it goes on.
     """
     pool, verb, turns = call.pool, call.pool.verb(call.message), [0]
+    pool.going[id(steps)] = Going.of(call, steps)
 
     def advance(turn: int) -> None:
         if turn != turns[0]:
@@ -300,14 +320,17 @@ def continue_later(call: Call, steps: Steps, finish: Callable[[Any, Failure | No
         turns[0] += 1
         call.xapi.operations.pop(call.task, None)
         if call.gone():
+            pool.going.pop(id(steps), None)
             steps.close()
             return
         try:
             wait = _step(call, verb, steps)
         except StopIteration as stop:
+            pool.going.pop(id(steps), None)
             finish(stop.value, None)
             return
         except Failure as error:
+            pool.going.pop(id(steps), None)
             finish(None, error)
             return
         now = turns[0]
@@ -315,7 +338,7 @@ def continue_later(call: Call, steps: Steps, finish: Callable[[Any, Failure | No
         if isinstance(wait, Wait):
             pool.when(wait, lambda: advance(now))
         else:
-            _show_cancellable(call)
+            _show_going(call, wait)
             pool.clock.after(wait, lambda: advance(now))
 
     advance(0)

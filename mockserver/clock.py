@@ -11,30 +11,43 @@ import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from itertools import count
+from typing import ClassVar
 
 from xenctl.values import Timestamp, format_datetime
 
+from .journal import Kept
+
+FORGOTTEN = 32
+"""Timers that a rollback took back and that may lie in the heap before it is built anew without them."""
+
 
 @dataclass(order=True)
-class Timer:
+class Timer(Kept):
     """One thing that will happen. `cancel()` takes it back."""
 
     moment: float
     number: int
     action: Callable[[], None] | None = field(compare=False)
+    forgotten: bool = field(default=False, compare=False)
+    """Set for one that a rollback took back and that still lies in the heap."""
 
     def cancel(self) -> None:
         self.action = None
 
 
-class VirtualClock:
-    """Simulated seconds since the epoch. Satisfies `xenctl.transport.Clock`. `after_step` is called after each timer."""
+class VirtualClock(Kept):
+    """Simulated seconds since the epoch. Satisfies `xenctl.transport.Clock`. `after_step` is called after each timer.
+
+    The heap makes its own entries in the journal: what was pushed is marked to be dropped, what was popped is pushed again.
+    """
+
+    UNKEPT: ClassVar = frozenset({"after_step", "_timers", "_forgotten"})
 
     def __init__(self, start: float) -> None:
         self._now = start
+        self._number = 0
         self._timers: list[Timer] = []
-        self._numbers = count()
+        self._forgotten = 0
         self.after_step: Callable[[], None] = lambda: None
 
     def now(self) -> float:
@@ -46,14 +59,42 @@ class VirtualClock:
 
     def after(self, seconds: float, action: Callable[[], None]) -> Timer:
         """Set a timer: `action` runs once, `seconds` from now."""
-        timer = Timer(self._now + max(0.0, seconds), next(self._numbers), action)
+        timer = Timer(self._now + max(0.0, seconds), self._number, action)
+        self._number += 1
+        self.journal.adopt(timer)
         heapq.heappush(self._timers, timer)
+        if self.journal.entries is not None:
+            self.journal.entries.append((self._forget, (timer,)))
         return timer
+
+    def _forget(self, timer: Timer) -> None:
+        """Drop a timer that was never set; it stays in the heap until it comes to the top or there are many."""
+        vars(timer).update(action=None, forgotten=True)
+        self._forgotten += 1
+        if self._forgotten > FORGOTTEN:
+            self._timers = [timer for timer in self._timers if not timer.forgotten]
+            heapq.heapify(self._timers)
+            self._forgotten = 0
+
+    def _pop(self) -> Timer:
+        timer = heapq.heappop(self._timers)
+        if timer.forgotten:
+            self._forgotten -= 1
+        elif self.journal.entries is not None:
+            self.journal.entries.append((self._push, (timer,)))
+        return timer
+
+    def _push(self, timer: Timer) -> None:
+        heapq.heappush(self._timers, timer)
+
+    def pending(self) -> list[Timer]:
+        """The timers that will fire, in order."""
+        return sorted(timer for timer in self._timers if timer.action is not None)
 
     def next_moment(self) -> float | None:
         """When the next timer fires; None where there is none."""
         while self._timers and self._timers[0].action is None:
-            heapq.heappop(self._timers)
+            self._pop()
         return self._timers[0].moment if self._timers else None
 
     def step(self, limit: float) -> bool:
@@ -61,7 +102,7 @@ class VirtualClock:
         moment = self.next_moment()
         if moment is None or moment > limit:
             return False
-        timer = heapq.heappop(self._timers)
+        timer = self._pop()
         self._now = max(self._now, moment)
         action, timer.action = timer.action, None
         if action is not None:

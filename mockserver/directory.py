@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .journal import Kept
 from .store import Store
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Account:
         }
 
 
-class Directory:
+class Directory(Kept):
     """The users and groups of a directory service, by name."""
 
     def __init__(self) -> None:

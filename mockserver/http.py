@@ -41,8 +41,24 @@ def answer(
 ) -> Answer:
     """Answer one request to `machine`, which the client reached as `origin`. `headers` has lower-case names.
 
-    `body` is that of a call; what a handler takes is read while its answer's `steps` are driven, by an `Exchange`.
+    `body` is that of a call; what a handler takes is read while its answer's `steps` are driven, by an `Exchange`. Raises
+    `TransportError` for what a fault does to the connection.
     """
+    request = (pool, machine, method, target, headers, body, origin)
+    if pool.faults.armed:
+        return pool.faults.answer(machine, method, target, body, lambda: _answer(*request))
+    return _answer(*request)
+
+
+def _answer(
+    pool: MockPool,
+    machine: HostMachine,
+    method: str,
+    target: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    origin: str,
+) -> Answer:
     parts = urlsplit(target)
     handler = handlers.find(machine.system.release, method, parts.path)
     if handler is not None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from . import rules
+from .journal import Kept
 from .machine.disks import damage
 from .store import NULL, Row, Write
 
@@ -34,7 +35,7 @@ class Violation:
         return dict(vars(self))
 
 
-class Invariant:
+class Invariant(Kept):
     """Something that must hold. Subclasses say what they watch and find what is broken."""
 
     name: ClassVar[str]
@@ -310,7 +311,7 @@ class DataKept(Invariant):
         if vm["power_state"] != "Suspended" or vm["is_a_template"] or vm["current_operations"]:
             return
         image = pool.disk_of(vm["suspend_VDI"])
-        if image is None or image.blocks.get(0) != pool.guest(vm).memory():
+        if image is None or image.blocks.get(0) != pool.guest(vm).image:
             yield f"the suspend image of {vm['name_label']} is not what was saved"
 
     @staticmethod
@@ -357,6 +358,27 @@ class BeliefHolds(Invariant):
             yield f"xapi believes {vm['name_label']} on {where}; it runs on {', '.join(m.name for m in real) or 'no host'}"
 
 
+class BeliefFollows(BeliefHolds):
+    """The same, but for guests that went down with their host: until its toolstack is back and has looked, xapi believes
+    what was."""
+
+    name = "belief follows"
+
+    def broken(self, pool: MockPool, writes: list[Write]) -> Iterable[str]:
+        for vm in _touched(pool, writes, "power_state", "resident_on"):
+            yield from self._unexcused(pool, vm)
+
+    def broken_at_end(self, pool: MockPool) -> Iterable[str]:
+        for vm in pool.store.table("VM").values():
+            if not vm["is_control_domain"]:
+                yield from self._unexcused(pool, vm)
+
+    def _unexcused(self, pool: MockPool, vm: Row) -> Iterator[str]:
+        believed = pool.machine_of(pool.store.find("host", vm["resident_on"]))
+        if believed is None or believed.xapi.mode in ("master", "member"):
+            yield from self._disagreement(pool, vm)
+
+
 class OneWriter(Invariant):
     """No disk is written by two domains."""
 
@@ -380,6 +402,11 @@ class MemoryFits(Invariant):
         for host in (pool.store.find("host", ref) for ref in hosts):
             if host is not None and rules.memory_free(pool.store, host) < 0:
                 yield f"the VMs on {host['name_label']} take more than its memory"
+
+
+def sound() -> list[Invariant]:
+    """The invariants that hold in every pool, whatever is done to it."""
+    return [OneMaster(), DataKept(), BeliefFollows(), OneWriter(), MemoryFits()]
 
 
 def rolling_upgrade(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import rules, storage_drivers
 from .pifs import GRO
+from .powerup import power_up
 from .store import EPOCH, NULL, Row, Store
 
 if TYPE_CHECKING:
@@ -26,8 +27,11 @@ def build(pool: MockPool, *, hosts: int, vms: int, release: Release) -> None:
     store = Store(release)
     pool.adopt_store(store)
     builder = _Builder(pool, store, release, max(64 * GIB, 8 * GIB * -(-3 * vms // max(1, hosts))))
-    builder.build(hosts, vms)
-    pool.power_up(store)
+    with store.bulk():
+        builder.build(hosts, vms)
+    for vdi in store.table("VDI").values():  # nobody was told of them
+        pool.upkeep.grow(vdi["SR"], vdi["virtual_size"], vdi["physical_utilisation"])
+    power_up(pool, store)
 
 
 class _Builder:
@@ -69,6 +73,7 @@ class _Builder:
             API_version_minor=self.release.api_version[1],
             API_version_vendor="XenSource",
             software_version=rules.software_version(self.release),
+            virtual_hardware_platform_versions=rules.hardware_versions(self.release),
             capabilities=["xen-3.0-x86_64", "hvm-3.0-x86_32", "hvm-3.0-x86_64"],
             supported_bootloaders=["pygrub", "eliloader"],
             sched_policy="credit",

@@ -1,7 +1,6 @@
 """The messages of a pool: files beside the database, so neither tables nor dumps hold them, and no restart loses them.
 
-Making or dropping one takes a generation of the database, which the second half of an event token counts by. All that
-happened is in one list, so that `rollback` costs what changed since the `savepoint`.
+Making or dropping one takes a generation of the database, which the second half of an event token counts by.
 """
 
 from __future__ import annotations
@@ -11,18 +10,19 @@ from typing import Any
 
 from xenctl.errors import Failure
 
+from .journal import Kept, KeptIndex
 from .store import Row, Store, Write
 
 LIMIT = 10_000
 """How many messages are kept; the oldest go."""
 
 
-class MessageStore:
+class MessageStore(Kept):
     """The messages that a pool keeps. `log` holds whether a message was made, and the message, in order."""
 
     def __init__(self) -> None:
         self._kept: dict[str, Row] = {}
-        self._uuids: dict[str, str] = {}
+        self._uuids: dict[str, str] = KeptIndex()
         self._log: list[tuple[bool, int, Row]] = []
 
     # --- reading
@@ -70,7 +70,7 @@ class MessageStore:
     def add(self, store: Store, ref: str, fields: dict[str, Any]) -> Row:
         """Keep a new message."""
         row = Row("message", ref, fields)
-        row.created = row.modified = self._next(store)
+        row.created = row.modified = store.next_generation()
         self._kept[ref] = row
         self._uuids[fields["uuid"]] = ref
         self._log.append((True, row.created, row))
@@ -82,27 +82,5 @@ class MessageStore:
     def drop(self, store: Store, row: Row) -> None:
         """Delete a message."""
         del self._kept[row.ref], self._uuids[row["uuid"]]
-        self._log.append((False, self._next(store), row))
+        self._log.append((False, store.next_generation(), row))
         store.on_write(Write("delete", "message", row.ref, old=row, at=store.now()))
-
-    @staticmethod
-    def _next(store: Store) -> int:
-        store.generation += 1
-        return store.generation - 1
-
-    # --- savepoints
-
-    def savepoint(self) -> int:
-        """A point to roll back to."""
-        return len(self._log)
-
-    def rollback(self, point: int) -> None:
-        """Undo all changes since `point`, the last first."""
-        while len(self._log) > point:
-            made, _, row = self._log.pop()
-            if made:
-                del self._kept[row.ref], self._uuids[row["uuid"]]
-            else:
-                self._kept[row.ref] = row
-                self._uuids[row["uuid"]] = row.ref
-                self._kept = dict(sorted(self._kept.items(), key=lambda item: item[1].created))

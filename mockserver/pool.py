@@ -1,54 +1,65 @@
 """A whole pool in one process: machines, the database they share, one clock, and the ways in.
 
-`MockPool.create` makes one from counts, `MockPool.load` from a pool database dump. `transport()` is how `xenctl` reaches it
-with real bytes, `dispatch` without, `hands` is the machine room.
+`MockPool.create` makes one from counts, `from_dump` from a pool database dump, `from_session` from a live pool.
+`transport()` is how `xenctl` reaches it with real bytes, `dispatch` without, `hands` is the machine room. `save` writes its
+database, `fork` makes a copy, `savepoint` and `rollback` take it back.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import random
-import uuid
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from xenctl import datamodel
+from xenctl import database, datamodel
 from xenctl.database import Database
-from xenctl.errors import DatabaseError, Failure
-from xenctl.releases import Release, find, of_host, serves
+from xenctl.errors import Failure
+from xenctl.releases import Release, find, serves
 
-from . import checks, classes, hosts, rules, startup
+from . import checks, classes, guests, hosts, live, powerup, rules, savepoint
 from .call import Call, Steps, Wait, continue_later, dispatch
 from .classes.event import OldEvents
 from .clock import VirtualClock
 from .directory import Directory
+from .faults import Faults
+from .fork import fork
+from .journal import Journal, Kept, uncollected
 from .machine.disks import Disk, Domain, Guest
-from .machine.host import Durations, HostMachine, System
+from .machine.host import Durations, HostMachine
 from .machine.room import MachineRoom
 from .machine.storage import Storage
 from .messages import MessageStore
-from .pifs import physical_pifs
 from .store import NULL, Row, Store, Write
 from .upkeep import Upkeep
 
 if TYPE_CHECKING:
+    from xenctl import Session
     from xenctl.datamodel import Message
 
     from .invariants import Invariant, Violation
+    from .progress import Span
+    from .savepoint import Going, Savepoint
+    from .trace import Trace
     from .transports.inprocess import InProcessTransport
 
 START = 1_228_089_600.0
 """1 December 2008: when simulated time begins unless told otherwise."""
 
 
-UNKNOWN_MEMORY = 64 << 30
-"""Bytes of memory that a host is given whose dump does not tell."""
+VERSION_BITS, VERSION_4 = 0xF000_C000 << 48, 0x4000_8000 << 48
+"""The bits of a uuid that say of which kind it is, and what they are in a random one."""
 
 
-class MockPool:
+class MockPool(Kept):
     """A pool of emulated hosts. `store` is what xapi believes, `machines` and `disks` are what is."""
+
+    UNKEPT: ClassVar = frozenset(
+        "journal hands faults trace waiter fingerprints guard on_machine on_rollback writes going newest_savepoint".split()
+    )
 
     def __init__(
         self,
@@ -59,6 +70,7 @@ class MockPool:
         password: str = "secret",
         durations: Durations | None = None,
     ) -> None:
+        self.journal = Journal()
         self.seed = seed
         self.random = random.Random(seed)
         self.clock = VirtualClock(start)
@@ -75,27 +87,43 @@ class MockPool:
         """What hosts sent out of the pool: names of files, and the URLs that they went to."""
         self.messages = MessageStore()
         self.directory = Directory()
+        self.upkeep = Upkeep()
+        self.storage = Storage()
         self.actor: classes.Verb | None = None
         self.writes: list[Write] = []
         self.invariants: list[Invariant] = []
         self.violations: list[Violation] = []
         self.reports: list[str] = []
         self.obstacles: list[str] = []
-        self.hands = MachineRoom(self)
         self.max_offline = 0
+        self.wire()
+        self._store: Store | None = None
+        self.old_events = OldEvents()
+        self._waiting: list[tuple[Wait, Callable[[], None]]] = []
+        self.last_domid = 0
+        self.spans: dict[str, Span] = {}
+        """The waits of the operations that go on, by task: how far each is."""
+
+    def wire(self) -> None:
+        """Connect what acts on the pool, as it is while nobody serves it."""
+        self.hands = MachineRoom(self)
+        self.faults = Faults(self)
+        self.trace: Trace | None = None
         self.clock.after_step = lambda: self.settle("time")
         self.waiter: Callable[[Wait], None] = lambda wait: self.clock.run_until(wait.deadline, wait.ready)
         self.fingerprints: dict[str, Mapping[str, str]] = {}
         """Of the certificates that the hosts show, by their machines' uuids and then by kind: none without TLS."""
         self.guard: Callable[[], AbstractContextManager[object]] = nullcontext
         """What holds the pool for one thread: whoever acts on it from outside enters it first."""
+        self.on_rollback: Callable[[], None] = lambda: None
+        self.going: dict[int, Going] = {}
+        """The calls whose verb waits or goes on as a task, and transfers."""
+        self.newest_savepoint: Savepoint | None = None
         self.on_machine: Callable[[HostMachine], None] = lambda machine: None
-        self.upkeep = Upkeep()
-        self.storage = Storage()
-        self._store: Store | None = None
-        self.old_events = OldEvents()
-        self._waiting: list[tuple[Wait, Callable[[], None]]] = []
-        self._domids = 0
+
+    def __repr__(self) -> str:
+        hosts = [f"{machine.name} at {machine.address}" for machine in self.machines]
+        return f"<MockPool of {', '.join(hosts[:3])}{f' and {len(hosts) - 3} more' if len(hosts) > 3 else ''}>"
 
     # --- making
 
@@ -116,122 +144,67 @@ class MockPool:
         from .inventory import build
 
         pool = cls(seed=seed, username=username, password=password, durations=durations)
-        build(pool, hosts=hosts, vms=vms, release=find(release))
+        with uncollected():
+            build(pool, hosts=hosts, vms=vms, release=find(release))
         return pool
 
     @classmethod
-    def load(
+    def from_dump(
         cls,
-        dump: Database,
+        dump: str | os.PathLike[str] | bytes | Database,
         *,
         seed: int = 0,
         username: str = "root",
         password: str = "secret",
         durations: Durations | None = None,
     ) -> MockPool:
-        """The pool that a database dump describes, all hosts up, its VMs in the states that the dump says.
+        """The pool that a database dump describes, all hosts up, its VMs in the states that the dump says. `dump` is a path,
+        the bytes, or one that was read.
 
-        Raises `DatabaseError` for a dump that is not of a whole pool. What it holds beyond the data model, or dangling, is
-        kept and listed in `reports`; what keeps the pool from being rehearsed faithfully is in `obstacles`.
+        Raises `DatabaseError` for a dump that cannot be read or is not of a whole pool. What it holds beyond the data model,
+        or dangling, is kept and listed in `reports`; what keeps the pool from being rehearsed faithfully is in `obstacles`.
         """
-        from xenctl.database import verify
-
-        verify(dump)
         pool = cls(seed=seed, username=username, password=password, durations=durations)
-        store = Store.load(dump, _release_of(dump))
-        pool.random = random.Random(f"{seed} {store.pool()['uuid']} {store.generation}")
-        pool.reports = store.reports
-        pool.adopt_store(store)
-        pool.power_up(store)
+        with uncollected():
+            if isinstance(dump, bytes):
+                dump = database.read(dump, source="the dump")
+            elif not isinstance(dump, Database):
+                dump = database.read_file(dump)
+            database.verify(dump)
+            store = Store.load(dump, powerup.release_of(dump))
+            pool.random = random.Random(f"{seed} {store.pool()['uuid']} {store.generation}")
+            pool.reports = store.reports
+            pool.adopt_store(store)
+            powerup.power_up(pool, store)
         return pool
 
-    def power_up(self, store: Store) -> None:
-        """Make the machines, disks and domains that agree with `store`, and start every toolstack at once."""
-        self.adopt_store(store)
-        secret = store.manifest.get("pool_token") or "/".join(self.new_uuid() for _ in range(3))
-        master = store.get("host", store.pool()["master"])
-        for row in store.table("host").values():
-            dom0 = [vm for vm in (store.find("VM", r) for r in row["resident_VMs"]) if vm and vm["is_control_domain"]]
-            release = _host_release(row, store.release)
-            is_master = row is master
-            memory = _memory(store, row)
-            if not memory:
-                memory = UNKNOWN_MEMORY
-                self.reports.append(f"host {row['name_label']}: its memory is not told; taken as {memory >> 30} GiB")
-                store.write(row, boot_free_mem=memory)
-            machine = HostMachine(
-                name=row["name_label"] or row["hostname"],
-                uuid=row["uuid"],
-                address=row["address"],
-                memory=memory,
-                clock=self.clock,
-                durations=self.durations,
-                system=System(
-                    release=release,
-                    installation_uuid=row["uuid"],
-                    control_domain_uuid=dom0[0]["uuid"] if dom0 else "",
-                    role="master" if is_master else f"slave:{master['address']}",
-                    pool_secret=secret,
-                    database=store if is_master else None,
-                ),
-                state="running",
-                boots=1,
-                nics=tuple((pif["device"], pif["MAC"]) for pif in physical_pifs(store, row)),
-                on_running=lambda m: startup.host_started(self, m),
-                on_stopped=lambda m, clean: startup.host_stopped(self, m, clean=clean),
-                on_state=self._machine_state,
-                masters_release=lambda: self.master.system.release if self.master_serves else None,
-            )
-            machine.xapi = startup.Xapi(mode="master" if is_master else "member", complete=True)
-            self.machines.append(machine)
-        if not store.manifest:
-            startup.write_identity(store, self.master.system)
-        for vdi in store.table("VDI").values():
-            self.disks[vdi["uuid"]] = Disk(vdi["uuid"])
-        for vm in store.table("VM").values():
-            self._embody(vm)
-        for row in store.table("host").values():
-            known = store.find("host_metrics", row["metrics"])
-            startup.ensure_metrics(self, row)
-            if known is None or known["live"]:
-                hosts.set_live(store, row, alive=True)
-            else:
-                self.reports.append(f"host {row['name_label']}: the dump says that it was not running")
-        for vm in store.table("VM").values():
-            store.write(vm, scheduled_to_be_resident_on=NULL)
-        if rules.mixed(store):
-            self.detect_rolling_upgrade()
-        self.refresh_all_operations()
+    @classmethod
+    def from_session(
+        cls,
+        session: Session,
+        *,
+        seed: int = 0,
+        username: str = "root",
+        password: str = "secret",
+        durations: Durations | None = None,
+    ) -> MockPool:
+        """The live pool that `session` is logged in to, as it is now; nothing is changed there.
 
-    def _embody(self, vm: Row) -> None:
-        if vm["is_control_domain"] or vm["is_a_template"]:
-            return
-        guest = self.guest(vm)
-        metrics = self.store.find("VM_guest_metrics", vm["guest_metrics"])
-        guest.agent = dict(metrics) if metrics else None
-        for vbd in self.vbds(vm):
-            disk = self.disk_of(vbd["VDI"])
-            if disk is not None and vbd["mode"] == "RW":
-                guest.write_before(disk)
-        if vm["power_state"] in ("Running", "Paused"):
-            machine = self.machine_of(self.store.find("host", vm["resident_on"]))
-            if machine is None:
-                self.obstacles.append(
-                    f"VM {vm['name_label']}: {vm['power_state']} on no host of the pool; taken as Halted"
-                )
-                self.force_halted(vm)
-            else:
-                domain = self.start_domain(vm, machine, vm["power_state"] == "Running")
-                if vm["domid"] > 0:
-                    domain.domid = vm["domid"]
-                    self._domids = max(self._domids, domain.domid)
-        elif vm["power_state"] == "Suspended":
-            guest.saved_by = self.store.release
-            if guest.agent is None:  # without drivers it could not have been suspended
-                guest.agent = {"PV_drivers_version": {"major": "4", "minor": "0"}, "PV_drivers_up_to_date": True}
-            image = self.disk_of(vm["suspend_VDI"])
-            if image is not None:
-                image.blocks[0] = guest.memory()
+        Its database is fetched where that is allowed and whole; else the records of every class are read, one class after
+        another. Raises what calls raise, and `DatabaseError` as `from_dump` does.
+        """
+        dump = live.dump_of(session)
+        return cls.from_dump(dump, seed=seed, username=username, password=password, durations=durations)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the pool's database to `path` as a dump, to be used by `from_dump`, `xenctl rehearse`, `mockserver --dump`.
+
+        What is not in a pool's database is not in it: sessions, tasks, what is on disks. The file is there whole or not at
+        all, for its owner's eyes alone. Raises `OSError`.
+        """
+        with self.guard(), uncollected():
+            data = database.write(self.store.dump())
+        database.write_file(data, path)
 
     # --- finding
 
@@ -244,6 +217,8 @@ class MockPool:
     def adopt_store(self, store: Store) -> None:
         """Make `store` the pool's database."""
         self._store = store
+        if self.trace is not None:
+            self.trace.cut("a master loaded its database")
         store.on_write, store.now = self._written, self.clock.now
 
     @property
@@ -323,7 +298,9 @@ class MockPool:
 
     def new_uuid(self) -> str:
         """A fresh uuid, the same for the same seed."""
-        return str(uuid.UUID(int=self.random.getrandbits(128), version=4))
+        bits = self.random.getrandbits(128) & ~VERSION_BITS | VERSION_4
+        text = f"{bits:032x}"
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
     def new_ref(self) -> str:
         """A fresh reference."""
@@ -333,9 +310,9 @@ class MockPool:
 
     def start_domain(self, vm: Row, machine: HostMachine, running: bool = True) -> Domain:
         """Make the domain of `vm` on `machine`, its writable disks open."""
-        self._domids += 1
+        self.last_domid += 1
         disks = [d for d in (self.disk_of(vbd["VDI"]) for vbd in self.vbds(vm) if vbd["mode"] == "RW") if d]
-        domain = Domain(self.guest(vm), machine.uuid, self._domids, disks, self.clock.now(), running)
+        domain = Domain(self.guest(vm), machine.uuid, self.last_domid, disks, self.clock.now(), running)
         machine.domains[vm["uuid"]] = domain
         return domain
 
@@ -351,8 +328,8 @@ class MockPool:
         old = source.domains.pop(vm["uuid"])
         disks = list(old.disks)
         old.end(self.clock.now())
-        self._domids += 1
-        domain = Domain(old.guest, target.uuid, self._domids, disks, self.clock.now())
+        self.last_domid += 1
+        domain = Domain(old.guest, target.uuid, self.last_domid, disks, self.clock.now())
         target.domains[vm["uuid"]] = domain
         return domain
 
@@ -367,17 +344,7 @@ class MockPool:
 
     def force_halted(self, vm: Row) -> None:
         """Write down that `vm` is off, with all that follows from it."""
-        store = self.store
-        store.write(vm, power_state="Halted", resident_on=NULL, scheduled_to_be_resident_on=NULL, domid=-1)
-        for table in ("VBD", "VIF"):
-            for ref in vm[f"{table}s"]:
-                device = store.find(table, ref)
-                if device is not None:
-                    store.write(device, currently_attached=False, reserved=False, current_operations={})
-        for ref in list(vm["consoles"]):
-            console = store.find("console", ref)
-            if console is not None:
-                store.delete(console)
+        guests.halted(self, vm)
         self.refresh_operations(vm)
 
     def refresh_operations(self, vm: Row) -> None:
@@ -430,7 +397,10 @@ class MockPool:
     def dispatch(self, method: str, args: list[Any], machine: HostMachine | None = None) -> Any:
         """Call `method` with `args` (the session first) without bytes, on the master or on `machine`."""
         with self.guard():
-            return dispatch(self, machine or self.master, method, args)
+            host = machine or self.master
+            if self.faults.armed:
+                return self.faults.dispatch(host, method, args, lambda: dispatch(self, host, method, args))
+            return dispatch(self, host, method, args)
 
     def transport(self) -> InProcessTransport:
         """A transport for `xenctl` that carries real bytes to this pool."""
@@ -464,6 +434,7 @@ class MockPool:
 
     def drop_task(self, ref: str) -> None:
         """Delete a task row, if it is there."""
+        self.spans.pop(ref, None)
         row = self.store.find("task", ref)
         if row is not None:
             self.store.delete(row)
@@ -512,7 +483,10 @@ class MockPool:
 
     def wait(self, wait: Wait) -> None:
         """Let time pass until `wait` is over."""
-        self.waiter(wait)
+        if self.trace is not None:
+            self.trace.waiting(wait)
+        else:
+            self.waiter(wait)
 
     def when(self, wait: Wait, action: Callable[[], None]) -> None:
         """Run `action` once `wait` is over."""
@@ -526,10 +500,40 @@ class MockPool:
         self.clock.after(max(0.0, wait.deadline - self.clock.now()), over)
         self._waiting.append(entry)
 
+    # --- taking back
+
+    def savepoint(self) -> Savepoint:
+        """The state of everything now, to return to by `rollback`, or at the end of a `with` block. Taking it costs nothing,
+        returning what was changed since. Raises `SavepointError` while something goes on that cannot be taken back."""
+        with self.guard():
+            return savepoint.take(self)
+
+    def rollback(self, to: Savepoint) -> None:
+        """Be again as at savepoint `to`, which stays; those taken after it are gone. What began since is ended: its callers
+        lose their connection. Raises `SavepointError` for one that is gone, and in the middle of a call."""
+        with self.guard():
+            savepoint.roll_back(self, to)
+            if self.trace is not None:
+                self.trace.cut("the pool was rolled back")
+
+    def release(self, what: Savepoint) -> None:
+        """Forget a savepoint and those taken after it; what was changed stays. Raises `SavepointError` where it is gone."""
+        with self.guard():
+            savepoint.release(self, what)
+
+    def fork(self) -> MockPool:
+        """Another pool in the same state, the next uuid and the time included: the same done to both ends the same, and
+        neither touches the other. Raises `SavepointError` while something goes on."""
+        with self.guard():
+            savepoint.check_idle(self, "fork the pool")
+            return fork(self)
+
     # --- watching
 
     def _written(self, write: Write) -> None:
         self.writes.append(write)
+        if self.trace is not None:
+            self.trace.note(write)
         self.upkeep.note(self.store, write)
         if self.old_events.subscriptions:
             self.old_events.note(self, write)
@@ -537,8 +541,12 @@ class MockPool:
         if actor is not None and not actor.may_write(write):
             raise AssertionError(f"{actor.name} writes {write.table}.{write.field or write.kind}, undeclared")
 
-    def _machine_state(self, machine: HostMachine, old: str) -> None:
-        self.writes.append(Write("write", "machine", machine.uuid, "state", old, machine.state, self.clock.now()))
+    def machine_changed(self, machine: HostMachine, old: str) -> None:
+        """A machine has come from state `old` to another."""
+        write = Write("write", "machine", machine.uuid, "state", old, machine.state, self.clock.now())
+        self.writes.append(write)
+        if self.trace is not None:
+            self.trace.note(write)
         self.max_offline = max(self.max_offline, sum(m.state != "running" for m in self.machines))
         self.on_machine(machine)
         self.settle(f"{machine.name} {machine.state}")
@@ -573,9 +581,12 @@ class MockPool:
             for entry in [entry for entry in self._waiting if entry[0].ready()]:
                 self._waiting.remove(entry)
                 entry[1]()
-        writes, self.writes = self.writes, []
-        if not self.invariants or not writes:
+        if self.writes and self.trace is not None:
+            self.trace.settled(cause)
+        if not self.invariants or not self.writes:
+            self.writes.clear()
             return
+        writes, self.writes = self.writes, []
         touched = {write.table for write in writes}
         for invariant in self.invariants:
             if invariant.tables & touched:
@@ -595,30 +606,3 @@ def _methods(release: Release) -> dict[str, Message]:
 @cache
 def _underscored(release: Release) -> dict[str, Message]:
     return {name.replace(".", "_", 1): message for name, message in _methods(release).items()}
-
-
-def _release_of(dump: Database) -> Release:
-    """The release of a dump: its master's product version where that is known, else the schema's."""
-    from xenctl.database import parse_map
-
-    try:
-        row = dump.row("host", dump.master)
-        software = parse_map(row.cells.get("software_version", "()"))
-        api = int(row.cells.get("API_version__major", 0)), int(row.cells.get("API_version__minor", 0))
-        return of_host(software, api, dump.schema)
-    except (KeyError, ValueError) as error:
-        raise DatabaseError(f"the master's release cannot be told: {error}", table="host") from None
-
-
-def _host_release(row: Row, default: Release) -> Release:
-    api = row["API_version_major"], row["API_version_minor"]
-    try:
-        return of_host(row["software_version"], api)
-    except ValueError:
-        return default
-
-
-def _memory(store: Store, host: Row) -> int:
-    metrics = store.find("host_metrics", host["metrics"])
-    total = int(metrics["memory_total"]) if metrics is not None else 0
-    return total or int(host.get("boot_free_mem", 0))

@@ -3,13 +3,14 @@
     @pytest.mark.xapi(hosts=3, vms=20, release="8.2")
     def test_that_every_vm_is_stopped(xapi, xapi_session): ...
 
-`xapi` is a fresh pool for each test, `xapi_session` a session with it in this process, `make_xapi` makes further pools,
-`xapi_server` and `xapi_url` are the same pool on sockets. Other suites pay nothing for this module: what it needs is
-loaded by the first fixture that is used.
+`xapi` is a fresh pool for each test, made once and taken back after each; `xapi_session` is a session with it in this
+process, `make_xapi` makes further pools, `xapi_server` and `xapi_url` are the same pool on sockets. Other suites pay nothing
+for this module: what it needs is loaded by the first fixture that is used.
 """
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from xenctl import Session
 
+    from .fresh import FreshPools
     from .pool import MockPool
     from .transports.server import PoolServer
 
@@ -45,14 +47,27 @@ def make_xapi() -> Callable[..., MockPool]:
     return make
 
 
+@pytest.fixture(scope="session")
+def _fresh_pools() -> FreshPools:
+    from .fresh import FreshPools
+
+    return FreshPools()
+
+
 @pytest.fixture
-def xapi(request: pytest.FixtureRequest, make_xapi: Callable[..., MockPool]) -> MockPool:
-    """A fresh fake pool: two hosts of release 8.2 and four VMs, or what the marker `xapi` says."""
+def xapi(request: pytest.FixtureRequest, _fresh_pools: FreshPools) -> Iterator[MockPool]:
+    """A fresh fake pool: two hosts of release 8.2 and four VMs, or what the marker `xapi` says. It is another test's pool
+    afterwards."""
     options: dict[str, Any] = {}
     for marker in reversed(list(request.node.iter_markers("xapi"))):
         _check(marker)
         options.update(marker.kwargs)
-    return make_xapi(**options)
+    with ExitStack() as stack:
+        try:
+            pool = stack.enter_context(_fresh_pools.fresh(**{**DEFAULTS, **options}))
+        except ValueError as error:
+            pytest.fail(f"@pytest.mark.xapi: {error}", pytrace=False)
+        yield pool
 
 
 def _check(marker: pytest.Mark) -> None:

@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from . import guests, hosts, rules, storage_drivers
+from .journal import Kept
 from .store import HASHED, NULL, Store
 
 if TYPE_CHECKING:
@@ -27,10 +28,11 @@ if TYPE_CHECKING:
 
 
 @dataclass(eq=False)
-class Xapi:
+class Xapi(Kept):
     """The toolstack of one host, from its start to its end.
 
-    `mode` is `down`, `emergency`, `member`, `master`, or `alone` for a host that a clean installation took out of the pool;
+    `mode` is `down`, `emergency`, `member`, `master`, `alone` for a host that a clean installation took out of the pool, or
+    `dead` where it crashed while the host goes on;
     `error` is what it answers where it serves nothing. It is `complete` once it has plugged its storage. `operations` holds,
     by task, how to make a running operation look whether it goes on; `collect_at` is when the garbage collection is due.
     """
@@ -50,17 +52,32 @@ def replace_xapi(machine: HostMachine, xapi: Xapi) -> None:
         look()
 
 
-def host_started(pool: MockPool, machine: HostMachine) -> None:
-    """The operating system of `machine` is up: its toolstack starts."""
+def host_started(pool: MockPool, machine: HostMachine, *, booted: bool = True) -> None:
+    """The toolstack of `machine` starts: its operating system is up, or, where that was not `booted`, it died before."""
     replace_xapi(machine, Xapi(mode="emergency"))
     if machine.system.stranger:
         text = f"{machine.name} was installed afresh and is a pool of its own, which is not served here"
         machine.xapi.mode, machine.xapi.error = "alone", ["NOT_IMPLEMENTED", text]
         machine.system.new = False
     elif machine.system.role == "master":
-        start_master(pool, machine)
+        start_master(pool, machine, booted=booted)
     else:
-        pool.clock.after(2.0, partial(join, pool, machine, machine.xapi, booted=True))
+        pool.clock.after(2.0, partial(join, pool, machine, machine.xapi, booted=booted))
+
+
+def toolstack_died(pool: MockPool, machine: HostMachine) -> None:
+    """The toolstack of `machine` crashed; the host and its guests go on, and nothing answers on its port."""
+    host_stopped(pool, machine, clean=False)
+    machine.xapi.mode = "dead"
+    pool.on_machine(machine)
+    pool.settle(f"the toolstack of {machine.name} died")
+
+
+def toolstack_restarted(pool: MockPool, machine: HostMachine) -> None:
+    """The toolstack of `machine` that died starts again, and finds the guests that run."""
+    host_started(pool, machine, booted=False)
+    pool.on_machine(machine)
+    pool.settle(f"the toolstack of {machine.name} restarted")
 
 
 def host_stopped(pool: MockPool, machine: HostMachine, clean: bool) -> None:
@@ -105,7 +122,7 @@ def shut_guests_down(pool: MockPool, machine: HostMachine) -> None:
 # --- the master
 
 
-def start_master(pool: MockPool, machine: HostMachine) -> None:
+def start_master(pool: MockPool, machine: HostMachine, *, booted: bool = True) -> None:
     """Load the database, bring it up to date, serve."""
     system = machine.system
     if system.restored is not None:
@@ -126,7 +143,7 @@ def start_master(pool: MockPool, machine: HostMachine) -> None:
     for row in store.table("host").values():
         ensure_metrics(pool, row)
     store.write(store.pool(), master=host.ref)
-    synchronise(pool, machine, host, booted=True)
+    synchronise(pool, machine, host, booted=booted)
     hosts.set_live(store, host, alive=True)
     for vm in store.table("VM").values():
         store.write(vm, scheduled_to_be_resident_on=NULL)
@@ -135,7 +152,8 @@ def start_master(pool: MockPool, machine: HostMachine) -> None:
     machine.xapi.mode = "master"
     pool.detect_rolling_upgrade()
     pool.refresh_all_operations()
-    pool.clock.after(pool.durations.storage_plug, partial(complete, pool, machine, machine.xapi, plug=True))
+    plug = pool.durations.storage_plug if booted else pool.durations.member_settle
+    pool.clock.after(plug, partial(complete, pool, machine, machine.xapi, plug=booted))
     for member in pool.machines:
         if member is not machine:
             await_beats(pool, member)
@@ -230,6 +248,7 @@ def synchronise(pool: MockPool, machine: HostMachine, host: Row, *, booted: bool
     store.write(
         host,
         software_version=rules.software_version(release),
+        virtual_hardware_platform_versions=rules.hardware_versions(release),
         API_version_major=release.api_version[0],
         API_version_minor=release.api_version[1],
         address=machine.address,

@@ -1,9 +1,10 @@
 """The pool database: xapi's *belief* about the pool.
 
 Rows are dicts from API field name to value (text, int, float, bool, `Timestamp`, list of text, dict with text keys), one
-dict a table, keyed by reference. Everything that changes goes through `Store._changed`, the one writer: it stamps row and
-generation, keeps the other end of each relation in step, and notes the write for events, traces and invariants. A store
-is of one release: it holds the tables and columns that release knows, and `upgrade` gives it those of a newer one.
+dict a table, keyed by reference. Everything that changes goes through `create`, `write` and `delete`, the one writer: it
+stamps row and generation, keeps the other end of each relation in step, notes the write for events, traces and invariants,
+and while there is a savepoint makes the entries in the journal by which a rollback takes it back. A store is of one
+release: it holds the tables and columns that release knows, and `upgrade` gives it those of a newer one.
 
 What a loaded dump holds beyond that (tables and columns that the release does not know, references to nothing) is
 kept, carried through to the next dump, and listed in `reports`. Loading changes what xapi's loading changes, and nothing
@@ -13,8 +14,9 @@ relations rebuilt (in the dump's order where it has the same members). Cells tha
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,15 +25,31 @@ from xenctl.datamodel import MISSING
 from xenctl.datamodel import types as t
 from xenctl.errors import DatabaseError, Failure
 from xenctl.releases import serves
-from xenctl.values import Timestamp, format_datetime, parse_datetime
+from xenctl.values import format_datetime
+
+from .columns import EPOCH, NULL, empty_value, from_text, is_text, to_text
+from .journal import FIXED, Kept, KeptIndex
+from .rows import STALE, Row, Shape, Table, Write
+
+__all__ = [
+    "EPOCH",
+    "NULL",
+    "Row",
+    "Shape",
+    "Store",
+    "Table",
+    "Write",
+    "empty_value",
+    "far_sides",
+    "from_text",
+    "own",
+    "to_text",
+]
 
 if TYPE_CHECKING:
     from xenctl.datamodel import Class
-    from xenctl.datamodel import Field as ModelField
     from xenctl.releases import Release
 
-NULL = "OpaqueRef:NULL"
-EPOCH = Timestamp("19700101T00:00:00Z")
 REMEMBERED_DELETIONS = 512
 """A table's list of deleted rows is cut to its newest half when it would reach this."""
 HASHED = (5, 61)
@@ -41,142 +59,29 @@ DECISIVE = frozenset({"pool", "host", "VM", "VBD", "VDI", "SR", "PBD", "VIF", "P
 """Tables on which the fate of guests depends: a cell that does not fit its type is an error there. Elsewhere it is kept as
 it is, reported, and read as the field's default."""
 
-_EMPTY: dict[str, Any] = {"string": "", "int": 0, "float": 0.0, "bool": False, "datetime": EPOCH, "any": ""}
 
-
-def empty_value(kind: t.Type, enums: dict[str, tuple[str, ...]] | Any = None) -> Any:
-    """The value that a field which is not persistent has after a load."""
-    if isinstance(kind, (t.Set, t.Option)):
-        return []
-    if isinstance(kind, t.Map):
-        return {}
-    if isinstance(kind, t.Ref):
-        return NULL
-    if isinstance(kind, t.Enum):
-        return enums[kind.name][0] if enums and kind.name in enums else ""
-    return _EMPTY.get(kind.name, "") if isinstance(kind, t.Scalar) else ""
-
-
-def from_text(kind: t.Type, text: str) -> Any:
-    """A column's text as a value. Raises ValueError."""
-    if isinstance(kind, t.Scalar):
-        if kind.name == "int":
-            return int(text)
-        if kind.name == "float":
-            return float(text)
-        if kind.name == "bool":
-            if text not in ("true", "false"):
-                raise ValueError(f"neither true nor false: {text!r}")
-            return text == "true"
-        if kind.name == "datetime":
-            parse_datetime(text)
-            return Timestamp(text)
-        return text
-    if isinstance(kind, (t.Set, t.Option)):
-        members = database.parse_set(text) if text else []
-        return members if _is_text(kind.item) else [from_text(kind.item, member) for member in members]
-    if isinstance(kind, t.Map):
-        pairs = database.parse_map(text) if text else {}
-        if _is_text(kind.item):
-            return pairs
-        return {key: from_text(kind.item, item) for key, item in pairs.items()}
-    return text
-
-
-def _is_text(kind: t.Type) -> bool:
-    return not isinstance(kind, (t.Set, t.Map, t.Option)) and kind not in _NOT_TEXT
-
-
-_NOT_TEXT = {t.Scalar("int"), t.Scalar("float"), t.Scalar("bool"), t.Scalar("datetime")}
-
-
-def to_text(value: Any) -> str:
-    """A value as a column's text."""
-    if isinstance(value, str):
-        return str(value)
-    if value is True or value is False:
-        return "true" if value else "false"
-    if isinstance(value, list):
-        return database.write_set([to_text(item) for item in value])
-    if isinstance(value, dict):
-        return database.write_map({str(key): to_text(item) for key, item in value.items()})
-    if isinstance(value, float):
-        return f"{value:.18g}"
-    return str(value)
-
-
-class Row(dict[str, Any]):
-    """One object's fields. `created` and `modified` are generations; `foreign` are columns that the release does not know;
-    `spelled` holds, by field, a loaded value and its text where that is not how the value would be written."""
-
-    __slots__ = ("created", "foreign", "modified", "ref", "spelled", "table")
-
-    def __init__(self, table: str, ref: str, fields: dict[str, Any]) -> None:
-        super().__init__(fields)
-        self.table, self.ref = table, ref
-        self.created = self.modified = 0
-        self.foreign: dict[str, str] = {}
-        self.spelled: dict[str, tuple[Any, str]] = {}
-
-    __hash__ = object.__hash__  # type: ignore[assignment]
-
-
-@dataclass(frozen=True)
-class Write:
-    """One change: `kind` is `create`, `write` or `delete`; for a write `field`, `old` and `new` say what changed. `at` is
-    when, in simulated seconds. The machine room notes its own under the table `machine`, the field being `state`."""
-
-    kind: str
-    table: str
-    ref: str
-    field: str = ""
-    old: Any = None
-    new: Any = None
-    at: float = 0.0
-
-
-class Table:
-    """The rows of one class. `recent` holds refs in the order of their last change."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.rows: dict[str, Row] = {}
-        self.recent: dict[str, None] = {}
-        self.deleted: list[tuple[int, int, str]] = []
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What a release knows of a class: fields in the order of records, hidden ones apart; by field their defaults, and what
-    those that are not persistent hold after a start; by column their names; and which are the near end of a relation."""
-
-    visible: tuple[str, ...]
-    fields: dict[str, ModelField]
-    columns: dict[str, str]
-    defaults: dict[str, Any]
-    empty: dict[str, Any]
-    near: tuple[str, ...]
-
-
-class Store:
+class Store(Kept):
     """A pool's database as one release of xapi holds it."""
 
+    UNKEPT: ClassVar = frozenset({"model", "generation", "on_write", "now", "_near", "_far", "_bulk"})
     _shapes: ClassVar[dict[tuple[str, str], Shape]] = {}
 
     def __init__(self, release: Release, generation: int = 1) -> None:
         self.model = datamodel.load()
+        self._near, self._far = _relations(self.model)
         self.release = release
         self.generation = generation
         self.tables: dict[str, Table] = {}
-        self.by_uuid: dict[str, tuple[str, str]] = {}
+        self.by_uuid: dict[str, tuple[str, str]] = KeptIndex()
         self.manifest: dict[str, str] = {}
         self.form: database.Form | None = None
         self.table_order: list[str] = []
         self.foreign: dict[str, database.Table] = {}
         self.reports: list[str] = []
-        self.reserved: dict[str, dict[str, None]] = {}
+        self.reserved: dict[str, dict[str, None]] = KeptIndex()
         self.on_write: Callable[[Write], None] = lambda write: None
         self.now: Callable[[], float] = lambda: 0.0
+        self._bulk = False
         self._make_tables()
 
     def _make_tables(self) -> None:
@@ -202,6 +107,7 @@ class Store:
             if isinstance(default, datetime):
                 default = format_datetime(default)
             defaults[name] = empty_value(field.type, cls.enums) if default is MISSING else default
+        columns = sorted((f.column, n) for n, f in fields.items())
         return Shape(
             visible=tuple(n for n, f in fields.items() if not f.hidden),
             fields=fields,
@@ -209,6 +115,13 @@ class Store:
             defaults=defaults,
             empty={n: empty_value(f.type, cls.enums) for n, f in fields.items() if not f.persistent},
             near=tuple(n for n in fields if (cls.name, n) in self._near),
+            far=tuple(n for n in fields if (cls.name, n) in self._far),
+            mutable=tuple(n for n, default in defaults.items() if isinstance(default, (list, dict))),
+            reading={
+                f.column: (n, f.type if f.persistent and (cls.name, n) not in self._far else None, is_text(f.type))
+                for n, f in fields.items()
+            },
+            writing=(tuple(c for c in columns if c[0] < "_ref"), tuple(c for c in columns if c[0] > "_ref")),
         )
 
     # --- reading
@@ -242,24 +155,48 @@ class Store:
     def create(self, name: str, ref: str, fields: dict[str, Any]) -> Row:
         """Add a row; fields left out get the release's default, fields the release does not know are left out."""
         shape = self.shape(name)
-        row = Row(name, ref, {})
-        for field, default in shape.defaults.items():
-            value = fields.get(field, default)
-            row[field] = [] if (name, field) in self._far else own(value)
+        row = Row(name, ref, self._values(shape, fields))
         self._claim(row)
         self.tables[name].rows[ref] = row
-        generation = self._next()
+        generation = self.next_generation()
         row.created = generation
         self._stamp(row, generation)
+        if self._bulk:
+            return row
         self.on_write(Write("create", name, ref, new=row, at=self.now()))
         for field in shape.near:
-            self._relate(row, field, NULL, row[field])
+            if row[field] != NULL:
+                self._relate(row, field, NULL, row[field])
         return row
+
+    @contextmanager
+    def bulk(self) -> Iterator[None]:
+        """Make many rows at once: nobody is told of them, and the far ends of relations follow at the end of the block."""
+        self._bulk = True
+        try:
+            yield
+        finally:
+            self._bulk = False
+            self._relate_all({}, newest_first=True)
+
+    @staticmethod
+    def _values(shape: Shape, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of a new row, its sets and maps its own."""
+        values = shape.defaults.copy()
+        for field in shape.mutable:
+            values[field] = values[field].copy()
+        for field, value in fields.items():
+            if field in values:
+                values[field] = value if type(value) in FIXED else own(value)
+        for field in shape.far:
+            values[field] = []
+        return values
 
     def write(self, row: Row, **fields: Any) -> None:
         """Set fields of a row; a value that stays as it is changes nothing, and one that the release does not know is passed
         over. Raises `HANDLE_INVALID` for a row that was deleted."""
-        if self.table(row.table).get(row.ref) is not row:
+        table = self.tables.get(row.table)
+        if table is None or table.rows.get(row.ref) is not row:
             raise Failure(["HANDLE_INVALID", row.table, row.ref])
         for field, value in fields.items():
             if field not in row:
@@ -275,10 +212,13 @@ class Store:
                 self.by_uuid[value] = (row.table, row.ref)
             elif field == "scheduled_to_be_resident_on":
                 self._reserve(row, old, value)
-            row[field] = value
             if row.foreign:
+                self._keep(row)
                 row.foreign.pop(self.shape(row.table).fields[field].column, None)
-            self._stamp(row, self._next())
+            self._put(row, field, value)
+            self._stamp(row, self.next_generation())
+            if self._bulk:
+                continue
             write = Write("write", row.table, row.ref, field, old, value, self.now())
             if end in self._near:
                 gone, come = _difference(old, value)
@@ -293,34 +233,56 @@ class Store:
         table = self.tables[row.table]
         if table.rows.pop(row.ref, None) is None:
             return
-        table.recent.pop(row.ref, None)
         self.by_uuid.pop(row.get("uuid", ""), None)
         self._reserve(row, row.get("scheduled_to_be_resident_on", NULL), NULL)
         if len(table.deleted) >= REMEMBERED_DELETIONS - 1:
             table.deleted = table.deleted[-REMEMBERED_DELETIONS // 2 :]
-        table.deleted.append((row.created, self._next(), row.ref))
+        table.deleted.append((row.created, self.next_generation(), row.ref))
         self.on_write(Write("delete", row.table, row.ref, old=row, at=self.now()))
         for field in self.shape(row.table).near:
             self._relate(row, field, row[field], NULL)
 
     def touch(self, row: Row) -> int:
         """Stamp a row as changed without changing it; returns the generation of the stamp."""
-        generation = self._next()
-        self.generation += 1
+        generation = self.next_generation()
+        self.next_generation()
         self._stamp(row, generation)
         self.on_write(Write("write", row.table, row.ref, at=self.now()))
         return generation
 
-    def _next(self) -> int:
+    def next_generation(self) -> int:
         """The generation that the change at hand is stamped with."""
-        self.generation += 1
-        return self.generation - 1
+        generation = self.generation
+        if self.journal.entries is not None:
+            self.journal.entries.append((self.__dict__.__setitem__, ("generation", generation)))
+        self.__dict__["generation"] = generation + 1  # past `__setattr__`: this is done for each write
+        return generation
+
+    def _put(self, row: Row, field: str, value: Any) -> None:
+        if self.journal.entries is not None:
+            self.journal.entries.append((dict.__setitem__, (row, field, row[field])))
+        dict.__setitem__(row, field, value)
 
     def _stamp(self, row: Row, generation: int) -> None:
+        if row.modified == generation:
+            return
+        table, entries = self.tables[row.table], self.journal.entries
+        if entries is not None:
+            entries.append((self._unstamp, (row, row.modified)))
         row.modified = generation
-        recent = self.tables[row.table].recent
-        recent.pop(row.ref, None)
-        recent[row.ref] = None
+        table.recent.append((generation, row.ref))
+        if entries is None and len(table.recent) > 2 * len(table.rows) + STALE:
+            table.shorten(self.journal)
+
+    def _unstamp(self, row: Row, modified: int) -> None:
+        row.modified = modified
+        self.tables[row.table].recent.pop()
+
+    def _keep(self, row: Row) -> None:
+        """Note all of a row, before more is changed in it than fields."""
+        if self.journal.entries is not None:
+            now = (dict(row), (row.created, row.modified), dict(row.foreign), dict(row.spelled))
+            self.journal.entries.append((row.become, now))
 
     def _claim(self, row: Row) -> None:
         """Enter a new row's uuid; references and uuids are unique in the whole database."""
@@ -336,14 +298,6 @@ class Store:
         if new != NULL:
             self.reserved.setdefault(new, {})[row.ref] = None
 
-    @property
-    def _near(self) -> dict[tuple[str, str], tuple[str, str]]:
-        return _relations(self.model)[0]
-
-    @property
-    def _far(self) -> set[tuple[str, str]]:
-        return _relations(self.model)[1]
-
     def _relate(self, row: Row, field: str, old: Any, new: Any) -> None:
         gone, come = _difference(old, new)
         self._join(row, field, gone, _without)
@@ -352,14 +306,17 @@ class Store:
     def _join(self, row: Row, field: str, refs: Iterable[str], change: Change) -> None:
         """Change the other ends of a relation, with the stamp of the change that they follow from."""
         other_table, other_field = self._near[row.table, field]
+        others = self.table(other_table)
         for ref in refs:
-            other = self.find(other_table, ref)
+            other = others.get(ref)
             if other is not None and other_field in other:
-                members = change(other[other_field], row.ref)
-                if members is not None:
-                    before, other[other_field] = other[other_field], members
-                    self._stamp(other, self.generation - 1)
-                    self.on_write(Write("write", other_table, ref, other_field, before, members, self.now()))
+                before = other[other_field]
+                members = change(before, row.ref)
+                if members is None:
+                    continue
+                self._put(other, other_field, members)
+                self._stamp(other, self.generation - 1)
+                self.on_write(Write("write", other_table, ref, other_field, before, members, self.now()))
 
     # --- releases
 
@@ -371,10 +328,12 @@ class Store:
         for name, table in self.tables.items():
             shape = self.shape(name)
             for row in table.rows.values():
+                self._keep(row)
                 for field, default in shape.defaults.items():
                     if field not in row:
-                        row[field] = own(default)
-                self._take_in(row, {c: row.foreign.pop(c) for c in list(row.foreign) if c in shape.columns})
+                        dict.__setitem__(row, field, own(default))
+                found = {c: row.foreign.pop(c) for c in list(row.foreign) if c in shape.columns}
+                self._take_in(row, found, defaultdict(dict))
         for name in [name for name in self.foreign if name in self.tables]:
             self._load_table(self.foreign.pop(name))
         self._relate_all({})
@@ -402,10 +361,12 @@ class Store:
             shape = self.shape(name)
             table.deleted.clear()
             for row in table.rows.values():
+                self._keep(row)
                 for field, value in shape.empty.items():
-                    row[field] = own(value)
+                    dict.__setitem__(row, field, own(value))
                 row.created = row.modified = self.generation
-        self.generation += 1
+            table.relog(self.journal, [(self.generation, ref) for ref in table.rows])
+        self.next_generation()
 
     # --- dumps
 
@@ -426,16 +387,22 @@ class Store:
     def _dumped(self, name: str, form: database.Form) -> Iterator[tuple[str, database.Row]]:
         if name not in self.tables or not self.persists(name):
             return
-        columns = {field: f.column for field, f in self.shape(name).fields.items()}
+        shape = self.shape(name)
+        before, after = shape.writing
         for ref, row in self.tables[name].rows.items():
-            cells = {columns[field]: to_text(value) for field, value in row.items() if field in columns}
+            cells = {c: v if type(v := row[field]) is str else to_text(v) for c, field in before if field in row}
+            cells["_ref"] = ref
+            for column, field in after:
+                if field in row:
+                    value = row[field]
+                    cells[column] = value if type(value) is str else to_text(value)
             for field, (value, text) in row.spelled.items():
                 if row.get(field) == value:
-                    cells[columns[field]] = text
-            cells["_ref"] = ref
-            cells.update(row.foreign)
+                    cells[shape.fields[field].column] = text
+            if row.foreign:
+                cells = dict(sorted({**cells, **row.foreign}.items()))
             ctime, mtime = (row.created, row.modified) if form.generations else (None, None)
-            yield ref, database.Row(ref, dict(sorted(cells.items())), ctime, mtime)
+            yield ref, database.Row(ref, cells, ctime, mtime)
 
     @classmethod
     def load(cls, dump: database.Database, release: Release) -> Store:
@@ -461,13 +428,17 @@ class Store:
             return
         shape, unknown, misfits = self.shape(source.name), dict[str, int](), dict[str, int]()
         table = self.tables[source.name]
+        known: Known = defaultdict(dict)
         for ref, cells in source.rows.items():
-            row = Row(source.name, ref, {name: own(value) for name, value in shape.defaults.items()})
-            self._take_in(row, cells.cells)
+            row = Row(source.name, ref, shape.defaults)
+            self._take_in(row, cells.cells, known)
             for column in row.foreign:
                 counts = misfits if column in shape.columns else unknown
                 counts[column] = counts.get(column, 0) + 1
-            row.update({name: own(value) for name, value in shape.empty.items()})
+            dict.update(row, shape.empty)
+            for name in shape.mutable:
+                if row[name] is shape.defaults[name] or name in shape.empty:
+                    dict.__setitem__(row, name, row[name].copy())
             row.created = row.modified = self.generation
             if not row.get("uuid") and source.name in ("pool", "host", "VM"):
                 raise DatabaseError("it has no uuid; take the dump again", table=source.name, row=ref)
@@ -476,7 +447,7 @@ class Store:
             self._claim(row)
             self._reserve(row, NULL, row.get("scheduled_to_be_resident_on", NULL))
             table.rows[ref] = row
-            table.recent[ref] = None
+            table.recent.append((row.modified, ref))
         for column, times in unknown.items():
             place = f"table {source.name}: column {column}"
             self.reports.append(f"{place}, which {self.release.name} lacks, in {times} rows; kept as it is")
@@ -484,35 +455,40 @@ class Store:
             kind = shape.fields[shape.columns[column]].type
             self.reports.append(f"table {source.name}: column {column} holds no {kind} in {times} rows; kept as it is")
 
-    def _take_in(self, row: Row, cells: dict[str, str]) -> None:
-        """Put the texts of a dump's row into `row`, those of unknown columns aside."""
-        shape = self.shape(row.table)
+    def _take_in(self, row: Row, cells: Mapping[str, str], known: Known) -> None:
+        """Put the texts of a dump's row into `row`, those of unknown columns aside; `known` holds what was read before."""
+        reading = self.shape(row.table).reading
         for column, text in cells.items():
-            name = shape.columns.get(column)
-            if name is None:
-                if column != "_ref":
+            name, kind, plain = reading.get(column, UNKNOWN)
+            if kind is None:
+                if not name and column != "_ref":
                     row.foreign[column] = text
                 continue
-            field = shape.fields[name]
-            if not field.persistent or (row.table, name) in self._far:
+            if plain:
+                dict.__setitem__(row, name, text)
                 continue
-            try:
-                value = from_text(field.type, text)
-            except ValueError as error:
-                if row.table not in DECISIVE:
-                    row.foreign[column] = text
-                    continue
-                raise DatabaseError(
-                    f"not a {field.type}: {error}; take the dump again, or mend this cell",
-                    table=row.table,
-                    row=row.ref,
-                    column=column,
-                ) from None
-            row[name] = value
-            if to_text(value) != text:
+            texts = known[column]
+            if text not in texts:
+                try:
+                    value = from_text(kind, text)
+                except ValueError as error:
+                    if row.table not in DECISIVE:
+                        row.foreign[column] = text
+                        continue
+                    raise DatabaseError(
+                        f"not a {kind}: {error}; take the dump again, or mend this cell",
+                        table=row.table,
+                        row=row.ref,
+                        column=column,
+                    ) from None
+                texts[text] = value, to_text(value) == text
+            value, usual = texts[text]
+            value = own(value)
+            dict.__setitem__(row, name, value)
+            if not usual:
                 row.spelled[name] = (value, text)
 
-    def _relate_all(self, dumped: Mapping[str, database.Table]) -> None:
+    def _relate_all(self, dumped: Mapping[str, database.Table], *, newest_first: bool = False) -> None:
         """Rebuild the far ends of all relations, in the order that they, or a dump, have if the members are the same."""
         for (table, field), (other_table, other_field) in self._near.items():
             members: dict[str, dict[str, None]] = {}
@@ -524,9 +500,14 @@ class Store:
             for ref, other in self.table(other_table).items():
                 if other_field in other:
                     column = self.shape(other_table).fields[other_field].column
-                    order = other[other_field] or _members(source, ref, column)
                     found = list(members.get(ref, ()))
-                    other[other_field] = list(order) if sorted(order) == sorted(found) else found
+                    if newest_first:
+                        found.reverse()
+                    if len(found) > 1:
+                        order = other[other_field] or _members(source, ref, column)
+                        if order != found and len(order) == len(found) and sorted(order) == sorted(found):
+                            found = list(order)
+                    self._put(other, other_field, found)
 
     def _report_dangling(self) -> None:
         """Note the references that lead nowhere; they are kept."""
@@ -545,17 +526,21 @@ class Store:
     def changes(self, name: str, since: int) -> Iterator[Row]:
         """Rows of class `name` changed at generation `since` + 1 or later, newest first."""
         table = self.tables[name]
-        for ref in reversed(table.recent):
-            row = table.rows[ref]
-            if row.modified <= since:
+        for generation, ref in reversed(table.recent):
+            if generation <= since:
                 return
-            yield row
+            row = table.rows.get(ref)
+            if row is not None and row.modified == generation:
+                yield row
 
 
 def _form(release: Release) -> database.Form:
     return database.Form.of((release.schema[0], release.schema[1]))
 
 
+UNKNOWN = ("", None, False)
+Known = defaultdict[str, dict[str, tuple[Any, bool]]]
+"""By column and text, the value, and whether it is usually written so."""
 Change = Callable[["list[str]", str], "list[str] | None"]
 
 
@@ -580,11 +565,18 @@ def _difference(old: Any, new: Any) -> tuple[Iterable[str], Iterable[str]]:
 
 
 def _without(members: list[str], ref: str) -> list[str] | None:
-    return [m for m in members if m != ref] if ref in members else None
+    """Members without one; None where it was not there, since the near end led here before this row was."""
+    rest = members.copy()
+    try:
+        rest.remove(ref)
+    except ValueError:
+        return None
+    return rest
 
 
 def _with(members: list[str], ref: str) -> list[str] | None:
-    return [ref, *members] if ref not in members else None
+    """Members with one more, which was not there before: the near end did not lead here."""
+    return [ref, *members]
 
 
 _RELATIONS: list[tuple[dict[tuple[str, str], tuple[str, str]], set[tuple[str, str]]]] = []

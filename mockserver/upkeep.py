@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from .checks import refresh_vbd
+from .journal import Kept
 from .storage_rules import pbds_of, refresh_sr, refresh_vdi
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 Stale = Callable[["Upkeep", "Store", "Write"], None]
 
 
-class Upkeep:
+class Upkeep(Kept):
     """What has to be made anew."""
 
     def __init__(self) -> None:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import random
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from types import FunctionType, MethodType
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from mockserver import MockPool, rules
+from mockserver.clock import Timer, VirtualClock
+from mockserver.inventory import build
+from mockserver.journal import Kept, KeptIndex
 from mockserver.machine.disks import damage
+from mockserver.store import Row, Store, Table
+from xenctl.datamodel import load
 from xenctl.errors import Failure
+from xenctl.releases import find
 
 # How fast an example is made or run says how busy the machine is, not whether the property holds. In a fresh clone the
 # first example is slow in any case: Hypothesis makes its tables of characters.
@@ -128,3 +139,111 @@ class Calls:
 def calls() -> Callable[..., Calls]:
     """A session with a fresh pool: the keywords are those of `MockPool.create`."""
     return lambda **shape: Calls(MockPool.create(**{"hosts": 2, "vms": 0, **shape}))
+
+
+PLAIN = (str, int, float, bool, bytes, type(None))
+
+
+class Look:
+    """A deep picture of a fake pool, made by walking over everything that can be reached from it, to compare two of them.
+
+    It knows nothing of how changes are recorded: what a rollback or a fork forgets shows here.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[int, int] = {}
+
+    def at(self, thing: Any) -> Any:
+        if isinstance(thing, PLAIN):
+            return thing
+        if isinstance(thing, tuple):
+            return tuple(self.at(item) for item in thing)
+        if isinstance(thing, random.Random):
+            return hashlib.sha256(repr(thing.getstate()).encode()).hexdigest()
+        if id(thing) in self._seen:
+            return f"#{self._seen[id(thing)]}"
+        self._seen[id(thing)] = len(self._seen)
+        for kind, look in self.WAYS.items():
+            if isinstance(thing, kind):
+                return look(self, thing)
+        if type(thing).__module__.startswith("mockserver.") and hasattr(thing, "__dict__"):
+            return (type(thing).__name__, {name: self.at(value) for name, value in sorted(vars(thing).items())})
+        return type(thing).__name__
+
+    def row(self, row: Row) -> Any:
+        return (row.table, row.ref, row.created, row.modified, dict(row.foreign), list(row.spelled), self.dict_(row))
+
+    def dict_(self, items: dict[Any, Any]) -> Any:
+        return [(self.at(key), self.at(value)) for key, value in items.items()]
+
+    def set_(self, members: set[Any]) -> Any:
+        return sorted(m if isinstance(m, str) else m.guest.uuid for m in members)
+
+    def kept(self, thing: Kept) -> Any:
+        fields = sorted(name for name in vars(thing) if name not in thing.UNKEPT and name != "journal")
+        return (type(thing).__name__, {name: self.at(getattr(thing, name)) for name in fields})
+
+    def clock(self, clock: VirtualClock) -> Any:
+        return (clock.now(), self.kept(clock), [self.at(timer) for timer in clock.pending()])
+
+    def timer(self, timer: Timer) -> Any:
+        return (timer.moment, timer.number, self.at(timer.action))
+
+    def function(self, function: FunctionType) -> Any:
+        return (function.__qualname__, [self.at(cell.cell_contents) for cell in function.__closure__ or ()])
+
+    def method(self, method: MethodType) -> Any:
+        return (method.__func__.__qualname__, self.at(method.__self__))
+
+    def later(self, call: partial[Any]) -> Any:
+        return (self.at(call.func), self.at(call.args), self.at(call.keywords))
+
+    def table(self, table: Table) -> Any:
+        newest = sorted((row.modified, row.ref) for row in table.rows.values())
+        logged = {
+            ref for generation, ref in table.recent if ref in table.rows and table.rows[ref].modified == generation
+        }
+        assert logged == set(table.rows), "a change that the log has lost"
+        return (self.kept(table), newest)
+
+    def store(self, store: Store) -> Any:
+        return (store.generation, self.kept(store))
+
+    WAYS: dict[type, Callable[..., Any]] = {  # noqa: RUF012 - a table of this class's own methods
+        Row: row,
+        KeptIndex: lambda self, items: sorted(self.dict_(items)),
+        dict: dict_,
+        list: lambda self, items: [self.at(item) for item in items],
+        set: set_,
+        Timer: timer,
+        VirtualClock: clock,
+        Table: table,
+        Store: store,
+        Kept: kept,
+        FunctionType: function,
+        MethodType: method,
+        partial: later,
+    }
+
+
+@pytest.fixture(scope="session")
+def picture() -> Callable[[MockPool], Any]:
+    """Everything that counts in a pool, in an order that is the same every time."""
+    return lambda pool: Look().at(pool)
+
+
+@pytest.fixture
+def newest() -> Callable[..., Calls]:
+    """The same of a release that serves all that the data model knows, later than any that has a name."""
+
+    def make(*, hosts: int = 2, vms: int = 0) -> Calls:
+        last, model = find("XenServer 8.4.0"), load()
+        order = max(model.order(message.since) for cls in model.classes.values() for message in cls.messages.values())
+        release = replace(last, order=order, version=(99, 0, 0), product_version="99.0.0")
+        pool = MockPool()
+        build(pool, hosts=hosts, vms=vms, release=release)
+        for machine in pool.machines:
+            machine.system.release = release
+        return Calls(pool)
+
+    return make

@@ -30,7 +30,7 @@ def test_a_backup_is_taken_and_verified(tmp_path: Path, release: str) -> None:
     assert taken.verified
     assert taken.sha256 == hashlib.sha256(data).hexdigest()
     assert taken.size == len(data)
-    again = MockPool.load(database.read(data))
+    again = MockPool.from_dump(database.read(data))
     assert {vm["name_label"] for vm in again.store.table("VM").values()} == {
         vm["name_label"] for vm in pool.store.table("VM").values()
     }
@@ -84,6 +84,6 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space"):
-        backup.write(b"new", path)
+        database.write_file(b"new", path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

@@ -70,7 +70,7 @@ def test_a_second_load_changes_nothing(dump: Database) -> None:
 
 def test_a_pool_that_was_started_differs_by_what_a_start_writes(dump: Database) -> None:
     """Allowed operations, the metrics of hosts, and nothing else."""
-    pool = MockPool.load(dump)
+    pool = MockPool.from_dump(dump)
     assert changed(dump, pool.store.dump()) <= STARTED
     assert ("VM", "allowed_operations") in changed(dump, pool.store.dump())
 
@@ -92,7 +92,7 @@ def test_a_pool_of_every_release_survives_its_own_dump(release: str) -> None:
     """Made from counts, dumped, loaded: the same pool; every class of the release has its table."""
     pool = MockPool.create(hosts=2, vms=7, release=release)
     dump = database.read(database.write(pool.store.dump()))
-    again = MockPool.load(dump)
+    again = MockPool.from_dump(dump)
     assert {m.system.release for m in again.machines} == {find(release)}
     metrics = ["table host: 2 references of metrics to no host_metrics"] if find(release) < find("5.6") else []
     assert again.reports == metrics
@@ -154,7 +154,7 @@ def test_an_upgrade_brings_the_manifest_and_the_form_of_its_release(release: str
 def test_the_secret_of_a_dump_is_the_pools() -> None:
     """Hosts know each other by it."""
     dump = database.read_file(DUMPS["4.0.1"])
-    pool = MockPool.load(dump)
+    pool = MockPool.from_dump(dump)
     assert {m.system.pool_secret for m in pool.machines} == {dump.manifest["pool_token"]}
 
 
@@ -163,7 +163,7 @@ def test_the_secret_of_a_dump_is_the_pools() -> None:
 
 def test_a_loaded_pool_runs(dump: Database) -> None:
     """Its guests where the dump says, its suspended ones with an image that can be resumed."""
-    pool = MockPool.load(dump)
+    pool = MockPool.from_dump(dump)
     store = pool.store
     running = [
         vm for vm in store.table("VM").values() if vm["power_state"] == "Running" and not vm["is_control_domain"]
@@ -189,7 +189,7 @@ def test_a_start_that_was_under_way_is_over(calls: Make) -> None:
     c.start("VM.start_on", c.vm("vm04").ref, c.host("host2").ref, False, False)
     dump = c.pool.store.dump()
     assert dump.row("VM", c.vm("vm04").ref).cells["scheduled_to_be_resident_on"] == c.host("host2").ref
-    pool = MockPool.load(dump)
+    pool = MockPool.from_dump(dump)
     vm = pool.store.get("VM", c.vm("vm04").ref)
     assert (vm["scheduled_to_be_resident_on"], vm["current_operations"]) == ("OpaqueRef:NULL", {})
     assert not any(pool.store.reserved.values())
@@ -206,7 +206,7 @@ def test_what_the_release_does_not_know_is_kept_and_reported() -> None:
     dump.tables["Thing"] = database.Table(
         "Thing", {"OpaqueRef:t": database.Row("OpaqueRef:t", {"_ref": "OpaqueRef:t", "a": "b"})}
     )
-    pool = MockPool.load(dump)
+    pool = MockPool.from_dump(dump)
     assert "table Thing: 1 rows of a table that XenServer 4.0.1 lacks; kept as they are" in pool.reports
     assert "table VM: column made_up, which XenServer 4.0.1 lacks, in 1 rows; kept as it is" in pool.reports
     out = pool.store.dump()
@@ -232,12 +232,12 @@ def test_what_a_later_release_knows_comes_to_life_with_it() -> None:
 def test_references_to_nothing_are_kept_and_reported() -> None:
     """Old dumps have many: the metrics of devices were never kept. The fake itself makes none."""
     dump = database.read_file(DUMPS["4.0.1"])
-    pool = MockPool.load(dump)
+    pool = MockPool.from_dump(dump)
     assert "table VBD: 24 references of metrics to no VBD_metrics" in pool.reports
     vm = next(v for v in dump.rows("VM") if v.cells["guest_metrics"] != "OpaqueRef:NULL")
     vm.cells["affinity"] = "OpaqueRef:nowhere"
     assert "table VM: 1 references of affinity to no host" in Store.load(dump, find("4.0.1")).reports
-    assert MockPool.load(dump).store.dump().row("VM", vm.ref).cells["affinity"] == "OpaqueRef:nowhere"
+    assert MockPool.from_dump(dump).store.dump().row("VM", vm.ref).cells["affinity"] == "OpaqueRef:nowhere"
 
 
 @pytest.mark.parametrize(
@@ -259,10 +259,10 @@ def test_a_cell_that_does_not_fit_is_an_error_that_names_it(
     row = next(iter(dump.rows(table)))
     row.cells[column] = text
     if reason is None:
-        assert MockPool.load(dump).store.dump().row(table, row.ref).cells[column] == text
+        assert MockPool.from_dump(dump).store.dump().row(table, row.ref).cells[column] == text
         return
     with pytest.raises(DatabaseError) as caught:
-        MockPool.load(dump)
+        MockPool.from_dump(dump)
     error = caught.value
     assert (error.table, error.row, error.column) == (table, row.ref, column)
     assert reason in str(error)
@@ -288,15 +288,15 @@ def test_a_uuid_that_comes_twice_is_an_error() -> None:
     first, second = list(dump.rows("VM"))[:2]
     second.cells["uuid"] = first.cells["uuid"]
     with pytest.raises(DatabaseError, match=f"the uuid {first.cells['uuid']} is used twice") as caught:
-        MockPool.load(dump)
+        MockPool.from_dump(dump)
     assert (caught.value.table, caught.value.row) == ("VM", second.ref)
 
 
 def test_a_dump_that_is_no_pools_is_refused() -> None:
     """The stub of a mixed pool, and one whose master is nowhere."""
     with pytest.raises(DatabaseError, match="while its hosts' versions are mixed"):
-        MockPool.load(database.read(database.stub()))
+        MockPool.from_dump(database.read(database.stub()))
     dump = database.read_file(DUMPS["4.0.1"])
     next(iter(dump.rows("pool"))).cells["master"] = "OpaqueRef:nobody"
     with pytest.raises(DatabaseError, match="no host OpaqueRef:nobody as the pool's master"):
-        MockPool.load(dump)
+        MockPool.from_dump(dump)

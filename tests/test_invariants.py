@@ -81,7 +81,7 @@ def changed_without_backup(s: Sabotage) -> None:
 
 
 def ha_left_on(s: Sabotage) -> None:
-    s.pool.store.pool()["ha_enabled"] = True
+    dict.__setitem__(s.pool.store.pool(), "ha_enabled", True)  # a field that this release does not know
     s.pool.machine("host2").power_off()
 
 

@@ -159,11 +159,11 @@ def test_savepoints_take_messages_back(c: Any) -> None:
     """What was made since is gone, what was dropped is there again, at its place."""
     kept, dropped = tell(c, "KEPT"), tell(c, "DROPPED")
     last = tell(c, "LAST")
-    point = c.pool.messages.savepoint()
+    point = c.pool.savepoint()
     c("message.destroy", dropped)
     made = tell(c, "MADE")
     c("message.destroy", made)
     tell(c, "MADE TOO")
-    c.pool.messages.rollback(point)
+    point.rollback()
     assert c("message.get_all") == [last, dropped, kept]
     assert c("message.get_by_uuid", c("message.get_record", dropped)["uuid"]) == dropped

@@ -36,7 +36,20 @@ XENCTL = [
     "connect",
 ]
 
-MOCKSERVER = ["Durations", "Invariant", "MockPool", "PoolServer", "Violation", "activate"]
+MOCKSERVER = [
+    "Change",
+    "Comparison",
+    "Durations",
+    "Invariant",
+    "MockPool",
+    "PoolServer",
+    "Savepoint",
+    "SavepointError",
+    "Trace",
+    "Violation",
+    "activate",
+    "sweep",
+]
 
 SAMPLE = (Path(__file__).parent / "typing" / "user_code.py").read_text(encoding="utf-8")
 

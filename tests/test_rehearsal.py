@@ -145,7 +145,7 @@ def test_unknown_tables_and_columns_come_through() -> None:
     dump.tables["Strange"] = database.Table("Strange", {"OpaqueRef:s": database.Row("OpaqueRef:s", {"a": "b"})})
     vm = next(iter(dump.tables["VM"].rows.values()))
     vm.cells["strange_column"] = "kept"
-    pool = MockPool.load(dump)
+    pool = MockPool.from_dump(dump)
     written = pool.store.dump()
     assert written.tables["Strange"].rows["OpaqueRef:s"].cells == {"a": "b"}
     assert written.tables["VM"].rows[vm.ref].cells["strange_column"] == "kept"
@@ -243,13 +243,13 @@ def test_odd_cells_that_decide_nothing_are_kept_and_reported() -> None:
     dump = database.read_file(DUMPS["4.0.1"])
     ref, row = next(iter(dump.tables["host_cpu"].rows.items()))
     row.cells["speed"] = "fast"
-    pool = MockPool.load(dump)
+    pool = MockPool.from_dump(dump)
     assert "table host_cpu: column speed holds no int in 1 rows; kept as it is" in pool.reports
     assert pool.store.dump().tables["host_cpu"].rows[ref].cells["speed"] == "fast"
     row.cells["speed"] = "2000"
     next(iter(dump.tables["VM"].rows.values())).cells["memory__static_max"] = "much"
     with pytest.raises(DatabaseError, match=r"table VM, row .*, column memory__static_max: not a int"):
-        MockPool.load(dump)
+        MockPool.from_dump(dump)
 
 
 def test_a_host_whose_memory_is_not_told_is_reported() -> None:

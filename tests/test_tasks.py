@@ -325,6 +325,7 @@ class TestCalls:
         for logins in (1, 2):
             for vm in running(session)[:2]:
                 session.Async.VM.clean_reboot(vm).wait()
+            pool.clock.advance(120)  # until the guests' agents are back
             assert wire.methods.count("session.get_this_host") == logins
             for row in list(pool.store.table("session").values()):
                 pool.store.delete(row)

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, ClassVar, cast
 
 from . import sexpr
+from .aside import written_aside
 from .errors import DatabaseError
 
 parse_set, write_set = sexpr.parse_set, sexpr.write_set
@@ -198,6 +199,13 @@ def read_file(path: str | os.PathLike[str]) -> Database:
     except OSError as error:
         raise DatabaseError(f"it cannot be read ({error.strerror}); check the path", source=os.fspath(path)) from error
     return read(data, source=os.fspath(path))
+
+
+def write_file(data: bytes, path: str | os.PathLike[str]) -> None:
+    """Write a dump's bytes to the file at `path`, readable by its owner alone: it holds secrets. They are written aside and
+    then moved into place, so that no half file is ever there. Raises `OSError`."""
+    with written_aside(path) as file:
+        file.write(data)
 
 
 def _syntax(data: bytes, error: SyntaxError) -> str:

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from . import database
-
 if TYPE_CHECKING:
     from mockserver.pool import MockPool
     from mockserver.recorder import Recorder
@@ -136,11 +134,7 @@ def _pool(dump: Any, release: str, hosts: int, vms: int, seed: int) -> MockPool:
 
     if dump is None:
         return MockPool.create(hosts=hosts, vms=vms, release=release, seed=seed)
-    if isinstance(dump, bytes):
-        dump = database.read(dump, source="the dump")
-    elif not isinstance(dump, database.Database):
-        dump = database.read_file(dump)
-    return MockPool.load(dump, seed=seed)
+    return MockPool.from_dump(dump, seed=seed)
 
 
 def _rehearsed(

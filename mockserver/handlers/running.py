@@ -7,11 +7,13 @@ text of a second answer behind the first one's body. The world is left to others
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol
 
 from xenctl.errors import ConnectionLost, Failure
 
 from ..call import Wait, refuse
+from ..savepoint import Going
 from ..store import NULL
 from .base import NO_CACHE, Answer, Read, Request, Steps, failed, shown
 
@@ -88,7 +90,9 @@ def begin(
     """The answer whose body `steps` make, under the task of `binding`; the connection ends with it."""
     binding.show(allowed_operations=["cancel"])
     head = {**NO_CACHE, "task-id": binding.task, **(headers or {})}
-    return Answer(200, b"", head, close=True, version=version, steps=_bound(binding, steps))
+    bound = _bound(binding, steps)
+    request.pool.going[id(bound)] = Going(f"{request.method} {request.path}", bound.close)
+    return Answer(200, b"", head, close=True, version=version, steps=bound)
 
 
 def done(binding: Binding, answer: Answer, error: Failure | None = None) -> Answer:
@@ -129,7 +133,8 @@ def _second_answer(error: Failure) -> bytes:
 
 class Exchange:
     """Drives an answer's steps: iterate over what is to be sent. Each step has the pool to itself; what the network does in
-    between has not. Raises `ConnectionLost` where the host's toolstack stops meanwhile."""
+    between has not. Raises `ConnectionLost` where the host's toolstack stops meanwhile, or a rollback takes back that the
+    transfer began."""
 
     def __init__(self, pool: MockPool, machine: HostMachine, steps: Steps, received: Input) -> None:
         self._pool, self._machine, self._steps, self._received = pool, machine, steps, received
@@ -156,11 +161,27 @@ class Exchange:
         if not self._over:
             self._over = True
             with self._pool.guard():
+                self._pool.going.pop(id(self._steps), None)
                 self._steps.close()
                 self._pool.settle("a transfer ended")
 
     def _advance(self, given: bytes | None) -> bytes | Read | None:
         """The next thing that the network has to do; None at the end. Called with the pool held."""
+        going = self._pool.going.get(id(self._steps))
+        if going is None:
+            raise self._lost()
+        going.thread = get_ident()
+        try:
+            step = self._next_step(given)
+        except BaseException:
+            self._pool.going.pop(id(self._steps), None)
+            raise
+        going.thread = None
+        if step is None:
+            self._pool.going.pop(id(self._steps), None)
+        return step
+
+    def _next_step(self, given: bytes | None) -> bytes | Read | None:
         while not self._gone():
             try:
                 step = self._steps.send(given)
@@ -173,10 +194,14 @@ class Exchange:
             given = None
             self._pool.wait(Wait(self._pool.clock.now() + step, self._gone, idle=False))
         self._steps.close()
-        raise ConnectionLost("the host went away", host=self._machine.address)
+        raise self._lost()
+
+    def _lost(self) -> ConnectionLost:
+        return ConnectionLost("the host went away", host=self._machine.address)
 
     def _gone(self) -> bool:
-        return self._machine.xapi is not self._xapi
+        """Whether the toolstack has stopped, or the transfer was taken back."""
+        return self._machine.xapi is not self._xapi or id(self._steps) not in self._pool.going
 
 
 __all__ = ["Binding", "Exchange", "Input", "begin", "done", "refuse_request", "shown"]

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from xenctl.releases import Release, accepts, find
 
+from ..journal import Kept
+
 if TYPE_CHECKING:
     from xenctl.database import Database
 
@@ -60,7 +62,7 @@ class Durations:
 
 
 @dataclass
-class System:
+class System(Kept):
     """What is installed on a host's disk. `role` is the role file: `master`, or `slave:` and the master's address."""
 
     release: Release
@@ -83,7 +85,7 @@ class MachineRoomError(Exception):
 
 
 @dataclass(eq=False)
-class HostMachine:
+class HostMachine(Kept):
     """One host in the machine room.
 
     `state` is `off`, `starting`, `installer`, `installing`, `running` or `stopping`; only a `running` one answers on the
@@ -115,6 +117,11 @@ class HostMachine:
     beats: Timer | None = None
     """When the master takes this host for dead, while it does not hear from it."""
     _timer: Timer | None = None
+
+    @property
+    def answers(self) -> bool:
+        """Whether its port is open: it runs, and so does its toolstack."""
+        return self.state == "running" and self.xapi.mode != "dead"
 
     def _become(self, state: str) -> None:
         old, self.state = self.state, state

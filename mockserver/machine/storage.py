@@ -9,9 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..journal import Kept
+
 
 @dataclass
-class Storage:
+class Storage(Kept):
     """By the uuid of a storage repository: its size in bytes, and the fields of its forgotten disks by their uuids."""
 
     sizes: dict[str, int] = field(default_factory=dict)

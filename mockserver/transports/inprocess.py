@@ -11,6 +11,7 @@ from xenctl.transport import Clock, Request, Response, Upload
 
 from ..handlers.running import Exchange
 from ..http import Answer, answer
+from ..striking import stream_of
 
 if TYPE_CHECKING:
     from ..machine.host import HostMachine
@@ -32,8 +33,9 @@ class InProcessTransport:
         machine = pool.machine_at(urlsplit(request.host).hostname or "")
         if machine is None:
             raise ConnectError("no host has this address", host=request.host, method=request.shown)
-        if machine.state != "running":
-            raise ConnectError("connection refused: the host is off", host=request.host, method=request.shown)
+        if not machine.answers:
+            why = "the host is off" if machine.state != "running" else "its toolstack is dead"
+            raise ConnectError(f"connection refused: {why}", host=request.host, method=request.shown)
         headers = {name.lower(): value for name, value in request.headers.items()}
         if request.method != "GET":
             sent = len(request.body) if request.upload is None else request.upload.length
@@ -46,7 +48,7 @@ class InProcessTransport:
         if out.steps is not None:
             return self._run(machine, out, request)
         pool.wire_bytes[1] += len(out.body)
-        return Response(out.status, out.headers, io.BytesIO(out.body))
+        return Response(out.status, out.headers, stream_of(out, host=request.host, method=request.shown))
 
     def _run(self, machine: HostMachine, out: Answer, request: Request) -> Response:
         """Drive an answer's steps: at once where they take what is sent, else as the answer is read."""

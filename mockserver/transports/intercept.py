@@ -122,7 +122,18 @@ class activate:  # noqa: N801 - used as a decorator and as a context, like `resp
                 answer = self._inner.send(sent)
             except TransportError as error:
                 _raise(error, sent)
-        return answer.status, dict(answer.headers), answer.read()
+        try:
+            return answer.status, dict(answer.headers), answer.read()
+        except ConnectionLost as error:
+            raise _broken_off(error) from error
+
+
+def _broken_off(error: ConnectionLost) -> Exception:
+    """What requests raises when the connection breaks in the middle of an answer."""
+    from requests.exceptions import ChunkedEncodingError
+    from urllib3.exceptions import ProtocolError
+
+    return ChunkedEncodingError(ProtocolError(f"Connection broken: {error.message}", error))
 
 
 def _raise(error: TransportError, request: Request) -> NoReturn:

@@ -15,6 +15,7 @@ import logging
 import math
 import os
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -26,10 +27,12 @@ from ipaddress import ip_address
 from socketserver import ThreadingTCPServer
 from typing import TYPE_CHECKING, Any
 
-from xenctl.errors import ConnectionLost
+from xenctl.errors import ConnectError, ConnectionLost, TransportError, WaitTimeout
 
+from ..control import PREFIX, Control
 from ..handlers.running import Exchange
 from ..http import RPC_LIMIT, Answer, answer, broken
+from ..striking import ConnectionReset, HalfAnswer
 from .certificates import Authority
 
 if TYPE_CHECKING:
@@ -56,7 +59,7 @@ class _Waiter:
 
 
 class _Listener(ThreadingTCPServer):
-    """The listening socket of one host, and its connections."""
+    """The listening socket of one host, or of the control path alone, and its connections."""
 
     allow_reuse_address = True
     daemon_threads = True
@@ -64,9 +67,10 @@ class _Listener(ThreadingTCPServer):
     request_queue_size = 128
 
     def __init__(
-        self, bound: socket.socket, owner: PoolServer, machine: HostMachine, context: SSLContext | None
+        self, bound: socket.socket, owner: PoolServer, machine: HostMachine | None, context: SSLContext | None
     ) -> None:
         self.owner, self.machine, self._context = owner, machine, context
+        self.name = machine.name if machine is not None else "control"
         self._open: set[socket.socket] = set()
         super().__init__(bound.getsockname()[:2], _Handler, bind_and_activate=False)
         self.socket.close()
@@ -98,7 +102,7 @@ class _Listener(ThreadingTCPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        log.debug("a connection of %s broke", self.machine.name, exc_info=True)  # noqa: LOG014 - called by `except`
+        log.debug("a connection of %s broke", self.name, exc_info=True)  # noqa: LOG014 - called by `except`
 
     def hang_up(self) -> None:
         """Refuse from now on, and cut every connection.
@@ -149,13 +153,26 @@ class _Handler(BaseHTTPRequestHandler):
         with owner.serving():
             try:
                 out = owner.answer(machine, self.command, self.path, headers, body)
-            except ConnectionLost:
-                self.close_connection = True
-                return
-            if out.steps is None:
-                self._write(out)
-                return
-        self._run(Exchange(owner.pool, machine, out.steps, self._received()), out)
+            except TransportError as error:
+                failed: TransportError | None = error
+            else:
+                failed = None
+                if out.steps is None:
+                    self._write(out)
+        if failed is not None:
+            self._break(failed)
+        elif machine is not None and out.steps is not None:
+            self._run(Exchange(owner.pool, machine, out.steps, self._received()), out)
+
+    def _break(self, failed: TransportError) -> None:
+        """Do to the connection what `failed` is to its client. One that waits in vain is waited for."""
+        self.close_connection = True
+        with suppress(OSError):
+            if isinstance(failed, WaitTimeout):
+                self.connection.recv(1)
+            elif isinstance(failed, (ConnectError, ConnectionReset)):
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                os.close(self.connection.detach())  # a socket that is shut down first ends in good order
 
     def _received(self) -> _Received:
         length = self.headers.get("content-length")
@@ -171,7 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(block)
                 self.wfile.flush()
         except (ConnectionLost, OSError) as error:
-            log.debug("%s: a transfer broke off: %s", self.server.machine.name, error)
+            log.debug("%s: a transfer broke off: %s", self.server.name, error)
         except Exception:
             log.exception("the fake has a bug: %s %s", self.command, self.path.partition("?")[0])
         finally:
@@ -197,7 +214,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self._head(out)
         if self.command != "HEAD":
-            self.wfile.write(out.body)
+            self.wfile.write(out.half if isinstance(out, HalfAnswer) else out.body)
+            self.close_connection = self.close_connection or isinstance(out, HalfAnswer)
         self.wfile.flush()
 
     do_GET = do_POST = do_PUT = do_OPTIONS = do_HEAD = do_DELETE = _serve  # noqa: N815
@@ -206,7 +224,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self._agent
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name for it
-        log.debug("%s: %s", self.server.machine.name, format % args)
+        log.debug("%s: %s", self.server.name, format % args)
 
 
 class PoolServer:
@@ -215,7 +233,8 @@ class PoolServer:
     `listen` is the first host's address; where the system has more loopback addresses the next hosts take the next ones, on
     the same `port` (0: any). Elsewhere each host gets a port of its own, and `note` says so. The hosts' addresses in the
     pool are changed to these. With `tls` each host has a certificate of its own, from an authority made for this server; the
-    file `cafile`, which is there while it serves, has that authority's.
+    file `cafile`, which is there while it serves, has that authority's. With a `control` token, `control_url` answers the
+    control path (see `mockserver.control`), and so does every host.
     """
 
     def __init__(
@@ -226,6 +245,7 @@ class PoolServer:
         port: int = 0,
         time_scale: float = 0.0,
         tls: bool = False,
+        control: str | None = None,
     ) -> None:
         if not (math.isfinite(time_scale) and time_scale >= 0):
             raise ValueError(f"a time scale is a number of simulated seconds a second, not {time_scale:g}")
@@ -234,6 +254,8 @@ class PoolServer:
         self.pool, self.listen, self.port, self.time_scale = pool, listen, port, time_scale
         self.note = ""
         self.cafile = ""
+        self.control_url = ""
+        self._control = Control(pool, control) if control is not None else None
         self._scheme = "https" if tls else "http"
         self._authority = Authority() if tls else None
         self._contexts: dict[str, SSLContext] = {}
@@ -252,6 +274,9 @@ class PoolServer:
         self._ticker = threading.Thread(target=self._tick, name="mockserver-clock", daemon=True)
         self._started_at = 0.0
         self._virtual_start = 0.0
+
+    def __repr__(self) -> str:
+        return f"<PoolServer {f'at {self.url_of(self.pool.machines[0])}' if self._places else 'that has not started'}>"
 
     def __enter__(self) -> PoolServer:
         self.start()
@@ -287,12 +312,15 @@ class PoolServer:
             self.pool.readdress(
                 {uuid: _named(*place) if self.note else place[0] for uuid, place in self._places.items()}
             )
-            self._started_at, self._virtual_start = time.monotonic(), self.pool.clock.now()
+            self._set_time()
             self._restore.callback(self._give_back, self.pool.waiter, self.pool.on_machine, self.pool.guard)
             self.pool.waiter, self.pool.on_machine, self.pool.guard = self._wait, self._machine_changed, self._hold
+            self.pool.on_rollback = self._set_time
             for machine in machines:
-                if machine.state == "running":
+                if machine.answers:
                     self._open(machine)
+            if self._control is not None:
+                self._open_control(self._control)
         self._ticker.start()
 
     def _certify(self, authority: Authority) -> None:
@@ -333,37 +361,55 @@ class PoolServer:
 
     def _give_back(self, waiter: Any, on_machine: Any, guard: Any) -> None:
         self.pool.waiter, self.pool.on_machine, self.pool.guard = waiter, on_machine, guard
+        self.pool.on_rollback = lambda: None
 
     def _open(self, machine: HostMachine) -> None:
         listener = _Listener(self._bound.pop(machine.uuid), self, machine, self._contexts.get(machine.uuid))
         self._listeners[machine.uuid] = listener
         threading.Thread(target=listener.serve_forever, args=(0.02,), name=machine.name, daemon=True).start()
 
+    def _open_control(self, control: Control) -> None:
+        """Answer the control path on a port of its own, which no host takes with it."""
+        bound = _bound(self.listen, 0)
+        scheme = "https" if self._authority else "http"
+        self.control_url = f"{scheme}://{_named(*bound.getsockname()[:2])}"
+        listener = _Listener(bound, self, None, self._contexts.get(self.pool.machines[0].uuid))
+        self._listeners[""] = listener
+        threading.Thread(target=listener.serve_forever, args=(0.02,), name="control", daemon=True).start()
+        control.start()
+        self._restore.callback(control.stop)
+
     def _machine_changed(self, machine: HostMachine) -> None:
         if self._stopping:
             return
-        if machine.state == "running" and machine.uuid not in self._listeners:
+        if machine.answers and machine.uuid not in self._listeners:
             self._open(machine)
-        elif machine.state != "running" and machine.uuid in self._listeners:
+        elif not machine.answers and machine.uuid in self._listeners:
             listener = self._listeners.pop(machine.uuid)
             listener.hang_up()
             threading.Thread(target=listener.shutdown, daemon=True).start()
             self._bound[machine.uuid] = _bound(*self._places[machine.uuid])
 
-    def answer(self, machine: HostMachine, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
-        """Answer one request, with the pool to itself. Raises `ConnectionLost` where the host stops meanwhile."""
+    def answer(
+        self, machine: HostMachine | None, method: str, path: str, headers: dict[str, str], body: bytes
+    ) -> Answer:
+        """Answer one request, with the pool to itself; without a machine it is for the control path. Raises `TransportError`
+        where the host stops meanwhile, or a fault strikes."""
         with self._lock:
             self._catch_up()
-            if machine.state != "running":
-                raise ConnectionLost("the host went away", host=machine.address, method=path)
             try:
-                return answer(
-                    self.pool, machine, method, path, headers, body, f"{self._scheme}://{headers.get('host', '')}"
-                )
-            except ConnectionLost:
+                if self._control is not None and path.startswith(PREFIX):
+                    return self._control.answer(method, path, headers, body)
+                if machine is None:
+                    return Answer(404, b"only the control path is here\n", {"content-type": "text/plain"}, close=True)
+                if not machine.answers:
+                    raise ConnectionLost("the host went away", host=machine.address, method=path)  # noqa: TRY301
+                origin = f"{self._scheme}://{headers.get('host', '')}"
+                return answer(self.pool, machine, method, path, headers, body, origin)
+            except TransportError:
                 raise
             except Exception as error:
-                log.exception("the fake has a bug: %s %s on %s", method, path, machine.name)
+                log.exception("the fake has a bug: %s %s on %s", method, path, machine.name if machine else "control")
                 return broken(f"the fake has a bug: {error!r}")
 
     @contextmanager
@@ -395,6 +441,10 @@ class PoolServer:
         """Where the simulated clock should be now."""
         return self._virtual_start + (time.monotonic() - self._started_at) * self.time_scale
 
+    def _set_time(self) -> None:
+        """Let simulated time go on from where the pool's clock stands."""
+        self._started_at, self._virtual_start = time.monotonic(), self.pool.clock.now()
+
     def _catch_up(self) -> None:
         if self.time_scale > 0:
             self.pool.clock.run_until(max(self._target(), self.pool.clock.now()))
@@ -411,7 +461,7 @@ class PoolServer:
                 else:
                     missing = (moment - self._target()) / self.time_scale
                     if missing > 0:
-                        self._changed.wait(missing)
+                        self._changed.wait(min(missing, threading.TIMEOUT_MAX))
                     else:
                         self._step(moment)
 

@@ -6,6 +6,7 @@ stays: one that finds the connection dropped is sent again, be the call what it 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from errno import ECONNREFUSED
 from http import HTTPStatus
 from http.client import RemoteDisconnected
@@ -36,7 +37,6 @@ class XenAPITransport(client.Transport):
         headers = {"content-type": "text/xml", **{key.lower(): value for key, value in extra}}
         try:
             answer = self._inner.send(Request(f"http://{name}", "POST", handler, headers, request_body))
-            data = answer.read()
         except ConnectError as error:
             raise ConnectionRefusedError(ECONNREFUSED, "Connection refused") from error
         except ConnectionLost as error:
@@ -47,6 +47,8 @@ class XenAPITransport(client.Transport):
             phrase = HTTPStatus(answer.status).phrase
             raise client.ProtocolError(f"{name}{handler}", answer.status, phrase, dict(answer.headers))
         parser, target = self.getparser()
-        parser.feed(data)
+        with suppress(ConnectionLost):  # half an answer is for the parser to complain about, as it does on sockets
+            while data := answer.stream.read(1024):
+                parser.feed(data)
         parser.close()
         return target.close()

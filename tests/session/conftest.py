@@ -1,86 +1,12 @@
-"""A pool, a transport that shows what passes, and one whose hosts answer by a script."""
+"""A pool, the way to it, and a session with it."""
 
 from __future__ import annotations
 
-import io
-import threading
-from collections.abc import Callable
-from typing import Any
-
 import pytest
+from wires import PASSWORD, Wire, connect
 
 from mockserver.pool import MockPool
-from xenctl import xmlrpc
-from xenctl.errors import Failure
-from xenctl.session import Session, connect
-from xenctl.transport import Clock, Request, Response, SystemClock, Transport
-
-PASSWORD = "hunter2"
-
-
-def answered(body: bytes, status: int = 200, **headers: str) -> Response:
-    """One HTTP answer."""
-    return Response(status, headers, io.BytesIO(body))
-
-
-class Wire:
-    """A transport that hands on to another one, one request at a time, and remembers the calls; `before` and `after`
-    may raise, or answer in its place."""
-
-    def __init__(self, inner: Transport) -> None:
-        self.lead_to(inner)
-        self._lock = threading.Lock()
-        self.calls: list[tuple[str, str, list[Any]]] = []
-        self.before: Callable[[str, str], Response | None] = lambda method, host: None
-        self.after: Callable[[str, str], Response | None] = lambda method, host: None
-        self.closed = False
-
-    def lead_to(self, inner: Transport) -> None:
-        """Hand on to another transport from now on."""
-        self._inner = inner
-
-    @property
-    def clock(self) -> Clock:
-        return self._inner.clock
-
-    @property
-    def methods(self) -> list[str]:
-        """The methods that were called, in order."""
-        return [method for _, method, _ in self.calls]
-
-    def send(self, request: Request) -> Response:
-        method, params = xmlrpc.loads_call(request.body) if request.body else (request.path.partition("?")[0], [])
-        self.calls.append((request.host, method, params))
-        answer = self.before(method, request.host)
-        if answer is None:
-            with self._lock:
-                answer = self._inner.send(request)
-        return self.after(method, request.host) or answer
-
-    def close(self) -> None:
-        self.closed = True
-
-
-class Scripted:
-    """A transport whose hosts answer what `reply` returns or raises for a host, a method and its parameters."""
-
-    clock: Clock = SystemClock()
-
-    def __init__(self, reply: Callable[[str, str, list[Any]], Any]) -> None:
-        self.reply = reply
-        self.calls: list[tuple[str, str]] = []
-
-    def send(self, request: Request) -> Response:
-        method, params = xmlrpc.loads_call(request.body)
-        self.calls.append((request.host, method))
-        try:
-            value = self.reply(request.host, method, params)
-        except Failure as failure:
-            return answered(xmlrpc.dumps_failure(failure.details))
-        return value if isinstance(value, Response) else answered(xmlrpc.dumps_success(value))
-
-    def close(self) -> None:
-        """Nothing is held."""
+from xenctl.session import Session
 
 
 @pytest.fixture
@@ -98,25 +24,6 @@ def wire(pool: MockPool) -> Wire:
 @pytest.fixture
 def session(pool: MockPool, wire: Wire) -> Session:
     """A session with the pool; the login is not among the wire's calls."""
-    made = connect(pool.url, "root", PASSWORD, transport=wire, protocol="xmlrpc")
+    made = connect(pool.url, "root", PASSWORD, transport=wire)
     wire.calls.clear()
     return made
-
-
-def member_url(pool: MockPool) -> str:
-    """The URL of a host that is not the master."""
-    return f"http://{pool.machines[1].address}"
-
-
-def restart(pool: MockPool) -> None:
-    """Cut the master's power and bring it back up: it has forgotten all sessions."""
-    name = pool.master.name
-    pool.hands.power_off(name)
-    pool.hands.power_on(name)
-    pool.clock.advance(600)
-    assert pool.master_serves
-
-
-def sessions_of(pool: MockPool) -> int:
-    """How many sessions the server holds."""
-    return len(pool.store.table("session"))

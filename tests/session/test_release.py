@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from wires import PASSWORD, Session, Wire, answered, connect
 
 from mockserver.pool import MockPool
-from xenctl import releases
+from xenctl import releases, xmlrpc
 from xenctl.api import errors
 from xenctl.api.everywhere import EVERYWHERE
 from xenctl.datamodel import load
-from xenctl.errors import Failure
+from xenctl.errors import Failure, ProtocolError
 from xenctl.served import refusal
-from xenctl.session import TRUSTED, Session, connect
+from xenctl.session import TRUSTED
 
-if TYPE_CHECKING:
-    from conftest import Wire
-
-PASSWORD = "hunter2"
 REF = "OpaqueRef:x"
 
 NEWER: dict[str, tuple[str, Callable[[Session], Any]]] = {
@@ -39,7 +36,7 @@ def made(wire: Wire) -> Callable[..., Session]:
     def make(release: str, **options: Any) -> Session:
         pool = MockPool.create(hosts=1, vms=1, release=release, password=PASSWORD)
         wire.lead_to(pool.transport())
-        session = connect(pool.url, "root", PASSWORD, protocol="xmlrpc", transport=wire, **options)
+        session = connect(pool.url, "root", PASSWORD, transport=wire, **options)
         wire.calls.clear()
         return session
 
@@ -135,7 +132,7 @@ def test_an_upgraded_host_is_asked_anew(wire: Wire, ends_session: bool) -> None:
     """What was heard before an upgrade refuses nothing after it, whether or not the session has noticed."""
     pool = MockPool.create(hosts=1, vms=0, release="4.0.1", password=PASSWORD)
     wire.lead_to(pool.transport())
-    session = connect(pool.url, "root", PASSWORD, protocol="xmlrpc", transport=wire)
+    session = connect(pool.url, "root", PASSWORD, transport=wire)
     assert str(session.release) == "4.0.1"
     newer = MockPool.create(hosts=1, vms=0, release="8.2", password=PASSWORD)
     wire.lead_to(newer.transport())
@@ -157,6 +154,26 @@ def test_a_host_that_does_not_tell_is_left_to_judge(made: Callable[..., Session]
             raise Failure(["RBAC_PERMISSION_DENIED", method])
 
     wire.before = refused
+    with pytest.raises(errors.HANDLE_INVALID):
+        session.host.evacuate(REF)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"API_version_major": "2", "API_version_minor": "15"},
+        {"API_version_major": "two", "API_version_minor": "15", "software_version": {}},
+        {"API_version_major": "2", "API_version_minor": "15", "software_version": "8.2"},
+    ],
+)
+def test_a_record_that_tells_no_release_is_one_typed_error(
+    made: Callable[..., Session], wire: Wire, record: dict[str, Any]
+) -> None:
+    """Whoever asks for the release is told; a call is left to the host."""
+    session = made("8.2")
+    wire.before = lambda method, host: answered(xmlrpc.dumps_success(record)) if method == "host.get_record" else None
+    with pytest.raises(ProtocolError, match=r"^host\.get_record on http://.*: its record does not tell the release: "):
+        _ = session.release
     with pytest.raises(errors.HANDLE_INVALID):
         session.host.evacuate(REF)  # type: ignore[arg-type]
 

@@ -7,21 +7,18 @@ import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from wires import PASSWORD, Session, Wire, connect
 
 from mockserver.pool import MockPool
 from xenctl import xmlrpc
 from xenctl.api import types as t
 from xenctl.errors import ConnectError, ConnectionLost, TransportError, WaitTimeout
-from xenctl.session import FIRST_PAUSE, GROWTH, RETRIES, Session, connect
+from xenctl.session import FIRST_PAUSE, GROWTH, RETRIES
 from xenctl.values import Ref
 
-if TYPE_CHECKING:
-    from conftest import Wire
-
-PASSWORD = "hunter2"
 ACTS: dict[str, Callable[[Session, Ref[t.VM]], Any]] = {
     "VM.start": lambda s, vm: s.VM.start(vm, False, False),
     "VM.set_name_label": lambda s, vm: s.VM.set_name_label(vm, "other"),
@@ -88,7 +85,7 @@ def test_it_is_given_up_then(session: Session, wire: Wire, vm: Ref[t.VM]) -> Non
 
 def test_pauses_grow(pool: MockPool, wire: Wire) -> None:
     """The first repetition is at once, the next after some time, each longer than the one before, on the pool's clock."""
-    session = connect(pool.url, "root", PASSWORD, protocol="xmlrpc", transport=wire, retries=4)
+    session = connect(pool.url, "root", PASSWORD, transport=wire, retries=4)
     times: list[float] = []
 
     def lose(method: str, host: str) -> None:
@@ -108,7 +105,7 @@ def test_sessions_do_not_come_back_together(pool: MockPool, wire: Wire) -> None:
     """Their pauses differ, and are the same in each run of a rehearsal."""
     pauses = set()
     for _ in range(5):
-        session = connect(pool.url, "root", PASSWORD, protocol="xmlrpc", transport=wire)
+        session = connect(pool.url, "root", PASSWORD, transport=wire)
         broken(2, wire)
         began = pool.clock.now()
         session.VM.get_all()
@@ -129,7 +126,7 @@ def test_other_troubles_are_raised_at_once(
 
 def test_repeating_can_be_switched_off(pool: MockPool, wire: Wire) -> None:
     """`retries=0` sends everything once."""
-    session = connect(pool.url, "root", PASSWORD, protocol="xmlrpc", transport=wire, retries=0)
+    session = connect(pool.url, "root", PASSWORD, transport=wire, retries=0)
     wire.calls.clear()
     broken(1, wire)
     with pytest.raises(ConnectionLost):
@@ -173,9 +170,7 @@ def test_on_the_network_too() -> None:
     server = HTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        session = connect(
-            f"http://127.0.0.1:{server.server_address[1]}", "root", PASSWORD, protocol="xmlrpc", trust_env=False
-        )
+        session = connect(f"http://127.0.0.1:{server.server_address[1]}", "root", PASSWORD, trust_env=False)
         assert session.VM.get_all() == []
         with pytest.raises(ConnectionLost):
             session.call("VM.start", ("OpaqueRef:vm", False, False))

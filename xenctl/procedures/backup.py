@@ -10,7 +10,6 @@ import hashlib
 import io
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import database, transfers
@@ -51,7 +50,7 @@ def take(session: Session, path: str | os.PathLike[str] | None = None) -> Backup
     dump = database.read(data, source="the dump that the master sent")
     verify(session, dump)
     if path is not None:
-        write(data, Path(path))
+        database.write_file(data, path)
     return Backup(hashlib.sha256(data).hexdigest(), True, len(data), None if path is None else str(path), dump)
 
 
@@ -69,9 +68,3 @@ def verify(session: Session, dump: Database) -> None:
         kept = sum(1 for _ in dump.rows(table))
         if kept != live:
             raise DatabaseError(f"the dump has {kept} rows where the pool has {live}; take it again", table=table)
-
-
-def write(data: bytes, path: Path) -> None:
-    """Write `data` to `path`, readable by its owner alone, aside first and then moved into place."""
-    with transfers.written_aside(path) as file:
-        file.write(data)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..values import Ref, to_any, to_string, to_strings
 from .bound import Handler, default_sr, download, upload
-from .files import ArchiveCheck, DumpCheck, OnProgress, Readable, SizeCheck, Source, Target, Writable, written_aside
+from .files import ArchiveCheck, DumpCheck, OnProgress, Readable, SizeCheck, Source, Target, Writable
 
 if TYPE_CHECKING:
     from ..api import types as t
@@ -271,5 +271,4 @@ __all__ = [
     "restore_database",
     "restore_host",
     "upload_patch",
-    "written_aside",
 ]

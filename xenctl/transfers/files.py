@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 import os
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import IO, Protocol
 
+from ..aside import written_aside
 from ..errors import ConnectionLost, DatabaseError
 
 OnProgress = Callable[[int, int | None], object]
@@ -38,7 +37,7 @@ Source = str | os.PathLike[str] | bytes | Readable
 def opened(target: Target) -> Iterator[Writable]:
     """Where a download is written: aside for a path, else the target itself."""
     if isinstance(target, (str, os.PathLike)):
-        with written_aside(Path(target)) as file:
+        with written_aside(target) as file:
             yield _Sparse(file)
             file.truncate()
     else:
@@ -56,23 +55,6 @@ class _Sparse:
             self._file.seek(len(data), io.SEEK_CUR)
         else:
             self._file.write(data)
-
-
-@contextmanager
-def written_aside(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write what is to be at `path`: it is readable by its owner alone, and moved there at the end, whole and on
-    the disk, unless something is raised."""
-    descriptor, aside = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(aside)
-        raise
 
 
 class Check(Protocol):

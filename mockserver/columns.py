@@ -1,0 +1,79 @@
+"""Values of the store and their text in the columns of a dump: what each type of the data model looks like there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xenctl import database
+from xenctl.datamodel import types as t
+from xenctl.values import Timestamp, parse_datetime
+
+NULL = "OpaqueRef:NULL"
+EPOCH = Timestamp("19700101T00:00:00Z")
+
+_EMPTY: dict[str, Any] = {"string": "", "int": 0, "float": 0.0, "bool": False, "datetime": EPOCH, "any": ""}
+
+
+def empty_value(kind: t.Type, enums: dict[str, tuple[str, ...]] | Any = None) -> Any:
+    """The value that a field which is not persistent has after a load."""
+    if isinstance(kind, (t.Set, t.Option)):
+        return []
+    if isinstance(kind, t.Map):
+        return {}
+    if isinstance(kind, t.Ref):
+        return NULL
+    if isinstance(kind, t.Enum):
+        return enums[kind.name][0] if enums and kind.name in enums else ""
+    return _EMPTY.get(kind.name, "") if isinstance(kind, t.Scalar) else ""
+
+
+def from_text(kind: t.Type, text: str) -> Any:
+    """A column's text as a value. Raises ValueError."""
+    if isinstance(kind, t.Scalar):
+        if kind.name == "int":
+            return int(text)
+        if kind.name == "float":
+            return float(text)
+        if kind.name == "bool":
+            if text not in ("true", "false"):
+                raise ValueError(f"neither true nor false: {text!r}")
+            return text == "true"
+        if kind.name == "datetime":
+            parse_datetime(text)
+            return Timestamp(text)
+        return text
+    if isinstance(kind, (t.Set, t.Option)):
+        members = database.parse_set(text) if text else []
+        return members if is_text(kind.item) else [from_text(kind.item, member) for member in members]
+    if isinstance(kind, t.Map):
+        pairs = database.parse_map(text) if text else {}
+        if is_text(kind.item):
+            return pairs
+        return {key: from_text(kind.item, item) for key, item in pairs.items()}
+    return text
+
+
+def is_text(kind: t.Type) -> bool:
+    """Whether a column's text is the value as it stands."""
+    return not isinstance(kind, (t.Set, t.Map, t.Option)) and kind not in _NOT_TEXT
+
+
+_NOT_TEXT = {t.Scalar("int"), t.Scalar("float"), t.Scalar("bool"), t.Scalar("datetime")}
+
+
+def to_text(value: Any) -> str:
+    """A value as a column's text."""
+    kind = type(value)
+    if kind is str:
+        return str(value)
+    if kind is bool:
+        return "true" if value else "false"
+    if kind is list or kind is dict:
+        if not value:
+            return "()"
+        if kind is list:
+            return database.write_set([to_text(item) for item in value])
+        return database.write_map({str(key): to_text(item) for key, item in value.items()})
+    if kind is float:
+        return f"{value:.18g}"
+    return str(value)

@@ -1,0 +1,135 @@
+"""The machines, disks and domains that agree with a pool's database, at the moment when a pool is made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from xenctl import database
+from xenctl.database import Database
+from xenctl.errors import DatabaseError
+from xenctl.releases import Release, of_host
+
+from . import hosts, rules, startup
+from .machine.disks import Disk
+from .machine.host import HostMachine, System
+from .pifs import physical_pifs
+from .store import NULL, Row, Store
+
+if TYPE_CHECKING:
+    from .pool import MockPool
+
+UNKNOWN_MEMORY = 64 << 30
+"""Bytes of memory that a host is given whose dump does not tell."""
+
+
+def power_up(pool: MockPool, store: Store) -> None:
+    """Make the machines, disks and domains that agree with `store`, and start every toolstack at once."""
+    pool.adopt_store(store)
+    secret = store.manifest.get("pool_token") or "/".join(pool.new_uuid() for _ in range(3))
+    master = store.get("host", store.pool()["master"])
+    for row in store.table("host").values():
+        dom0 = [vm for vm in (store.find("VM", r) for r in row["resident_VMs"]) if vm and vm["is_control_domain"]]
+        release = _host_release(row, store.release)
+        is_master = row is master
+        memory = _memory(store, row)
+        if not memory:
+            memory = UNKNOWN_MEMORY
+            pool.reports.append(f"host {row['name_label']}: its memory is not told; taken as {memory >> 30} GiB")
+            store.write(row, boot_free_mem=memory)
+        machine = HostMachine(
+            name=row["name_label"] or row["hostname"],
+            uuid=row["uuid"],
+            address=row["address"],
+            memory=memory,
+            clock=pool.clock,
+            durations=pool.durations,
+            system=System(
+                release=release,
+                installation_uuid=row["uuid"],
+                control_domain_uuid=dom0[0]["uuid"] if dom0 else "",
+                role="master" if is_master else f"slave:{master['address']}",
+                pool_secret=secret,
+                database=store if is_master else None,
+            ),
+            state="running",
+            boots=1,
+            nics=tuple((pif["device"], pif["MAC"]) for pif in physical_pifs(store, row)),
+            on_running=lambda m: startup.host_started(pool, m),
+            on_stopped=lambda m, clean: startup.host_stopped(pool, m, clean=clean),
+            on_state=pool.machine_changed,
+            masters_release=lambda: pool.master.system.release if pool.master_serves else None,
+        )
+        machine.xapi = startup.Xapi(mode="master" if is_master else "member", complete=True)
+        pool.machines.append(machine)
+    if "installation_uuid" not in store.manifest:
+        startup.write_identity(store, pool.master.system)
+    for vdi in store.table("VDI").values():
+        pool.disks[vdi["uuid"]] = Disk(vdi["uuid"])
+    for vm in store.table("VM").values():
+        _embody(pool, vm)
+    for row in store.table("host").values():
+        known = store.find("host_metrics", row["metrics"])
+        startup.ensure_metrics(pool, row)
+        if known is None or known["live"]:
+            hosts.set_live(store, row, alive=True)
+        else:
+            pool.reports.append(f"host {row['name_label']}: the dump says that it was not running")
+    for vm in store.table("VM").values():
+        store.write(vm, scheduled_to_be_resident_on=NULL)
+    if rules.mixed(store):
+        pool.detect_rolling_upgrade()
+    pool.refresh_all_operations()
+    pool.writes.clear()  # nobody watched yet
+
+
+def _embody(pool: MockPool, vm: Row) -> None:
+    if vm["is_control_domain"] or vm["is_a_template"]:
+        return
+    guest = pool.guest(vm)
+    metrics = pool.store.find("VM_guest_metrics", vm["guest_metrics"])
+    guest.agent = dict(metrics) if metrics else None
+    for vbd in pool.vbds(vm):
+        disk = pool.disk_of(vbd["VDI"])
+        if disk is not None and vbd["mode"] == "RW":
+            guest.write_before(disk)
+    if vm["power_state"] in ("Running", "Paused"):
+        machine = pool.machine_of(pool.store.find("host", vm["resident_on"]))
+        if machine is None:
+            pool.obstacles.append(f"VM {vm['name_label']}: {vm['power_state']} on no host of the pool; taken as Halted")
+            pool.force_halted(vm)
+        else:
+            domain = pool.start_domain(vm, machine, vm["power_state"] == "Running")
+            if vm["domid"] > 0:
+                domain.domid = vm["domid"]
+                pool.last_domid = max(pool.last_domid, domain.domid)
+    elif vm["power_state"] == "Suspended":
+        if guest.agent is None:  # without drivers it could not have been suspended
+            guest.agent = {"PV_drivers_version": {"major": "4", "minor": "0"}, "PV_drivers_up_to_date": True}
+        image = pool.disk_of(vm["suspend_VDI"])
+        if image is not None:
+            guest.save(image, pool.store.release)
+
+
+def release_of(dump: Database) -> Release:
+    """The release of a dump: its master's product version where that is known, else the schema's."""
+    try:
+        row = dump.row("host", dump.master)
+        software = database.parse_map(row.cells.get("software_version", "()"))
+        api = int(row.cells.get("API_version__major", 0)), int(row.cells.get("API_version__minor", 0))
+        return of_host(software, api, dump.schema)
+    except (KeyError, ValueError) as error:
+        raise DatabaseError(f"the master's release cannot be told: {error}", table="host") from None
+
+
+def _host_release(row: Row, default: Release) -> Release:
+    api = row["API_version_major"], row["API_version_minor"]
+    try:
+        return of_host(row["software_version"], api)
+    except ValueError:
+        return default
+
+
+def _memory(store: Store, host: Row) -> int:
+    metrics = store.find("host_metrics", host["metrics"])
+    total = int(metrics["memory_total"]) if metrics is not None else 0
+    return total or int(host.get("boot_free_mem", 0))

@@ -1,0 +1,104 @@
+"""What a store is made of: rows, the tables that hold them, what a release knows of each, and what is noted of a change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+from .journal import Journal, Kept, KeptRows
+
+if TYPE_CHECKING:
+    from xenctl.datamodel import Field as ModelField
+    from xenctl.datamodel import types as t
+
+STALE = 64
+"""Entries of the log of changes that may count for nothing, besides one for each row, before it is made anew."""
+
+
+def _unwritable(self: Row, *_: Any, **__: Any) -> Any:
+    raise TypeError(f"rows are changed by the store alone: pool.store.write(row, field=value), for this {self.table}")
+
+
+class Row(dict[str, Any]):
+    """One object's fields, to be read; `Store.write` changes them. `created` and `modified` are generations; `foreign` are
+    columns that the release does not know; `spelled` holds, by field, a loaded value and its text where that is not how the
+    value would be written."""
+
+    __slots__ = ("created", "foreign", "modified", "ref", "spelled", "table")
+
+    def __init__(self, table: str, ref: str, fields: dict[str, Any]) -> None:
+        super().__init__(fields)
+        self.table, self.ref = table, ref
+        self.created = self.modified = 0
+        self.foreign: dict[str, str] = {}
+        self.spelled: dict[str, tuple[Any, str]] = {}
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+    __setitem__ = __delitem__ = __ior__ = update = setdefault = pop = popitem = clear = _unwritable
+
+    def become(self, fields: dict[str, Any], stamps: tuple[int, int], foreign: dict[str, str], spelled: Any) -> None:
+        """Be again what this row was."""
+        dict.clear(self)
+        dict.update(self, fields)
+        self.created, self.modified = stamps
+        self.foreign, self.spelled = foreign, spelled
+
+
+class Write(NamedTuple):
+    """One change: `kind` is `create`, `write` or `delete`; for a write `field`, `old` and `new` say what changed. `at` is
+    when, in simulated seconds. The machine room notes its own under the table `machine`, the field being `state`."""
+
+    kind: str
+    table: str
+    ref: str
+    field: str = ""
+    old: Any = None
+    new: Any = None
+    at: float = 0.0
+
+
+class Table(Kept):
+    """The rows of one class. `recent` is a log of changes, each the generation and the reference, the newest last; one that
+    is not its row's last change any more counts for nothing."""
+
+    UNKEPT: ClassVar = frozenset({"recent"})
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.rows: dict[str, Row] = KeptRows()
+        self.recent: list[tuple[int, str]] = []
+        self.deleted: list[tuple[int, int, str]] = []
+
+    def shorten(self, journal: Journal) -> None:
+        """Make the log anew, of what counts. Not while there is a savepoint: a rollback would bring the long one back, and
+        each write after it pay for this again."""
+        self.relog(journal, [(g, r) for g, r in self.recent if r in self.rows and self.rows[r].modified == g])
+
+    def relog(self, journal: Journal, recent: list[tuple[int, str]]) -> None:
+        """Have `recent` as the log from now on."""
+        if journal.entries is not None:
+            journal.entries.append((setattr, (self, "recent", self.recent)))
+        self.recent = recent
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a release knows of a class: fields in the order of records, hidden ones apart; by field their defaults, and what
+    those that are not persistent hold after a start; by column their names; which are the near end of a relation, which the
+    far end, and which are sets and maps.
+
+    For dumps: `reading` has by column the field, its type (None for what is not taken from a dump), and whether the text is
+    the value; `writing` the columns in order, each with its field, those before and those after `_ref`.
+    """
+
+    visible: tuple[str, ...]
+    fields: dict[str, ModelField]
+    columns: dict[str, str]
+    defaults: dict[str, Any]
+    empty: dict[str, Any]
+    near: tuple[str, ...]
+    far: tuple[str, ...]
+    mutable: tuple[str, ...]
+    reading: dict[str, tuple[str, t.Type | None, bool]]
+    writing: tuple[tuple[tuple[str, str], ...], ...]

@@ -1,0 +1,227 @@
+"""What happens when a fault strikes: tables by kind, for `faults`, which knows when.
+
+A strike is given the fault, the host, the method's name, and where the request was served its answer. It answers, or raises
+what the client sees: each transport makes of these what its clients know them as.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from http import HTTPStatus
+from inspect import isgenerator
+from typing import TYPE_CHECKING, Any
+
+from xenctl.errors import ConnectError, ConnectionLost, Failure, WaitTimeout
+from xenctl.transport import Stream
+
+from . import startup
+from .call import Steps, Wait
+from .handlers import base as handlers
+from .handlers.base import Answer
+
+if TYPE_CHECKING:
+    from .classes import Verb
+    from .faults import Fault
+    from .machine.host import HostMachine
+    from .pool import MockPool
+
+ERRORS = ("error", "error_after")
+"""The kinds that an answer tells; the others break the connection, or are answers of somebody else."""
+
+
+class ConnectionReset(ConnectionLost):
+    """The connection was reset before the request was read: for clients the same, but sockets tell it in another way."""
+
+
+class HalfAnswer(Answer):
+    """An answer of which only the first half arrives."""
+
+    @property
+    def half(self) -> bytes:
+        return self.body[: len(self.body) // 2]
+
+
+class _Cut(io.BytesIO):
+    """Half an answer as an in-process client reads it: then the connection breaks, which he notices if he knows how much was
+    to come."""
+
+    def __init__(self, data: bytes, where: dict[str, str]) -> None:
+        super().__init__(data)
+        self._where = where
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        if data and size is not None and size >= 0:
+            return data
+        raise ConnectionLost("the connection broke in the middle of the answer: a fault of the test", **self._where)
+
+
+def stream_of(answer: Answer, *, host: str, method: str) -> Stream:
+    """The body of an answer as it is read in process."""
+    if not isinstance(answer, HalfAnswer):
+        return io.BytesIO(answer.body)
+    if answer.close:
+        return io.BytesIO(answer.half)  # its end is told by that of the connection alone
+    return _Cut(answer.half, {"host": host, "method": method})
+
+
+def _where(machine: HostMachine, method: str) -> dict[str, str]:
+    return {"host": f"http://{machine.address}", "method": method}
+
+
+def _refused(fault: Fault, machine: HostMachine, method: str) -> Any:
+    raise ConnectError("connection refused: a fault of the test", **_where(machine, method))
+
+
+def _reset(fault: Fault, machine: HostMachine, method: str) -> Any:
+    raise ConnectionReset("connection reset: a fault of the test", **_where(machine, method))
+
+
+def _http_status(fault: Fault, machine: HostMachine, method: str) -> Any:
+    status = fault.settings["status"]
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = "Unknown"
+    page = f"<html><body><h1>{status} {phrase}</h1>a fault of the test</body></html>".encode()
+    return Answer(status, page, {"content-type": "text/html", "server": "a proxy"}, close=True, reason=phrase)
+
+
+BEFORE: dict[str, Callable[[Fault, HostMachine, str], Any]] = {
+    "refused": _refused,
+    "reset": _reset,
+    "http_status": _http_status,
+}
+"""What becomes of a request that is not served, by kind."""
+
+
+def go_to_its_end(go: Callable[[], Any]) -> Any:
+    """Let a request take its effect, its refusal included: its client hears of neither."""
+    try:
+        return go()
+    except Failure as refusal:
+        return refusal
+
+
+def _answer_lost(fault: Fault, machine: HostMachine, method: str, answer: Any, began: float) -> Any:
+    raise ConnectionLost("the connection broke before the answer: a fault of the test", **_where(machine, method))
+
+
+def _half_answer(fault: Fault, machine: HostMachine, method: str, answer: Any, began: float) -> Any:
+    if not isinstance(answer, Answer):
+        raise ConnectionLost("the connection broke in the answer: a fault of the test", **_where(machine, method))
+    if answer.steps is not None:
+        steps = _broken_off(answer.steps, _where(machine, method))
+        fault.pool.going[id(steps)] = fault.pool.going.pop(id(answer.steps))  # it goes on under the other's name
+        return replace(answer, steps=steps)
+    return HalfAnswer(**vars(answer))
+
+
+def _broken_off(steps: handlers.Steps, where: dict[str, str]) -> handlers.Steps:
+    """A transfer that breaks in the middle of the first block that is sent, or with the first one that is received; the
+    handler sees its client go."""
+    given: Any = None
+    try:
+        while True:
+            step = steps.send(given)
+            if isinstance(step, bytes) and step:
+                yield step[: len(step) // 2]
+                break
+            given = yield step
+            if isinstance(step, handlers.Read) and given:
+                break
+    except StopIteration:
+        pass
+    finally:
+        steps.close()
+    raise ConnectionLost("the connection broke in the middle of a transfer: a fault of the test", **where)
+
+
+def _stall(fault: Fault, machine: HostMachine, method: str, answer: Any, began: float) -> Any:
+    seconds = fault.settings["seconds"]
+    fault.pool.wait(Wait(began + seconds, lambda: False, idle=False))
+    raise WaitTimeout(f"no answer within {seconds:g} s: a fault of the test", **_where(machine, method))
+
+
+AFTER: dict[str, Callable[[Fault, HostMachine, str, Any, float], Any]] = {
+    "answer_lost": _answer_lost,
+    "half_answer": _half_answer,
+    "stall": _stall,
+}
+"""What becomes of a request that was served, by kind; given its answer, and when it began."""
+
+
+# --- errors, in the verb's place or after it
+
+
+def around(fault: Fault, verb: Verb) -> Verb:
+    """`verb`, failing as `fault` says."""
+
+    def instead(*_: Any) -> Any:
+        fault.fired += 1
+        raise Failure(fault.details)
+
+    def afterwards(*args: Any) -> Any:
+        with noted():
+            result: Any = verb.function(*args)
+        if isgenerator(result):
+            steps: Any = result
+            return then_fail(steps)
+        return instead()
+
+    def then_fail(steps: Steps) -> Steps:
+        with noted():
+            yield from steps
+        instead()
+
+    @contextmanager
+    def noted() -> Iterator[None]:
+        try:
+            yield
+        except Failure as refusal:
+            fault.missed.append(f"the verb itself refused: {refusal.code}")
+            raise
+
+    return replace(verb, function=instead if fault.kind == "error" else afterwards)
+
+
+# --- what happens to hosts
+
+
+def _toolstack_crash(pool: MockPool, machine: HostMachine, lasting: float | None) -> bool:
+    if not machine.answers:
+        return False
+    startup.toolstack_died(pool, machine)
+    dead = machine.xapi
+
+    def again() -> None:
+        if machine.xapi is dead:
+            startup.toolstack_restarted(pool, machine)
+
+    if lasting is not None:
+        pool.clock.after(lasting, again)
+    return True
+
+
+def _power_loss(pool: MockPool, machine: HostMachine, lasting: float | None) -> bool:
+    if machine.state == "off":
+        return False
+    machine.power_off()
+
+    def again() -> None:
+        if machine.state == "off":
+            machine.power_on()
+
+    if lasting is not None:
+        pool.clock.after(lasting, again)
+    return True
+
+
+PHYSICAL: dict[str, Callable[[MockPool, HostMachine, float | None], bool]] = {
+    "toolstack_crash": _toolstack_crash,
+    "power_loss": _power_loss,
+}
+"""What happens to a host, by kind; False where it could not, the host being down already."""

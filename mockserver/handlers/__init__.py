@@ -4,7 +4,7 @@ base.py        requests, answers, pages, who may ask
 running.py     the task that a handler is bound to; what drives its steps
 database.py    /pool/xmldbdump            host.py      /host_backup, /host_restore
 exporting.py   /export, /export_metadata  importing.py /import, /import_metadata
-raw.py         /export_raw_vdi, /import_raw_vdi        patch.py, blob.py
+raw.py, vhd.py /export_raw_vdi, /import_raw_vdi        patch.py, blob.py
 archive.py     archives, sent and received; checksums.py; records.py, objects.py: what their ova.xml says
 """
 

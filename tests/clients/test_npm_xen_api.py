@@ -165,6 +165,9 @@ def test_it_sees_what_another_client_does(programs: Programs, served: Served, re
     server = served(release=release)
     program = programs("events", server.url, {"transport": transport})
     assert program.hears() == "ready"
+    within(
+        10, lambda: server._waiters
+    )  # for events; the client registers for those of `event.next` only after it has looked
     with official(server) as api:
         new = create_network(api, "another")
         told = program.hears()
@@ -296,7 +299,7 @@ def place(request: pytest.FixtureRequest, served: Served) -> PoolServer:
 def test_disks_go_up_and_down(programs: Programs, place: PoolServer, tmp_path: Path) -> None:
     """As one piece, as a stream (which asks first where to go), and as one of unknown length: it ends with its connection,
     so that the task fails when all is written, and the client lets that pass. Where another host has the storage, it is led
-    there. The same bytes come back."""
+    there. The same bytes come back. A VHD says itself where it ends."""
     seed = 17
     content = random.Random(seed).randbytes(2 * MIB) + bytes(MIB)
     content += random.Random(seed + 1).randbytes(SIZE - len(content))
@@ -316,13 +319,26 @@ def test_disks_go_up_and_down(programs: Programs, place: PoolServer, tmp_path: P
                     {"put": "/import_raw_vdi/", "query": asked, "file": str(tmp_path / "content"), "how": how},
                     {"get": "/export_raw_vdi/", "query": asked, "file": str(tmp_path / f"{sr}-{how}")},
                 ]
+        as_vhd, copied = {"format": "vhd", "vdi": next(iter(disks.values()))}, blank(api, shared)
+        steps += [
+            {"get": "/export_raw_vdi/", "query": as_vhd, "file": str(tmp_path / "vhd")},
+            {
+                "put": "/import_raw_vdi/",
+                "query": {**as_vhd, "vdi": copied},
+                "file": str(tmp_path / "vhd"),
+                "how": "endless",
+            },
+        ]
         program = programs("transfers", place.url, {"allowUnauthorized": True}, steps=steps)
         for (sr, how), vdi in disks.items():
             assert program.hears() == ({} if how == "endless" else {"result": vdi})
             assert program.hears() == {"status": 200, "type": "application/octet-stream", "result": ""}
             assert (tmp_path / f"{sr}-{how}").read_bytes() == content, (seed, sr, how)
+        assert program.hears() == {"status": 200, "type": "application/vhd", "result": ""}
+        assert program.hears() == {"result": copied}
         program.ends(quietly=False)
         assert program.complaints().count("code: 'VDI_IO_ERROR'") == 2
+        assert digest(place.pool, copied) == digest(place.pool, as_vhd["vdi"])
         assert api.task.get_all() == []
 
 

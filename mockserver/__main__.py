@@ -13,8 +13,9 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from xenctl import database
 from xenctl.errors import DatabaseError
@@ -24,8 +25,8 @@ from .anonymise import anonymise
 from .pool import MockPool
 from .transports.server import PoolServer
 
-RELEASE = "8.2"
-"""The release of a pool that is not told its own."""
+SHAPE: Mapping[str, Any] = {"hosts": 3, "vms": 12, "release": "8.2"}
+"""What a pool is made of that is not told otherwise; one that is loaded has all of it already."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -38,9 +39,9 @@ class Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     out = Parser(prog="mockserver", description="Serve a fake XenServer pool on loopback.", allow_abbrev=False)
-    out.add_argument("--hosts", type=int, default=3, help="hosts of the pool (3)")
-    out.add_argument("--vms", type=int, default=12, help="VMs of the pool (12)")
-    out.add_argument("--release", help=f"release of its hosts, such as 4.0.1 ({RELEASE})")
+    out.add_argument("--hosts", type=int, help=f"hosts of the pool ({SHAPE['hosts']})")
+    out.add_argument("--vms", type=int, help=f"VMs of the pool ({SHAPE['vms']})")
+    out.add_argument("--release", help=f"release of its hosts, such as 4.0.1 ({SHAPE['release']})")
     out.add_argument(
         "--coverage",
         action="store_true",
@@ -78,6 +79,12 @@ def main(argv: list[str] | None = None) -> int:
     options = parser().parse_args(argv)
     if options.coverage:
         return _coverage(options.release)
+    shape = {name: value for name in SHAPE if (value := getattr(options, name)) is not None}
+    if options.dump and shape:
+        print(
+            f"mockserver: --dump and --{next(iter(shape))}: a pool that is loaded is as its dump says", file=sys.stderr
+        )
+        return 2
     done = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: done.set())
@@ -86,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
         if options.dump:
             pool = MockPool.from_dump(options.dump, **who)
         else:
-            pool = MockPool.create(hosts=options.hosts, vms=options.vms, release=options.release or RELEASE, **who)
+            pool = MockPool.create(**{**SHAPE, **shape}, **who)
         server = PoolServer(
             pool,
             listen=options.listen,
@@ -111,7 +118,7 @@ def _coverage(release: str | None) -> int:
     from . import coverage
 
     try:
-        print(coverage.table(find(release) if release else None))
+        print(coverage.table(find(release) if release else None), coverage.LEGEND, sep="\n\n")
     except ValueError as error:
         print(f"mockserver: {error}", file=sys.stderr)
         return 2

@@ -18,7 +18,7 @@ from xenctl import jsonrpc, xmlrpc
 from xenctl.errors import ConnectionLost, Failure
 from xenctl.releases import has_removed
 
-from . import garbage, roles, rules
+from . import garbage, progress, roles, rules
 from .arguments import arguments
 from .savepoint import Going, going_on
 from .store import NULL
@@ -72,7 +72,9 @@ class Call:
     """One call on its way: who called what on which host, and what it needs to be answered.
 
     `caller` is the session's reference as it was sent, `session` its row, None for a session that only this host knows;
-    `xapi` the toolstack that serves the call; `task` the reference of its task, empty where it has none.
+    `xapi` the toolstack that serves the call; `task` the reference of its task, empty where it has none. `reached` is the
+    share of its work that is done, `goal` the one that will be when its next wait is over. A verb sets `deaf` where it
+    cannot be cancelled any more.
     """
 
     pool: MockPool
@@ -84,6 +86,9 @@ class Call:
     session: Row | None = None
     task: str = ""
     is_async: bool = False
+    reached: float = 0.0
+    goal: float = 1.0
+    deaf: bool = False
     inner: bool = False
     """Whether xapi itself makes it, on behalf of a call whose roles were checked."""
     ended: bool = False
@@ -124,8 +129,8 @@ class Call:
         return self.ended or self.machine.xapi is not self.xapi
 
     def cancelled(self) -> bool:
-        """Whether somebody asked to cancel this call's task."""
-        row = self.db.find("task", self.task)
+        """Whether somebody asked to cancel this call's task, and it can be."""
+        row = None if self.deaf else self.db.find("task", self.task)
         return row is not None and "cancel" in row["current_operations"].values()
 
 
@@ -240,6 +245,8 @@ def _execute(call: Call) -> Any:
     pool, verb = call.pool, call.pool.verb(call.message)
     if pool.faults.due is not None:
         verb = pool.faults.around(call, verb)
+    if call.message.wire_name in progress.READS:
+        progress.show(pool)
     if call.message.has_async and call.message.class_name not in DUMMY_CLASSES:
         call.task = pool.make_task(call)
     elif call.is_async:
@@ -270,7 +277,7 @@ def _drive(call: Call, verb: Verb) -> Any:
             if isinstance(wait, Wait):
                 pool.wait(Wait(wait.deadline, lambda wait=wait: wait.ready() or _interrupted(call), wait.idle))  # type: ignore[misc]
             else:
-                _show_cancellable(call)
+                _show_going(call, wait)
                 pool.wait(Wait(pool.clock.now() + wait, lambda: _interrupted(call), idle=False))
             if call.gone():
                 steps.close()
@@ -281,15 +288,17 @@ def _interrupted(call: Call) -> bool:
     return call.gone() or call.cancelled()
 
 
-def _show_cancellable(call: Call) -> None:
-    """While something goes on that can be stopped, the task says so."""
+def _show_going(call: Call, seconds: float) -> None:
+    """While something goes on that can be stopped, the task says so, and how far it is."""
+    progress.begin(call, seconds)
     row = call.db.find("task", call.task)
     if row is not None:
-        call.db.write(row, allowed_operations=["cancel"])
+        call.db.write(row, allowed_operations=[] if call.deaf else ["cancel"])
 
 
 def _step(call: Call, verb: Verb, steps: Steps) -> float | Wait:
     """Let a verb go on to where it waits next, or hear that its task was cancelled."""
+    progress.end(call)
     if call.cancelled():
         wait = call.pool.as_actor(verb, lambda: steps.throw(refuse("TASK_CANCELLED", call.task)))
     else:
@@ -329,7 +338,7 @@ def continue_later(call: Call, steps: Steps, finish: Callable[[Any, Failure | No
         if isinstance(wait, Wait):
             pool.when(wait, lambda: advance(now))
         else:
-            _show_cancellable(call)
+            _show_going(call, wait)
             pool.clock.after(wait, lambda: advance(now))
 
     advance(0)

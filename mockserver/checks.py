@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from xenctl.errors import Failure
 
-from . import rules, storage_rules
+from . import rules, storage_rules, vm_rules
 from .call import Call, Steps, Wait, cancel, refuse
 from .store import Row, Store
 
@@ -22,16 +22,14 @@ if TYPE_CHECKING:
 
 Check = Callable[[Store, Row, str, bool], "Failure | None"]
 OF_CONTROL_DOMAINS = ("changing_VCPUs", "changing_static_range", "changing_memory_limits")
-OF_SUSPENDED = ("clone", "copy")
-MORE_STATES = (*OF_CONTROL_DOMAINS, *OF_SUSPENDED)
-"""Operations whose legal power states depend on more than the release."""
+"""What may be done to a control domain while it runs."""
 PATIENCE = 1200.0
 """Simulated seconds that an operation waits for those it cancelled."""
 
 
 def operation_refused(store: Store, vm: Row, operation: str, *, strict: bool = True) -> Failure | None:
     """The first reason why `operation` may not be done to `vm`, as an error; None where it may."""
-    for check in CHECKS_THEN if store.release.order <= rules.GEORGE else CHECKS:
+    for check in _checks(operation, store.release.order <= rules.GEORGE):
         refused = check(store, vm, operation, strict)
         if refused is not None:
             return refused
@@ -49,15 +47,20 @@ def _blocked(store: Store, vm: Row, operation: str, strict: bool) -> Failure | N
 
 
 def _power_state(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
-    legal = rules.power_states(operation, store.release)
-    if operation in OF_CONTROL_DOMAINS and vm["is_control_domain"]:
-        legal = ("Halted", "Running")
-    elif operation in OF_SUSPENDED and _clones_suspended(store, vm):
-        legal = ("Halted", "Suspended")
+    legal = _power_states(store, vm, operation)
     if vm["power_state"] in legal:
         return None
     expected = ", ".join(state.lower() for state in legal)
     return refuse("VM_BAD_POWER_STATE", vm.ref, expected, vm["power_state"].lower())
+
+
+def _power_states(store: Store, vm: Row, operation: str) -> tuple[str, ...]:
+    """The power states in which `operation` may be done to this VM."""
+    if operation in OF_CONTROL_DOMAINS and vm["is_control_domain"]:
+        return "Halted", "Running"
+    if operation in ("clone", "copy") and _clones_suspended(store, vm):
+        return "Halted", "Suspended"
+    return rules.power_states(operation, store.release)
 
 
 def _clones_suspended(store: Store, vm: Row) -> bool:
@@ -69,15 +72,17 @@ def _power_state_if_idle(store: Store, vm: Row, operation: str, strict: bool) ->
 
 
 def _busy(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
-    current = vm["current_operations"]
-    going = set(current.values())
-    if not current or _together(going, operation) or tuple(going) in ((a,) for a, b in rules.DURING if b == operation):
-        return None
-    if operation == "hard_shutdown" and "hard_shutdown" not in going:
-        return None
-    if operation == "hard_reboot" and not going & {"hard_shutdown", "hard_reboot"}:
-        return None
-    return in_progress("VM", vm)
+    return in_progress("VM", vm) if vm["current_operations"] and not _beside(vm, operation) else None
+
+
+def _beside(vm: Row, operation: str) -> bool:
+    """Whether `operation` may begin beside those that go on."""
+    going = set(vm["current_operations"].values())
+    if _together(going, operation) or (len(going) == 1 and (*going, operation) in rules.DURING):
+        return True
+    if operation == "hard_shutdown":
+        return "hard_shutdown" not in going
+    return operation == "hard_reboot" and not going & {"hard_shutdown", "hard_reboot"}
 
 
 def in_progress(kind: str, row: Row) -> Failure:
@@ -141,15 +146,16 @@ def _revert(store: Store, vm: Row, operation: str, strict: bool) -> Failure | No
 def _control_domain(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
     if not vm["is_control_domain"]:
         return None
-    if vm["domid"] == 0 and operation in ("changing_VCPUs", "destroy"):
+    if vm_rules.is_domain_zero(vm) and operation in ("changing_VCPUs", "destroy"):
         return refuse("OPERATION_NOT_ALLOWED", "This operation is not allowed on dom0")
     if operation not in rules.DOM0_OPERATIONS:
         return refuse("OPERATION_NOT_ALLOWED", "This operation is not allowed on a control domain")
     return None
 
 
-MOVES_MEMORY = ("suspend", "checkpoint", "pool_migrate", "migrate_send")
 NEEDS_DRIVERS = ("suspend", "pool_migrate", "clean_shutdown", "clean_reboot", "changing_VCPUs_live")
+NEEDS_GUEST = vm_rules.MOVES_MEMORY.union(NEEDS_DRIVERS)
+"""The operations that a guest must do its part in."""
 SHUTS_DOWN = {"clean_shutdown": "feature-poweroff", "clean_reboot": "feature-reboot"}
 
 
@@ -160,12 +166,12 @@ def _features(store: Store, vm: Row, operation: str, strict: bool) -> Failure | 
     live = vm["power_state"] in ("Running", "Paused")
     agent = store.find("VM_guest_metrics", vm["guest_metrics"])
     other = agent["other"] if agent is not None else {}
-    if live and operation in MOVES_MEMORY and "data-cant-suspend-reason" in other:
+    if live and operation in vm_rules.MOVES_MEMORY and "data-cant-suspend-reason" in other:
         return refuse("VM_NON_SUSPENDABLE", vm.ref, other["data-cant-suspend-reason"])
     if not live or not is_hvm(vm) or drivers(agent) is not None:
         return None
     lacks = (
-        (strict and operation in MOVES_MEMORY and other.get("feature-suspend") != "1")
+        (strict and operation in vm_rules.MOVES_MEMORY and other.get("feature-suspend") != "1")
         or (
             strict
             and operation in SHUTS_DOWN
@@ -198,7 +204,7 @@ def drivers_lacking(store: Store, vm: Row, operation: str, strict: bool = True) 
         if store.release.order <= rules.GEORGE:
             return refuse("OPERATION_NOT_ALLOWED", "This operation cannot be performed without PV drivers")
         return refuse("VM_MISSING_PV_DRIVERS", vm.ref)
-    if operation in MOVES_MEMORY and version[0] < 4:
+    if operation in vm_rules.MOVES_MEMORY and version[0] < 4:
         return refuse("VM_OLD_PV_DRIVERS", vm.ref, *version)
     return None
 
@@ -209,43 +215,68 @@ def _suspended_clone(store: Store, vm: Row, operation: str, strict: bool) -> Fai
     return None
 
 
-def _upgrading(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
-    refused = (
-        store.release.order >= rules.BOSTON and operation not in rules.UPGRADE_OPERATIONS and rules.upgrading(store)
-    )
-    return refuse("NOT_SUPPORTED_DURING_UPGRADE") if refused else None
-
-
-CHECKS: tuple[Check, ...] = (
-    *(_blocked, _power_state, _busy, _template, _snapshot, _provision, _revert, _control_domain, _features, _upgrading),
+ANY: frozenset[str] = frozenset()
+"""For checks that look at every operation."""
+CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
+    (_blocked, ANY),
+    (_power_state, ANY),
+    (_busy, ANY),
+    (_template, ANY),
+    (_snapshot, ANY),
+    (_provision, frozenset({"provision"})),
+    (_revert, frozenset({"revert"})),
+    (vm_rules.immobile, vm_rules.MOVES_MEMORY),
+    (vm_rules.nested, frozenset({"changing_dynamic_range"})),
+    (_control_domain, ANY),
+    (_features, NEEDS_GUEST),
+    (vm_rules.quiesce, frozenset({"snapshot_with_quiesce"})),
+    (vm_rules.on_boot, vm_rules.COPIES_DISKS | {"pool_migrate"}),
+    (vm_rules.pinned, vm_rules.MOVES_MEMORY | {"snapshot"}),
+    (vm_rules.membership, frozenset({"make_into_template"})),
+    (vm_rules.system_domain, frozenset({"query_services"})),
+    (vm_rules.upgrading, ANY),
+    (vm_rules.one_vtpm, frozenset({"create_vtpm"})),
 )
-CHECKS_THEN: tuple[Check, ...] = (
-    *(_blocked, _power_state_if_idle, _busy_then, _template_then, _provision, _control_domain, drivers_lacking),
-    _suspended_clone,
+"""In xapi's order, each with the operations that it looks at."""
+CHECKS_THEN: tuple[tuple[Check, frozenset[str]], ...] = (
+    (_blocked, ANY),
+    (_power_state_if_idle, ANY),
+    (_busy_then, ANY),
+    (_template_then, ANY),
+    (_provision, frozenset({"provision"})),
+    (_control_domain, ANY),
+    (drivers_lacking, NEEDS_GUEST),
+    (_suspended_clone, frozenset({"clone", "copy"})),
 )
 """What releases up to 5.5 checked."""
+
+
+@cache
+def _checks(operation: str, then: bool) -> tuple[Check, ...]:
+    """The checks that look at one operation, `then` those of releases up to 5.5."""
+    return tuple(
+        check for check, operations in (CHECKS_THEN if then else CHECKS) if not operations or operation in operations
+    )
 
 
 # --- what is allowed
 
 
-@cache
-def _possible(release: Release, power_state: str) -> tuple[str, ...]:
-    """The operations that may be advertised and that the power state alone does not forbid: a refusal costs ten times what
-    leaving one out does. Up to 5.5 the state did not count while something else went on."""
-    names = rules.advertised(release)
-    if release.order <= rules.GEORGE:
-        return tuple(names)
-    return tuple(name for name in names if name in MORE_STATES or power_state in rules.power_states(name, release))
-
-
 def allowed_operations(store: Store, vm: Row) -> list[str]:
     """What may be done to `vm` now."""
-    names = _possible(store.release, vm["power_state"])
-    allowed = [name for name in names if operation_refused(store, vm, name) is None]
+    names: Iterable[str] = rules.advertised(store.release)
     if rules.upgrading(store):
-        allowed = [name for name in allowed if name in rules.UPGRADE_OPERATIONS]
-    return allowed
+        names = [name for name in names if name in rules.UPGRADE_OPERATIONS]
+    plausible = [name for name in names if _plausible(store, vm, name)]
+    return [name for name in plausible if operation_refused(store, vm, name) is None]
+
+
+def _plausible(store: Store, vm: Row, operation: str) -> bool:
+    """Whether neither power state nor what goes on forbids an operation. It makes no error, since few are ever read."""
+    current, legal = vm["current_operations"], vm["power_state"] in _power_states(store, vm, operation)
+    if store.release.order <= rules.GEORGE:
+        return legal or bool(current)
+    return legal and (not current or _beside(vm, operation))
 
 
 def refresh(store: Store, vm: Row) -> None:

@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from xenctl.releases import Release
 
 HEADER = ("class", "behaviour", "generic", "not implemented", "explicit", "missing")
+LEGEND = """\
+behaviour        messages that do what xapi's do
+generic          messages that follow from the data model: fields, records, queries
+not implemented  messages that answer NOT_IMPLEMENTED; their names are under missing
+explicit         how many of all these are more than reading and writing fields"""
+"""What the columns of the table are, for those who read it."""
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,11 @@
-"""Guests coming up: a guest agent reports to xapi some time after its VM was started, if the guest still runs then."""
+"""Guests coming up and going down: an agent reports some time after its VM was started, if the guest still runs then; what
+the database says of a VM that is off."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from .store import NULL
 
 if TYPE_CHECKING:
     from .pool import MockPool
@@ -38,4 +41,51 @@ def forget(pool: MockPool, vm: Row) -> None:
     old = pool.store.find("VM_guest_metrics", vm["guest_metrics"])
     if old is not None:
         pool.store.delete(old)
-    pool.store.write(vm, guest_metrics="OpaqueRef:NULL")
+    pool.store.write(vm, guest_metrics=NULL)
+
+
+RELEASED: dict[str, dict[str, Any]] = {
+    "VBD": {"currently_attached": False, "reserved": False, "current_operations": {}},
+    "VIF": {"currently_attached": False, "reserved": False, "reserved_pci": NULL, "current_operations": {}},
+    "VUSB": {"currently_attached": False, "current_operations": {}},
+    "VGPU": {
+        "currently_attached": False,
+        "resident_on": NULL,
+        "scheduled_to_be_resident_on": NULL,
+        "PCI": NULL,
+    },
+}
+"""What the database says of the devices of a VM that is off, by class."""
+DONE_WHEN_HALTED = ("restart_device_model", "restart_vm")
+GUIDANCES = ("pending_guidances", "pending_guidances_recommended", "pending_guidances_full")
+
+
+def halted(pool: MockPool, vm: Row) -> None:
+    """Write down that `vm` is off, with all that follows from it for its devices."""
+    store = pool.store
+    store.write(vm, power_state="Halted", requires_reboot=False)
+    obey(pool, vm, *DONE_WHEN_HALTED)
+    placeless(pool, vm)
+    for table, fields in RELEASED.items():
+        for device in [store.find(table, ref) for ref in vm.get(f"{table}s", ())]:
+            if device is not None:
+                store.write(device, **fields)
+    for console in [store.find("console", ref) for ref in vm["consoles"]]:
+        if console is not None:
+            store.delete(console)
+
+
+def placeless(pool: MockPool, vm: Row) -> None:
+    """Write down that `vm` is on no host, and holds nothing of one."""
+    store = pool.store
+    store.write(vm, resident_on=NULL, scheduled_to_be_resident_on=NULL, domid=-1)
+    for pci in [store.find("PCI", ref) for ref in vm.get("attached_PCIs", ())]:
+        if pci is not None:
+            store.write(pci, attached_VMs=[ref for ref in pci["attached_VMs"] if ref != vm.ref])
+
+
+def obey(pool: MockPool, vm: Row, *guidances: str) -> None:
+    """Drop what an update had asked to be done with `vm`, and has been done now."""
+    for field in GUIDANCES:
+        if vm.get(field):
+            pool.store.write(vm, **{field: [guidance for guidance in vm[field] if guidance not in guidances]})

@@ -311,7 +311,7 @@ class DataKept(Invariant):
         if vm["power_state"] != "Suspended" or vm["is_a_template"] or vm["current_operations"]:
             return
         image = pool.disk_of(vm["suspend_VDI"])
-        if image is None or image.blocks.get(0) != pool.guest(vm).memory():
+        if image is None or image.blocks.get(0) != pool.guest(vm).image:
             yield f"the suspend image of {vm['name_label']} is not what was saved"
 
     @staticmethod

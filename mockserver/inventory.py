@@ -73,6 +73,7 @@ class _Builder:
             API_version_minor=self.release.api_version[1],
             API_version_vendor="XenSource",
             software_version=rules.software_version(self.release),
+            virtual_hardware_platform_versions=rules.hardware_versions(self.release),
             capabilities=["xen-3.0-x86_64", "hvm-3.0-x86_32", "hvm-3.0-x86_64"],
             supported_bootloaders=["pygrub", "eliloader"],
             sched_policy="credit",

@@ -16,14 +16,23 @@ if TYPE_CHECKING:
     from .pool import MockPool
 
 
-def assert_can_boot_here(pool: MockPool, vm: Row, host: Row, *, enough_memory: bool = True) -> None:
-    """Raise the first reason why `vm` cannot run on `host`."""
+def assert_can_boot_here(
+    pool: MockPool, vm: Row, host: Row, *, enough_memory: bool = True, with_storage: bool = True
+) -> None:
+    """Raise the first reason why `vm` cannot run on `host`; without `enough_memory` that it has no room counts for
+    nothing, without `with_storage` that it does not reach the disks."""
     store = pool.store
+    _assert_bootable(store, vm)
     if not hosts.live(store, host):
         raise refuse("HOST_NOT_LIVE")
     if not host["enabled"] and not vm["is_control_domain"]:
         raise refuse("HOST_DISABLED", host.ref)
-    for sr in required_srs(store, vm):
+    version = vm.get("hardware_platform_version", 0)
+    if version and version not in host["virtual_hardware_platform_versions"]:
+        known = "; ".join(map(str, host["virtual_hardware_platform_versions"]))
+        code = "VM_HOST_INCOMPATIBLE_VIRTUAL_HARDWARE_PLATFORM_VERSION"
+        raise refuse(code, host.ref, f"[{known}]", vm.ref, version)
+    for sr in required_srs(store, vm) if with_storage else ():
         if not any(_plugged(store, ref, host) for ref in store.get("SR", sr)["PBDs"]):
             raise refuse("VM_REQUIRES_SR", vm.ref, sr)
     for ref in vm["VIFs"]:
@@ -31,10 +40,50 @@ def assert_can_boot_here(pool: MockPool, vm: Row, host: Row, *, enough_memory: b
         network = store.find("network", vif["network"]) if vif is not None else None
         if network is not None and network["PIFs"] and not _has_pif(store, network, host):
             raise refuse("VM_REQUIRES_NETWORK", vm.ref, network.ref)
-    if checks.is_hvm(vm) and not any("hvm" in capability for capability in host["capabilities"]):
+    virtualised = checks.is_hvm(vm) or vm.get("domain_type") in ("pvh", "pv_in_pvh")
+    if virtualised and not any("hvm" in capability for capability in host["capabilities"]):
         raise refuse("VM_HVM_REQUIRED", vm.ref)
     if enough_memory:
         assert_memory(pool, vm, host)
+    _assert_enough_pcpus(store, vm, host)
+
+
+def _assert_bootable(store: Store, vm: Row) -> None:
+    """Raise for settings with which no host would start a VM."""
+    most, first, crash = vm["VCPUs_max"], vm["VCPUs_at_startup"], vm["actions_after_crash"]
+    if most < 1:
+        raise refuse("INVALID_VALUE", "VCPUs_max", most)
+    if first < 1:
+        raise refuse("INVALID_VALUE", "VCPUs-at-startup", first)
+    if first > most:
+        raise refuse("VALUE_NOT_SUPPORTED", "VCPUs-at-startup", first, "value greater than VCPUs-max")
+    if vm["memory_static_max"] < vm["memory_static_min"] or vm["memory_dynamic_max"] < vm["memory_dynamic_min"]:
+        raise refuse("MEMORY_CONSTRAINT_VIOLATION")
+    if float(vm.get("HVM_shadow_multiplier", 1.0)) < 1.0:
+        raise refuse("INVALID_VALUE", "HVM_shadow_multiplier", ocaml_float(vm["HVM_shadow_multiplier"]))
+    if crash == "rename_restart" or (crash.startswith("coredump") and checks.is_hvm(vm)):
+        raise refuse("VALUE_NOT_SUPPORTED", "VM.actions_after_crash", crash, _UNSUPPORTED[crash == "rename_restart"])
+
+
+_UNSUPPORTED = {
+    True: "option would leak a domain; VMs and not domains are managed by this API",
+    False: "cannot invoke a coredump of an HVM, PVH or PV-in-PVH domain",
+}
+
+
+def ocaml_float(number: float) -> str:
+    """A number as xapi's errors spell it: with a point even if nothing follows."""
+    text = f"{number:.12g}"
+    return text if any(sign in text for sign in ".en") else f"{text}."
+
+
+def _assert_enough_pcpus(store: Store, vm: Row, host: Row) -> None:
+    """Raise where a VM has more virtual processors than the host has real ones, since 7.1."""
+    count = (host.get("cpu_info") or {}).get("cpu_count", "")
+    if store.release.order < rules.ELY or not count.isdigit() or vm["VCPUs_max"] <= int(count):
+        return
+    if vm["platform"].get("vcpu-unrestricted", "") not in ("true", "1"):
+        raise refuse("HOST_NOT_ENOUGH_PCPUS", vm["VCPUs_max"], count)
 
 
 def assert_memory(pool: MockPool, vm: Row, host: Row) -> None:
@@ -69,6 +118,9 @@ def choose_host(pool: MockPool, vm: Row) -> Row:
     """The host on which a start or resume puts `vm`: its affinity if it can, else the one with most memory free. Raises
     `NO_HOSTS_AVAILABLE`. Since 5.6 a host that lacks nothing but memory is chosen where no other is left."""
     store = pool.store
+    chosen = store.find("host", vm["scheduled_to_be_resident_on"])
+    if chosen is not None:
+        return chosen
     for enough_memory in (True, False):
         possible = [host for host in store.table("host").values() if _can_take(pool, vm, host, enough_memory)]
         if possible:

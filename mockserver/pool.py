@@ -20,7 +20,7 @@ from xenctl.database import Database
 from xenctl.errors import Failure
 from xenctl.releases import Release, find, serves
 
-from . import checks, classes, hosts, live, powerup, rules, savepoint
+from . import checks, classes, guests, hosts, live, powerup, rules, savepoint
 from .call import Call, Steps, Wait, continue_later, dispatch
 from .classes.event import OldEvents
 from .clock import VirtualClock
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from xenctl.datamodel import Message
 
     from .invariants import Invariant, Violation
+    from .progress import Span
     from .savepoint import Going, Savepoint
     from .trace import Trace
     from .transports.inprocess import InProcessTransport
@@ -100,6 +101,8 @@ class MockPool(Kept):
         self.old_events = OldEvents()
         self._waiting: list[tuple[Wait, Callable[[], None]]] = []
         self.last_domid = 0
+        self.spans: dict[str, Span] = {}
+        """The waits of the operations that go on, by task: how far each is."""
 
     def wire(self) -> None:
         """Connect what acts on the pool, as it is while nobody serves it."""
@@ -117,6 +120,10 @@ class MockPool(Kept):
         """The calls whose verb waits or goes on as a task, and transfers."""
         self.newest_savepoint: Savepoint | None = None
         self.on_machine: Callable[[HostMachine], None] = lambda machine: None
+
+    def __repr__(self) -> str:
+        hosts = [f"{machine.name} at {machine.address}" for machine in self.machines]
+        return f"<MockPool of {', '.join(hosts[:3])}{f' and {len(hosts) - 3} more' if len(hosts) > 3 else ''}>"
 
     # --- making
 
@@ -337,17 +344,7 @@ class MockPool(Kept):
 
     def force_halted(self, vm: Row) -> None:
         """Write down that `vm` is off, with all that follows from it."""
-        store = self.store
-        store.write(vm, power_state="Halted", resident_on=NULL, scheduled_to_be_resident_on=NULL, domid=-1)
-        for table in ("VBD", "VIF"):
-            for ref in vm[f"{table}s"]:
-                device = store.find(table, ref)
-                if device is not None:
-                    store.write(device, currently_attached=False, reserved=False, current_operations={})
-        for ref in list(vm["consoles"]):
-            console = store.find("console", ref)
-            if console is not None:
-                store.delete(console)
+        guests.halted(self, vm)
         self.refresh_operations(vm)
 
     def refresh_operations(self, vm: Row) -> None:
@@ -437,6 +434,7 @@ class MockPool(Kept):
 
     def drop_task(self, ref: str) -> None:
         """Delete a task row, if it is there."""
+        self.spans.pop(ref, None)
         row = self.store.find("task", ref)
         if row is not None:
             self.store.delete(row)

@@ -103,12 +103,11 @@ def _embody(pool: MockPool, vm: Row) -> None:
                 domain.domid = vm["domid"]
                 pool.last_domid = max(pool.last_domid, domain.domid)
     elif vm["power_state"] == "Suspended":
-        guest.saved_by = pool.store.release
         if guest.agent is None:  # without drivers it could not have been suspended
             guest.agent = {"PV_drivers_version": {"major": "4", "minor": "0"}, "PV_drivers_up_to_date": True}
         image = pool.disk_of(vm["suspend_VDI"])
         if image is not None:
-            image.blocks[0] = guest.memory()
+            guest.save(image, pool.store.release)
 
 
 def release_of(dump: Database) -> Release:

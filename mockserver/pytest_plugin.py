@@ -10,6 +10,7 @@ for this module: what it needs is loaded by the first fixture that is used.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -61,7 +62,11 @@ def xapi(request: pytest.FixtureRequest, _fresh_pools: FreshPools) -> Iterator[M
     for marker in reversed(list(request.node.iter_markers("xapi"))):
         _check(marker)
         options.update(marker.kwargs)
-    with _fresh_pools.fresh(**{**DEFAULTS, **options}) as pool:
+    with ExitStack() as stack:
+        try:
+            pool = stack.enter_context(_fresh_pools.fresh(**{**DEFAULTS, **options}))
+        except ValueError as error:
+            pytest.fail(f"@pytest.mark.xapi: {error}", pytrace=False)
         yield pool
 
 

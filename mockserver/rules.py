@@ -27,6 +27,7 @@ ELY = find("7.1.0").order
 NILE = find("8.4.0").order
 
 DUNDEE = find("7.0.0").order
+CREAM = find("6.5.0").order
 INVERNESS = find("7.3.0").order
 
 _HALTED = ("Halted",)
@@ -265,6 +266,11 @@ def _api(host: Row) -> tuple[int, int]:
 # --- what a host of a release says of itself
 
 _BUILDS = {"4.0.1": "4249p", "4.1.0": "7843p", "5.0.0": "10918p", "5.5.0": "15119p", "5.6.0": "31188p"}
+
+
+def hardware_versions(release: Release) -> list[int]:
+    """`host.virtual_hardware_platform_versions` of a host of `release`: 1 came with 6.5, 2 with 7.0."""
+    return [0, *(version for version, since in ((1, CREAM), (2, DUNDEE)) if release.order >= since)]
 
 
 def software_version(release: Release) -> dict[str, str]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import pty
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -113,6 +115,17 @@ def test_impossible_is_exit_status_1() -> None:
         (("rehearse", "--server", "http://127.0.0.1:1"), "cannot be reached"),
         (("rehearse", "--server", "ftp://x"), "not a host's URL"),
         (("rehearse", "--password-file", "no-such-file", "--server", "http://127.0.0.1:1"), "no-such-file"),
+        (
+            ("rehearse", "--ca-file", "no-such-ca", "--server", "https://127.0.0.1:1"),
+            "--ca-file: the CA file 'no-such-ca'",
+        ),
+        (
+            ("rehearse", "--fingerprint", "AB", "--server", "https://127.0.0.1:1"),
+            "not a certificate's fingerprint: 'AB'",
+        ),
+        (("rehearse", "--fingerprint", "AB", "--no-verify", "--server", "x"), "give one of --fingerprint, --no-verify"),
+        (("rehearse", "--no-verify"), "--no-verify is for a live pool: give --server too"),
+        (("rehearse", "a.xml", "--username", "root"), "--username is for a live pool: give --server too"),
         (("rehearse", "--wrong"), "No such option"),
         (("no-such-command",), "No such command"),
     ],
@@ -144,6 +157,60 @@ def test_a_live_pool_is_fetched_first(tmp_path: Path) -> None:
         wrong = xenctl("rehearse", "--server", member, XENCTL_PASSWORD="wrong")
     assert wrong.returncode == 2
     assert "SESSION_AUTHENTICATION_FAILED" in wrong.stderr
+
+
+def test_a_live_pool_is_known_by_its_certificate() -> None:
+    """A CA file or a fingerprint makes a host trusted, `--no-verify` goes without, and neither says a word; without any of
+    them the error names the options, not the library's arguments."""
+    pytest.importorskip("cryptography")
+    pool = MockPool.create(release="8.2", hosts=1, vms=1)
+    with PoolServer(pool, tls=True) as server:
+        (shown,) = pool.fingerprints.values()
+        for options in (("--ca-file", server.cafile), ("--fingerprint", shown["sha-256"]), ("--no-verify",)):
+            done = xenctl(
+                "rehearse", "--server", server.url, *options, "--to", "8.2.1", "--json", XENCTL_PASSWORD="secret"
+            )
+            assert (json.loads(done.stdout)["from"], done.stderr) == ("8.2.0", "")
+        done = xenctl("rehearse", "--server", server.url, XENCTL_PASSWORD="secret")
+    assert done.returncode == 2
+    assert "pass --ca-file with the path of the pool's CA file, or --fingerprint with what" in done.stderr
+    assert "or --no-verify to go without a check" in done.stderr
+
+
+def test_old_tls_is_spoken_where_it_is_asked_for() -> None:
+    """A host that refuses today's TLS: the error names `--legacy-tls`, or says that it did not help."""
+    alert = bytes.fromhex("15 0301 0002 0246")  # protocol version
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def refuse() -> None:
+            for _ in range(2):
+                connection, _peer = listener.accept()
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(alert)
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        command = ("rehearse", "--server", f"https://127.0.0.1:{listener.getsockname()[1]}", "--no-verify")
+        modern, legacy = (xenctl(*command, *option, XENCTL_PASSWORD="x") for option in ((), ("--legacy-tls",)))
+        thread.join()
+    assert "pass --legacy-tls, with --fingerprint or --no-verify" in modern.stderr
+    assert "even with --legacy-tls" in legacy.stderr
+
+
+def test_a_warning_is_one_sentence() -> None:
+    """That a password travels in the clear is told like an error, without a place in our code."""
+    done = xenctl(
+        *("rehearse", "--server", "http://192.0.2.1"),
+        XENCTL_PASSWORD="x",
+        http_proxy="http://127.0.0.1:1",
+        no_proxy="",
+    )
+    assert done.returncode == 2
+    warning, error = done.stderr.splitlines()
+    assert warning.startswith("xenctl: http://192.0.2.1 is spoken to without TLS")
+    assert "with --legacy-tls for a host before 7.0" in warning
+    assert error.startswith("xenctl: session.login_with_password on http://192.0.2.1: ")
 
 
 def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:

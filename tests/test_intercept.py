@@ -134,7 +134,7 @@ class TestHosts:
         with activate(pool):
             with pytest.raises(requests.ConnectionError, match="Failed to establish a new connection"):
                 log_in(pool, url)
-            with pytest.raises(ConnectError, match=r"cannot be reached: .*the host is off$"):
+            with pytest.raises(ConnectError, match=r"cannot be reached: .*the host is off; check the port"):
                 xenctl.connect(url, pool.username, pool.password)
 
     def test_a_host_that_goes_away_within_a_call(self, pool: MockPool) -> None:

@@ -191,7 +191,7 @@ class TestChanges:
         wire.inner = old.transport()
         wire.sent.clear()
         assert len(session.VM.get_all()) == 4
-        assert [path for path, _ in wire.sent] == ["/jsonrpc", "/jsonrpc", "/", "/jsonrpc", "/", "/"]
+        assert [path for path, _ in wire.sent] == ["/jsonrpc", "/", "/jsonrpc", "/", "/jsonrpc", "/", "/"]
         assert [method for _, method in wire.sent if not method.startswith("system.")][-1] == "VM.get_all"
 
     @pytest.mark.parametrize("then", ["well", "emergency", "gone"])
@@ -213,6 +213,30 @@ class TestChanges:
         with pytest.raises(ProtocolError, match=r"VM\.start on http://h: .*HTTP status 500: .*INTERNAL_ERROR"):
             session.call("VM.start", ("OpaqueRef:vm",))
         assert [method for method in seen if method == "VM.start"] == ["VM.start"]
+
+    @pytest.mark.parametrize("status", [502, 504])
+    def test_the_word_of_a_proxy_is_not_the_hosts(self, status: int) -> None:
+        """Where a host went away during a call, what stands before it says so, also to whoever asks what the host speaks:
+        that is no reason to send the call once more."""
+        started: list[str] = []
+
+        class Proxy(Scripted):
+            def send(self, request: Request) -> Response:
+                if started and len(started) < 3:
+                    started.append(request.label)
+                    return answered(b"<html>Bad Gateway</html>", "text/html", status)
+                return super().send(request)
+
+        def reply(call: jsonrpc.Call) -> Response:
+            if call.method == "VM.start":
+                started.append(call.method)
+                return answered(b"<html>Bad Gateway</html>", "text/html", status)
+            return answered(jsonrpc.dumps_success("OpaqueRef:1", call))
+
+        session = connect("http://h", "root", "secret", transport=Proxy(reply))
+        with pytest.raises(ProtocolError, match=rf"VM\.start on http://h: .*HTTP status {status}"):
+            session.call("VM.start", ("OpaqueRef:vm",))
+        assert started.count("VM.start") == 1
 
     def test_a_new_master_is_spoken_to_in_what_every_host_speaks(self) -> None:
         """Where a call is refused with `HOST_IS_SLAVE`, nobody knows yet what the master speaks."""

@@ -74,7 +74,8 @@ def test_the_pool_is_served_on_sockets(xapi_server: PoolServer, xapi_url: str, x
     [
         ("host=1", "*@pytest.mark.xapi does not take host; it takes hosts, vms, release, seed*"),
         ("3", "*@pytest.mark.xapi does not take 3; it takes hosts, vms, release, seed*"),
-        ("release='4.0.7'", "*4.0.7*"),
+        ("release='4.0.7'", "@pytest.mark.xapi: no release is called '4.0.7'; known are *"),
+        ("hosts=0", "@pytest.mark.xapi: a pool has at least one host, not 0"),
     ],
 )
 def test_a_marker_that_makes_no_sense_is_an_error_that_says_so(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mockserver import MockPool
+from mockserver import MockPool, classes
 from mockserver.store import Row
 from xenctl import datamodel
 from xenctl.datamodel import Message
@@ -155,9 +155,10 @@ def changes(c: Any, act: Callable[[], Any]) -> int:
 
 
 def test_every_setter_sets(c: Any) -> None:
-    """A new value is one change; the same value again is none."""
+    """A new value is one change; the same value again is none. What has a verb of its own is tested elsewhere."""
     count = 0
-    for message in messages(c, "set"):
+    classes.load()
+    for message in [message for message in messages(c, "set") if message.wire_name not in classes.VERBS]:
         row = some(c, message.class_name)
         value = other(message.params[1].type, row[message.field])
         assert changes(c, lambda m=message, r=row, v=value: c(m.wire_name, r.ref, v)) == 1, message.wire_name

@@ -134,6 +134,10 @@ def test_the_command_serves_a_dump() -> None:
         (["--vms", "-1"], "a pool cannot have -1 VMs"),
         (["--release", "9.9"], "no release is called '9.9'; known are XenServer 4.0.1, "),
         (["--dump", "/no/such/file"], "/no/such/file: it cannot be read (No such file or directory); check the path"),
+        (
+            ["--dump", str(DATA / "pool-4.1.0.xml"), "--vms", "3"],
+            "--dump and --vms: a pool that is loaded is as its dump",
+        ),
         (["--listen", "nowhere"], "'nowhere' does not appear to be an IPv4 or IPv6 address"),
         (["--listen", "192.0.2.1", "--hosts", "1"], "cannot listen on 192.0.2.1:0: Cannot assign requested address"),
         (["--port", "70000"], "a port is a number from 0 to 65535, not 70000"),
@@ -556,3 +560,13 @@ def test_a_server_stops_at_once(tmp_path: Path) -> None:
     assert time.monotonic() - begun < 2
     with PoolServer(MockPool.create(hosts=2, vms=0), port=port):
         assert os.getpid()
+
+
+def test_a_server_and_its_pool_tell_who_they_are() -> None:
+    """As it is seen where a test fails: hosts and addresses, three of them at the most."""
+    pool = MockPool.create(hosts=5, vms=0)
+    server = PoolServer(pool)
+    assert repr(pool) == "<MockPool of host1 at 10.0.0.1, host2 at 10.0.0.2, host3 at 10.0.0.3 and 2 more>"
+    assert repr(server) == "<PoolServer that has not started>"
+    with server:
+        assert repr(server) == f"<PoolServer at {server.url}>"

@@ -234,6 +234,13 @@ def test_a_forgotten_session_is_renewed_once(pool: MockPool, session: Session, w
     assert pool.store.table("task") == {}
 
 
+def test_a_session_forgotten_before_costs_no_request(session: Session, pool: MockPool, wire: Between) -> None:
+    """Making the task logs in again, and the request goes out with the new session: its body is sent once."""
+    pool.store.delete(pool.store.get("session", str(session.ref)))
+    assert transfers.dump_database(session, io.BytesIO()) > 0
+    assert [f"session_id={session.ref}" in request.path for request in wire.seen] == [True]
+
+
 # --- cuts
 
 
@@ -328,6 +335,19 @@ def test_a_server_that_does_not_notice_is_told_to_stop(
     assert set(task["current_operations"].values()) == {"cancel", "destroy"}
     assert kept[0].read(64 * MIB) is not None
     assert (task["status"], list(tmp_path.iterdir())) == ("cancelled", [])
+
+
+def test_a_task_that_is_gone_does_not_hide_what_went_wrong(session: Session, pool: MockPool, wire: Between) -> None:
+    """Where nothing is to be learnt from it, the first error is the one that is raised."""
+
+    def lose(request: Request, answer: Response) -> Response:
+        for task in list(pool.store.table("task").values()):
+            pool.store.delete(task)
+        raise ConnectionLost("it broke", host="http://h", method=request.shown)
+
+    wire.after = lose
+    with pytest.raises(ConnectionLost, match="it broke"):
+        transfers.dump_database(session, io.BytesIO())
 
 
 # --- answers

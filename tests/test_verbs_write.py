@@ -26,8 +26,17 @@ NULL = "OpaqueRef:NULL"
 RELEASES = ("8.4", "7.0", "4.0.1")
 """Where a verb is tried, in this order, until a release serves it and it does something."""
 TRIES = 1500
-NEWER = {"VIF.add_trunks", "VIF.remove_trunks", "VIF.set_trunks", "message.destroy_all"}
+NEWER = {
+    *("VIF.add_trunks", "VIF.remove_trunks", "VIF.set_trunks", "message.destroy_all"),
+    *("VM.set_groups", "VM.update_secureboot_certificates_on_boot"),
+}
 """What no release serves that is known; their own tests make one up."""
+ELSEWHERE = {
+    *("VM.atomic_set_resident_on", "VM.hard_reboot_internal"),  # toolstacks alone may call them
+    "VM.set_protection_policy",  # gone before 7.0
+    "VM.set_suspend_VDI",  # needs another image with the same bytes
+}
+"""What no arguments of the right types bring about; their own tests do."""
 
 RECORD = {
     "VIF": {"device": "9", "MAC": "", "MTU": 1500, "qos_algorithm_type": "", "qos_algorithm_params": {}},
@@ -36,7 +45,20 @@ RECORD = {
 }
 """Members of constructors' records that types do not tell."""
 
+GIB = 1 << 30
 HINTS: dict[str, list[Any]] = {
+    "VM.call_plugin.plugin": ["guest-agent-operation"],
+    "VM.call_plugin.fn": ["request-rdp-on"],
+    "VM.set_memory.value": [4 * GIB],
+    "VM.set_memory_dynamic_min.value": [GIB],
+    "VM.set_memory_dynamic_max.value": [GIB, 2 * GIB],
+    "VM.set_memory_dynamic_range.min": [GIB],
+    "VM.set_memory_dynamic_range.max": [GIB, 2 * GIB],
+    "VM.set_memory_static_max.value": [8 * GIB],
+    "VM.set_memory_static_range.max": [8 * GIB],
+    "data_source": ["cpu0"],
+    "multiplier": [2.0],
+    "VM.set_HVM_shadow_multiplier.value": [2.0],
     "device": ["eth1", "eth8"],
     "MAC": [""],
     "PIF.reconfigure_ip.mode": ["DHCP"],
@@ -72,6 +94,9 @@ PREPARED: dict[str, tuple[str, ...]] = {
     "PBD.plug": ("PBD.unplug",),
     "SR.forget": ("VDI.destroy", "PBD.unplug"),
     "VIF.plug": ("VIF.unplug",),
+    "VM.provision": ("VM.create_template",),
+    "VM.revert": ("VM.snapshot",),
+    "VM.set_memory_dynamic_max": ("VM.set_memory_dynamic_min",),
     "VM.unpause": ("VM.pause",),
     "host.enable": ("host.disable",),
     "host.reboot": ("VM.hard_shutdown", "host.disable"),
@@ -136,7 +161,8 @@ class World:
             self.try_("tunnel.create", pifs["eth4"], self.network())
         self.network()
         for agent in store.table("VM_guest_metrics").values():
-            store.write(agent, other={**agent["other"], "feature-static-ip-setting": "1"})
+            able = dict.fromkeys(("feature-static-ip-setting", "feature-ts2", "feature-snapshot"), "1")
+            store.write(agent, other={**agent["other"], **able})
         for vif in store.table("VIF").values():
             store.write(vif, ipv4_allowed=["10.9.0.7"], ipv6_allowed=["fd00::7"])
         appliance = self.add("VM_appliance", name_label="all")
@@ -198,6 +224,10 @@ class World:
         if isinstance(kind, t.Set):
             singles = [[value] for value in self.values(message, "", kind.item)]
             return [*singles, []]
+        if name == "dest":
+            return [{"host": host} for host in self.pool.store.table("host")]
+        if name == "vdi_map":
+            return [{vdi.ref: vdi["SR"] for vdi in self.pool.store.table("VDI").values()}]
         if isinstance(kind, t.Map):
             return [{}]
         assert isinstance(kind, t.Scalar)
@@ -244,7 +274,7 @@ def wrote(world: World, verb: classes.Verb) -> bool:
     )
 
 
-@pytest.mark.parametrize("name", sorted(set(declared()) - NEWER))
+@pytest.mark.parametrize("name", sorted(set(declared()) - NEWER - ELSEWHERE))
 def test_a_verb_that_succeeds_has_written_what_it_declares(calls: Make, name: str) -> None:
     """In one call at least; and none writes what it does not declare, which the fake itself watches."""
     verb, (class_name, _, message_name) = classes.VERBS[name], name.partition(".")

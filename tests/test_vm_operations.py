@@ -56,7 +56,14 @@ LEGAL = {
     "migrate_send": ("Halted", "Suspended", "Running"),
 }
 LEGAL_THEN = LEGAL | {"destroy": HALTED, "hard_reboot": LIVE, "clone": AT_REST, "copy": AT_REST}
-NOT_FOR_EVERY_VM = {"provision": "PROVISION_ONLY_ALLOWED_ON_TEMPLATE", "revert": "REVERT_ONLY_ALLOWED_ON_SNAPSHOT"}
+NOT_FOR_EVERY_VM = {
+    "provision": ["PROVISION_ONLY_ALLOWED_ON_TEMPLATE"],
+    "revert": ["REVERT_ONLY_ALLOWED_ON_SNAPSHOT"],
+    "query_services": ["NOT_SYSTEM_DOMAIN", "vm"],
+    "snapshot_with_quiesce": ["VM_SNAPSHOT_WITH_QUIESCE_NOT_SUPPORTED", "vm"],
+}
+SINCE = {"revert": ("5.6", "8.2"), "query_services": ("5.6", "8.2"), "snapshot_with_quiesce": ("8.2",)}
+"""The releases of the test below that look at some of these."""
 
 
 @pytest.mark.parametrize(
@@ -73,12 +80,13 @@ def test_an_operation_is_legal_in_some_power_states(
         for state, name in STATES.items():
             vm = c.vm(name).ref
             if state in states:
-                refused = NOT_FOR_EVERY_VM.get(operation) if operation == "provision" or legal is LEGAL else None
+                refused = NOT_FOR_EVERY_VM.get(operation) if release in SINCE.get(operation, release) else None
                 if release in ("5.5", "4.0.1") and operation in ("clone", "copy") and state == "Suspended":
                     expected = ["VM_BAD_POWER_STATE", vm, "halted", "suspended"]
                     assert c.refused("VM.assert_operation_valid", vm, operation) == expected
                 elif refused:
-                    assert c.refused("VM.assert_operation_valid", vm, operation) == [refused]
+                    expected = [vm if part == "vm" else part for part in refused]
+                    assert c.refused("VM.assert_operation_valid", vm, operation) == expected
                 else:
                     assert c("VM.assert_operation_valid", vm, operation) == "", (operation, state)
             else:
@@ -314,3 +322,47 @@ def test_what_is_advertised_is_what_no_check_refuses(calls: Make, release: str) 
                 assert checks.allowed_operations(store, vm) == allowed
                 seen.add(tuple(allowed))
     assert len(seen) > 4
+
+
+# --- what toolstacks tell each other, and what operators are told
+
+
+def test_toolstacks_may_do_what_users_may_not(c: Any) -> None:
+    """They say where a VM came up, and reboot a guest that asked for it."""
+    vm, host = c.vm("vm02"), c.host("host2").ref
+    own = c.pool.dispatch("session.slave_login", [host, c.pool.master.system.pool_secret])
+    for method, args in (("VM.atomic_set_resident_on", [vm.ref, host]), ("VM.hard_reboot_internal", [vm.ref])):
+        assert c.refused(method, *args)[0] == "INTERNAL_ERROR"
+    domid = vm["domid"]
+    c.pool.store.write(vm, resident_on=NULL, scheduled_to_be_resident_on=host)
+    c.pool.dispatch("VM.atomic_set_resident_on", [own, vm.ref, host])
+    assert (vm["resident_on"], vm["scheduled_to_be_resident_on"]) == (host, NULL)
+    c.pool.dispatch("VM.hard_reboot_internal", [own, vm.ref])
+    assert (vm["power_state"], vm["domid"] != domid, vm["current_operations"]) == ("Running", True, {})
+    assert c.unharmed()
+
+
+def test_operators_are_told_what_was_done(c: Any, old: Any) -> None:
+    """In a message about the VM, once it is done; messages came with 5.0."""
+    vm, host = c.vm("vm04"), c.host("host1")
+    who = f"VM 'vm04' (uuid: {vm['uuid']})"
+    where = f"on host: host1 (uuid: {host['uuid']})"
+    for method, args, name, text in (
+        ("start_on", [host.ref, False, False], "VM_STARTED", f"started {where}"),
+        ("pause", [], "VM_PAUSED", "paused"),
+        ("unpause", [], "VM_UNPAUSED", "unpaused"),
+        ("clean_reboot", [], "VM_REBOOTED", "rebooted cleanly"),
+        ("suspend", [], "VM_SUSPENDED", "suspended"),
+        ("resume_on", [host.ref, False, False], "VM_RESUMED", f"resumed {where}"),
+        ("snapshot", ["now"], "VM_SNAPSHOTTED", "snapshotted, snapshot name: now"),
+        ("clean_shutdown", [], "VM_SHUTDOWN", "shutdown"),
+    ):
+        c(f"VM.{method}", vm.ref, *args)
+        message = next(iter(c.pool.messages.newest_first()))
+        assert (message["name"], message["cls"], message["obj_uuid"]) == (name, "VM", vm["uuid"])
+        assert (message["body"], message["priority"]) == (f"{who} {text}", 5)
+    before = len(list(c.pool.messages.newest_first()))
+    c.refused("VM.pause", vm.ref)
+    assert len(list(c.pool.messages.newest_first())) == before
+    old("VM.clean_shutdown", old.vm("vm01").ref)
+    assert list(old.pool.messages.newest_first()) == []

@@ -96,7 +96,7 @@ class CallAdapter(HTTPAdapter):
         for pool in dropped:
             pool.close()
 
-    def again(self, mould: Mould, body: bytes, *, timeout: float, proxies: Mapping[str, str]) -> Answer | None:
+    def again(self, mould: Mould, body: bytes, *, timeout: float | None, proxies: Mapping[str, str]) -> Answer | None:
         """Send a call on a connection that is open, and return the answer; None, with nothing sent, where there is none
         or where calls must go the long way. Raises requests' errors, as `send` does."""
         pool = self._pools.get((mould.origin, bool(proxies)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -122,14 +123,25 @@ def unexpected(answer: Response, data: bytes, place: Place, what: str) -> Protoc
 
 
 def speaks_json(transport: Transport, origin: str) -> bool:
-    """Whether a host understands JSON-RPC, found out by a call that needs no session; true where it does not tell."""
+    """Whether a host understands JSON-RPC, found out by calls that need no session; true where it does not tell.
+
+    One that answers in XML-RPC, and then still not in JSON-RPC, does not. Whatever else stands in the place of an answer may
+    be a proxy's word for a host that has just gone.
+    """
     try:
-        exchange(transport, Place(origin, JSONRPC), "system.isAlive:xenctl", ("",))
+        _alive(transport, Place(origin, XMLRPC))
+        _alive(transport, Place(origin, JSONRPC))
     except NotJsonRpc:
         return False
-    except XenctlError:  # in emergency mode, or gone
+    except XenctlError:  # gone, or something that stands before it
         pass
     return True
+
+
+def _alive(transport: Transport, place: Place) -> None:
+    """See that a host answers, be it with a refusal, as in emergency mode."""
+    with suppress(Failure):
+        exchange(transport, place, "system.isAlive:xenctl", ("",))
 
 
 def _not_json(text: str, origin: str, method: str) -> NotJsonRpc:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import Failure, failure
 from .values import Timestamp
-from .wire import I4, MAX_DEPTH, MalformedError, member_name, no_controls, no_page, plain
+from .wire import I4, MAX_DEPTH, MalformedError, member_name, misplaced, no_controls, no_page, plain
 
 if TYPE_CHECKING:
     from msgspec import Raw
@@ -44,12 +44,8 @@ def dumps_call(method: str, params: Sequence[Any], *, first: int = 1) -> bytes:
             out.append(",")
         try:
             _encode(param, out.append)
-        except TypeError as error:
-            raise TypeError(f"{method}, parameter {number}: {error}") from None
-        except ValueError as error:
-            raise ValueError(f"{method}, parameter {number}: {error}") from None
-        except RecursionError:
-            raise ValueError(f"{method}, parameter {number}: nested too deeply, or within itself") from None
+        except (TypeError, ValueError, RecursionError) as error:
+            raise misplaced(error, method, number) from None
     out.append('],"id":0}')
     return "".join(out).encode()
 

@@ -7,8 +7,9 @@ So it is where no connection was made: a session that knows other hosts of its p
 Where the connection broke after sending, only calls that read (`get_...`) are sent again, a few times and after
 pauses that grow; nothing else ever is.
 
-Threads may share a session. One lock guards where it is (`origin`, `ref`) and is held while logging in, so that of many
-threads whose session is gone one logs in and the others go on with what it got.
+Threads may share a session. One lock guards where it is (`origin`, `ref`) and is held while logging in and out, so that of
+many threads whose session is gone one logs in and the others go on with what it got. Another is held while the host is asked
+for its release, for which only those wait who want to know it. Neither is held during any other call.
 
 Neither the password nor the session's reference is in any message: where a server's words hold the reference, `THIS`
 stands in its place.
@@ -85,7 +86,7 @@ class _Login:
 class _Known:
     """What the host that gave the session `ref` is, and when it was asked."""
 
-    ref: str
+    ref: str = field(repr=False)
     api_version: tuple[int, int]
     software_version: Mapping[str, str]
     at: float
@@ -137,6 +138,10 @@ class Session(Classes):
             raise ValueError(f"no such protocol: {protocol!r}; there are {', '.join(PROTOCOLS)}")
         if transport is not None and options:
             raise TypeError(f"{', '.join(options)}: options of HttpTransport, but a transport was given")
+        if isinstance(hosts, str):
+            raise TypeError(f"hosts is a list of URLs, not one: write hosts=[{hosts!r}]")
+        if retries < 0:
+            raise ValueError(f"retries is how often a call that reads is sent again, 0 for never, not {retries}")
         self.origin = origin_of(url)
         self.hosts: tuple[str, ...] = tuple(origin_of(host) for host in hosts)
         self.transport: Transport = transport if transport is not None else HttpTransport(**options)
@@ -147,10 +152,12 @@ class Session(Classes):
         self._retries = retries
         self._checks_release = check_release
         self._login: _Login | None = None
+        self._local = False
         self._adopted = self.ref
         self._pool = ""
         self._known: _Known | None = None
         self._lock = RLock()
+        self._asking = RLock()
 
     def __repr__(self) -> str:
         return f"<Session with {self.origin}{'' if self.ref else ', not logged in'}>"
@@ -230,10 +237,15 @@ class Session(Classes):
         """
         return self._host().release
 
-    def _host(self) -> _Known:
-        with self._lock:
-            known = self._known
-            return known if known is not None and known.ref == self.ref else self._ask_host()
+    def _host(self, *, since: float = -inf) -> _Known:
+        """What the host is, asked `since` that moment; of many threads that want to know, one asks."""
+        known = self._known
+        if known is None or known.ref != self.ref or known.at < since:
+            with self._asking:
+                known = self._known
+                if known is None or known.ref != self.ref or known.at < since:
+                    known = self._known = self._ask_host()
+        return known
 
     def _ask_host(self) -> _Known:
         ask = "session.get_this_host"
@@ -241,16 +253,19 @@ class Session(Classes):
             ask, lambda place: (place.ref or "", self._exchange(place, ask, (place.ref,))), reads=True
         )
         record = self.host.get_record(host)
-        version = record.API_version_major, record.API_version_minor
-        self._known = _Known(ref, version, record.software_version, self.clock.now())
-        return self._known
+        try:
+            version = record.API_version_major, record.API_version_minor
+            return _Known(ref, version, record.software_version, self.clock.now())
+        except (AttributeError, ValueError) as error:
+            text = f"its record does not tell the release: {error}"
+            raise ProtocolError(text, host=self.origin, method="host.get_record") from error
 
     def login_with_password(self, username: str, password: str, version: str = "", originator: str = "") -> None:
         """Log in as a local user or as a subject of the pool's directory service, following `HOST_IS_SLAVE` to the master.
 
         Two arguments are sent, which every release accepts; `version` and `originator` (the name of the program, by which
         the server groups its sessions; since 6.1) only where they are given. A session that is open already is logged
-        out first. Credentials that were refused are not kept.
+        out first, unless it is somebody else's (`ref`). Credentials that were refused are not kept.
         """
         rest = (version or "1.0", originator) if originator else (version,) if version else ()
         self._open(_Login("session.login_with_password", (username, password, *rest)))
@@ -267,6 +282,8 @@ class Session(Classes):
         if not all(isinstance(argument, str) for argument in login.arguments):
             raise TypeError("user name and password are text")
         with self._lock:
+            if self.ref is not None and self.ref == self._adopted:
+                self.ref = None
             self.logout()
             self._log_in(login)
             self._login = login
@@ -274,7 +291,7 @@ class Session(Classes):
     def logout(self) -> None:
         """End the session on the server; does nothing where there is none. Sessions are scarce there."""
         with self._lock:
-            end = "session.local_logout" if self._login is not None and self._login.local else "session.logout"
+            end = "session.local_logout" if self._local else "session.logout"
             self._login = None
             if self.ref is None:
                 return
@@ -289,11 +306,16 @@ class Session(Classes):
     def learn_hosts(self) -> tuple[str, ...]:
         """Read the addresses of the pool's hosts into `hosts` and return them, so that the session finds the master among
         them when the present one does not answer any more. Do it again when hosts have joined or left."""
+        origin = self.origin
+
+        def to_origins(records: Any) -> tuple[str, ...]:
+            return tuple(origin_at(origin, address) for address in _texts("address", records) if address)
+
+        hosts = self.call("host.get_all_records", (), to_origins)
+        pool = self.call("pool.get_all_records", (), _to_uuid_of_one)
         with self._lock:
-            addresses = [record.address for record in self.host.get_all_records().values()]
-            (self._pool,) = (record.uuid for record in self.pool.get_all_records().values())
-            self.hosts = tuple(origin_at(self.origin, address) for address in addresses if address)
-            return self.hosts
+            self.hosts, self._pool = hosts, pool
+        return hosts
 
     def call(self, method: str, args: Sequence[Any] = (), convert: Callable[[Any], T] = to_any) -> T:
         """Send any method by its wire name with `args` (without the session) and convert what comes back.
@@ -301,6 +323,8 @@ class Session(Classes):
         Raises the `Failure` of the error code, `TransportError` where no answer came, `ProtocolError` where it was
         none of XenAPI's, and before anything is sent `TypeError` or `ValueError` for arguments that XML-RPC cannot carry.
         """
+        if isinstance(args, str):  # a reference is one, and would go out letter by letter
+            raise TypeError(f"{method}: args is a list of parameters, not a str: write [{args!r}]")
         lazy = convert is not to_any and ".get_all_records" in method
         if method in SESSIONLESS or method.startswith("system."):
             wire = exchange(self.transport, Place(self.origin, self._spoken), method, args, lazy=lazy)
@@ -336,11 +360,9 @@ class Session(Classes):
     def _refuse(self, what: str, judge: Callable[[Release], Failure | None]) -> None:
         """Raise what `judge` says of the host's release. Where that cannot be told, the host is left to judge."""
         try:
-            with self._lock:
-                known = self._host()
-                found = judge(known.release)
-                if found is not None and self.clock.now() - known.at > TRUSTED:
-                    found = judge(self._ask_host().release)
+            found = judge(self._host().release)
+            if found is not None:
+                found = judge(self._host(since=self.clock.now() - TRUSTED).release)
         except (Failure, ProtocolError) as error:
             log.debug("%s: the release of %s cannot be told: %s", what, self.origin, error)
             return
@@ -384,7 +406,7 @@ class Session(Classes):
                     raise
                 self._move(origin, origin)
                 continue
-            if refusal.code == "HOST_IS_SLAVE":
+            if refusal.code == "HOST_IS_SLAVE" and not self._local:
                 visited.append(origin)
                 self._move(origin, self._master(refusal, visited, what))
             elif refusal.details[:2] == ["SESSION_INVALID", THIS] and not logged_in_again and self._forget(ref):
@@ -437,12 +459,18 @@ class Session(Classes):
         """Whether a host is of the pool whose hosts were learnt, and was not ejected to a pool of its own since."""
         if not self._pool:
             return True
-        (found,) = self._exchange(place, "pool.get_all_records").values()
-        if found["uuid"] == self._pool:
-            return True
-        log.warning("%s is of another pool (%s), so it is not asked", place.origin, found["uuid"])
-        self._exchange(place, "session.logout")
-        return False
+        ours = False
+        try:
+            found = _to_uuid_of_one(self._exchange(place, "pool.get_all_records"))
+            ours = found == self._pool
+            if not ours:
+                log.warning("%s is of another pool (%s), so it is not asked", place.origin, found)
+        except ValueError as error:
+            log.warning("%s does not tell its pool, so it is not asked: %s", place.origin, error)
+        finally:
+            if not ours:
+                self._exchange(place, "session.logout")
+        return ours
 
     def _place(self, what: str) -> Place:
         """Where the session is, logging in where that has to be done anew."""
@@ -467,6 +495,7 @@ class Session(Classes):
             return True
 
     def _log_in(self, login: _Login) -> None:
+        self._local = login.local
         try:
             self._settle(self._logged_in(login, self.origin))
         except ConnectError as error:
@@ -543,11 +572,12 @@ class Session(Classes):
         than 200.
         """
         what = f"{method} {path.partition('?')[0]}"
-        logged_in_again = False
+        logged_in_again, under = False, ""
         while True:
-            place = self._place(what)
-            origin, _, ref = place
-            under = f"&task_id={task()}" if task is not None else ""
+            origin, _, ref = self._place(what)
+            if task is not None:
+                under = f"&task_id={task()}"
+                origin, _, ref = self._place(what)  # making the task may have led elsewhere, or to a new login
             query = f"{'&' if '?' in path else '?'}session_id={ref}{under}"
             first = origin_at(origin, address) if address else origin
             request = Request(first, method, path + query, label=what, upload=upload)
@@ -560,6 +590,21 @@ class Session(Classes):
                 raise refusal
             logged_in_again = True
             log.info("%s: %s no longer knows the session, logging in again", what, request.host)
+
+
+def _texts(name: str, records: Any) -> list[str]:
+    """What records have in one field. Raises `ValueError` for what are no records with such a field."""
+    try:
+        return [to_string(record[name]) for record in records.values()]
+    except (AttributeError, LookupError, TypeError):
+        raise ValueError(f"expected records that have a field {name}") from None
+
+
+def _to_uuid_of_one(records: Any) -> str:
+    found = _texts("uuid", records)
+    if len(found) != 1:
+        raise ValueError(f"expected one record, got {len(found)}")
+    return found[0]
 
 
 class _AsyncCaller:

@@ -76,9 +76,16 @@ class Task(Generic[T]):
         self.label = label
         self._owner = owner
         self._convert = convert
+        self._ended: task_record | None = None
+        """The record with which the operation ended; the server has dropped it then."""
 
     def __repr__(self) -> str:
         return f"<Task {self.label} {self.ref}>"
+
+    @property
+    def told(self) -> bool:
+        """Whether the outcome was told already: `wait` and `outcome` tell it again, and ask nobody."""
+        return self._ended is not None
 
     def status(self) -> str:
         """`pending`, `success`, `failure`, `cancelling` or `cancelled`, asked of the server now."""
@@ -98,8 +105,15 @@ class Task(Generic[T]):
         `timeout` is in seconds of the transport's clock; `on_progress` is given the progress, 0 to 1, at each look and
         at the end. Raises the operation's own `Failure`; `TaskCancelled`; `WaitTimeout` while it goes on (the task is
         kept: wait again, or cancel it); `ConnectionLost` where it cannot be followed any more, its host being away or
-        restarted, so that the outcome is unknown.
+        restarted, so that the outcome is unknown. Waiting for an operation that has ended tells its outcome again.
         """
+        record = self._followed(timeout, on_progress) if self._ended is None else self._ended
+        if on_progress is not None:
+            on_progress(1.0)
+        return self.outcome(record)
+
+    def _followed(self, timeout: float | None, on_progress: Callable[[float], None] | None) -> task_record:
+        """The task's record once it is over."""
         clock = self._owner.clock
         deadline = inf if timeout is None else clock.now() + timeout
         with self._following():
@@ -110,9 +124,7 @@ class Task(Generic[T]):
                 on_progress(record.progress)
             if timeout is not None and clock.now() >= deadline:
                 raise self.unfinished(timeout)
-        if on_progress is not None:
-            on_progress(1.0)
-        return self.outcome(record)
+        return record
 
     def outcome(self, record: task_record | None = None) -> T:
         """The result of a task that is over, or its error raised; the server's record is dropped.
@@ -120,17 +132,21 @@ class Task(Generic[T]):
         `record` is what is known of the task, from an event say; without it the server is asked. Raises `RuntimeError`
         for a task that goes on, and what `wait` does.
         """
-        record = self._look() if record is None else record
-        if record.status in RUNNING:
+        known = self._ended
+        if known is None:
+            known = self._look() if record is None else record
+        if known.status in RUNNING:
             raise RuntimeError(f"{self.label} on {self._owner.origin}: still going on; wait for it")
         try:
-            return self._result(record.status, record.error_info, record.result)
+            return self._result(known.status, known.error_info, known.result)
         except (ValueError, AttributeError) as error:
             raise ProtocolError(
                 f"the task's outcome cannot be read: {error}", host=self._owner.origin, method=self.label
             ) from error
         finally:
-            self._tidy()
+            if self._ended is None:
+                self._ended = known
+                self._tidy()
 
     def lost(self, reason: str = GONE, cause: BaseException | None = None) -> ConnectionLost:
         """The error for a task that cannot be followed any more, so that its outcome is unknown."""

@@ -15,6 +15,7 @@ import io
 import logging
 import os
 import re
+import socket
 import sys
 import time
 import warnings
@@ -36,6 +37,10 @@ log = logging.getLogger(__name__)
 
 UPLOAD_BLOCK = 256 * 1024
 """Bytes that an upload is read and sent by."""
+
+
+LONGEST_LIMIT = 2**31 // 1000
+"""Seconds that a socket can be told to wait; whoever asks for more waits without limit."""
 
 
 class Clock(Protocol):
@@ -207,10 +212,10 @@ class HttpTransport:
     a host signs its own certificate: give its `fingerprint` too, or `verify=False`. A `http://` URL needs none of this
     and hides nothing: the first request to such a host, unless it is this machine, warns with `CleartextWarning`.
 
-    `connect_timeout` and `read_timeout` are seconds; the latter bounds the wait for an answer, so let what takes longer
-    run as a task. Proxies and the CA bundle come from the environment unless `trust_env` is false. May be shared between
-    threads; `connections` is how many are kept open to a host. Raises `ValueError` for a CA file that cannot be used and
-    for what is no fingerprint.
+    `connect_timeout` and `read_timeout` are seconds, `math.inf` for no limit; the latter bounds the wait for an answer, so
+    let what takes longer run as a task. Proxies and the CA bundle come from the environment unless `trust_env` is false. May
+    be shared between threads; `connections` is how many are kept open to a host. Raises `ValueError` for a CA file that
+    cannot be used, for what is no fingerprint, and for times and numbers of connections that are none.
     """
 
     def __init__(
@@ -227,6 +232,9 @@ class HttpTransport:
         from .adapter import CallAdapter
         from .tls import Trust
 
+        limits = _limit("connect_timeout", connect_timeout), _limit("read_timeout", read_timeout)
+        if connections < 1:
+            raise ValueError(f"connections is how many are kept open to a host, 1 or more, not {connections}")
         source = "verify"
         if verify is True and trust_env and not fingerprint:
             for name in ("CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE"):
@@ -237,7 +245,7 @@ class HttpTransport:
         self._legacy_tls = legacy_tls
         self._pins = bool(fingerprint)
         self._moulds: dict[tuple[Any, ...], Mould] = {}
-        self._timeout = (connect_timeout, read_timeout)
+        self._timeout, self._limits = (connect_timeout, read_timeout), limits
         self._trust_env = trust_env
         self._proxies: dict[str, dict[str, str]] = {}
         self.clock: Clock = SystemClock()
@@ -297,13 +305,13 @@ class HttpTransport:
         if proxies is None:
             proxies = self._first_seen(request.host)
         if mould is not None:
-            again = self._adapter.again(mould, request.body, timeout=self._timeout[1], proxies=proxies)
+            again = self._adapter.again(mould, request.body, timeout=self._limits[1], proxies=proxies)
             if again is not None:
                 body = again.body
                 stream = io.BytesIO(body) if isinstance(body, bytes) else _Body(body, request)
                 return Response(again.status, again.headers, stream)
             prepared = mould.filled(request.body)
-        answer = self._adapter.send(prepared, stream=True, timeout=self._timeout, proxies=proxies)
+        answer = self._adapter.send(prepared, stream=True, timeout=self._limits, proxies=proxies)
         answer.raw.enforce_content_length = True
         return Response(answer.status_code, plain(answer.headers), _Body(answer.raw, request))
 
@@ -336,7 +344,8 @@ class HttpTransport:
         from requests import exceptions
         from urllib3.exceptions import HTTPError, LocationValueError
 
-        error, reason = chain[0], _without_session(str(_root(chain) or chain[0])).strip()
+        error, root = chain[0], _root(chain)
+        reason = _without_session(_words(root or error)).strip()
         connect_timeout, read_timeout = self._timeout
         kind: type[TransportError] = ConnectError
         unusable = (exceptions.InvalidURL, exceptions.InvalidSchema, exceptions.InvalidHeader, LocationValueError)
@@ -345,7 +354,7 @@ class HttpTransport:
         elif isinstance(error, exceptions.ConnectTimeout):
             message = f"no connection within {connect_timeout:g} s: is the host up, and is this its address?"
         elif _was_connecting(chain):
-            message = f"cannot be reached: {reason}"
+            message = f"cannot be reached: {reason}{_ADVICE.get(type(root), '')}"
             if isinstance(error, exceptions.SSLError):
                 from .tls import explained
 
@@ -363,6 +372,13 @@ class HttpTransport:
 
     def close(self) -> None:
         self._adapter.close()
+
+
+def _limit(name: str, seconds: float) -> float | None:
+    """A time-out as sockets take it. Raises `ValueError` for what is none."""
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not seconds > 0:
+        raise ValueError(f"{name} is a number of seconds, more than 0, or math.inf for no limit, not {seconds!r}")
+    return None if seconds > LONGEST_LIMIT else seconds
 
 
 def _is_loopback(origin: str) -> bool:
@@ -495,6 +511,18 @@ def _root(chain: list[BaseException]) -> BaseException | None:
 
     found = [error for error in chain[1:] if isinstance(error, (OSError, HTTPException, UnicodeError))]
     return found[-1] if found else None
+
+
+_ADVICE: Mapping[type | None, str] = {
+    socket.gaierror: "; check how the name is spelt, or use the host's address",
+    ConnectionRefusedError: "; check the port, and that the host is up",
+}
+"""What to do where no connection was made, by what the system said."""
+
+
+def _words(error: BaseException) -> str:
+    """The system's own words, without the number of its error."""
+    return str((isinstance(error, OSError) and error.strerror) or error)
 
 
 def _was_connecting(chain: list[BaseException]) -> bool:

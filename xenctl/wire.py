@@ -58,6 +58,13 @@ def member_name(name: Any) -> str:
     raise TypeError(f"a map's key is text or a whole number, not a {type(name).__name__}")
 
 
+def misplaced(error: Exception, method: str, number: int) -> Exception:
+    """What was raised while a call's parameter was written, as the error that names method and parameter."""
+    kind = TypeError if isinstance(error, TypeError) else ValueError
+    reason = "nested too deeply, or within itself" if isinstance(error, RecursionError) else error
+    return kind(f"{method}, parameter {number}: {reason}")
+
+
 _HTML = re.compile(rb"\s*<(?:!doctype\s+html|html)\b", re.IGNORECASE)
 
 

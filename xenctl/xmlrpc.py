@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from . import bulk
 from .errors import failure
 from .values import Timestamp
-from .wire import CONTROL, I4, MAX_DEPTH, MalformedError, member_name, no_controls, no_page, plain
+from .wire import CONTROL, I4, MAX_DEPTH, MalformedError, member_name, misplaced, no_controls, no_page, plain
 
 if TYPE_CHECKING:
     from lxml.etree import XMLParser, XMLSyntaxError, _Element
@@ -139,12 +139,8 @@ def dumps_call(method: str, params: Sequence[Any], *, first: int = 1) -> bytes:
         out.append("<param>")
         try:
             _encode(param, out.append, _CLIENT)
-        except TypeError as error:
-            raise TypeError(f"{method}, parameter {number}: {error}") from None
-        except ValueError as error:
-            raise ValueError(f"{method}, parameter {number}: {error}") from None
-        except RecursionError:
-            raise ValueError(f"{method}, parameter {number}: nested too deeply, or within itself") from None
+        except (TypeError, ValueError, RecursionError) as error:
+            raise misplaced(error, method, number) from None
         out.append("</param>")
     out.append("</params></methodCall>")
     return "".join(out).encode()

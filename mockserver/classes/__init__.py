@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from ..store import Write
 
 MODULES = (
-    *("session", "task", "event", "pool", "host", "vm"),
+    *("session", "task", "event", "pool", "host"),
+    *("vm", "vm_records", "vm_moves", "vm_copies", "vm_revert", "vm_install", "vm_memory", "vm_settings", "vm_queries"),
     *("sr", "sr_database", "pbd", "vdi", "vdi_content", "vdi_fields", "vbd", "crashdump"),
     *("vif", "network", "pif", "bond", "vlan", "tunnel"),
     *("message", "blob", "secret", "console", "role", "subject", "auth"),

@@ -13,7 +13,7 @@ from ..addresses import is_mac
 from ..call import Call, Steps, refuse
 from ..store import NULL, Row
 from . import tunnel, verbs_of, vlan
-from . import vm as vms
+from . import vm_moves as vms
 from .generic import make
 
 verb = verbs_of("Bond")

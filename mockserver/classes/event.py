@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from hashlib import md5
 from itertools import islice
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from xenctl.releases import serves
 from xenctl.wire import I4
 
+from .. import progress
 from ..call import Call, Steps, Wait, refuse
 from ..journal import Kept
 from ..store import Row, Store, Write
@@ -111,22 +113,30 @@ def from_(call: Call, classes: list[str], token: str, timeout: float) -> Steps:
     since, messages = _token(token)
     wanted, store = _folded(classes), call.db
     deadline = call.clock.now() + (timeout if 0 <= timeout < LONGEST else DAY)
-    told, told_last = _told(call.pool, wanted, messages)
-    events, last = _collect(store, wanted, since)
-    if not told and not events and timeout != 0:
-        yield Wait(
-            deadline, lambda: _ended(call) or _changed(store, wanted, since) or _news(call.pool, wanted, messages)
-        )
-        if _ended(call):
-            raise refuse("SESSION_INVALID", call.caller)
+    with _watched(call, wanted):
         told, told_last = _told(call.pool, wanted, messages)
         events, last = _collect(store, wanted, since)
+        if not told and not events and timeout != 0:
+            yield Wait(
+                deadline, lambda: _ended(call) or _changed(store, wanted, since) or _news(call.pool, wanted, messages)
+            )
+            if _ended(call):
+                raise refuse("SESSION_INVALID", call.caller)
+            told, told_last = _told(call.pool, wanted, messages)
+            events, last = _collect(store, wanted, since)
     counts = {
         name.lower(): I4(len(store.table(name)))
         for name, cls in store.model.classes.items()
         if serves(store.release, cls)
     }
     return {"events": told + events, "valid_ref_counts": counts, "token": f"{last:020d},{told_last:020d}"}
+
+
+def _watched(call: Call, classes: set[str]) -> AbstractContextManager[None]:
+    """Let who listens to tasks hear how far they are."""
+    if call.pool.spans and any(c == "*" or c.partition("/")[0] == "task" for c in classes):
+        return progress.watched(call.pool, lambda task: _matches(classes, "task", task))
+    return nullcontext()
 
 
 def _token(token: str) -> tuple[int, int]:
@@ -232,14 +242,15 @@ def next_(call: Call) -> Steps:
     if subscription is None:
         digest = md5(call.caller.encode(), usedforsecurity=False).hexdigest()
         raise refuse("SESSION_NOT_REGISTERED", f"trackid={digest}")
-    if next(queue.waiting(subscription), None) is None:
-        hears = _matches(subscription.classes, "pool", call.db.pool().ref)
-        until = call.clock.now() + (HEARTBEAT if hears else DAY)
-        yield Wait(until, lambda: _ended(call) or next(queue.waiting(subscription), None) is not None)
-        if _ended(call):
-            raise refuse("SESSION_INVALID", call.caller)
-        if hears and next(queue.waiting(subscription), None) is None:
-            queue.add("pool", "mod", call.db.pool(), call.db, call.clock.now())
+    with _watched(call, subscription.classes):
+        if next(queue.waiting(subscription), None) is None:
+            hears = _matches(subscription.classes, "pool", call.db.pool().ref)
+            until = call.clock.now() + (HEARTBEAT if hears else DAY)
+            yield Wait(until, lambda: _ended(call) or next(queue.waiting(subscription), None) is not None)
+            if _ended(call):
+                raise refuse("SESSION_INVALID", call.caller)
+            if hears and next(queue.waiting(subscription), None) is None:
+                queue.add("pool", "mod", call.db.pool(), call.db, call.clock.now())
     lost, events = queue.lost(subscription), list(queue.waiting(subscription))
     subscription.position = queue.number
     if lost:

@@ -27,7 +27,7 @@ def _contact(call: Call, pif: Row) -> hosts.Contact:
 
 
 @verb(*ALSO_A_VLAN)
-def create_VLAN(call: Call, device: str, network: str, host: str, VLAN: int) -> Steps:  # noqa: N802, N803
+def create_VLAN(call: Call, device: str, network: str, host: str, VLAN: int) -> Steps:  # noqa: N803
     pool_host = call.db.get("host", host)
     hosts.contact(call.pool, pool_host)
     own = (call.db.get("PIF", ref) for ref in pool_host["PIFs"])

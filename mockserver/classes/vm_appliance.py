@@ -104,7 +104,7 @@ def assert_can_be_recovered(call: Call, ref: str, session_to: str) -> str:
 
 
 @verb()
-def get_SRs_required_for_recovery(call: Call, ref: str, session_to: str) -> list[str]:  # noqa: N802
+def get_SRs_required_for_recovery(call: Call, ref: str, session_to: str) -> list[str]:
     call.db.get("session", session_to)
     vms = vms_of(call.db, call.db.get("VM_appliance", ref))
     missing = [sr.ref for vm in vms for sr in _required(call, vm) if not _attached(call, sr)]

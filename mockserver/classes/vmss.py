@@ -11,6 +11,7 @@ from ..licence import assert_enabled
 from ..store import Row
 from . import verbs_of
 from .generic import make
+from .vm_copies import assert_quiesces
 
 verb = verbs_of("VMSS")
 
@@ -137,17 +138,9 @@ def set_type(call: Call, ref: str, value: str) -> str:
     if value == "snapshot_with_quiesce":
         assert_enabled(call, "VSS")
         for vm in (call.db.get("VM", vm) for vm in row["VMs"]):
-            _assert_quiesces(call, vm)
+            assert_quiesces(call, vm)
     call.db.write(row, type=value)
     return ""
-
-
-def _assert_quiesces(call: Call, vm: Row) -> None:
-    """Raise for a guest whose agent cannot hold its writes for a snapshot."""
-    agent = call.db.find("VM_guest_metrics", vm["guest_metrics"])
-    other = agent["other"] if agent is not None else {}
-    if "1" not in (other.get("feature-snapshot"), other.get("feature-quiesce")):
-        raise refuse("VM_SNAPSHOT_WITH_QUIESCE_NOT_SUPPORTED", vm.ref)
 
 
 @verb("retained_snapshots")

@@ -16,7 +16,7 @@ from xenctl.datamodel import types as t
 from .. import checks
 from ..arguments import unmarshal
 from ..call import refuse
-from ..machine.disks import BLOCKS, Disk, Guest
+from ..machine.disks import BLOCKS, Disk
 from ..store import EPOCH, NULL, Row
 
 if TYPE_CHECKING:
@@ -400,10 +400,8 @@ class Objects:
         if guest is None:
             return
         image = self.pool.disk_of(vm["suspend_VDI"])
-        words = image.blocks.get(0, b"").split() if image is not None else []
-        if len(words) == 6 and words[5] == b"writes":  # as `Guest.memory` has it
-            saved = Guest(words[2].decode(), int(words[4]), agent=guest.agent, saved_by=self._store.release)
-            guest = self.pool.guests[vm["uuid"]] = saved
+        if image is not None:  # one that holds nothing is no guest's memory
+            guest.image, guest.saved_by = image.blocks.get(0, guest.memory()), self._store.release
         for vbd in self.pool.vbds(vm):
             disk = self.pool.disk_of(vbd["VDI"])
             if disk is not None and vbd["mode"] == "RW":

@@ -256,6 +256,7 @@ class PoolServer:
         self.cafile = ""
         self.control_url = ""
         self._control = Control(pool, control) if control is not None else None
+        self._scheme = "https" if tls else "http"
         self._authority = Authority() if tls else None
         self._contexts: dict[str, SSLContext] = {}
         self._lock = threading.RLock()
@@ -274,6 +275,9 @@ class PoolServer:
         self._started_at = 0.0
         self._virtual_start = 0.0
 
+    def __repr__(self) -> str:
+        return f"<PoolServer {f'at {self.url_of(self.pool.machines[0])}' if self._places else 'that has not started'}>"
+
     def __enter__(self) -> PoolServer:
         self.start()
         return self
@@ -288,7 +292,7 @@ class PoolServer:
 
     def url_of(self, machine: HostMachine) -> str:
         """The URL of one host."""
-        return f"{'https' if self._authority else 'http'}://{_named(*self._places[machine.uuid])}"
+        return f"{self._scheme}://{_named(*self._places[machine.uuid])}"
 
     def hosts(self) -> list[dict[str, str]]:
         """Each host's name, address and URL."""
@@ -400,7 +404,8 @@ class PoolServer:
                     return Answer(404, b"only the control path is here\n", {"content-type": "text/plain"}, close=True)
                 if not machine.answers:
                     raise ConnectionLost("the host went away", host=machine.address, method=path)  # noqa: TRY301
-                return answer(self.pool, machine, method, path, headers, body, f"http://{headers.get('host', '')}")
+                origin = f"{self._scheme}://{headers.get('host', '')}"
+                return answer(self.pool, machine, method, path, headers, body, origin)
             except TransportError:
                 raise
             except Exception as error:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from mockserver import PoolServer
 from xenctl import xmlrpc
-from xenctl.errors import ConnectError, ConnectionLost, WaitTimeout
+from xenctl.errors import ConnectError, ConnectionLost, WaitTimeout, XenctlError
 from xenctl.events import wait_all
 from xenctl.session import connect
 from xenctl.tasks import Task
@@ -54,6 +55,41 @@ def test_results_come_in_the_order_of_the_tasks_and_failures_in_their_place(fake
     results = wait_all(fake.session, [refused, halt, cancelled, halt], timeout=600.0)
     names = [type(result).__name__ for result in results]
     assert names == ["VM_BAD_POWER_STATE", "NoneType", "TaskCancelled", "NoneType"]
+
+
+def test_an_outcome_that_was_told_is_told_again(fake: Fake) -> None:
+    """By `wait`, `outcome` and `wait_all`, although the server has dropped the task, which is not asked for it."""
+    vm = fake.session.Async.VM
+    tasks = [
+        vm.clean_shutdown(fake.row("VM", "vm01").ref),
+        vm.unpause(fake.row("VM", "vm03").ref),
+        vm.clean_shutdown(fake.row("VM", "vm02").ref),
+    ]
+    tasks[2].cancel()
+    assert not any(task.told for task in tasks)
+    first = [str(outcome(task.wait)) for task in tasks]
+    assert [text.partition(":")[0] for text in first] == [
+        "None",
+        "VM_BAD_POWER_STATE",
+        "task VM.clean_shutdown was cancelled",
+    ]
+    assert all(task.told for task in tasks)
+    assert not fake.pool.store.table("task")
+    fake.wire.methods.clear()
+    progress = list[float]()
+    assert [str(outcome(partial(task.wait, on_progress=progress.append))) for task in tasks] == first
+    assert [str(outcome(task.outcome)) for task in tasks] == first
+    assert (progress, fake.wire.methods) == ([1.0] * 3, [])
+    assert [str(found) for found in wait_all(fake.session, tasks)] == first
+    assert not {"task.get_record", "task.destroy"} & set(fake.wire.methods)
+
+
+def outcome(ask: Callable[[], Any]) -> Any:
+    """What `ask` returns, or the error that it raises."""
+    try:
+        return ask()
+    except XenctlError as error:
+        return error
 
 
 def test_the_progress_of_each_task_is_told_when_it_changes(fake: Fake) -> None:

@@ -52,11 +52,22 @@ class TestCalling:
         assert type(caught.value) is Failure
         assert caught.value.details == ["BRAND_NEW", "a", "b"]
 
+    def test_one_parameter_is_given_in_a_list_too(self, session: Session, wire: Wire) -> None:
+        """A bare reference is a sequence of letters, which nobody means; nothing is sent."""
+        vm = session.VM.get_all()[0]
+        wire.calls.clear()
+        with pytest.raises(
+            TypeError, match=r"VM\.get_name_label: args is a list of parameters, not a str: write \['Opa"
+        ):
+            session.call("VM.get_name_label", vm)
+        assert wire.calls == []
+
     def test_an_unknown_method(self, session: Session) -> None:
         """What the data model does not know is sent; the host says whether it does."""
         with pytest.raises(errors.MESSAGE_METHOD_UNKNOWN) as caught:
             session.call("VM.brand_new", ("a", 1))
         assert caught.value.params == ["VM.brand_new"]
+        assert "no method of this name: it is misspelled, or not in the host's release" in str(caught.value)
 
     def test_methods_without_a_session(self, pool: MockPool, session: Session, wire: Wire) -> None:
         """`system.` methods and logins take no session, and none is sent."""

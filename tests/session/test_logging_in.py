@@ -8,6 +8,7 @@ import pytest
 from wires import PASSWORD, Scripted, Session, Wire, connect, member_url, sessions_of
 
 from mockserver.pool import MockPool
+from mockserver.transports.server import PoolServer
 from xenctl.api import errors
 from xenctl.errors import ConnectError, ConnectionLost, Failure, ProtocolError
 from xenctl.session import MAX_HOPS
@@ -55,6 +56,44 @@ class TestLoggingIn:
         Session(pool.url, transport=wire).login_with_password("root", PASSWORD)
         assert wire.calls == [(pool.url, "session.login_with_password", ["root", PASSWORD])]
 
+    @pytest.mark.parametrize(
+        ("options", "sent"),
+        [
+            ({"version": "1.3"}, ["1.3"]),
+            ({"originator": "a program"}, ["1.0", "a program"]),
+            ({"version": "1.3", "originator": "a program"}, ["1.3", "a program"]),
+        ],
+    )
+    def test_login_sends_more_where_it_is_told_to(self, options: dict[str, str], sent: list[str]) -> None:
+        """The originator is the fourth argument, so that a version goes before it."""
+        logins = []
+
+        def reply(host: str, method: str, params: list[Any]) -> str:
+            logins.append(params)
+            return "OpaqueRef:s"
+
+        Session("http://h", transport=Scripted(reply)).login_with_password("root", PASSWORD, **options)
+        assert logins == [["root", PASSWORD, *sent]]
+
+    @pytest.mark.parametrize("user", ["root", "admin"])
+    def test_a_changed_password_is_roots_whoever_changed_it(self, user: str) -> None:
+        """So another user's session logs in again with the password that it had."""
+        logins, known = [], ["OpaqueRef:1"]
+
+        def reply(host: str, method: str, params: list[Any]) -> str:
+            if method == "session.login_with_password":
+                logins.append(params)
+                return f"OpaqueRef:{len(logins)}"
+            if params[0] not in known:
+                raise Failure(["SESSION_INVALID", params[0]])
+            return ""
+
+        session = connect("http://h", user, PASSWORD, transport=Scripted(reply))
+        session.session.change_password(PASSWORD, "correct horse")
+        known[:] = ["OpaqueRef:2"]
+        session.call("pool.get_all")
+        assert logins == [[user, PASSWORD], [user, "correct horse" if user == "root" else PASSWORD]]
+
     def test_a_member_leads_to_the_master(self, pool: MockPool, wire: Wire) -> None:
         """`HOST_IS_SLAVE` is followed, and the session stays with the master."""
         with connect(member_url(pool), "root", PASSWORD, transport=wire) as session:
@@ -98,6 +137,17 @@ class TestLoggingIn:
         assert "(http://10.0.0.0 -> " in str(caught.value)
         assert len(wire.calls) == min(circle, MAX_HOPS + 1)
         assert session.origin == "http://10.0.0.0"
+
+    def test_a_local_login_is_led_nowhere(self) -> None:
+        """It is with one host, so what that one refuses it with is the error."""
+
+        def reply(host: str, method: str, params: list[Any]) -> str:
+            raise Failure(["HOST_IS_SLAVE", "10.0.0.2"])
+
+        wire = Scripted(reply)
+        with pytest.raises(errors.HOST_IS_SLAVE):
+            Session("http://10.0.0.1", transport=wire).slave_local_login_with_password("root", PASSWORD)
+        assert wire.calls == [("http://10.0.0.1", "session.slave_local_login_with_password")]
 
     @pytest.mark.parametrize("params", [[], [""], ["not an address"]])
     def test_a_member_that_names_no_master(self, params: list[str]) -> None:
@@ -147,6 +197,23 @@ class TestLoggingIn:
         with pytest.raises(TypeError, match="verfy"):
             Session(pool.url, verfy=False)  # type: ignore[call-arg]
 
+    @pytest.mark.parametrize(
+        ("options", "error", "message"),
+        [
+            ({"retries": -1}, ValueError, "retries is how often a call that reads is sent again, 0 for never, not -1"),
+            ({"hosts": "https://b"}, TypeError, r"hosts is a list of URLs, not one: write hosts=\['https://b'\]"),
+            ({"hosts": ["https://b:x"]}, ValueError, "not a host's URL: 'https://b:x'"),
+        ],
+    )
+    def test_options_that_mean_nothing_are_refused(
+        self, options: dict[str, Any], error: type[Exception], message: str
+    ) -> None:
+        """One clear error before anything is sent: fewer repetitions than none would be no end of them."""
+        wire = Scripted(lambda *_: "OpaqueRef:s")
+        with pytest.raises(error, match=message):
+            connect("http://10.0.0.1", "root", PASSWORD, transport=wire, **options)
+        assert wire.calls == []
+
     def test_a_failed_connect_closes_its_transport(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """`connect` leaves no connections behind when it fails; a transport of the caller's is left alone."""
         closed = []
@@ -159,6 +226,19 @@ class TestLoggingIn:
         with pytest.raises(ProtocolError):
             connect("http://10.0.0.1", "root", PASSWORD, transport=wire)
         assert not wire.closed
+
+    def test_the_end_of_the_block_closes_a_transport_of_its_own(
+        self, pool: MockPool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """After the logout, be that heard or not."""
+        closed = []
+        monkeypatch.setattr("requests.adapters.HTTPAdapter.close", lambda adapter: closed.append(adapter))
+        with PoolServer(pool) as server, connect(server.url, "root", PASSWORD, trust_env=False) as session:
+            assert session.VM.get_all()
+        assert closed.pop()
+        with pytest.raises(ConnectError), Session("http://127.0.0.1:1", ref="OpaqueRef:x", trust_env=False) as session:
+            session.logout()
+        assert closed.pop()
 
     def test_a_transport_of_the_callers_stays_open(self, session: Session, wire: Wire) -> None:
         """Who made a transport closes it."""

@@ -6,11 +6,12 @@ import io
 from typing import Any
 
 import pytest
-from wires import PASSWORD, Session, Wire, connect
+from wires import PASSWORD, Session, Wire, answered, connect
 
 from mockserver.pool import MockPool
 from xenctl import xmlrpc
-from xenctl.errors import ConnectError, Failure
+from xenctl.api import errors
+from xenctl.errors import ConnectError, ConnectionLost, Failure, ProtocolError
 from xenctl.transport import Request, Response, SystemClock
 
 A, B, C = (f"http://10.0.0.{number}" for number in (1, 2, 3))
@@ -26,6 +27,7 @@ class Hosts:
         self.master = {A: A, B: A, C: A}
         self.pool = {A: "one", B: "one", C: "one"}
         self.emergency: set[str] = set()
+        self.odd: dict[str, dict[str, Any]] = {}
         self.calls: list[tuple[str, str]] = []
 
     def promote(self, new: str, *, old: str) -> None:
@@ -58,7 +60,10 @@ class Hosts:
             "host.get_all_records": {
                 n: {"address": h.removeprefix("http://")} for n, h in zip("abc", (A, B, C), strict=True)
             },
+            **self.odd.get(host, {}),
         }
+        if isinstance(values.get(method), Failure):
+            return out(xmlrpc.dumps_failure(values[method].details))
         return out(xmlrpc.dumps_success(values.get(method, host)))
 
     def close(self) -> None:
@@ -134,6 +139,84 @@ def test_a_host_of_another_pool_is_not_followed(
     assert "another pool" in caplog.text
 
 
+ODD: dict[str, Any] = {
+    "text": "many",
+    "none": {},
+    "two": {"OpaqueRef:p": {"uuid": "one"}, "OpaqueRef:q": {"uuid": "one"}},
+    "no uuid": {"OpaqueRef:p": {}},
+    "a list": {"OpaqueRef:p": {"uuid": ["one"]}},
+    "a refusal": Failure(["INTERNAL_ERROR", "x"]),
+}
+"""What is no record of one pool."""
+
+
+@pytest.mark.parametrize("answer", ODD.values(), ids=ODD)
+def test_a_host_that_does_not_tell_its_pool_is_not_followed(hosts: Hosts, session: Session, answer: Any) -> None:
+    """Nor is a session left behind there, and the next host is asked."""
+    hosts.master = {A: A, B: B, C: C}
+    hosts.off = {A}
+    hosts.odd[B] = {"pool.get_all_records": answer}
+    assert session.call("VM.get_all") == C
+    assert [method for host, method in hosts.calls if host == B] == [
+        "session.login_with_password",
+        "pool.get_all_records",
+        "session.logout",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("method", "answer"),
+    [
+        *(("pool.get_all_records", answer) for answer in ODD.values() if not isinstance(answer, Failure)),
+        ("host.get_all_records", {"OpaqueRef:h": {"address": "no address"}}),
+        ("host.get_all_records", {"OpaqueRef:h": {}}),
+        ("host.get_all_records", "none"),
+    ],
+)
+def test_hosts_that_cannot_be_learnt(hosts: Hosts, session: Session, method: str, answer: Any) -> None:
+    """An answer that XenAPI does not give is one typed error, and what was learnt before stays."""
+    hosts.odd[A] = {method: answer}
+    with pytest.raises(ProtocolError, match=rf"^{method} on {A}: the answer is not of its type: "):
+        session.learn_hosts()
+    assert session.hosts == (A, B, C)
+
+
+def test_a_sibling_knows_the_pool(hosts: Hosts, session: Session) -> None:
+    """It looks for the master among the same hosts, and takes no host of another pool for it."""
+    sibling = session.sibling()
+    assert sibling is not None
+    hosts.master = {A: A, B: B, C: C}
+    hosts.pool[B] = "two"
+    hosts.off = {A}
+    assert sibling.call("VM.get_all") == C
+
+
+def test_a_sibling_is_set_up_alike(pool: MockPool, wire: Wire) -> None:
+    """It sends no more often, and leaves as much to the host, as the session that it is made of; it has a login of its
+    own."""
+    session = connect(pool.url, "root", PASSWORD, transport=wire, retries=0, check_release=False)
+    sibling = session.sibling()
+    assert sibling is not None
+    with pytest.raises(Failure, match="MESSAGE_METHOD_UNKNOWN"):
+        sibling.call("host.evacuate", ("OpaqueRef:x",))
+    assert sibling.ref not in (None, session.ref)
+    assert wire.methods[-1] == "host.evacuate"
+    wire.calls.clear()
+
+    def lost(method: str, host: str) -> None:
+        raise ConnectionLost("gone", host=host, method=method)
+
+    wire.before = lost
+    with pytest.raises(ConnectionLost):
+        sibling.VM.get_all()
+    assert wire.methods == ["VM.get_all"]
+
+
+def test_a_session_without_credentials_has_no_sibling(pool: MockPool, wire: Wire) -> None:
+    """One that was taken over cannot log in a second time."""
+    assert Session(pool.url, transport=wire, ref="OpaqueRef:x").sibling() is None
+
+
 def test_without_other_hosts_nothing_is_tried(hosts: Hosts) -> None:
     """A session that knows one host only says that it is away."""
     session = connect(A, "root", PASSWORD, transport=hosts)
@@ -184,6 +267,41 @@ def test_a_local_session_stays_where_it_is(later: MockPool, wire: Wire) -> None:
     assert session.origin == f"http://{member.address}"
 
 
+def test_a_local_session_that_is_gone_is_renewed_where_it_was(later: MockPool, wire: Wire) -> None:
+    """A member that restarted has forgotten it, and is logged in to once more."""
+    member = later.machines[1]
+    session = Session(f"http://{member.address}", transport=wire)
+    session.slave_local_login_with_password("root", PASSWORD)
+    member.xapi.local_sessions.clear()
+    wire.calls.clear()
+    assert session.VM.get_all()
+    login = "session.slave_local_login_with_password"
+    assert [(host, method) for host, method, _ in wire.calls] == [
+        (session.origin, method) for method in ("VM.get_all", login, "VM.get_all")
+    ]
+    assert session.origin == f"http://{member.address}"
+
+
+def test_a_local_session_is_not_led_to_the_master(wire: Wire, later: MockPool) -> None:
+    """What a member will not do the master is not asked for: the next call may be one that must hit no other host."""
+    session = Session(f"http://{later.machines[1].address}", transport=wire)
+    session.slave_local_login_with_password("root", PASSWORD)
+    wire.after = lambda method, host: answered(xmlrpc.dumps_failure(["HOST_IS_SLAVE", later.master_address]))
+    for act in (session.VM.get_all, session.logout):
+        with pytest.raises(errors.HOST_IS_SLAVE):
+            act()
+    assert {host for host, _, _ in wire.calls} == {session.origin}
+
+
+def test_a_local_session_is_not_asked_for_the_release(later: MockPool, wire: Wire) -> None:
+    """The host may be one that answers little; what is newer it refuses itself."""
+    session = Session(f"http://{later.machines[1].address}", transport=wire)
+    session.slave_local_login_with_password("root", PASSWORD)
+    with pytest.raises(errors.MESSAGE_METHOD_UNKNOWN):
+        session.VM_group.get_all()
+    assert wire.methods == ["session.slave_local_login_with_password", "VM_group.get_all"]
+
+
 def test_a_local_session_is_logged_out_of_as_such(later: MockPool, wire: Wire) -> None:
     """`session.local_logout`, and the host has forgotten it."""
     member = later.machines[1]
@@ -203,6 +321,16 @@ def test_an_open_session_is_used_and_left_open(pool: MockPool, wire: Wire, act: 
         if act == "logout":
             session.logout()
     assert len(pool.store.table("session")) == (1 if act == "call" else 0)
+
+
+def test_a_login_leaves_a_session_taken_over_open(pool: MockPool, wire: Wire) -> None:
+    """It is somebody else's still; the end of the block ends the new one alone."""
+    owner = connect(pool.url, "root", PASSWORD, transport=pool.transport())
+    with Session(pool.url, transport=wire, ref=owner.ref) as session:
+        session.login_with_password("root", PASSWORD)
+        assert session.ref != owner.ref
+        assert len(pool.store.table("session")) == 2
+    assert list(pool.store.table("session")) == [owner.ref]
 
 
 def test_a_session_taken_over_cannot_be_renewed(pool: MockPool, wire: Wire) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
@@ -209,6 +210,42 @@ class TestThreads:
             thread.join(5)
         assert results == [["OpaqueRef:2"]] * count
         assert logins == 2
+
+    @pytest.mark.parametrize(
+        ("act", "slow"),
+        [(lambda s: s.release, "session.get_this_host"), (lambda s: s.learn_hosts(), "host.get_all_records")],
+        ids=["release", "hosts"],
+    )
+    def test_a_slow_answer_holds_up_nobody_else(self, act: Callable[[Session], object], slow: str) -> None:
+        """While one thread waits to hear of the host's release, or of the pool's hosts, others make their calls."""
+        asked, served = threading.Event(), threading.Event()
+
+        def reply(host: str, method: str, params: list[Any]) -> Any:
+            if method == slow:
+                asked.set()
+                assert served.wait(5)
+            answers = {
+                "host.get_record": {
+                    "API_version_major": "1",
+                    "API_version_minor": "1",
+                    "software_version": {"product_version": "4.0.1"},
+                },
+                "host.get_all_records": {"OpaqueRef:h": {"address": "10.0.0.1"}},
+                "pool.get_all_records": {"OpaqueRef:p": {"uuid": "one"}},
+                "VM.get_all": [],
+            }
+            return answers.get(method, "OpaqueRef:x")
+
+        session = connect("http://10.0.0.1", "root", PASSWORD, transport=Scripted(reply))
+        with ThreadPoolExecutor(2) as threads:
+            waiting = threads.submit(act, session)
+            assert asked.wait(5)
+            other = threads.submit(session.VM.get_all)
+            try:
+                assert other.result(5) == []
+            finally:
+                served.set()
+            assert waiting.result(5)
 
     def test_threads_that_are_redirected_move_together(self) -> None:
         """Origin and reference are read as a pair: no call goes to the new master with the old one's session."""

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from wires import PASSWORD, Session, Wire, connect
+from wires import PASSWORD, Session, Wire, answered, connect
 
 from mockserver.pool import MockPool
-from xenctl import releases
+from xenctl import releases, xmlrpc
 from xenctl.api import errors
 from xenctl.api.everywhere import EVERYWHERE
 from xenctl.datamodel import load
-from xenctl.errors import Failure
+from xenctl.errors import Failure, ProtocolError
 from xenctl.served import refusal
 from xenctl.session import TRUSTED
 
@@ -154,6 +154,26 @@ def test_a_host_that_does_not_tell_is_left_to_judge(made: Callable[..., Session]
             raise Failure(["RBAC_PERMISSION_DENIED", method])
 
     wire.before = refused
+    with pytest.raises(errors.HANDLE_INVALID):
+        session.host.evacuate(REF)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"API_version_major": "2", "API_version_minor": "15"},
+        {"API_version_major": "two", "API_version_minor": "15", "software_version": {}},
+        {"API_version_major": "2", "API_version_minor": "15", "software_version": "8.2"},
+    ],
+)
+def test_a_record_that_tells_no_release_is_one_typed_error(
+    made: Callable[..., Session], wire: Wire, record: dict[str, Any]
+) -> None:
+    """Whoever asks for the release is told; a call is left to the host."""
+    session = made("8.2")
+    wire.before = lambda method, host: answered(xmlrpc.dumps_success(record)) if method == "host.get_record" else None
+    with pytest.raises(ProtocolError, match=r"^host\.get_record on http://.*: its record does not tell the release: "):
+        _ = session.release
     with pytest.raises(errors.HANDLE_INVALID):
         session.host.evacuate(REF)  # type: ignore[arg-type]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import xenctl
 from mockserver import MockPool
-from xenctl import Ref, Session
+from xenctl import Ref, Session, transfers
 from xenctl.api import errors
 from xenctl.api import types as t
-from xenctl.events import PoolCache, watch
+from xenctl.events import PoolCache, wait_all, watch
 from xenctl.rehearsal import rehearse
 
 
@@ -98,7 +98,36 @@ def following(session: Session, vm: Ref[t.VM]) -> None:
     print(name, session.release >= "7.0")  # E: a release, not its name
 
 
+def waiting(session: Session, vm: Ref[t.VM]) -> None:
+    task = session.Async.VM.clone(vm, "copy")
+    size: int = task.wait()  # E: the task's result is a reference
+    task.wait(on_progress=lambda: None)  # E: progress is a number that it is given
+    task.wait(progress=print)  # E: an option misspelled
+    copies: list[Ref[t.VM]] = wait_all(session, [task])  # E: errors may be among them
+    wait_all(session, [vm])  # E: a VM where a task is meant
+    print(size, copies, task.state())  # E: a task has a status
+
+
+def transferring(session: Session, vm: Ref[t.VM], host: Ref[t.host], vdi: Ref[t.VDI]) -> None:
+    transfers.export_vm(session, host, "vm.xva")  # E: a host where a VM is meant
+    transfers.export_vm(session, vm, "vm.xva", use_compression="xz")  # E: no such compression
+    transfers.export_vm(session, vm, "vm.xva", print)  # E: by keyword only
+    transfers.import_vm(session, 12)  # E: no source
+    transfers.import_vm(session, "vm.xva", sr=vdi)  # E: a disk where a repository is meant
+    transfers.export_raw_vdi(session, vdi)  # E: the target is missing
+    transfers.import_raw_vdi(session, vdi, "disk.raw")  # E: the source comes first
+    transfers.backup_host(session, "host1", "host.tgz")  # E: a name where a reference is meant
+    transfers.restore_database(session, "pool.xml", dryrun=True)  # E: an option misspelled
+    transfers.dump_database(session, "pool.xml", on_progress=lambda done: None)  # E: it is given the total too
+    imported: Ref[t.VM] = transfers.import_vm(session, "vm.xva")  # E: there may be several
+    patch: Ref[t.pool_update] = transfers.upload_patch(session, "patch")  # E: it gives a pool_patch
+    print(imported, patch)
+
+
 def making() -> None:
+    xenctl.connect("https://10.0.0.1", fingerprint=b"\xab" * 32)  # E: text
+    xenctl.connect("https://10.0.0.1", legacy_tls="yes")  # E: true or false
+    Session("https://10.0.0.1", ref="OpaqueRef:1", legacy=True)  # E: an option misspelled
     xenctl.connect("https://10.0.0.1", "root", retries="3")  # E: a number
     xenctl.connect("https://10.0.0.1", hosts="https://10.0.0.2:443", check_release="no")  # E: true or false
     Session("https://10.0.0.1", username="root")  # E: credentials are for connect, or for a login

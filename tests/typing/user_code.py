@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import warnings
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -16,9 +18,12 @@ from xenctl import NULL, Failure, Record, Ref, Session, Task, XenctlError, trans
 from xenctl import releases as rel
 from xenctl.api import errors
 from xenctl.api import types as t
+from xenctl.channel import ProtocolName
 from xenctl.database import Database, read_file
+from xenctl.errors import CleartextWarning
 from xenctl.events import Change, PoolCache, wait_all, watch
 from xenctl.rehearsal import HostResult, Rehearsal, VMResult, rehearse
+from xenctl.session import SessionOptions
 from xenctl.transport import HttpTransport, Transport
 
 
@@ -44,7 +49,26 @@ def from_the_environment() -> Iterator[str]:
     with xenctl.connect(retries=5, check_release=False, hosts=["https://10.0.0.2"]) as session:
         yield from session.learn_hosts()
         release: rel.Release = session.release
+        session.require("PUT /import_raw_vdi", "6.5.0")
         print(release >= rel.find("7.0"), release.api_version, session.hosts)
+
+
+def by_certificate(fingerprint: str) -> None:
+    old = xenctl.connect("https://10.0.0.1", fingerprint=fingerprint, legacy_tls=True, protocol="xmlrpc", connections=2)
+    with (
+        old,
+        Session("https://10.0.0.2", verify="ca.pem", connect_timeout=5.0, trust_env=False, protocol="auto") as other,
+    ):
+        print(old.release.name, other.is_open, old.read_timeout, other.sibling())
+    transport = HttpTransport(fingerprint=fingerprint)
+    transport.pin("https://10.0.0.2", "sha256:" + fingerprint)
+    warnings.simplefilter("error", CleartextWarning)
+
+
+def handed_on(protocol: ProtocolName, given: SessionOptions) -> Session:
+    given["protocol"] = protocol
+    given["read_timeout"] = 60.0
+    return xenctl.connect("https://10.0.0.1", **given)
 
 
 def on_one_member(password: str) -> None:
@@ -73,6 +97,8 @@ def wait_with_progress(session: Session, vm: Ref[t.VM]) -> Ref[t.VM]:
         print(f"{progress:.0%}")
 
     task: Task[Ref[t.VM]] = session.Async.VM.clone(vm, "a copy")
+    started: bool = task.status() == "pending"
+    print(started, task.ref, task.label)
     try:
         return task.wait(timeout=3600.0, on_progress=shown)
     except xenctl.WaitTimeout:
@@ -274,6 +300,32 @@ def dump_of(path: str) -> Database | None:
     return None
 
 
+class Pipe:
+    """What has the methods of a file that transfers need."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        return b""
+
+    def write(self, data: bytes, /) -> int:
+        return len(data)
+
+
+def every_change(session: Session) -> None:
+    for change in watch(session):
+        deleted: bool = change.operation == "del"
+        print(deleted, change.ref, change.record["uuid"])
+    with PoolCache(session, {"VM", "host/OpaqueRef:1"}, poll=10.0) as cache:
+        host: t.host | None = cache.wait_until(lambda pool: next(iter(pool.of(t.host).values()), None))
+        print(host and host.hostname, cache.update(None))
+    results = wait_all(
+        session,
+        [session.Async.VM.clone(vm, "copy") for vm in session.VM.get_all()],
+        on_progress=lambda task, progress: print(task.label, progress + 1.0),
+    )
+    copies: list[Ref[t.VM]] = [copy for copy in results if not isinstance(copy, XenctlError)]
+    print(copies)
+
+
 def transferred(session: Session, vm: Ref[t.VM]) -> list[Ref[t.VM]]:
     done: list[int] = []
     transfers.dump_database(session, Path("pool.xml"), on_progress=lambda now, total: done.append(now))
@@ -285,7 +337,10 @@ def transferred(session: Session, vm: Ref[t.VM]) -> list[Ref[t.VM]]:
     for disk in session.VDI.get_all():
         transfers.import_raw_vdi(session, b"bytes", disk)
         transfers.export_raw_vdi(session, disk, "disk.raw", format="tar")
-    patch = transfers.upload_patch(session, "hotfix.xsupdate")
+        transfers.export_raw_vdi(session, disk, io.BytesIO(), base=disk, timeout=60.0)
+    transfers.export_vm(session, vm, Pipe())
+    transfers.import_vm(session, Pipe(), length=1024)
+    patch = transfers.upload_patch(session, "hotfix.xsupdate", sr=sr)
     print(session.pool_patch.get_name_label(patch))
     host = session.host.get_all()[0]
     transfers.backup_host(session, host, "host.tgz")

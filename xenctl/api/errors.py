@@ -2100,11 +2100,11 @@ class MESSAGE_DEPRECATED(Failure):
 
 
 class MESSAGE_METHOD_UNKNOWN(Failure):
-    """The host knows no method of this name: its release does not have it."""
+    """The host knows no method of this name: it is misspelled, or not in the host's release."""
 
     CODE = "MESSAGE_METHOD_UNKNOWN"
     PARAMS = ("method",)
-    MEANING = "the host knows no method of this name: its release does not have it"
+    MEANING = "the host knows no method of this name: it is misspelled, or not in the host's release"
     method = Parameter(0)
 
 

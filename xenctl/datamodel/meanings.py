@@ -115,7 +115,7 @@ MEANINGS: Final = {
     "MEMORY_CONSTRAINT_VIOLATION_MAXPIN": "all limits of memory must be equal where memory is pinned",
     "MEMORY_CONSTRAINT_VIOLATION_ORDER": "limits must rise: static min, dynamic min, dynamic max, static max",
     "MESSAGE_DEPRECATED": "the method is deprecated and answers no more",
-    "MESSAGE_METHOD_UNKNOWN": "the host knows no method of this name: its release does not have it",
+    "MESSAGE_METHOD_UNKNOWN": "the host knows no method of this name: it is misspelled, or not in the host's release",
     "MESSAGE_PARAMETER_COUNT_MISMATCH": "wrong number of parameters",
     "MESSAGE_REMOVED": "the method has been removed in this release",
     "MIRROR_FAILED": "mirroring the disk failed",

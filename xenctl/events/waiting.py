@@ -85,6 +85,8 @@ class _Progress:
 
 def _end(task: Task[T], record: task_record | None, progress: _Progress) -> list[T | XenctlError]:
     """What a task ended with, its result or its error; nothing while it goes on. None is a record that is gone."""
+    if task.told:
+        return _outcome(task, None)
     if record is None:
         return [task.lost()]
     try:
@@ -92,8 +94,10 @@ def _end(task: Task[T], record: task_record | None, progress: _Progress) -> list
     except (ValueError, AttributeError) as error:
         return [task.lost(f"its record cannot be read: {error}", error)]
     progress.show(task, 1.0 if done is None else done)
-    if done is not None:
-        return []
+    return _outcome(task, record) if done is None else []
+
+
+def _outcome(task: Task[T], record: task_record | None) -> list[T | XenctlError]:
     try:
         return [task.outcome(record)]
     except XenctlError as error:

@@ -78,7 +78,7 @@ class _Run:
             return
         if isinstance(error, XenctlError):
             with suppress(TransportError, RuntimeError):
-                if task.status() not in RUNNING:
+                if self._is_over(task):
                     try:
                         task.outcome()
                     except Failure as told:
@@ -90,6 +90,14 @@ class _Run:
             with suppress(XenctlError):
                 task.cancel()
         self._drop(task)
+
+    def _is_over(self, task: Task[Any]) -> bool:
+        """Whether the task has an outcome; one that the server does not know any more has none."""
+        try:
+            return task.status() not in RUNNING
+        except Failure as error:
+            log.debug("%s: its task is not told: %s", self.handler.label, error)
+            return False
 
     def _drop(self, task: Task[Any]) -> None:
         """Drop a task; one that no handler took would be pending for a day, so where a host lets us, from 7.2 on, it is

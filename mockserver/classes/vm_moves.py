@@ -1,0 +1,341 @@
+"""Virtual machines moving between hosts, and where they may run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+from xenctl.errors import Failure
+
+from .. import checks, images, placement, power, rules, vm_rules
+from ..call import Call, Steps, refuse
+from ..checks import operation
+from ..power import LIVES
+from ..store import NULL, Row
+from . import verbs_of
+
+verb = verbs_of("VM")
+
+STORAGE_MIGRATES = 3
+"""VMs that may leave a host with their disks at the same time."""
+MIRRORS = ("VDI_SNAPSHOT", "VDI_MIRROR")
+"""What storage must be able to do for a disk to leave it, or to come to it."""
+MIRRORS_IN = ("VDI_SNAPSHOT", "VDI_MIRROR_IN")
+"""What it must be able to do for a disk to come to it, since the releases that came after XenServer 8."""
+
+
+# --- within shared storage
+
+
+@verb(*LIVES)
+def pool_migrate(call: Call, vm: str, host: str, options: dict[str, str]) -> Steps:
+    row, db, pool = call.db.get("VM", vm), call.db, call.pool
+    target = db.get("host", host)
+    with operation(call, row, "pool_migrate", strict=options.get("force") != "true"), ExitStack() as stack:
+        source = power.contact(call, row)
+        if rules.migration_refused(db, source.host, target):
+            raise refuse("NOT_SUPPORTED_DURING_UPGRADE")
+        if source.host is not target:
+            placement.assert_can_boot_here(pool, row, target)
+        there = power.reserve(call, row, target, "vm_migrate", stack)
+        if "network" in options:
+            _assert_reached_by(call, target, options["network"])
+        yield pool.durations.migrate_setup + row["memory_static_max"] / pool.durations.migrate_rate
+        power.move(call, row, source, there)
+    _announce(call, row, source.host, target)
+    return ""
+
+
+def _announce(call: Call, vm: Row, source: Row, target: Row) -> None:
+    names = [f"host '{host['name_label']}' (uuid: {host['uuid']})" for host in (source, target)]
+    power.announce(call, vm, "VM_MIGRATED", f"migrated from {names[0]} to {names[1]}")
+
+
+def _assert_reached_by(call: Call, host: Row, network: str) -> None:
+    """Raise unless `host` has an address on the network that the memory is to go over."""
+    call.db.get("network", network)
+    pifs = [pif for pif in (call.db.find("PIF", ref) for ref in host["PIFs"]) if pif is not None]
+    pif = next((pif for pif in pifs if pif["network"] == network), None)
+    if pif is None:
+        raise refuse("PIF_NOT_PRESENT", host.ref, network)
+    if not pif["currently_attached"]:
+        raise refuse("REQUIRED_PIF_IS_UNPLUGGED", pif.ref)
+    if not pif["IP"] and not pif.get("IPv6"):
+        raise refuse("INTERFACE_HAS_NO_IP", pif.ref)
+
+
+@verb("allowed_operations", *power.FOLLOWS)
+def pool_migrate_complete(call: Call, vm: str, host: str) -> str:
+    """What the host that a VM came to tells the master."""
+    call.db.get("host", host)
+    checks.refresh(call.db, call.db.get("VM", vm))
+    return ""
+
+
+@verb(*LIVES)
+def restart_device_models(call: Call, ref: str) -> Steps:
+    """A migration to the host where the VM is, which gives it a new device model."""
+    row = call.db.get("VM", ref)
+    if row["power_state"] != "Running":
+        raise refuse("VM_BAD_POWER_STATE", ref, "Running", row["power_state"])
+    return pool_migrate(call, ref, row["resident_on"], {"live": "true"})  # type: ignore[no-any-return]
+
+
+# --- with disks
+
+
+@verb()
+def assert_can_migrate(
+    call: Call,
+    vm: str,
+    dest: dict[str, str],
+    live: bool,
+    vdi_map: dict[str, str],
+    vif_map: dict[str, str],
+    options: dict[str, str],
+    vgpu_map: dict[str, str],
+) -> str:
+    _assert_migrates(call, call.db.get("VM", vm), _destination(call, dest), vdi_map, vif_map)
+    return ""
+
+
+@verb()
+def assert_can_migrate_sender(
+    call: Call,
+    vm: str,
+    dest: dict[str, str],
+    live: bool,
+    vdi_map: dict[str, str],
+    vif_map: dict[str, str],
+    vgpu_map: dict[str, str],
+    options: dict[str, str],
+) -> str:
+    """What only the host can tell that the VM leaves: that it is there, and has nothing of it that cannot go."""
+    row = call.db.get("VM", vm)
+    _destination(call, dest)
+    if row["power_state"] in ("Running", "Paused"):
+        power.contact(call, row)
+        refused = vm_rules.pinned(call.db, row, "migrate_send", strict=True)
+        if refused is not None:
+            raise refused
+    return ""
+
+
+def _destination(call: Call, dest: dict[str, str]) -> Row:
+    """The host that `host.migrate_receive` told of. Only one of this pool can be reached."""
+    if "host" not in dest:
+        raise refuse("INTERNAL_ERROR", "Not_found")
+    host = call.db.find("host", dest["host"])
+    if host is None:
+        raise refuse("NOT_IMPLEMENTED", "VM.migrate_send to another pool")
+    return host
+
+
+def _disks(call: Call, vm: Row) -> list[Row]:
+    vbds = (vbd for vbd in call.pool.vbds(vm) if vbd["type"] != "CD" and not vbd["empty"])
+    return [vdi for vdi in (call.db.find("VDI", vbd["VDI"]) for vbd in vbds) if vdi is not None]
+
+
+def _assert_migrates(call: Call, vm: Row, target: Row, vdi_map: dict[str, str], vif_map: dict[str, str]) -> None:
+    """Raise the first reason why `vm` cannot go to `target` with its disks on the storage that `vdi_map` names."""
+    db = call.db
+    for vdi in _disks(call, vm):
+        if vdi.ref not in vdi_map:
+            raise refuse("VDI_NOT_IN_MAP", vdi.ref)
+    source = db.find("host", vm["resident_on"]) or db.get("host", db.pool()["master"])
+    if not rules.at_least(target, source, db.release):
+        raise refuse("NOT_SUPPORTED_DURING_UPGRADE")
+    moving = list(_moving(call, vm, vdi_map))
+    comes = MIRRORS_IN if db.release.order > rules.NILE else MIRRORS
+    for vdi, sr in moving:
+        for storage, needed in ((db.get("SR", vdi["SR"]), MIRRORS), (sr, comes)):
+            lacking = [capability for capability in needed if not images.supports(call, storage, capability)]
+            if lacking:
+                raise refuse("SR_DOES_NOT_SUPPORT_MIGRATION", storage.ref, ";".join(lacking))
+    placement.assert_can_boot_here(call.pool, vm, target, with_storage=False)
+    if vif_map:
+        text = "VIF mapping is not allowed for intra-pool migration -all VIFs must be on the same network"
+        raise refuse("OPERATION_NOT_ALLOWED", text)
+    for vdi, _ in moving:
+        if vdi.get("cbt_enabled"):
+            raise refuse("VDI_CBT_ENABLED", vdi.ref)
+        if "key_hash" in vdi.get("sm_config", {}):
+            raise refuse("VDI_IS_ENCRYPTED", vdi.ref)
+        if vdi.get("on_boot") == "reset":
+            raise refuse("VDI_ON_BOOT_MODE_INCOMPATIBLE_WITH_OPERATION", vdi.ref)
+    for sr in {sr.ref: sr for _, sr in moving}.values():
+        if not any(_plugged_at(call, sr, target)):
+            raise refuse("VM_REQUIRES_SR", vm.ref, sr.ref)
+
+
+def _plugged_at(call: Call, sr: Row, host: Row) -> Iterator[bool]:
+    for pbd in (call.db.find("PBD", ref) for ref in sr["PBDs"]):
+        yield pbd is not None and pbd["host"] == host.ref and bool(pbd["currently_attached"])
+
+
+def _moving(call: Call, vm: Row, vdi_map: dict[str, str]) -> Iterator[tuple[Row, Row]]:
+    """The disks of `vm` that change their storage, each with where it goes."""
+    image = call.db.find("VDI", vm["suspend_VDI"])
+    for vdi in [*_disks(call, vm), *([image] if image is not None else [])]:
+        sr = call.db.get("SR", vdi_map[vdi.ref]) if vdi.ref in vdi_map else None
+        if sr is not None and vdi["SR"] != sr.ref:
+            yield vdi, sr
+
+
+@verb(*LIVES, "suspend_SR", "VBD.VDI", "VBD.*", "VBD_metrics.*")
+def migrate_send(
+    call: Call,
+    vm: str,
+    dest: dict[str, str],
+    live: bool,
+    vdi_map: dict[str, str],
+    vif_map: dict[str, str],
+    options: dict[str, str],
+    vgpu_map: dict[str, str],
+    vdi_format_map: dict[str, str],
+) -> Steps:
+    """Move a VM to a host of this pool, its disks and those of its snapshots to other storage; it goes on running."""
+    row, db = call.db.get("VM", vm), call.db
+    target = _destination(call, dest)
+    with operation(call, row, "migrate_send"), ExitStack() as stack:
+        _assert_migrates(call, row, target, vdi_map, vif_map)
+        _assert_not_too_many(call, row)
+        source = power.contact(call, row) if row["power_state"] == "Running" else None
+        there = power.reserve(call, row, target, "vm_migrate", stack)
+        moving = dict(_with_snapshots(call, row, vdi_map))
+        total = sum(db.get("VDI", ref)["virtual_size"] for ref in moving) + row["memory_static_max"]
+        copies: dict[str, Row] = {}
+        stack.callback(_drop_unused, call, copies)
+        for ref, sr in moving.items():
+            vdi = db.get("VDI", ref)
+            call.goal = call.reached + vdi["virtual_size"] / total
+            copies[ref] = yield from images.duplicate(call, vdi, sr=sr)
+        if source is not None:
+            yield call.pool.durations.migrate_setup + row["memory_static_max"] / call.pool.durations.migrate_rate
+            source.check()
+        there.check()
+        for ref in list(copies):
+            _switch(call, db.get("VDI", ref), copies.pop(ref))
+        if source is not None:
+            power.move(call, row, source, there)
+        suspend_sr = db.find("SR", row.get("suspend_SR", NULL))
+        if suspend_sr is not None and not any(_plugged_at(call, suspend_sr, target)):
+            db.write(row, suspend_SR=NULL)
+    if source is not None:
+        _announce(call, row, source.host, target)
+    return vm
+
+
+def _assert_not_too_many(call: Call, vm: Row) -> None:
+    leaving = [
+        other
+        for other in call.db.table("VM").values()
+        if other["resident_on"] == vm["resident_on"] and "migrate_send" in other["current_operations"].values()
+    ]
+    if len(leaving) > STORAGE_MIGRATES:
+        raise refuse("TOO_MANY_STORAGE_MIGRATES", STORAGE_MIGRATES)
+
+
+def _with_snapshots(call: Call, vm: Row, vdi_map: dict[str, str]) -> Iterator[tuple[str, Row]]:
+    """The disks that move, by reference, with where each goes; the disks of a snapshot follow those that they are of."""
+    homes = {vdi.ref: sr for vdi, sr in _moving(call, vm, vdi_map)}
+    yield from homes.items()
+    for snapshot in (call.db.find("VM", ref) for ref in vm.get("snapshots", ())):
+        for vdi in _disks(call, snapshot) if snapshot is not None else ():
+            if vdi.ref not in homes and vdi["snapshot_of"] in homes:
+                yield vdi.ref, homes[vdi["snapshot_of"]]
+
+
+def _drop_unused(call: Call, copies: dict[str, Row]) -> None:
+    """After a failure: the copies that nothing came to."""
+    for vdi in copies.values():
+        images.drop(call, vdi)
+
+
+def _switch(call: Call, old: Row, new: Row) -> None:
+    """Put a copy in the place of a disk, with all that was written to it meanwhile, and drop the disk."""
+    db, pool, now = call.db, call.pool, call.clock.now()
+    disk, before = pool.disks[new["uuid"]], pool.disks[old["uuid"]]
+    disk.blocks = images.content(call, old)
+    for domain in list(before.writers):
+        domain.close(before, now)
+        domain.open(disk, now)
+    for vbd in [db.find("VBD", ref) for ref in old["VBDs"]]:
+        if vbd is not None:
+            ledger = pool.guest(db.get("VM", vbd["VM"])).ledger
+            if old["uuid"] in ledger:
+                ledger[new["uuid"]] = ledger.pop(old["uuid"])
+            db.write(vbd, VDI=new.ref)
+    taken = ("is_a_snapshot", "snapshot_of", "snapshot_time", "read_only")
+    db.write(new, **{name: old[name] for name in taken if name in old})
+    for snapshot in [vdi for vdi in db.table("VDI").values() if vdi.get("snapshot_of") == old.ref]:
+        db.write(snapshot, snapshot_of=new.ref)
+    images.drop(call, old)
+
+
+# --- asking
+
+
+@verb()
+def assert_can_boot_here(call: Call, ref: str, host: str) -> str:
+    row, target = call.db.get("VM", ref), call.db.get("host", host)
+    if call.at_least(rules.BOSTON) and rules.upgrading(call.db) and not rules.of_masters_version(call.db, target):
+        raise refuse("VM_HOST_INCOMPATIBLE_VERSION", host, ref)
+    placement.assert_can_boot_here(call.pool, row, target)
+    return ""
+
+
+@verb()
+def get_possible_hosts(call: Call, vm: str) -> list[str]:
+    row, out = call.db.get("VM", vm), []
+    if row["scheduled_to_be_resident_on"] != NULL:
+        return [row["scheduled_to_be_resident_on"]]
+    for host in call.db.table("host").values():
+        try:
+            placement.assert_can_boot_here(call.pool, row, host)
+        except Failure:
+            continue
+        out.append(host.ref)
+    return out
+
+
+@verb()
+def assert_agile(call: Call, ref: str) -> str:
+    """Raise for a VM that not every enabled host could run."""
+    row, db = call.db.get("VM", ref), call.db
+    for field, code in (("VGPUs", "VM_HAS_VGPU"), ("VUSBs", "VM_HAS_VUSBS")):
+        if row.get(field):
+            raise refuse(code, ref)
+    enabled = {host.ref for host in db.table("host").values() if host["enabled"]}
+    for sr in dict.fromkeys(vdi["SR"] for vdi in vm_rules.disks(db, row)):
+        storage = db.get("SR", sr)
+        if not storage["shared"] or not enabled <= set(_hosts_of(call, "PBD", storage["PBDs"])):
+            raise refuse("HA_CONSTRAINT_VIOLATION_SR_NOT_SHARED", sr)
+    for vif in [db.find("VIF", vif) for vif in row["VIFs"]]:
+        network = db.find("network", vif["network"]) if vif is not None else None
+        if network is not None and not enabled <= set(_hosts_of(call, "PIF", network["PIFs"])):
+            raise refuse("HA_CONSTRAINT_VIOLATION_NETWORK_NOT_SHARED", network.ref)
+    return ""
+
+
+def _hosts_of(call: Call, table: str, refs: list[str]) -> Iterator[str]:
+    """The hosts of connections: of plugged ones to storage, of those to networks that are in no bond."""
+    for row in (call.db.find(table, ref) for ref in refs):
+        if row is not None and (row["currently_attached"] if table == "PBD" else not _bonded(call, row)):
+            yield row["host"]
+
+
+def _bonded(call: Call, pif: Row) -> bool:
+    return call.db.find("Bond", pif.get("bond_slave_of", NULL)) is not None
+
+
+@verb()
+def retrieve_wlb_recommendations(call: Call, vm: str) -> str:
+    """There is no workload balancing server to ask, as in a pool without one."""
+    call.db.get("VM", vm)
+    pool = call.db.pool()
+    if not pool.get("wlb_url"):
+        raise refuse("WLB_NOT_INITIALIZED")
+    if not pool["wlb_enabled"]:
+        raise refuse("WLB_DISABLED")
+    raise refuse("WLB_CONNECTION_REFUSED")

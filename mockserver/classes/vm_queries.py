@@ -1,0 +1,258 @@
+"""What virtual machines tell of themselves, and what is asked of the software in them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from xenctl.errors import Failure
+
+from .. import power, vm_rules
+from ..call import Call, refuse
+from ..checks import is_hvm, operation, operation_refused
+from ..power import MARKS
+from ..rules import DUNDEE, NILE
+from ..store import Row
+from . import verbs_of
+
+verb = verbs_of("VM")
+
+# --- free devices
+
+DISK = re.compile(r"(?:hd|sd|xvd)([a-p])|(\d+)")
+"""How block devices are called: by a letter or by a number."""
+
+
+def _number(device: str) -> int | None:
+    match = DISK.fullmatch(device)
+    if match is None:
+        return None
+    letter, digits = match.groups()
+    return ord(letter) - ord("a") if letter else int(digits)
+
+
+@verb()
+def get_allowed_VBD_devices(call: Call, vm: str) -> list[str]:
+    """The numbers that a new block device may have: since 7.0 255 of them, before 16, or 4 without drivers."""
+    row = call.db.get("VM", vm)
+    limit = 255 if call.at_least(DUNDEE) else 16 if _has_drivers(call, row) else 4
+    if row["is_control_domain"] and call.at_least(DUNDEE):
+        limit = 256
+    used = {_number(vbd[name]) for vbd in call.pool.vbds(row) for name in ("device", "userdevice")}
+    return [str(number) for number in range(limit) if number not in used]
+
+
+@verb()
+def get_allowed_VIF_devices(call: Call, vm: str) -> list[str]:
+    """The numbers that a new network interface may have: since XenServer 8 16 of them, before 7, or 4 without drivers."""
+    row = call.db.get("VM", vm)
+    limit = 16 if call.at_least(NILE) else 7 if call.at_least(DUNDEE) or _has_drivers(call, row) else 4
+    vifs = (call.db.find("VIF", ref) for ref in row["VIFs"])
+    used = {vif["device"] for vif in vifs if vif is not None}
+    return [str(number) for number in range(limit) if str(number) not in used]
+
+
+def _has_drivers(call: Call, vm: Row) -> bool:
+    """Whether a guest can have as many devices as there are: it needs drivers, or is of a kind that has them."""
+    agent = call.db.find("VM_guest_metrics", vm["guest_metrics"])
+    return not is_hvm(vm) or (agent is not None and bool(agent["PV_drivers_version"]))
+
+
+# --- records and measurements
+
+
+@verb(*MARKS)
+def get_boot_record(call: Call, ref: str) -> dict[str, Any]:
+    """What the VM was like when it booted; since the database holds changes apart, what it is like."""
+    row = call.db.get("VM", ref)
+    with operation(call, row, "get_boot_record"):
+        return call.db.record(row)
+
+
+def _sources(call: Call, vm: Row) -> dict[str, dict[str, Any]]:
+    """What is measured of a running VM, by name, with its value now."""
+    found = call.pool.domain(vm)
+    busy = 0.1 if found is not None and found[1].running else 0.0
+    metrics = call.db.find("VM_metrics", vm["metrics"])
+    memory = float(metrics["memory_actual"]) if metrics is not None else 0.0
+    out: dict[str, dict[str, Any]] = {}
+
+    def add(name: str, text: str, units: str, value: float, most: float, *, standard: bool = True) -> None:
+        enabled = call.pool.guest(vm).sources.get(name, standard)
+        out[name] = {
+            "name_label": name,
+            "name_description": text,
+            "enabled": enabled,
+            "standard": standard,
+            "units": units,
+            "min": 0.0,
+            "max": most,
+            "value": value,
+        }
+
+    for cpu in range(vm["VCPUs_at_startup"]):
+        add(f"cpu{cpu}", f"CPU{cpu} usage", "(fraction)", busy, 1.0)
+    add("memory", "Memory currently allocated to VM", "B", memory, float(vm["memory_static_max"]))
+    add("memory_target", "Target of VM balloon driver", "B", memory, float(vm["memory_static_max"]), standard=False)
+    for vbd in call.pool.vbds(vm):
+        if vbd["currently_attached"] and vbd["device"]:
+            for way in ("read", "write"):
+                text = f"{way.capitalize()}s from device '{vbd['device']}' in B/s"
+                add(f"vbd_{vbd['device']}_{way}", text, "B/s", 0.0, float(1 << 40), standard=way == "write")
+    for vif in (call.db.find("VIF", ref) for ref in vm["VIFs"]):
+        if vif is not None and vif["currently_attached"]:
+            for way in ("rx", "tx"):
+                text = f"Bytes per second {'received' if way == 'rx' else 'sent'} on interface number {vif['device']}"
+                add(f"vif_{vif['device']}_{way}", text, "B/s", 0.0, float(1 << 40))
+    return out
+
+
+@verb(*MARKS)
+def get_data_sources(call: Call, ref: str) -> list[dict[str, Any]]:
+    row = call.db.get("VM", ref)
+    with operation(call, row, "data_source_op"):
+        power.contact(call, row)
+        return list(_sources(call, row).values())
+
+
+@verb(*MARKS)
+def record_data_source(call: Call, ref: str, data_source: str) -> str:
+    _switch(call, ref, data_source, on=True)
+    return ""
+
+
+@verb(*MARKS)
+def forget_data_source_archives(call: Call, ref: str, data_source: str) -> str:
+    """Drop what was recorded; nothing more is, until somebody asks for it again."""
+    _switch(call, ref, data_source, on=False)
+    return ""
+
+
+def _switch(call: Call, ref: str, name: str, *, on: bool) -> None:
+    row = call.db.get("VM", ref)
+    with operation(call, row, "data_source_op"):
+        power.contact(call, row)
+        _named(_sources(call, row), name)
+        call.pool.guest(row).sources[name] = on
+
+
+@verb()
+def query_data_source(call: Call, ref: str, data_source: str) -> float:
+    row = call.db.get("VM", ref)
+    if row["power_state"] not in ("Running", "Paused"):
+        raise refuse("VM_BAD_POWER_STATE", ref, "running;paused", row["power_state"].lower())
+    power.contact(call, row)
+    source = _named(_sources(call, row), data_source)
+    if not source["enabled"]:
+        raise _unknown(data_source)
+    return float(source["value"])
+
+
+def _named(sources: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
+    if name not in sources:
+        raise _unknown(name)
+    return sources[name]
+
+
+def _unknown(name: str) -> Exception:
+    return refuse("INTERNAL_ERROR", f'Rrd.Invalid_data_source("{name}")')
+
+
+# --- what is asked of a guest
+
+AGENT_PLUGIN = "guest-agent-operation"
+SINCE_LAST = 10.0
+"""Seconds that lie between two calls of the plugin for one VM."""
+REMOTE_DESKTOP = {"request-rdp-on": "1", "request-rdp-off": "0"}
+
+
+@verb(*MARKS, "VM_guest_metrics.other")
+def call_plugin(call: Call, vm: str, plugin: str, fn: str, args: dict[str, str]) -> str:
+    """Ask the agent of a guest. It can switch remote desktops on and off, if it says so; it runs no scripts here."""
+    row = call.db.get("VM", vm)
+    with operation(call, row, "call_plugin"):
+        power.contact(call, row)
+        if plugin != AGENT_PLUGIN:
+            raise refuse("XENAPI_MISSING_PLUGIN", plugin)
+        if fn == "run-script":
+            raise refuse("FEATURE_RESTRICTED")
+        if fn not in REMOTE_DESKTOP:
+            text = f'The requested fn "{fn}" could not be found in plugin "{plugin}".'
+            raise refuse("XENAPI_PLUGIN_FAILURE", "failed to find fn", text, text)
+        agent = call.db.find("VM_guest_metrics", row["guest_metrics"])
+        if agent is None or agent["other"].get("feature-ts2", "0") in ("", "0"):
+            why = "could not be executed for lack of guest agent control feature."
+            text = f'The requested fn "{fn}" of plugin "{plugin}" {why}'
+            raise refuse("XENAPI_PLUGIN_FAILURE", "failed to execute fn", text, text)
+        call.db.write(agent, other={**agent["other"], "data-ts": REMOTE_DESKTOP[fn]})
+    return ""
+
+
+def _not_by_xapi(call: Call, vm: str, name: str) -> Failure:
+    """The error that xapi itself gives for what it cannot do, after the checks of the operation."""
+    refused = operation_refused(call.db, call.db.get("VM", vm), name)
+    return refused or refuse("NOT_IMPLEMENTED", name)
+
+
+@verb()
+def send_sysrq(call: Call, vm: str, key: str) -> None:
+    raise _not_by_xapi(call, vm, "send_sysrq")
+
+
+@verb()
+def send_trigger(call: Call, vm: str, trigger: str) -> None:
+    raise _not_by_xapi(call, vm, "send_trigger")
+
+
+@verb()
+def query_services(call: Call, ref: str) -> None:
+    raise _not_by_xapi(call, ref, "query_services")
+
+
+# --- secure boot
+
+
+@verb()
+def get_secureboot_readiness(call: Call, ref: str) -> str:
+    """Whether a guest could boot with its firmware checking signatures. Which certificates the firmware holds is not
+    known here beyond whether it has any."""
+    row = call.db.get("VM", ref)
+    if row["HVM_boot_params"].get("firmware") != "uefi":
+        return "not_supported"
+    if not vm_rules.is_true(row["platform"].get("secureboot", "")):
+        return "disabled"
+    if "EFI-variables" not in row["NVRAM"]:
+        return "first_boot"
+    raise refuse("NOT_IMPLEMENTED", "VM.get_secureboot_readiness of a VM whose firmware has stored variables")
+
+
+# --- recovery
+
+
+@verb()
+def assert_can_be_recovered(call: Call, ref: str, session_to: str) -> str:
+    lacking = _lacking(call, ref, session_to)
+    if lacking:
+        raise refuse("VM_REQUIRES_SR", ref, lacking[0])
+    return ""
+
+
+@verb()
+def get_SRs_required_for_recovery(call: Call, ref: str, session_to: str) -> list[str]:
+    return _lacking(call, ref, session_to)
+
+
+def _lacking(call: Call, ref: str, session_to: str) -> list[str]:
+    """The storage of a VM's disks that is not plugged anywhere in the pool that `session_to` is of: this one."""
+    row = call.db.get("VM", ref)
+    if call.db.find("session", session_to) is None:
+        raise refuse("SESSION_INVALID", session_to)
+    vdis = (call.db.find("VDI", vbd["VDI"]) for vbd in call.pool.vbds(row) if vbd["type"] != "CD")
+    srs = dict.fromkeys(vdi["SR"] for vdi in vdis if vdi is not None)
+    rows = [sr for sr in (call.db.find("SR", ref) for ref in srs) if sr is not None and sr["content_type"] != "iso"]
+    return [sr.ref for sr in rows if not any(_plugged(call, pbd) for pbd in sr["PBDs"])]
+
+
+def _plugged(call: Call, pbd: str) -> bool:
+    row = call.db.find("PBD", pbd)
+    return row is not None and bool(row["currently_attached"])

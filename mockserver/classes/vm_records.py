@@ -1,0 +1,108 @@
+"""Virtual machines made and destroyed, and what may be done to them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import checks, guests, images, power
+from ..call import Call, refuse
+from ..checks import operation_refused
+from ..store import EPOCH, NULL
+from . import verbs_of
+from .generic import make
+
+verb = verbs_of("VM")
+
+DEVICES = ("VBD.*", "VIF.*", "VGPU.*", "VUSB.*", "VTPM.*", "console.*", "blob.*", "PCI.attached_VMs")
+METRICS = ("VM_metrics.*", "VM_guest_metrics.*", "VBD_metrics.*", "VIF_metrics.*")
+SUSPENDED = ("last_booted_record", "last_boot_CPU_flags", "suspend_VDI")
+"""What must be known of a VM that is made as a suspended one; another has none of it."""
+
+
+@verb("*", "VM_metrics.*", *power.FOLLOWS)
+def create(call: Call, args: dict[str, Any]) -> str:
+    """A VM with metrics of its own. Its power state may be Halted or Suspended; any other is taken for Halted."""
+    ref, suspended = call.pool.new_ref(), args.get("power_state") == "Suspended"
+    if suspended and not all(args.get(field) and args[field] != NULL for field in SUSPENDED):
+        raise refuse("VM_BAD_POWER_STATE", ref, "halted", "suspended")
+    domain_type = args.get("domain_type", "unspecified")
+    metrics = call.db.create(
+        "VM_metrics",
+        call.pool.new_ref(),
+        {
+            "uuid": call.pool.new_uuid(),
+            "VCPUs_utilisation": {"0": 0.0},
+            "start_time": EPOCH,
+            "install_time": EPOCH,
+            "last_updated": EPOCH,
+            "current_domain_type": domain_type if suspended else "unspecified",
+        },
+    )
+    more: dict[str, Any] = {
+        "power_state": "Suspended" if suspended else "Halted",
+        "domid": -1,
+        "resident_on": NULL,
+        "blocked_operations": {},
+        "metrics": metrics.ref,
+        "is_snapshot_from_vmpp": False,
+        "is_vmss_snapshot": False,
+        "snapshot_of": NULL,
+        "parent": NULL,
+        "protection_policy": NULL,
+        "snapshot_schedule": NULL,
+    }
+    if not suspended:
+        more.update(last_booted_record="", last_boot_CPU_flags={}, suspend_VDI=NULL)
+    if domain_type == "unspecified":
+        more["domain_type"] = "hvm" if args["HVM_boot_policy"] else "pv"
+    seed = {"mac_seed": call.pool.new_uuid()} if "mac_seed" not in args["other_config"] else {}
+    row = make(call, "VM", args, **more, other_config={**args["other_config"], **seed})
+    power.settle_overhead(call, row)
+    power.settle_hardware(call, row)
+    checks.refresh(call.db, row)
+    return row.ref
+
+
+@verb("*", *DEVICES, *METRICS, *power.FOLLOWS)
+def destroy(call: Call, ref: str) -> str:
+    """The VM with its devices; its disks stay, and so does its suspend image. What was made from it is its parent's."""
+    row, db = call.db.get("VM", ref), call.db
+    refused = operation_refused(db, row, "destroy")
+    if refused is not None:
+        raise refused
+    if row["other_config"].get("default_template") == "true":
+        raise refuse("VM_CANNOT_DELETE_DEFAULT_TEMPLATE")
+    for child in [db.find("VM", child) for child in row.get("children", ())]:
+        if child is not None:
+            db.write(child, parent=row["parent"] or NULL)
+    for table in ("VBD", "VIF"):
+        for device in [db.find(table, device) for device in row[f"{table}s"]]:
+            if device is not None:
+                images.drop_device(call, device)
+    guests.placeless(call.pool, row)
+    dropped = [("VM_metrics", row["metrics"]), ("VM_guest_metrics", row["guest_metrics"])]
+    dropped += [("console", console) for console in row["consoles"]]
+    dropped += [("blob", blob) for blob in row.get("blobs", {}).values()]
+    dropped += [(table, device) for table in ("VGPU", "VUSB", "VTPM") for device in row.get(f"{table}s", ())]
+    for table, found in dropped:
+        old = db.find(table, found)
+        if old is not None:
+            db.delete(old)
+    if row.get("is_a_snapshot"):
+        call.pool.guests.pop(row["uuid"], None)
+    db.delete(row)
+    return ""
+
+
+@verb()
+def assert_operation_valid(call: Call, ref: str, op: str) -> str:
+    refused = operation_refused(call.db, call.db.get("VM", ref), op)
+    if refused is not None:
+        raise refused
+    return ""
+
+
+@verb("allowed_operations", *power.FOLLOWS)
+def update_allowed_operations(call: Call, ref: str) -> str:
+    checks.refresh(call.db, call.db.get("VM", ref))
+    return ""

@@ -1,0 +1,387 @@
+"""What starting, stopping, saving and moving a VM does to belief and machine; the verbs say when.
+
+What takes time may find the world changed when it goes on: a host lost its power, a task was cancelled. So each step asks
+the host again after every wait, writes what it did in one go, and leaves nothing half done behind.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from xenctl import memory
+from xenctl.releases import find
+
+from . import bios, checks, guests, hosts, images, placement, rules, vm_rules
+from .call import Call, Steps, refuse
+from .network_rules import refresh_vif
+from .records import as_text
+from .store import NULL, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+FOLLOWS = ("VBD.allowed_operations", "VIF.allowed_operations", "VM_appliance.allowed_operations")
+"""What is recomputed together with a VM's allowed operations."""
+MARKS = ("current_operations", "allowed_operations", "message.*", *FOLLOWS)
+MARKS_ON_HOST = ("host.current_operations", "host.allowed_operations")
+DEVICES = tuple(f"{table}.{field}" for table, fields in guests.RELEASED.items() for field in fields)
+PLACE = ("power_state", "resident_on", "scheduled_to_be_resident_on", "domid", "requires_reboot", "console.*")
+AGENT = ("guest_metrics", "VM_guest_metrics.*", "metrics", "VM_metrics.*")
+BOOT = ("domain_type", "memory_overhead", "bios_strings", "hardware_platform_version", "platform")
+RECORDS = ("last_boot_CPU_flags", "last_booted_record", "ha_always_run", *guests.GUIDANCES)
+LIVES = (
+    *(*MARKS, *MARKS_ON_HOST, *DEVICES, *PLACE, *AGENT, *BOOT, *RECORDS),
+    *("suspend_VDI", "VDI.*", "PCI.attached_VMs", *images.MARKS),
+)
+"""What a change of a VM's power state may write."""
+
+PROTECTED = "restart"
+"""The restart priority of a VM that high availability keeps running."""
+MESSAGES_SINCE = find("5.0.0").order
+"""From when on operations on VMs are told of in messages."""
+PRIORITY = 5
+"""The priority of such a message: nothing has to be done about it."""
+DEVICE_MODEL_SINCE = find("8.0.0").order
+"""From when on a VM says which device model it has."""
+VENDOR_DEVICE = 2
+"""The version of the virtual hardware that knows the device by which Windows finds its drivers."""
+PATIENCE = 1200.0
+"""Seconds that a guest is given to shut down."""
+
+
+# --- what starting and stopping share
+
+
+def metrics_of(call: Call, vm: Row) -> Row:
+    """The metrics of `vm`, made if it has none."""
+    found = call.db.find("VM_metrics", vm["metrics"])
+    if found is None:
+        found = call.db.create("VM_metrics", call.pool.new_ref(), {"uuid": call.pool.new_uuid()})
+        call.db.write(vm, metrics=found.ref)
+    return found
+
+
+def contact(call: Call, vm: Row) -> hosts.Contact:
+    """The host that a live VM is on, to forward an operation to."""
+    return hosts.contact(call.pool, call.db.get("host", vm["resident_on"]))
+
+
+def announce(call: Call, vm: Row, name: str, what: str) -> None:
+    """Tell operators in a message what was done to `vm`."""
+    if call.at_least(MESSAGES_SINCE):
+        fields = {
+            "uuid": call.pool.new_uuid(),
+            "name": name,
+            "priority": PRIORITY,
+            "cls": "VM",
+            "obj_uuid": vm["uuid"],
+            "timestamp": call.clock.stamp(),
+            "body": f"VM '{vm['name_label']}' (uuid: {vm['uuid']}) {what}",
+        }
+        call.pool.messages.add(call.db, call.pool.new_ref(), fields)
+
+
+def on_host(call: Call, vm: Row) -> str:
+    """The host that `vm` is on, as messages name it."""
+    host = call.db.get("host", vm["resident_on"])
+    return f"on host: {host['name_label']} (uuid: {host['uuid']})"
+
+
+def delay(vm: Row, field: str) -> Steps:
+    """Wait as long as a VM asks for after a start (`start_delay`) or stop (`shutdown_delay`), since 6.0."""
+    if vm.get(field):
+        yield float(vm[field])
+
+
+def _attach(call: Call, vm: Row) -> None:
+    for vbd in call.pool.vbds(vm):
+        if not vbd["empty"] or checks.is_hvm(vm):
+            call.db.write(vbd, currently_attached=True)
+    for table in ("VIF", "VUSB"):
+        for device in [call.db.find(table, ref) for ref in vm.get(f"{table}s", ())]:
+            if device is not None:
+                call.db.write(device, currently_attached=True)
+
+
+def _console(call: Call, vm: Row, host: Row) -> None:
+    """Give a running VM a console on its host, or move the ones it has."""
+    consoles = [console for console in (call.db.find("console", ref) for ref in vm["consoles"]) if console is not None]
+    for console in consoles:
+        call.db.write(console, location=f"https://{host['address']}/console?ref={console.ref}")
+    if not consoles:
+        ref = call.pool.new_ref()
+        protocol = "rfb" if checks.is_hvm(vm) else "vt100"
+        location = f"https://{host['address']}/console?ref={ref}"
+        fields = {"uuid": call.pool.new_uuid(), "protocol": protocol, "location": location, "VM": vm.ref}
+        call.db.create("console", ref, fields)
+
+
+@contextmanager
+def _devices_held(call: Call, vm: Row, *tables: str) -> Iterator[None]:
+    """Hold the devices of `vm` while they are attached, so that nobody else takes a disk meanwhile."""
+    checks.assert_attachable(call.db, vm)
+    vifs = [vif for vif in (call.db.find("VIF", ref) for ref in vm["VIFs"]) if vif is not None]
+    if "VIF" in tables and any(vif["current_operations"] for vif in vifs):
+        raise refuse("OPERATION_NOT_ALLOWED", "Failed to lock all VIFs")
+    with ExitStack() as stack:
+        for vbd in call.pool.vbds(vm):
+            stack.enter_context(checks.marked(call, vbd, "attach", checks.refresh_vbd))
+        for vif in vifs if "VIF" in tables else ():
+            stack.enter_context(checks.marked(call, vif, "attach", refresh_vif))
+        yield
+
+
+def reserve(call: Call, vm: Row, host: Row, name: str, stack: ExitStack) -> hosts.Contact:
+    """Keep a place for `vm` on `host` until the operation is over."""
+    found = hosts.contact(call.pool, host)
+    stack.enter_context(hosts.operation(call, host, name))
+    call.db.write(vm, scheduled_to_be_resident_on=host.ref)
+    stack.callback(_release, call, vm, host)
+    return found
+
+
+def _release(call: Call, vm: Row, host: Row) -> None:
+    if call.db.find("VM", vm.ref) is vm and vm["scheduled_to_be_resident_on"] == host.ref:
+        call.db.write(vm, scheduled_to_be_resident_on=NULL)
+
+
+def settle_hardware(call: Call, vm: Row) -> None:
+    """Raise the version of the virtual hardware to what `vm` visibly needs."""
+    if vm.get("has_vendor_device") and vm.get("hardware_platform_version", 0) < VENDOR_DEVICE:
+        call.db.write(vm, hardware_platform_version=VENDOR_DEVICE)
+
+
+def settle_overhead(call: Call, vm: Row) -> None:
+    """Write down what `vm` takes of a host's memory beside its own."""
+    call.db.write(vm, memory_overhead=memory.overhead(vm))
+
+
+def protect(call: Call, vm: Row, runs: bool) -> None:
+    """Let high availability keep `vm` running if it is protected (since 6.0), or leave it alone while it is off."""
+    if not runs:
+        call.db.write(vm, ha_always_run=False)
+    elif call.at_least(rules.BOSTON) and vm["ha_restart_priority"] == PROTECTED:
+        call.db.write(vm, ha_always_run=True)
+
+
+# --- starting
+
+
+def _prepare(call: Call, vm: Row) -> None:
+    """Write down what a boot settles: kind of domain, device model, BIOS strings, memory."""
+    fields: dict[str, Any] = {}
+    if vm.get("domain_type") == "unspecified":
+        fields["domain_type"] = "hvm" if vm["HVM_boot_policy"] else "pv"
+    if not vm.get("bios_strings", True):
+        fields["bios_strings"] = dict(bios.GENERIC)
+    if checks.is_hvm(vm) and "device-model" not in vm["platform"] and call.at_least(DEVICE_MODEL_SINCE):
+        firmware = vm["HVM_boot_params"].get("firmware", "bios")
+        model = "qemu-upstream-uefi" if firmware == "uefi" else "qemu-upstream-compat"
+        fields["platform"] = {**vm["platform"], "device-model": model}
+    call.db.write(vm, **fields)
+    settle_hardware(call, vm)
+    settle_overhead(call, vm)
+    protect(call, vm, runs=True)
+
+
+def boot(call: Call, vm: Row, place: Callable[[], Row], *, paused: bool) -> Steps:
+    """Start `vm` on the host that `place` gives."""
+    db, pool = call.db, call.pool
+    with ExitStack() as stack:
+        stack.enter_context(_devices_held(call, vm, "VBD", "VIF"))
+        host = place()
+        there = reserve(call, vm, host, "vm_start", stack)
+        placement.assert_memory(pool, vm, host)
+        yield pool.durations.vm_create
+        machine = there.check()
+        _prepare(call, vm)
+        guests.forget(pool, vm)
+        domain = pool.start_domain(vm, machine, not paused)
+        db.write(vm, resident_on=host.ref, scheduled_to_be_resident_on=NULL, domid=domain.domid)
+        _booted(call, vm, host)
+        db.write(vm, power_state="Paused" if paused else "Running")
+        _console(call, vm, host)
+        guests.started(pool, vm)
+    return ""
+
+
+def _booted(call: Call, vm: Row, host: Row) -> None:
+    """Write down what the new domain of `vm` is like."""
+    _attach(call, vm)
+    metrics = metrics_of(call, vm)
+    call.db.write(
+        metrics,
+        last_updated=call.clock.stamp(),
+        start_time=call.clock.stamp(),
+        memory_actual=vm["memory_static_max"],
+        VCPUs_number=vm["VCPUs_at_startup"],
+        hvm=checks.is_hvm(vm),
+        current_domain_type=vm.get("domain_type", "unspecified"),
+        **{name: vm_rules.is_true(vm["platform"].get(key, "")) for name, key in vm_rules.PLATFORM.items()},
+    )
+    cpu = host.get("cpu_info") or {}
+    call.db.write(vm, last_boot_CPU_flags={key: cpu[key] for key in ("vendor", "features") if key in cpu})
+    if not call.at_least(rules.TAMPA):
+        call.db.write(vm, last_booted_record=as_text(call.db, vm))
+
+
+def again(call: Call, vm: Row, seconds: float) -> Steps:
+    """A new domain in the place of the old one; XenAPI shows the VM running throughout."""
+    with _devices_held(call, vm, "VBD", "VIF"):
+        there = contact(call, vm)
+        yield seconds
+        machine = there.check()
+        settle_hardware(call, vm)
+        call.pool.end_domain(vm)
+        guests.forget(call.pool, vm)
+        domain = call.pool.start_domain(vm, machine)
+        call.db.write(vm, domid=domain.domid, power_state="Running", requires_reboot=False)
+        guests.obey(call.pool, vm, *guests.DONE_WHEN_HALTED)
+        _booted(call, vm, there.host)
+        guests.started(call.pool, vm)
+
+
+# --- stopping
+
+
+def stop(call: Call, vm: Row, seconds: float) -> Steps:
+    """Halt `vm` after `seconds`; a suspended one loses its image."""
+    if vm["power_state"] == "Halted":
+        return
+    protect(call, vm, runs=False)
+    if vm["power_state"] == "Suspended":
+        _assert_reachable(call, vm)
+        yield call.pool.durations.vm_destroy
+        drop_image(call, vm)
+        call.pool.force_halted(vm)
+        return
+    there = contact(call, vm)
+    yield seconds
+    there.check()
+    call.pool.end_domain(vm)
+    call.pool.force_halted(vm)
+
+
+def _assert_reachable(call: Call, vm: Row) -> None:
+    """Some live host must see all the disks of `vm`."""
+    needed = set(placement.required_srs(call.db, vm))
+    for host in call.db.table("host").values():
+        pbds = [call.db.get("PBD", ref) for ref in host["PBDs"]]
+        if hosts.live(call.db, host) and needed <= {pbd["SR"] for pbd in pbds if pbd["currently_attached"]}:
+            return
+    raise refuse("NO_HOSTS_AVAILABLE")
+
+
+# --- saving to disk, and back
+
+
+def _suspend_sr(call: Call, vm: Row, host: Row) -> Row:
+    """The first place for suspend images that the VM, the pool or its host names and the host has a connection to."""
+    for ref in (vm.get("suspend_SR"), call.db.pool()["suspend_image_SR"], host["suspend_image_sr"]):
+        sr = call.db.find("SR", ref) if ref else None
+        if sr is not None and any(call.db.get("PBD", pbd)["host"] == host.ref for pbd in sr["PBDs"]):
+            return sr
+    raise refuse("VM_NO_SUSPEND_SR", vm.ref)
+
+
+def _new_image(call: Call, vm: Row, sr: Row) -> Row:
+    size = int(vm["memory_static_max"] * 1.2 * 1.05) + 104857600
+    for vgpu in (call.db.find("VGPU", ref) for ref in vm.get("VGPUs", ())):
+        kind = call.db.find("VGPU_type", vgpu["type"]) if vgpu is not None else None
+        size += kind["framebuffer_size"] if kind is not None else 0
+    if 0 < sr["physical_size"] < sr["physical_utilisation"] + size:
+        raise refuse("SR_SUSPEND_SPACE_INSUFFICIENT", sr.ref)
+    return images.make(call, sr, size, name_label="Suspend image", type="suspend")
+
+
+def save(call: Call, vm: Row) -> Steps:
+    """Suspend a running VM to disk. In a checkpoint it keeps its place, to go on there."""
+    db, pool = call.db, call.pool
+    there = contact(call, vm)
+    image = _new_image(call, vm, _suspend_sr(call, vm, there.host))
+    db.write(vm, suspend_VDI=image.ref)
+    try:
+        yield pool.durations.save_setup + vm["memory_static_max"] / pool.durations.save_rate
+        machine = there.check()
+        if vm["uuid"] not in machine.domains:
+            raise refuse("VM_BAD_POWER_STATE", vm.ref, "Running", vm["power_state"])
+        pool.end_domain(vm)
+        pool.guest(vm).save(pool.disks[image["uuid"]], machine.system.release)
+        db.write(vm, power_state="Suspended")
+        if call.at_least(rules.TAMPA):
+            db.write(vm, last_booted_record=as_text(db, vm))
+        if "checkpoint" not in vm["current_operations"].values():
+            guests.obey(pool, vm, "restart_device_model")
+            guests.placeless(pool, vm)
+    finally:
+        if vm["power_state"] != "Suspended" and db.find("VM", vm.ref) is vm:
+            drop_image(call, vm)
+    for console in [db.find("console", ref) for ref in vm["consoles"]]:
+        if console is not None:
+            db.delete(console)
+
+
+def drop_image(call: Call, vm: Row) -> None:
+    """Destroy the suspend image of `vm`, if it is there."""
+    image = call.db.find("VDI", vm["suspend_VDI"])
+    if image is not None:
+        images.drop(call, image)
+    call.db.write(vm, suspend_VDI=NULL)
+
+
+def restore(call: Call, vm: Row, place: Callable[[], Row], *, paused: bool) -> Steps:
+    """Bring a suspended VM back on the host that `place` gives."""
+    if call.pool.disk_of(vm["suspend_VDI"]) is None:
+        call.pool.force_halted(vm)
+        raise refuse("VM_HAS_NO_SUSPEND_VDI", "VM", vm.ref)
+    with ExitStack() as stack:
+        stack.enter_context(_devices_held(call, vm, "VBD"))
+        host = place()
+        there = reserve(call, vm, host, "vm_resume", stack)
+        placement.assert_memory(call.pool, vm, host)
+        yield from wake(call, vm, there, paused=paused)
+        protect(call, vm, runs=True)
+    return ""
+
+
+def wake(call: Call, vm: Row, there: hosts.Contact, *, paused: bool) -> Steps:
+    """Let a suspended VM go on at a host."""
+    db, pool, host = call.db, call.pool, there.host
+    image = pool.disk_of(vm["suspend_VDI"])
+    _assert_same_drive(call, vm, there)
+    yield pool.durations.save_setup + vm["memory_static_max"] / pool.durations.save_rate
+    machine = there.check()
+    if image is None or image.blocks.get(0) != pool.guest(vm).image:
+        raise refuse("DOMAIN_BUILDER_ERROR", "xc_linux_restore", "1", "the suspend image is not of this VM")
+    domain = pool.start_domain(vm, machine, not paused)
+    db.write(vm, resident_on=host.ref, scheduled_to_be_resident_on=NULL, domid=domain.domid)
+    db.write(vm, power_state="Paused" if paused else "Running")
+    _attach(call, vm)
+    _console(call, vm, host)
+    db.write(metrics_of(call, vm), last_updated=call.clock.stamp(), memory_actual=vm["memory_static_max"])
+    drop_image(call, vm)
+    guests.report(pool, vm)
+
+
+def _assert_same_drive(call: Call, vm: Row, there: hosts.Contact) -> None:
+    """An image that an older release wrote cannot be read with a CD in a drive, as the installation guide warns."""
+    saved_by = call.pool.guest(vm).saved_by
+    if saved_by is not None and saved_by < there.machine.system.release:
+        for vbd in call.pool.vbds(vm):
+            if vbd["type"] == "CD" and not vbd["empty"]:
+                raise refuse("DEVICE_ATTACH_TIMEOUT", "VBD", vbd.ref)
+
+
+# --- moving
+
+
+def move(call: Call, vm: Row, source: hosts.Contact, target: hosts.Contact) -> None:
+    """Put the running domain of `vm` on another host, or anew on its own."""
+    machine, to = source.check(), target.check()
+    if vm["uuid"] not in machine.domains:
+        raise refuse("VM_BAD_POWER_STATE", vm.ref, "running", vm["power_state"].lower())
+    domain = call.pool.move_domain(vm, machine, to)
+    call.db.write(vm, resident_on=target.host.ref, scheduled_to_be_resident_on=NULL, domid=domain.domid)
+    guests.obey(call.pool, vm, "restart_device_model")
+    _console(call, vm, target.host)

@@ -1,0 +1,165 @@
+"""What forbids an operation on a VM beside its power state and what goes on: its devices, its guest, what it belongs to.
+
+Each check has the shape of those in `checks`, which puts them in xapi's order. A field that the release does not know is
+read as empty, so that a check is idle before its time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from xenctl.releases import find
+
+from . import rules
+from .call import refuse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from xenctl.errors import Failure
+
+    from .store import Row, Store
+
+QUEBEC = find("8.1.0").order
+
+MOVES_MEMORY = frozenset({"suspend", "checkpoint", "pool_migrate", "migrate_send"})
+COPIES_DISKS = frozenset({"checkpoint", "snapshot", "suspend", "snapshot_with_quiesce"})
+MEMBERSHIPS = (
+    ("appliance", "VM_appliance", "VM_IS_PART_OF_AN_APPLIANCE"),
+    ("protection_policy", "VMPP", "VM_ASSIGNED_TO_PROTECTION_POLICY"),
+    ("snapshot_schedule", "VMSS", "VM_ASSIGNED_TO_SNAPSHOT_SCHEDULE"),
+)
+"""What a VM must leave before it becomes a template: the field, its class, and the error."""
+PLATFORM = {"nomigrate": "nomigrate", "nested_virt": "nested-virt"}
+"""Fields of a VM's metrics, and the keys of `VM.platform` that tell the same of a VM without any."""
+
+
+def is_true(text: str) -> bool:
+    """Whether a value of `VM.platform` or `other_config` says yes."""
+    return text.lower() in ("1", "true")
+
+
+def has_trait(store: Store, vm: Row, name: str) -> bool:
+    """Whether a VM must stay where it is (`nomigrate`), or runs a hypervisor of its own (`nested_virt`)."""
+    metrics = store.find("VM_metrics", vm["metrics"])
+    if metrics is not None and name in metrics:
+        return bool(metrics[name])
+    return is_true(vm["platform"].get(PLATFORM[name], ""))
+
+
+def is_domain_zero(vm: Row) -> bool:
+    """Whether this is the control domain that a host boots with."""
+    return bool(vm["is_control_domain"]) and int(vm["domid"]) == 0
+
+
+def disks(store: Store, vm: Row) -> Iterator[Row]:
+    """The disks and discs in a VM's drives."""
+    for vbd in (store.find("VBD", ref) for ref in vm["VBDs"]):
+        vdi = store.find("VDI", vbd["VDI"]) if vbd is not None else None
+        if vdi is not None:
+            yield vdi
+
+
+# --- checks
+
+
+def immobile(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
+    """A VM that is marked so stays on its host."""
+    if strict and operation in MOVES_MEMORY and "hardware_platform_version" in vm and has_trait(store, vm, "nomigrate"):
+        return refuse("VM_IS_IMMOBILE", vm.ref)
+    return None
+
+
+def nested(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
+    """A guest that runs guests of its own keeps its memory."""
+    if strict and operation == "changing_dynamic_range" and has_trait(store, vm, "nested_virt"):
+        return refuse("VM_IS_USING_NESTED_VIRT", vm.ref)
+    return None
+
+
+def quiesce(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
+    """Snapshots for which the guest holds its writes went with 8.1."""
+    if operation == "snapshot_with_quiesce" and store.release.order >= QUEBEC:
+        return refuse("VM_SNAPSHOT_WITH_QUIESCE_NOT_SUPPORTED", vm.ref)
+    return None
+
+
+def on_boot(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
+    """A disk that is reset at each boot has nothing that a copy could hold."""
+    if operation not in COPIES_DISKS and operation != "pool_migrate":
+        return None
+    for vdi in disks(store, vm):
+        config = vdi.get("sm_config", {})
+        resets = config.get("on_boot") == "reset"
+        if resets and (operation != "pool_migrate" or is_true(config.get("caching", ""))):
+            return refuse("VDI_ON_BOOT_MODE_INCOMPATIBLE_WITH_OPERATION")
+    return None
+
+
+def pinned(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
+    """What a guest was given of its host's hardware does not go with it."""
+    if operation in MOVES_MEMORY:
+        if set(vm.get("attached_PCIs", ())) - set(_virtual_functions(store, vm)):
+            return refuse("VM_HAS_PCI_ATTACHED", vm.ref)
+        if _held_by_vgpu(store, vm, operation):
+            return refuse("VM_HAS_VGPU", vm.ref)
+    if operation in MOVES_MEMORY | {"snapshot"} and vm.get("VUSBs"):
+        return refuse("VM_HAS_VUSBS", vm.ref)
+    return None
+
+
+def _virtual_functions(store: Store, vm: Row) -> Iterator[str]:
+    """The PCI devices of a VM that are parts of a shared graphics card."""
+    for vgpu, implementation in _vgpus(store, vm):
+        if implementation == "nvidia_sriov":
+            yield vgpu["PCI"]
+
+
+def _vgpus(store: Store, vm: Row) -> Iterator[tuple[Row, str]]:
+    for vgpu in (store.find("VGPU", ref) for ref in vm.get("VGPUs", ())):
+        if vgpu is not None:
+            kind = store.find("VGPU_type", vgpu.get("type", ""))
+            yield vgpu, str(kind.get("implementation", "")) if kind is not None else ""
+
+
+def _held_by_vgpu(store: Store, vm: Row, operation: str) -> bool:
+    state = vm["power_state"]
+    if (operation, state) in (("migrate_send", "Halted"), ("checkpoint", "Suspended")):
+        return False
+    return not all(_movable(store, vgpu, implementation) for vgpu, implementation in _vgpus(store, vm))
+
+
+def _movable(store: Store, vgpu: Row, implementation: str) -> bool:
+    card = store.find("PGPU", vgpu["resident_on"])
+    return implementation in ("nvidia", "nvidia_sriov") and card is not None and bool(card["compatibility_metadata"])
+
+
+def membership(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
+    """A template is in no group of VMs that something is done to."""
+    if operation == "make_into_template":
+        for field, kind, code in MEMBERSHIPS:
+            if store.find(kind, vm.get(field, "")) is not None:
+                return refuse(code, vm.ref, vm[field])
+    return None
+
+
+def system_domain(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
+    """Only a system domain offers services."""
+    if operation == "query_services" and not is_true(vm["other_config"].get("is_system_domain", "")):
+        return refuse("NOT_SYSTEM_DOMAIN", vm.ref)
+    return None
+
+
+def one_vtpm(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
+    """A VM has one virtual TPM at the most."""
+    if operation == "create_vtpm" and vm["VTPMs"]:
+        return refuse("VTPM_MAX_AMOUNT_REACHED", len(vm["VTPMs"]))
+    return None
+
+
+def upgrading(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
+    """While versions are mixed some operations wait, since 6.0."""
+    refused = (
+        store.release.order >= rules.BOSTON and operation not in rules.UPGRADE_OPERATIONS and rules.upgrading(store)
+    )
+    return refuse("NOT_SUPPORTED_DURING_UPGRADE") if refused else None

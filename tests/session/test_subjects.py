@@ -24,7 +24,7 @@ def pool() -> MockPool:
     return made
 
 
-def logged_in(pool: MockPool, name: str, password: str = "pw") -> Session:
+def logged_in(pool: MockPool, name: str, password: str) -> Session:
     """A session of a user, by way of a member."""
     return connect(f"http://{pool.machines[1].address}", name, password, transport=pool.transport())
 
@@ -32,7 +32,7 @@ def logged_in(pool: MockPool, name: str, password: str = "pw") -> Session:
 @pytest.mark.parametrize("name", ["alice", "alice@example.com", "EXAMPLE\\alice"])
 def test_a_subject_logs_in(pool: MockPool, name: str) -> None:
     """The session is told from root's by its subject, and logs out as any other."""
-    with logged_in(pool, name) as session:
+    with logged_in(pool, name, "pw") as session:
         (subject,) = session.subject.get_all()
         assert session.session.get_subject(session.ref) == subject
         assert session.session.get_is_local_superuser(session.ref) is False
@@ -41,7 +41,7 @@ def test_a_subject_logs_in(pool: MockPool, name: str) -> None:
 
 def test_a_subject_may_do_what_its_roles_allow(pool: MockPool) -> None:
     """Reading, and nothing else: the refusal is typed."""
-    with logged_in(pool, "alice") as session:
+    with logged_in(pool, "alice", "pw") as session:
         (vm,) = session.VM.get_by_name_label("vm01")
         with pytest.raises(errors.RBAC_PERMISSION_DENIED) as refused:
             session.VM.set_name_label(vm, "new")
@@ -50,7 +50,7 @@ def test_a_subject_may_do_what_its_roles_allow(pool: MockPool) -> None:
 
 def test_a_subject_logs_in_again(pool: MockPool) -> None:
     """After the master forgot the session, as root does."""
-    with logged_in(pool, "alice") as session:
+    with logged_in(pool, "alice", "pw") as session:
         before = session.ref
         for row in list(pool.store.table("session").values()):
             pool.store.delete(row)

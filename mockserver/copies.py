@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import images
+from . import vdis, volumes
 from .addresses import made_up_mac
-from .call import Call
+from .call import Call, Steps
 from .records import as_text
 from .store import EPOCH, NULL, Row
 
@@ -17,15 +17,8 @@ if TYPE_CHECKING:
     from .call import Wait
 
 WRITES = (
-    *("*", "VBD.*", "VIF.*", "VGPU.*", "VTPM.*", "VDI.*", "VBD_metrics.*", "VIF_metrics.*"),
-    *(
-        "VM_metrics.*",
-        "VM_guest_metrics.*",
-        "VIF.allowed_operations",
-        "VM_appliance.allowed_operations",
-        "message.*",
-        *images.MARKS,
-    ),
+    *("*", "VBD.*", "VIF.*", "VGPU.*", "VTPM.*", "VBD_metrics.*", "VIF_metrics.*", "VM_metrics.*"),
+    *("VM_guest_metrics.*", "VIF.allowed_operations", "VM_appliance.allowed_operations", "message.*", *vdis.WRITES),
 )
 """What making a copy of a VM may write."""
 
@@ -87,12 +80,12 @@ def duplicate(
         image = call.db.find("VDI", vm["suspend_VDI"]) if how.operation != "snapshot" else None
         if image is not None:
             call.goal = goal
-            image = yield from images.duplicate(call, image, snapshot=how.snapshot)
+            image = yield from _copy_disk(call, image, how)
             made.append(image)
         before = as_text(call.db, vm) if how.snapshot and "snapshot_metadata" in vm else ""
     except BaseException:
         for vdi in made:
-            images.drop(call, vdi)
+            volumes.discard(call, vdi)
         raise
     new = _copy_record(call, vm, name, how, state)
     if how.snapshot:
@@ -128,17 +121,17 @@ def _copy_disks(
             continue
         done += vdi["virtual_size"]
         call.goal = first + (last - first) * done / total
-        new = yield from images.duplicate(call, vdi, snapshot=how.snapshot, sr=_home(call, vdi, how))
+        new = yield from _copy_disk(call, vdi, how)
         made.append(new)
         out.append((vbd, new.ref))
     return out
 
 
-def _home(call: Call, vdi: Row, how: Copy) -> Row | None:
-    """Where a full copy of a disk goes; None for a snapshot or clone."""
-    if how.operation != "copy":
-        return None
-    return how.sr or call.db.get("SR", vdi["SR"])
+def _copy_disk(call: Call, vdi: Row, how: Copy) -> Steps:
+    if how.operation == "copy":
+        return (yield from vdis.copy(call, vdi, how.sr or vdis.sr_of(call, vdi), patient=True))
+    make = vdis.snapshot if how.snapshot else vdis.clone
+    return (yield from make(call, vdi, patient=True))
 
 
 def disk_behind(call: Call, vbd: Row) -> Row | None:

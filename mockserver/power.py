@@ -10,9 +10,10 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from xenctl import memory
+from xenctl.errors import Failure
 from xenctl.releases import find
 
-from . import bios, checks, guests, hosts, images, placement, rules, vm_rules
+from . import bios, checks, guests, hosts, placement, rules, vdis, vm_rules, volumes
 from .call import Call, Steps, refuse
 from .records import as_text
 from .store import NULL, Row
@@ -31,7 +32,7 @@ BOOT = ("domain_type", "memory_overhead", "bios_strings", "hardware_platform_ver
 RECORDS = ("last_boot_CPU_flags", "last_booted_record", "ha_always_run", *guests.GUIDANCES)
 LIVES = (
     *(*MARKS, *MARKS_ON_HOST, *DEVICES, *PLACE, *AGENT, *BOOT, *RECORDS),
-    *("suspend_VDI", "VDI.*", "PCI.attached_VMs", *images.MARKS),
+    *("suspend_VDI", "PCI.attached_VMs", *vdis.WRITES),
 )
 """What a change of a VM's power state may write."""
 
@@ -284,29 +285,39 @@ def _suspend_sr(call: Call, vm: Row, host: Row) -> Row:
     raise refuse("VM_NO_SUSPEND_SR", vm.ref)
 
 
-def _new_image(call: Call, vm: Row, sr: Row) -> Row:
+def _new_image(call: Call, vm: Row, sr: Row) -> Steps:
+    """A disk that takes all of its room at once, whatever its storage does with others."""
     size = int(vm["memory_static_max"] * 1.2 * 1.05) + 104857600
     for vgpu in (call.db.find("VGPU", ref) for ref in vm.get("VGPUs", ())):
         kind = call.db.find("VGPU_type", vgpu["type"]) if vgpu is not None else None
         size += kind["framebuffer_size"] if kind is not None else 0
-    if 0 < sr["physical_size"] < sr["physical_utilisation"] + size:
-        raise refuse("SR_SUSPEND_SPACE_INSUFFICIENT", sr.ref)
-    return images.make(call, sr, size, name_label="Suspend image", type="suspend")
+    named = dict.fromkeys(("name_label", "name_description"), "Suspend image")
+    args = {**named, "type": "suspend", "virtual_size": size, "sharable": False, "read_only": False}
+    try:
+        return (yield from vdis.create(call, sr, args, full=True, patient=True))
+    except Failure as error:
+        if error.code == "SR_BACKEND_FAILURE_44":
+            raise refuse("SR_SUSPEND_SPACE_INSUFFICIENT", sr.ref) from error
+        raise
 
 
 def save(call: Call, vm: Row) -> Steps:
     """Suspend a running VM to disk. In a checkpoint it keeps its place, to go on there."""
     db, pool = call.db, call.pool
     there = contact(call, vm)
-    image = _new_image(call, vm, _suspend_sr(call, vm, there.host))
+    goal, call.goal = call.goal, call.reached
+    image = yield from _new_image(call, vm, _suspend_sr(call, vm, there.host))
+    call.goal = goal
     db.write(vm, suspend_VDI=image.ref)
     try:
-        yield pool.durations.save_setup + vm["memory_static_max"] / pool.durations.save_rate
-        machine = there.check()
-        if vm["uuid"] not in machine.domains:
-            raise refuse("VM_BAD_POWER_STATE", vm.ref, "Running", vm["power_state"])
-        pool.end_domain(vm)
-        pool.guest(vm).save(pool.disks[image["uuid"]], machine.system.release)
+        with volumes.attached(call, there, (image, "RW")):
+            yield pool.durations.save_setup + vm["memory_static_max"] / pool.durations.save_rate
+            machine = there.check()
+            if vm["uuid"] not in machine.domains:
+                raise refuse("VM_BAD_POWER_STATE", vm.ref, "Running", vm["power_state"])
+            disk = volumes.content(call, image)
+            pool.end_domain(vm)
+            pool.guest(vm).save(disk, machine.system.release)
         db.write(vm, power_state="Suspended")
         if call.at_least(rules.TAMPA):
             db.write(vm, last_booted_record=as_text(db, vm))
@@ -322,11 +333,11 @@ def save(call: Call, vm: Row) -> Steps:
 
 
 def drop_image(call: Call, vm: Row) -> None:
-    """Destroy the suspend image of `vm`, if it is there."""
+    """Destroy the suspend image of `vm`, if it is there; one that somebody else uses is left to them."""
     image = call.db.find("VDI", vm["suspend_VDI"])
-    if image is not None:
-        images.drop(call, image)
     call.db.write(vm, suspend_VDI=NULL)
+    if image is not None:
+        volumes.discard(call, image)
 
 
 def restore(call: Call, vm: Row, place: Callable[[], Row], *, paused: bool) -> Steps:
@@ -347,11 +358,12 @@ def restore(call: Call, vm: Row, place: Callable[[], Row], *, paused: bool) -> S
 def wake(call: Call, vm: Row, there: hosts.Contact, *, paused: bool) -> Steps:
     """Let a suspended VM go on at a host."""
     db, pool, host = call.db, call.pool, there.host
-    image = pool.disk_of(vm["suspend_VDI"])
+    image = db.get("VDI", vm["suspend_VDI"])
     _assert_same_drive(call, vm, there)
-    yield pool.durations.save_setup + vm["memory_static_max"] / pool.durations.save_rate
+    with volumes.attached(call, there, (image, "RO")):
+        yield pool.durations.save_setup + vm["memory_static_max"] / pool.durations.save_rate
     machine = there.check()
-    if image is None or image.blocks.get(0) != pool.guest(vm).image:
+    if volumes.content(call, image).blocks.get(0) != pool.guest(vm).image:
         raise refuse("DOMAIN_BUILDER_ERROR", "xc_linux_restore", "1", "the suspend image is not of this VM")
     domain = pool.start_domain(vm, machine, not paused)
     db.write(vm, resident_on=host.ref, scheduled_to_be_resident_on=NULL, domid=domain.domid)

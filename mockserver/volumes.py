@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 MARKS = ("SR.current_operations", "VDI.current_operations")
 ATTACHED = ("VBD.*",)
 """What `attached` writes: block devices of a control domain."""
-COPIES = 10
-"""Steps in which a copy goes on; after each the task's progress is told."""
 SNAPSHOT_SIZE = 8 << 20
 """Bytes that a snapshot takes of storage that reserves all of a disk."""
 UNKNOWN_SIZE = 1 << 40
@@ -119,7 +117,8 @@ def attached(call: Call, contact: hosts.Contact, *disks: tuple[Row, str]) -> Ite
         yield
     finally:
         for device in devices:
-            call.db.delete(device)
+            if call.db.find("VBD", device.ref) is device:
+                call.db.delete(device)
 
 
 # --- room
@@ -224,7 +223,7 @@ def drop(call: Call, vdi: Row) -> None:
     call.db.delete(vdi)
     for vbd in vbds:
         if vbd is not None:
-            _drop_device(call, vbd)
+            drop_device(call, vbd)
     _forget_image(call, vdi)
 
 
@@ -237,7 +236,7 @@ def forget(call: Call, vdi: Row) -> None:
         if vbd is not None and vbd["type"] == "CD":
             call.db.write(vbd, VDI=NULL, empty=True)
         elif vbd is not None:
-            _drop_device(call, vbd)
+            drop_device(call, vbd)
     call.db.delete(vdi)
     _forget_image(call, vdi)
 
@@ -251,11 +250,18 @@ GONE = ("VDI.*", "VBD.*", "VBD_metrics.*", "VM.suspend_VDI")
 """What may be written where a disk goes."""
 
 
-def _drop_device(call: Call, vbd: Row) -> None:
-    metrics = call.db.find("VBD_metrics", vbd["metrics"])
+def discard(call: Call, vdi: Row) -> None:
+    """Drop a disk that is of no use any more. One that cannot go now, as somebody else uses it, stays."""
+    if call.db.find("VDI", vdi.ref) is vdi and vdi_refused(call.db, vdi, "destroy") is None:
+        drop(call, vdi)
+
+
+def drop_device(call: Call, device: Row) -> None:
+    """Delete a block device or network interface, with its metrics."""
+    metrics = call.db.find(f"{device.table}_metrics", device["metrics"])
     if metrics is not None:
         call.db.delete(metrics)
-    call.db.delete(vbd)
+    call.db.delete(device)
 
 
 def _forget_image(call: Call, vdi: Row) -> None:
@@ -278,21 +284,11 @@ def found_again(call: Call, sr: Row, uuid: str, fields: dict[str, Any]) -> Row:
 # --- copying
 
 
-def progress(call: Call, done: float) -> None:
-    """Write down how far the call's task is."""
-    task = call.db.find("task", call.task)
-    if task is not None:
-        call.db.write(task, progress=done)
-
-
 def pour(call: Call, contact: hosts.Contact, source: Row, target: Row, base: Row | None = None) -> Steps:
     """Copy what is on a disk to another, in the time that its size takes; of a disk that has a `base` only what differs
     from that."""
-    seconds = source["virtual_size"] / call.pool.durations.copy_rate
-    for step in range(1, COPIES + 1):
-        yield seconds / COPIES
-        contact.check()
-        progress(call, step / COPIES)
+    yield source["virtual_size"] / call.pool.durations.copy_rate
+    contact.check()
     old, new = content(call, source), content(call, target)
     before = content(call, base).blocks if base is not None else {}
     changed = {number: block for number, block in old.blocks.items() if base is None or before.get(number) != block}

@@ -24,7 +24,6 @@ LEFT = {
         *("set_uefi_mode", "sysprep"),
     ),
     "VM_appliance": ("recover",),
-    "VMSS": ("snapshot_now",),
     "pool_patch": ("clean_on_host",),
     "pool_update": ("introduce",),
 }
@@ -87,8 +86,8 @@ def test_the_command_prints_the_table() -> None:
     assert lines[0].split() == ["class", "behaviour", "generic", "not", "implemented", "explicit", "missing"]
     assert lines[-1].split()[0] == "all"
     assert [line.split()[0] for line in lines[1:-1]] == list(rows("8.2"))
-    (mine,) = [line for line in lines if line.startswith("VMSS ")]
-    assert mine.split()[-1] == "snapshot_now"
+    (mine,) = [line for line in lines if line.startswith("pool_update ")]
+    assert mine.split()[-1] == "introduce"
     bad = subprocess.run([*run, "--release", "9.9"], capture_output=True, text=True, check=False)
     assert (bad.returncode, bad.stdout) == (2, "")
     assert bad.stderr.startswith("mockserver: no release is called '9.9'")

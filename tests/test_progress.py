@@ -34,7 +34,7 @@ def test_progress_is_the_share_of_the_time_that_is_over(c: Any) -> None:
     """To the percent, however it is read; and nothing is written while nobody looks."""
     vm = c.vm("vm04")
     task = c.start("VM.copy", vm.ref, "far", NULL)
-    seconds = (8 << 30) / c.pool.durations.migrate_rate
+    seconds = (8 << 30) / c.pool.durations.copy_rate
     assert c("task.get_progress", task.ref) == 0.0
     for part in (0.25, 0.5, 0.75):
         c.sleep(seconds / 4)
@@ -66,8 +66,8 @@ def test_who_waits_for_events_hears_of_steps(c: Any, classes: Any) -> None:
     task = c.start("VM.copy", vm.ref, "far", NULL)
     found = told(c, [f"task/{task.ref}"] if classes == "of the task" else classes, task)
     assert found[-1] == 1.0
-    steps = found[1:-1]
-    assert steps == [pytest.approx(30 / 85.9, abs=0.02), pytest.approx(60 / 85.9, abs=0.02)]
+    steps, seconds = found[1:-1], (8 << 30) / c.pool.durations.copy_rate
+    assert steps == [pytest.approx(passed / seconds, abs=0.02) for passed in (30, 60, 90)]
     short = c.start("VM.start", vm.ref, False, False)
     assert [p for p in told(c, ["task"], short) if 0 < p < 1] == []
 

@@ -212,6 +212,47 @@ def test_a_quiet_snapshot_needs_a_guest_that_can(c: Any) -> None:
     c("VMSS.set_type", row.ref, "snapshot_with_quiesce")
 
 
+@pytest.mark.parametrize("kind", ["snapshot", "checkpoint"])
+def test_a_schedule_is_run_on_demand(c: Any, kind: str) -> None:
+    """One snapshot of each of its VMs, with its own mark; what an operator took stays, the oldest of its own go."""
+    row, vm = schedule(c, type=kind, retained_snapshots="2"), c.vm("vm01")
+    store = c.pool.store
+    store.write(vm, snapshot_schedule=row.ref)
+    by_hand, disks = c("VM.snapshot", vm.ref, "by hand"), len(store.table("VDI"))
+    assert get(c, "VM", by_hand)["is_vmss_snapshot"] is False
+    taken = []
+    for _ in range(3):
+        assert c("VMSS.snapshot_now", row.ref) == ""
+        (new,) = set(vm["snapshots"]) - {by_hand, *taken}
+        taken.append(new)
+        assert get(c, "VM", new)["is_vmss_snapshot"] is True
+        assert get(c, "VM", new)["power_state"] == ("Halted" if kind == "snapshot" else "Suspended")
+        c.sleep(900)
+    assert set(vm["snapshots"]) == {by_hand, *taken[1:]}
+    each = 1 if kind == "snapshot" else 2
+    assert len(store.table("VDI")) == disks + 2 * each
+    assert set(c.pool.disks) == {vdi["uuid"] for vdi in store.table("VDI").values()}
+    assert row["last_run_time"] > "20000101T00:00:00Z"
+    told = [m for m in c("message.get_all_records").values() if m["obj_uuid"] == row["uuid"]]
+    assert [(m["name"], m["priority"]) for m in told] == [("VMSS_SNAPSHOT_SUCCEEDED", 5)] * 3
+    assert vm["power_state"] == "Running"
+
+
+def test_a_vm_that_cannot_be_snapshotted_does_not_keep_the_others_back(c: Any) -> None:
+    """A message says what was wrong with it."""
+    row, bad, good = schedule(c), c.vm("vm01"), c.vm("vm02")
+    for vm in (bad, good):
+        c.pool.store.write(vm, snapshot_schedule=row.ref)
+    c("VM.add_to_blocked_operations", bad.ref, "snapshot", "no")
+    c("VMSS.snapshot_now", row.ref)
+    assert (len(bad["snapshots"]), len(good["snapshots"])) == (0, 1)
+    told = {m["name"]: m["body"] for m in c("message.get_all_records").values() if m["obj_uuid"] == row["uuid"]}
+    assert set(told) == {"VMSS_SNAPSHOT_SUCCEEDED", "VMSS_SNAPSHOT_FAILED"}
+    assert told["VMSS_SNAPSHOT_FAILED"] == f"{bad.ref}: OPERATION_BLOCKED"
+    c.pool.store.write(c.pool.store.pool(), restrictions={"restrict_vmss": "true"})
+    assert c.refused("VMSS.snapshot_now", row.ref) == ["LICENCE_RESTRICTION", "VMSS"]
+
+
 def test_a_schedule_in_use_stays(c: Any) -> None:
     """One without VMs goes, and the messages about it."""
     row, vm = schedule(c), c.vm("vm01")

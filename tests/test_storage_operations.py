@@ -232,7 +232,7 @@ def test_a_copy_excludes_little(calls: Make) -> None:
     vdi, sr = c.row("VDI", "disk of vm04"), c.row("SR", "NFS virtual disk storage")
     task = c.start("VDI.copy", vdi.ref, sr.ref)
     c.sleep(20)
-    assert 0 < task["progress"] < 1
+    assert 0 < c("task.get_progress", task.ref) < 1
     assert vdi["current_operations"] == {task.ref: "copy"}
     assert set(vdi["allowed_operations"]) == {"clone", "copy"}
     assert c.refused("VDI.destroy", vdi.ref) == ["VDI_IN_USE", vdi.ref, "destroy"]
@@ -345,3 +345,114 @@ def test_high_availability_keeps_its_disks(calls: Make) -> None:
         assert operation not in vdi["allowed_operations"]
     assert refusal(c.pool, other, "snapshot") is None
     assert list(wrong_lists(c.pool)) == []
+
+
+# --- suspend images
+
+
+@pytest.mark.parametrize("release", ["4.0.1", "5.5", "6.0", "8.2"])
+def test_a_suspend_image_is_in_use_while_it_is_written_and_read(calls: Make, release: str) -> None:
+    """The control domain of the VM's host has it: for writing during a suspend, for reading during a resume."""
+    c = calls(release=release, hosts=2, vms=4)
+    vm, store = c.vm("vm01"), c.pool.store
+    host = store.get("host", vm["resident_on"])
+    for method, args, mode in (("VM.suspend", [], "RW"), ("VM.resume_on", [host.ref, False, False], "RO")):
+        task = c.start(method, vm.ref, *args)
+        c.sleep(10)
+        image = store.get("VDI", vm["suspend_VDI"])
+        (vbd,) = [store.get("VBD", ref) for ref in image["VBDs"]]
+        dom0 = store.get("VM", vbd["VM"])
+        assert (dom0["is_control_domain"], dom0["resident_on"], vbd["mode"]) == (True, host.ref, mode)
+        told = ["destroy"] if store.release.order >= rules.TAMPA else []
+        assert c.refused("VDI.destroy", image.ref) == ["VDI_IN_USE", image.ref, *told]
+        assert not {"destroy", "forget", "resize", "update"} & set(image["allowed_operations"])
+        assert ("copy" in image["allowed_operations"]) == (mode == "RO" and release not in ("4.0.1", "5.5"))
+        assert list(wrong_lists(c.pool)) == []
+        c.until(lambda task=task: task["status"] != "pending")
+        assert task["status"] == "success"
+        assert store.find("VBD", vbd.ref) is None
+        if mode == "RW":
+            assert image["VBDs"] == []
+            assert "destroy" in image["allowed_operations"]
+    assert store.find("VDI", image.ref) is None
+    assert c.unharmed()
+
+
+def test_a_suspend_that_fails_gives_its_image_back(calls: Make) -> None:
+    """Cancelled, or with a host that dies: neither an image nor a device of the control domain is left."""
+    c = calls(release="8.2", hosts=2, vms=4)
+    vm, store = c.vm("vm02"), c.pool.store
+    disks, devices = set(store.table("VDI")), set(store.table("VBD"))
+    task = c.start("VM.suspend", vm.ref)
+    c.sleep(10)
+    c("task.cancel", task.ref)
+    c.until(lambda: task["status"] != "pending")
+    assert (task["status"], vm["power_state"], vm["suspend_VDI"]) == ("cancelled", "Running", NULL)
+    assert (set(store.table("VDI")), set(store.table("VBD"))) == (disks, devices)
+    task = c.start("VM.suspend", vm.ref)
+    c.sleep(10)
+    c.pool.hands.power_off(store.get("host", vm["resident_on"])["name_label"])
+    c.until(lambda: task["status"] != "pending")
+    assert (task["status"], vm["suspend_VDI"]) == ("failure", NULL)
+    assert (set(store.table("VDI")), set(store.table("VBD"))) == (disks, devices)
+
+
+def test_an_image_that_storage_loses_leaves_the_vm_running(calls: Make) -> None:
+    """Nothing can be saved to it; the guest goes on as if nobody had asked."""
+    c = calls(release="8.2", hosts=2, vms=4)
+    vm = c.vm("vm01")
+    task = c.start("VM.suspend", vm.ref)
+    c.sleep(10)
+    del c.pool.disks[c.pool.store.get("VDI", vm["suspend_VDI"])["uuid"]]
+    c.until(lambda: task["status"] != "pending")
+    assert task["error_info"][0] == "SR_BACKEND_FAILURE_46"
+    assert (vm["power_state"], vm["suspend_VDI"]) == ("Running", NULL)
+    assert c.unharmed()
+
+
+# --- disks of VMs
+
+
+@pytest.mark.parametrize(
+    ("method", "on_storage", "on_disk"),
+    [("VM.snapshot", "vdi_snapshot", "snapshot"), ("VM.clone", "vdi_clone", "clone"), ("VM.copy", "", "copy")],
+)
+def test_a_copy_of_a_vm_holds_its_disks_and_their_storage(
+    calls: Make, method: str, on_storage: str, on_disk: str
+) -> None:
+    """As the verb on each disk does."""
+    c = calls(release="8.2", hosts=2, vms=4)
+    vdi, sr = c.row("VDI", "disk of vm04"), c.row("SR", "NFS virtual disk storage")
+    task = c.start(method, c.vm("vm04").ref, "another", *([NULL] if method == "VM.copy" else []))
+    c.sleep(2 if method == "VM.copy" else 0.5)
+    assert vdi["current_operations"] == {task.ref: on_disk}
+    assert sr["current_operations"] == ({task.ref: on_storage} if on_storage else {})
+    assert list(wrong_lists(c.pool)) == []
+    c.until(lambda: task["status"] != "pending")
+    assert (task["status"], vdi["current_operations"], sr["current_operations"]) == ("success", {}, {})
+    assert miscounted(c.pool) == []
+
+
+def test_vms_are_copied_one_after_the_other_where_they_share_storage(calls: Make) -> None:
+    """Each waits until the storage is free; none is refused."""
+    c = calls(release="8.2", hosts=2, vms=4)
+    tasks = [c.start("VM.snapshot", c.vm(name).ref, "all") for name in ("vm01", "vm02", "vm04")]
+    c.sleep(0.5)
+    assert len(c.row("SR", "NFS virtual disk storage")["current_operations"]) == 1
+    c.until(lambda: all(task["status"] != "pending" for task in tasks))
+    assert {task["status"] for task in tasks} == {"success"}
+
+
+@pytest.mark.parametrize("method", ["VM.snapshot", "VM.clone", "VM.copy"])
+def test_a_vm_is_not_copied_where_there_is_no_room(calls: Make, method: str) -> None:
+    """Nothing of a copy that found none is left."""
+    c = calls(release="8.2", hosts=2, vms=4)
+    sr, store = c.row("SR", "NFS virtual disk storage"), c.pool.store
+    store.write(sr, physical_size=sr["physical_utilisation"])
+    before = (set(store.table("VM")), set(store.table("VDI")), set(c.pool.disks))
+    more = [NULL] if method == "VM.copy" else []
+    assert c.refused(method, c.vm("vm04").ref, "no", *more)[0] == "SR_BACKEND_FAILURE_44"
+    assert (set(store.table("VM")), set(store.table("VDI")), set(c.pool.disks)) == before
+    vm = c.vm("vm01")
+    assert c.refused("VM.suspend", vm.ref) == ["SR_SUSPEND_SPACE_INSUFFICIENT", sr.ref]
+    assert (vm["power_state"], vm["suspend_VDI"]) == ("Running", NULL)

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from mockserver.storage_drivers import rounded
+
 Make = Callable[..., Any]
 NULL = "OpaqueRef:NULL"
 GIB = 1 << 30
@@ -267,7 +269,8 @@ def test_suspend_makes_a_disk_and_resume_removes_it(calls: Make, release: str) -
     image = c.pool.store.get("VDI", vm["suspend_VDI"])
     assert set(c.pool.store.table("VDI")) - disks == {image.ref}
     assert (image["type"], image["SR"]) == ("suspend", c.pool.store.pool()["suspend_image_SR"])
-    assert image["virtual_size"] == int(vm["memory_static_max"] * 1.2 * 1.05) + 104857600
+    size = int(vm["memory_static_max"] * 1.2 * 1.05) + 104857600
+    assert image["virtual_size"] == image["physical_utilisation"] == rounded("nfs", size)
     assert (vm["power_state"], vm["resident_on"], vm["domid"]) == ("Suspended", NULL, -1)
     assert c.vbd("vm01", "0")["currently_attached"]
     assert (vm["consoles"], vm["guest_metrics"] != NULL) == ([], True)

@@ -7,14 +7,14 @@ from typing import Any
 from xenctl import database
 from xenctl.errors import DatabaseError
 
-from .. import volumes
+from .. import vdis, volumes
 from ..call import Call, Steps, refuse
 from ..machine.disks import BLOCK_SIZE, Disk
 from ..storage_drivers import capabilities
 from ..storage_rules import pbds_of
 from ..store import Row
+from ..vdis import sr_of
 from . import verbs_of
-from .vdi import made, sr_of
 
 verb = verbs_of("SR")
 verb_of_disk = verbs_of("VDI")
@@ -63,8 +63,7 @@ def enable_database_replication(call: Call, ref: str) -> Steps:
             "type": "metadata",
         }
         args |= {"virtual_size": SIZE, "sharable": False, "read_only": False, "other_config": {}}
-        with volumes.held(call, sr=(row, "vdi_create")):
-            copies = [(yield from made(call, row, {**args, "sm_config": {"type": "raw"}}))]
+        copies = [(yield from vdis.create(call, row, {**args, "sm_config": {"type": "raw"}}))]
         call.db.write(copies[0], metadata_of_pool=call.db.pool().ref, metadata_latest=False)
     call.pool.storage.replicas.add(copies[0]["uuid"])
     volumes.content(call, copies[0])

@@ -6,31 +6,23 @@ What is done with their content is in `vdi_content`, what is said of them in `vd
 from __future__ import annotations
 
 import re
-import uuid as uuids
 from datetime import datetime
 from typing import Any
 
 from xenctl.values import format_datetime
 
-from .. import hosts, rules, storage_rules, volumes
+from .. import hosts, storage_rules, vdis, volumes
 from ..call import Call, Steps, Wait, refuse
 from ..storage_drivers import driver
-from ..storage_rules import TYPES_SPELLED
 from ..store import NULL, Row
+from ..vdis import sr_of
 from . import verbs_of
 
 verb = verbs_of("VDI")
 
 UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-BACKUP = "Pool Metadata Backup"
-"""The name of the disk that backups of the pool's database are kept on; its uuid follows from its storage's."""
 PATIENCE = 4.0
 """Seconds that `data_destroy` waits for the last block device of a disk to go."""
-
-
-def sr_of(call: Call, vdi: Row) -> Row:
-    """The storage of a disk."""
-    return call.db.get("SR", vdi["SR"])
 
 
 # --- making
@@ -38,24 +30,8 @@ def sr_of(call: Call, vdi: Row) -> Row:
 
 @verb("*", *volumes.MARKS)
 def create(call: Call, args: dict[str, Any]) -> Steps:
-    sr = call.db.get("SR", args["SR"])
-    with volumes.held(call, sr=(sr, "vdi_create")):
-        row = yield from made(call, sr, args)
+    row = yield from vdis.create(call, call.db.get("SR", args["SR"]), args)
     return row.ref
-
-
-def made(call: Call, sr: Row, args: dict[str, Any]) -> Steps:
-    """A new, empty disk on storage that is held for it: returns its row."""
-    contact = volumes.serving(call, sr)
-    if args["type"] == "cbt_metadata":
-        raise refuse("VDI_INCOMPATIBLE_TYPE", "", TYPES_SPELLED["cbt_metadata"])
-    size = volumes.fitting_size(sr, args["virtual_size"])
-    fields = {name: value for name, value in args.items() if name not in ("SR", "virtual_size", "uuid")}
-    if (args["type"], args.get("name_label")) == ("user", BACKUP) and call.at_least(rules.NILE):
-        fields["uuid"] = str(uuids.uuid5(uuids.NAMESPACE_OID, sr["uuid"]))
-    yield call.pool.durations.volume
-    contact.check()
-    return volumes.make(call, sr, size, **fields)
 
 
 @verb("*", *volumes.MARKS)
@@ -211,22 +187,8 @@ def _resized(call: Call, ref: str, size: int, name: str) -> Steps:
 
 @verb("*", *volumes.GONE, *volumes.MARKS)
 def destroy(call: Call, ref: str) -> Steps:
-    row = call.db.get("VDI", ref)
-    sr = sr_of(call, row)
-    with volumes.held(call, sr=(sr, "vdi_destroy"), vdi=(row, "destroy")):
-        contact = volumes.serving(call, sr)
-        volumes.assert_managed(row)
-        yield call.pool.durations.volume
-        contact.check()
-        _assert_unused(call, row, "destroy")
-        volumes.drop(call, row)
+    yield from vdis.destroy(call, call.db.get("VDI", ref))
     return ""
-
-
-def _assert_unused(call: Call, vdi: Row, operation: str) -> None:
-    vbds = (call.db.find("VBD", ref) for ref in vdi["VBDs"])
-    if any(vbd is not None and (vbd["currently_attached"] or vbd["reserved"]) for vbd in vbds):
-        raise storage_rules.vdi_in_use(call.db, vdi.ref, operation)
 
 
 @verb("type", "physical_utilisation", *volumes.MARKS)

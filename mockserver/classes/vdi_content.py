@@ -4,101 +4,39 @@ from __future__ import annotations
 
 import base64
 
-from .. import hosts, storage_rules, volumes
+from .. import hosts, storage_rules, vdis, volumes
 from ..call import Call, Steps, refuse
 from ..checks import operation
 from ..machine.disks import BLOCK_SIZE
-from ..storage_drivers import capabilities
 from ..store import Row
+from ..vdis import MOVED, sr_of
 from . import verbs_of
-from .vdi import made, sr_of
 
 verb = verbs_of("VDI")
 
-COPIED = "name_label name_description type sharable other_config xenstore_data tags".split()
-"""What a copy has from its disk."""
-MOVED = (*COPIED, "read_only", "on_boot", "allow_caching", "is_a_snapshot", "snapshot_time", "snapshot_of")
 
-
-# --- snapshots and clones
+# --- snapshots, clones, copies
 
 
 @verb("*", *volumes.MARKS)
 def snapshot(call: Call, vdi: str, driver_params: dict[str, str]) -> Steps:
-    row = call.db.get("VDI", vdi)
-    sr = sr_of(call, row)
-    with volumes.held(call, sr=(sr, "vdi_snapshot"), vdi=(row, "snapshot")):
-        contact = volumes.serving(call, sr)
-        volumes.assert_managed(row)
-        yield call.pool.durations.volume
-        contact.check()
-        new = volumes.branch(call, row, snapshot=True)
+    new = yield from vdis.snapshot(call, call.db.get("VDI", vdi))
     return new.ref
 
 
 @verb("*", *volumes.MARKS, *volumes.ATTACHED)
 def clone(call: Call, vdi: str, driver_params: dict[str, str]) -> Steps:
-    """Storage that cannot clone, where the release does not mind, makes a copy."""
-    row = call.db.get("VDI", vdi)
-    sr = sr_of(call, row)
-    fast = "VDI_CLONE" in capabilities(call.db, sr["type"])
-    with volumes.held(call, sr=(sr, "vdi_clone"), vdi=(row, "clone")):
-        contact = volumes.serving(call, sr)
-        volumes.assert_managed(row)
-        yield call.pool.durations.volume
-        contact.check()
-        if fast:
-            return volumes.branch(call, row, snapshot=False).ref
-        fields = {name: row[name] for name in (*COPIED, "read_only") if name in row}
-        new = volumes.make(call, sr, row["virtual_size"], **fields)
-    yield from _poured(call, contact, row, new, fresh=True)
+    new = yield from vdis.clone(call, call.db.get("VDI", vdi))
     return new.ref
-
-
-# --- copies
 
 
 @verb("*", *volumes.MARKS, *volumes.ATTACHED)
 def copy(call: Call, vdi: str, sr: str, base_vdi: str, into_vdi: str) -> Steps:
-    """Onto a new disk on `sr`, or into one that is there; of a disk with a base only what differs from that."""
+    """Onto a new disk on `sr`, or into one that is there."""
     row, into = call.db.get("VDI", vdi), call.db.find("VDI", into_vdi)
     target = sr_of(call, into) if into is not None else call.db.get("SR", sr)
-    source = sr_of(call, row)
-    with volumes.held(call, vdi=(row, "copy")):
-        contact = volumes.seeing(call, (source, target)) or volumes.seeing(call, (source,))
-        if contact is None:
-            raise refuse("NO_HOSTS_AVAILABLE")
-        volumes.assert_managed(row)
-        new = into or (yield from _blank(call, target, row))
-        if new["read_only"]:
-            raise refuse("VDI_READONLY", new.ref)
-        if new["virtual_size"] < row["virtual_size"]:
-            raise refuse("VDI_TOO_SMALL", new.ref, row["virtual_size"])
-        yield from _poured(call, contact, row, new, fresh=into is None, base=call.db.find("VDI", base_vdi))
+    new = yield from vdis.copy(call, row, target, into=into, base=call.db.find("VDI", base_vdi))
     return new.ref
-
-
-def _blank(call: Call, sr: Row, like: Row) -> Steps:
-    """A new disk for a copy, which can be written whatever it is a copy of."""
-    fields = {name: like[name] for name in COPIED if name in like}
-    with volumes.held(call, sr=(sr, "vdi_create")):
-        new = yield from made(call, sr, {**fields, "virtual_size": like["virtual_size"], "read_only": False})
-        call.db.write(new, allow_caching=like.get("allow_caching", False))
-    return new
-
-
-def _poured(
-    call: Call, contact: hosts.Contact, source: Row, target: Row, *, fresh: bool, base: Row | None = None
-) -> Steps:
-    """Copy the content; a `fresh` target goes again where that fails."""
-    done = False
-    try:
-        with volumes.attached(call, contact, (source, "RO"), (target, "RW")):
-            yield from volumes.pour(call, contact, source, target, base)
-        done = True
-    finally:
-        if not done and fresh and call.db.find("VDI", target.ref) is target:
-            volumes.drop(call, target)
 
 
 # --- moving while in use

@@ -6,8 +6,8 @@ from typing import Any
 
 from .. import storage_rules, volumes
 from ..call import Call
+from ..vdis import sr_of
 from . import verbs_of
-from .vdi import sr_of
 
 verb = verbs_of("VDI")
 

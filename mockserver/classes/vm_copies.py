@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 from xenctl.errors import Failure
 from xenctl.values import Timestamp
 
-from .. import guests, images, power
+from .. import guests, power
 from ..call import Call, Steps, refuse
 from ..checks import operation
 from ..copies import WRITES, Copy, duplicate
+from ..storage_drivers import capabilities
 from ..store import Row
 from . import verbs_of
 
@@ -96,7 +97,7 @@ def _assert_snapshots(call: Call, vm: Row) -> None:
     for vbd in call.pool.vbds(vm):
         vdi = call.db.find("VDI", vbd["VDI"]) if vbd["type"] != "CD" else None
         sr = call.db.find("SR", vdi["SR"]) if vdi is not None else None
-        if sr is not None and not images.supports(call, sr, "VDI_SNAPSHOT"):
+        if sr is not None and "VDI_SNAPSHOT" not in capabilities(call.db, sr["type"]):
             raise refuse("SR_OPERATION_NOT_SUPPORTED", vm.ref)
 
 

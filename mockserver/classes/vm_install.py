@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from .. import copies, hosts, images, power, rules
+from .. import copies, hosts, power, rules, vdis, volumes
 from ..call import Call, Steps, refuse
 from ..checks import operation
 from ..store import NULL, Row
@@ -55,13 +56,12 @@ def provision(call: Call, vm: str) -> Steps:
         if SCRIPT in row["other_config"]:
             raise refuse("NOT_IMPLEMENTED", "VM.provision of a template with a script to run")
         storage = [_storage(call, disk) for disk in asked]
-        host = next(iter(images.assert_reachable(call, sr).host for sr in storage), db.get("host", db.pool()["master"]))
+        host = next(iter(volumes.serving(call, sr).host for sr in storage), db.get("host", db.pool()["master"]))
         with hosts.operation(call, host, "provision"):
+            made = yield from _make_disks(call, list(zip(asked, storage, strict=True)))
+            for disk, vdi in made:
+                _make_device(call, row, disk, vdi)
             _set_template(call, row, template=False)
-            if asked:
-                yield call.pool.durations.device * len(asked)
-            for disk, sr in zip(asked, storage, strict=True):
-                _make(call, row, disk, sr)
             config = {key: value for key, value in row["other_config"].items() if key not in (DISKS, SCRIPT)}
             db.write(row, other_config=config)
     return ""
@@ -74,9 +74,23 @@ def _storage(call: Call, disk: Disk) -> Row:
     return call.db.get(*found)
 
 
-def _make(call: Call, vm: Row, disk: Disk, sr: Row) -> None:
-    described = {"name_description": "Created by template provisioner", "type": disk.kind}
-    vdi = images.make(call, sr, disk.size, name_label=disk.device, **described)
+def _make_disks(call: Call, asked: list[tuple[Disk, Row]]) -> Steps:
+    """The disks that a template asks for, each with its row; where one cannot be made, none is there."""
+    made: list[tuple[Disk, Row]] = []
+    try:
+        for number, (disk, sr) in enumerate(asked, 1):
+            args: dict[str, Any] = {"name_label": disk.device, "name_description": "Created by template provisioner"}
+            args |= {"type": disk.kind, "virtual_size": disk.size, "sharable": False, "read_only": False}
+            call.goal = number / len(asked)
+            made.append((disk, (yield from vdis.create(call, sr, args, patient=True))))
+    except BaseException:
+        for _, vdi in made:
+            volumes.discard(call, vdi)
+        raise
+    return made
+
+
+def _make_device(call: Call, vm: Row, disk: Disk, vdi: Row) -> None:
     call.db.create(
         "VBD",
         call.pool.new_ref(),

@@ -7,11 +7,13 @@ from contextlib import ExitStack
 
 from xenctl.errors import Failure
 
-from .. import images, placement, power, rules, vm_rules
+from .. import placement, power, rules, vm_rules, volumes
 from ..call import Call, Steps, refuse
 from ..checks import operation
 from ..power import LIVES
+from ..storage_drivers import capabilities
 from ..store import NULL, Row
+from ..vdis import MOVED
 from . import verbs_of
 
 verb = verbs_of("VM")
@@ -149,7 +151,8 @@ def _assert_migrates(call: Call, vm: Row, target: Row, vdi_map: dict[str, str], 
     comes = MIRRORS_IN if db.release.order > rules.NILE else MIRRORS
     for vdi, sr in moving:
         for storage, needed in ((db.get("SR", vdi["SR"]), MIRRORS), (sr, comes)):
-            lacking = [capability for capability in needed if not images.supports(call, storage, capability)]
+            can = capabilities(db, storage["type"])
+            lacking = [capability for capability in needed if capability not in can]
             if lacking:
                 raise refuse("SR_DOES_NOT_SUPPORT_MIGRATION", storage.ref, ";".join(lacking))
     placement.assert_can_boot_here(call.pool, vm, target, with_storage=False)
@@ -182,7 +185,7 @@ def _moving(call: Call, vm: Row, vdi_map: dict[str, str]) -> Iterator[tuple[Row,
             yield vdi, sr
 
 
-@verb(*LIVES, "suspend_SR", "VBD.VDI", "VBD.*", "VBD_metrics.*")
+@verb(*LIVES, "suspend_SR")
 def migrate_send(
     call: Call,
     vm: str,
@@ -209,13 +212,16 @@ def migrate_send(
         for ref, sr in moving.items():
             vdi = db.get("VDI", ref)
             call.goal = call.reached + vdi["virtual_size"] / total
-            copies[ref] = yield from images.duplicate(call, vdi, sr=sr)
+            fields = {name: vdi[name] for name in MOVED if name in vdi}
+            copies[ref] = volumes.make(call, sr, volumes.fitting_size(sr, vdi["virtual_size"]), **fields)
+            yield from volumes.pour(call, there, vdi, copies[ref])
         if source is not None:
             yield call.pool.durations.migrate_setup + row["memory_static_max"] / call.pool.durations.migrate_rate
             source.check()
         there.check()
-        for ref in list(copies):
-            _switch(call, db.get("VDI", ref), copies.pop(ref))
+        for old, new in [(db.get("VDI", ref), copies[ref]) for ref in moving]:
+            _switch(call, old, new)
+            del copies[old.ref]
         if source is not None:
             power.move(call, row, source, there)
         suspend_sr = db.find("SR", row.get("suspend_SR", NULL))
@@ -249,14 +255,14 @@ def _with_snapshots(call: Call, vm: Row, vdi_map: dict[str, str]) -> Iterator[tu
 def _drop_unused(call: Call, copies: dict[str, Row]) -> None:
     """After a failure: the copies that nothing came to."""
     for vdi in copies.values():
-        images.drop(call, vdi)
+        volumes.discard(call, vdi)
 
 
 def _switch(call: Call, old: Row, new: Row) -> None:
     """Put a copy in the place of a disk, with all that was written to it meanwhile, and drop the disk."""
     db, pool, now = call.db, call.pool, call.clock.now()
     disk, before = pool.disks[new["uuid"]], pool.disks[old["uuid"]]
-    disk.blocks = images.content(call, old)
+    disk.blocks = dict(volumes.content(call, old).blocks)
     for domain in list(before.writers):
         domain.close(before, now)
         domain.open(disk, now)
@@ -266,11 +272,11 @@ def _switch(call: Call, old: Row, new: Row) -> None:
             if old["uuid"] in ledger:
                 ledger[new["uuid"]] = ledger.pop(old["uuid"])
             db.write(vbd, VDI=new.ref)
-    taken = ("is_a_snapshot", "snapshot_of", "snapshot_time", "read_only")
-    db.write(new, **{name: old[name] for name in taken if name in old})
     for snapshot in [vdi for vdi in db.table("VDI").values() if vdi.get("snapshot_of") == old.ref]:
         db.write(snapshot, snapshot_of=new.ref)
-    images.drop(call, old)
+    for vm in [row for row in db.table("VM").values() if row["suspend_VDI"] == old.ref]:
+        db.write(vm, suspend_VDI=new.ref)
+    volumes.drop(call, old)
 
 
 # --- asking

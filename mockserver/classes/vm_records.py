@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import guests, images, power
+from .. import guests, power, volumes
 from ..call import Call, refuse
 from ..checks import operation_refused
 from ..store import EPOCH, NULL
@@ -77,7 +77,7 @@ def destroy(call: Call, ref: str) -> str:
     for table in ("VBD", "VIF"):
         for device in [db.find(table, device) for device in row[f"{table}s"]]:
             if device is not None:
-                images.drop_device(call, device)
+                volumes.drop_device(call, device)
     guests.placeless(call.pool, row)
     dropped = [("VM_metrics", row["metrics"]), ("VM_guest_metrics", row["guest_metrics"])]
     dropped += [("console", console) for console in row["consoles"]]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from xenctl.errors import Failure
 
-from .. import copies, hosts, images, power
+from .. import copies, hosts, power, vdis, volumes
 from ..call import Call, Steps, refuse
 from ..checks import operation
 from ..records import as_text, from_record
@@ -103,18 +103,18 @@ def _revert_devices(call: Call, snapshot: Row, vm: Row) -> Generator[float | Wai
     db, pool = call.db, call.pool
     for vif in [db.find("VIF", ref) for ref in vm["VIFs"]]:
         if vif is not None:
-            images.drop_device(call, vif)
+            volumes.drop_device(call, vif)
     for table in ("VUSB", "VGPU", "VTPM"):
         for device in [db.find(table, ref) for ref in vm.get(f"{table}s", ())]:
             if device is not None:
                 db.delete(device)
-    _drop_disks(call, snapshot, vm)
+    yield from _drop_disks(call, snapshot, vm)
     call.goal = 0.8
     copied = yield from _bring_back(call, snapshot)
     image = db.find("VDI", snapshot["suspend_VDI"])
     call.goal = 1.0
     if image is not None:
-        image = yield from images.duplicate(call, image)
+        image = yield from vdis.clone(call, image, patient=True)
     for vbd, vdi in copied:
         copies.copy_vbd(call, vm, vbd, vdi)
     copies.copy_rest(call, snapshot, vm, same_macs=True)
@@ -129,7 +129,7 @@ def _revert_devices(call: Call, snapshot: Row, vm: Row) -> Generator[float | Wai
     db.write(vm, power_state="Suspended")
 
 
-def _drop_disks(call: Call, snapshot: Row, vm: Row) -> None:
+def _drop_disks(call: Call, snapshot: Row, vm: Row) -> Generator[float | Wait, None, None]:
     """Drop the disks of `vm` that the snapshot has, and its suspend image; disks that came later lose their devices, and
     so do all drives."""
     snapshots = (copies.disk_behind(call, vbd) for vbd in call.pool.vbds(snapshot))
@@ -137,10 +137,11 @@ def _drop_disks(call: Call, snapshot: Row, vm: Row) -> None:
     ledger = call.pool.guest(vm).ledger
     for vbd in call.pool.vbds(vm):
         vdi = copies.disk_behind(call, vbd)
-        images.drop_device(call, vbd)
+        volumes.drop_device(call, vbd)
         if vdi is not None and vdi.ref in old:
             ledger.pop(vdi["uuid"], None)
-            images.drop(call, vdi)
+            call.goal = call.reached
+            yield from vdis.destroy(call, vdi, patient=True)
     power.drop_image(call, vm)
 
 
@@ -154,7 +155,7 @@ def _bring_back(call: Call, snapshot: Row) -> Generator[float | Wait, None, list
             if vdi is None:
                 out.append((vbd, NULL if vbd["empty"] else vbd["VDI"]))
                 continue
-            clone = yield from images.duplicate(call, vdi)
+            clone = yield from vdis.clone(call, vdi, patient=True)
             made.append(clone)
             out.append((vbd, clone.ref))
             of = vdi["snapshot_of"]
@@ -162,6 +163,6 @@ def _bring_back(call: Call, snapshot: Row) -> Generator[float | Wait, None, list
                 call.db.write(other, snapshot_of=clone.ref)
     except BaseException:
         for clone in made:
-            images.drop(call, clone)
+            volumes.discard(call, clone)
         raise
     return out

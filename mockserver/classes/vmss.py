@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from xenctl.errors import Failure
 from xenctl.values import Timestamp
 
-from ..call import Call, refuse
+from .. import subtasks
+from ..call import Call, Steps, refuse
 from ..licence import assert_enabled
-from ..store import Row
+from ..store import NULL, Row
 from . import verbs_of
 from .generic import make
 from .vm_copies import assert_quiesces
@@ -23,6 +25,10 @@ DEFAULTS = {"min": "0", "hour": "0", "days": "Monday"}
 KEYS = {"hourly": ("min",), "daily": ("hour", "min"), "weekly": ("hour", "min", "days")}
 """The keys that count, by frequency."""
 RETAINED = range(1, 11)
+TAKES: dict[str, tuple[Any, ...]] = {"snapshot": ([],), "checkpoint": (), "snapshot_with_quiesce": ()}
+"""The messages of class VM that types of schedules stand for, with what they are given besides VM and name."""
+PRIORITIES = {"VMSS_SNAPSHOT_SUCCEEDED": 5, "VMSS_SNAPSHOT_FAILED": 3}
+"""The messages that tell operators what came of a run."""
 
 
 # --- what a schedule may hold
@@ -155,3 +161,59 @@ def set_retained_snapshots(call: Call, ref: str, value: int) -> str:
 def set_last_run_time(call: Call, ref: str, value: Timestamp) -> str:
     call.db.write(_row(call, ref), last_run_time=value)
     return ""
+
+
+# --- taking the snapshots
+
+
+@verb("last_run_time", "VM.is_vmss_snapshot", "message.*")
+def snapshot_now(call: Call, ref: str) -> Steps:
+    """Run the schedule as if it were due: its VMs one after the other, and of each only the newest snapshots stay. What
+    goes wrong with a VM is told in a message, and the next one has its turn."""
+    row = _row(call, ref)
+    for vm in list(row["VMs"]):
+        try:
+            name = yield from _snapshot(call, row, call.db.get("VM", vm))
+            yield from _thin_out(call, row, vm)
+        except Failure as error:
+            _tell(call, row, "VMSS_SNAPSHOT_FAILED", f"{vm}: {error.code}")
+        else:
+            _tell(call, row, "VMSS_SNAPSHOT_SUCCEEDED", name)
+    if call.db.find("VMSS", ref) is row:
+        call.db.write(row, last_run_time=call.clock.stamp())
+    return ""
+
+
+def _snapshot(call: Call, row: Row, vm: Row) -> Steps:
+    """One snapshot of a VM: returns its name, which says of which schedule it is and when it was taken."""
+    name, before = f"{row['name_label']} {call.clock.stamp()}", set(vm["snapshots"])
+    yield from subtasks.run(call, f"VM.{row['type']}", vm.ref, name, *TAKES[row["type"]])
+    for snapshot in (call.db.get("VM", ref) for ref in vm["snapshots"] if ref not in before):
+        if snapshot["name_label"] == name:
+            call.db.write(snapshot, is_vmss_snapshot=True)
+    return name
+
+
+def _thin_out(call: Call, row: Row, vm: str) -> Steps:
+    """Destroy the oldest snapshots that schedules took of a VM, with their disks, until no more than wanted are left."""
+    snapshots = [call.db.get("VM", ref) for ref in call.db.get("VM", vm)["snapshots"]]
+    ours = sorted((s for s in snapshots if s["is_vmss_snapshot"]), key=lambda s: str(s["snapshot_time"]))
+    for old in ours[: -row["retained_snapshots"]]:
+        disks = [vbd["VDI"] for vbd in call.pool.vbds(old) if vbd["type"] != "CD" and not vbd["empty"]]
+        disks += [old["suspend_VDI"]] if old["suspend_VDI"] != NULL else []
+        yield from subtasks.run(call, "VM.destroy", old.ref)
+        for vdi in disks:
+            yield from subtasks.run(call, "VDI.destroy", vdi)
+
+
+def _tell(call: Call, row: Row, name: str, body: str) -> None:
+    fields = {
+        "uuid": call.pool.new_uuid(),
+        "name": name,
+        "priority": PRIORITIES[name],
+        "cls": "VMSS",
+        "obj_uuid": row["uuid"],
+        "timestamp": call.clock.stamp(),
+        "body": body,
+    }
+    call.pool.messages.add(call.db, call.pool.new_ref(), fields)

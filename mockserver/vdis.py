@@ -1,0 +1,175 @@
+"""What is done to disks in some time: each holds the disk and its storage meanwhile, as XenAPI shows it.
+
+The verbs on disks do one of these; the verbs on VMs do one for each disk of a VM. Those are `patient`: where something else
+goes on they wait until it is over, for else no two VMs with disks on the same storage could be copied at once.
+"""
+
+from __future__ import annotations
+
+import uuid as uuids
+from typing import Any
+
+from . import hosts, rules, storage_rules, volumes
+from .call import Call, Steps, Wait, refuse
+from .storage_drivers import capabilities
+from .storage_rules import TYPES_SPELLED
+from .store import Row
+
+WRITES = ("VDI.*", *volumes.GONE, *volumes.MARKS, *volumes.ATTACHED)
+"""What may be written here."""
+BACKUP = "Pool Metadata Backup"
+"""The name of the disk that backups of the pool's database are kept on; its uuid follows from its storage's."""
+COPIED = "name_label name_description type sharable other_config xenstore_data tags".split()
+"""What a copy has from its disk."""
+MOVED = (*COPIED, "read_only", "on_boot", "allow_caching", "is_a_snapshot", "snapshot_time", "snapshot_of")
+"""What a disk that moved has from what it was."""
+PATIENCE = 7200.0
+"""Seconds that who is patient waits for other operations to end."""
+
+
+def sr_of(call: Call, vdi: Row) -> Row:
+    """The storage of a disk."""
+    return call.db.get("SR", vdi["SR"])
+
+
+def _free(call: Call, patient: bool, *, sr: tuple[Row, str] | None = None, vdi: tuple[Row, str] | None = None) -> Steps:
+    """Wait, if `patient`, until no other operation is in the way; whatever else is in the way, `held` says."""
+    deadline = call.clock.now() + PATIENCE
+
+    def busy() -> bool:
+        checks = ((sr, storage_rules.sr_refused), (vdi, storage_rules.vdi_refused))
+        found = [check(call.db, *on) for on, check in checks if on is not None and _there(call, on[0])]
+        return any(error is not None and error.code == "OTHER_OPERATION_IN_PROGRESS" for error in found)
+
+    while patient and busy() and call.clock.now() < deadline:
+        yield Wait(deadline, lambda: not busy(), idle=False)
+    for on in (sr, vdi):
+        if on is not None:
+            call.db.get(on[0].table, on[0].ref)
+
+
+def _there(call: Call, row: Row) -> bool:
+    return call.db.find(row.table, row.ref) is row
+
+
+# --- made and dropped
+
+
+def create(call: Call, sr: Row, args: dict[str, Any], *, full: bool = False, patient: bool = False) -> Steps:
+    """A new, empty disk: returns its row. One that is `full` takes all of its room at once, whatever its storage does."""
+    yield from _free(call, patient, sr=(sr, "vdi_create"))
+    with volumes.held(call, sr=(sr, "vdi_create")):
+        return (yield from made(call, sr, args, full=full))
+
+
+def made(call: Call, sr: Row, args: dict[str, Any], *, full: bool = False) -> Steps:
+    """A new, empty disk on storage that is held for it: returns its row."""
+    contact = volumes.serving(call, sr)
+    if args["type"] == "cbt_metadata":
+        raise refuse("VDI_INCOMPATIBLE_TYPE", "", TYPES_SPELLED["cbt_metadata"])
+    size = volumes.fitting_size(sr, args["virtual_size"])
+    fields = {name: value for name, value in args.items() if name not in ("SR", "virtual_size", "uuid")}
+    if (args["type"], args.get("name_label")) == ("user", BACKUP) and call.at_least(rules.NILE):
+        fields["uuid"] = str(uuids.uuid5(uuids.NAMESPACE_OID, sr["uuid"]))
+    yield call.pool.durations.volume
+    contact.check()
+    return volumes.make(call, sr, size, takes=size if full else None, **fields)
+
+
+def destroy(call: Call, vdi: Row, *, patient: bool = False) -> Steps:
+    """Destroy a disk. Raises `VDI_IN_USE` where somebody uses it."""
+    sr = sr_of(call, vdi)
+    yield from _free(call, patient, sr=(sr, "vdi_destroy"), vdi=(vdi, "destroy"))
+    with volumes.held(call, sr=(sr, "vdi_destroy"), vdi=(vdi, "destroy")):
+        contact = volumes.serving(call, sr)
+        volumes.assert_managed(vdi)
+        yield call.pool.durations.volume
+        contact.check()
+        if storage_rules.DiskState.of(call.db, vdi).active:
+            raise storage_rules.vdi_in_use(call.db, vdi.ref, "destroy")
+        volumes.drop(call, vdi)
+
+
+# --- snapshots and clones
+
+
+def snapshot(call: Call, vdi: Row, *, patient: bool = False) -> Steps:
+    """A snapshot with what is on a disk when it is made: returns its row."""
+    sr = sr_of(call, vdi)
+    yield from _free(call, patient, sr=(sr, "vdi_snapshot"), vdi=(vdi, "snapshot"))
+    with volumes.held(call, sr=(sr, "vdi_snapshot"), vdi=(vdi, "snapshot")):
+        contact = volumes.serving(call, sr)
+        volumes.assert_managed(vdi)
+        yield call.pool.durations.volume
+        contact.check()
+        return volumes.branch(call, vdi, snapshot=True)
+
+
+def clone(call: Call, vdi: Row, *, patient: bool = False) -> Steps:
+    """A clone: returns its row. Storage that cannot clone, where the release does not mind, makes a copy."""
+    sr = sr_of(call, vdi)
+    fast = "VDI_CLONE" in capabilities(call.db, sr["type"])
+    yield from _free(call, patient, sr=(sr, "vdi_clone"), vdi=(vdi, "clone"))
+    goal = call.goal
+    with volumes.held(call, sr=(sr, "vdi_clone"), vdi=(vdi, "clone")):
+        contact = volumes.serving(call, sr)
+        volumes.assert_managed(vdi)
+        call.goal = goal if fast else call.reached
+        yield call.pool.durations.volume
+        contact.check()
+        if fast:
+            return volumes.branch(call, vdi, snapshot=False)
+        fields = {name: vdi[name] for name in (*COPIED, "read_only") if name in vdi}
+        new = volumes.make(call, sr, vdi["virtual_size"], **fields)
+    call.goal = goal
+    yield from _poured(call, contact, vdi, new, fresh=True)
+    return new
+
+
+# --- copies
+
+
+def copy(
+    call: Call, vdi: Row, sr: Row, *, into: Row | None = None, base: Row | None = None, patient: bool = False
+) -> Steps:
+    """A copy on `sr`, or in the disk `into` that is there; of a disk with a `base` only what differs from that. Returns
+    the row of the copy."""
+    source, goal = sr_of(call, vdi), call.goal
+    yield from _free(call, patient, vdi=(vdi, "copy"))
+    with volumes.held(call, vdi=(vdi, "copy")):
+        contact = volumes.seeing(call, (source, sr)) or volumes.seeing(call, (source,))
+        if contact is None:
+            raise refuse("NO_HOSTS_AVAILABLE")
+        volumes.assert_managed(vdi)
+        new = into or (yield from _blank(call, sr, vdi, patient))
+        if new["read_only"]:
+            raise refuse("VDI_READONLY", new.ref)
+        if new["virtual_size"] < vdi["virtual_size"]:
+            raise refuse("VDI_TOO_SMALL", new.ref, vdi["virtual_size"])
+        call.goal = goal
+        yield from _poured(call, contact, vdi, new, fresh=into is None, base=base)
+    return new
+
+
+def _blank(call: Call, sr: Row, like: Row, patient: bool) -> Steps:
+    """A new disk for a copy, which can be written whatever it is a copy of."""
+    fields = {name: like[name] for name in COPIED if name in like}
+    call.goal = call.reached
+    args = {**fields, "virtual_size": like["virtual_size"], "read_only": False}
+    new = yield from create(call, sr, args, patient=patient)
+    call.db.write(new, allow_caching=like.get("allow_caching", False))
+    return new
+
+
+def _poured(
+    call: Call, contact: hosts.Contact, source: Row, target: Row, *, fresh: bool, base: Row | None = None
+) -> Steps:
+    """Copy the content; a `fresh` target goes again where that fails."""
+    done = False
+    try:
+        with volumes.attached(call, contact, (source, "RO"), (target, "RW")):
+            yield from volumes.pour(call, contact, source, target, base)
+        done = True
+    finally:
+        if not done and fresh and _there(call, target):
+            volumes.drop(call, target)

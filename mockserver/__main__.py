@@ -47,6 +47,9 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="print which messages have behaviour, of all releases or of --release, and serve nothing",
     )
+    out.add_argument(
+        "--markdown", action="store_true", help="with --coverage of a --release: as a page of Markdown, names and all"
+    )
     out.add_argument("--seed", type=int, default=0, help="the same seed gives the same references and uuids")
     out.add_argument("--dump", metavar="FILE", help="load the pool from a pool database dump instead")
     out.add_argument("--listen", default="127.0.0.1", help="address of the first host (127.0.0.1)")
@@ -78,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
         return anonymised(argv[1:])
     options = parser().parse_args(argv)
     if options.coverage:
-        return _coverage(options.release)
+        return _coverage(options.release, markdown=options.markdown)
     shape = {name: value for name in SHAPE if (value := getattr(options, name)) is not None}
     if options.dump and shape:
         print(
@@ -114,11 +117,18 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _coverage(release: str | None) -> int:
+def _coverage(release: str | None, *, markdown: bool) -> int:
     from . import coverage
 
+    if markdown and release is None:
+        print("mockserver: --markdown is of one release; name it with --release", file=sys.stderr)
+        return 2
     try:
-        print(coverage.table(find(release) if release else None), coverage.LEGEND, sep="\n\n")
+        named = find(release) if release else None
+        if markdown and named:
+            print(coverage.page(named))
+        else:
+            print(coverage.table(named), coverage.LEGEND, sep="\n\n")
     except ValueError as error:
         print(f"mockserver: {error}", file=sys.stderr)
         return 2

@@ -43,7 +43,8 @@ SHOWN = frozenset(
 
 KEYED = frozenset(
     "device_config sm_config license_params bios_strings memory disks networks other logging qos_algorithm_params "
-    "properties xenstore_data ha_configuration guest_agent_config external_auth_configuration data".split()
+    "properties xenstore_data ha_configuration guest_agent_config external_auth_configuration data "
+    "schedule".split()
 )
 """The fields of maps whose keys are xapi's own words; what they stand for is hidden."""
 
@@ -52,6 +53,7 @@ KEYS = re.compile(
     r"install-(?:methods|arch|distro|repository|round)|linux_template|instant|conversions|last_shutdown_\w+|"
     r"MAINTENANCE_MODE\w*|xensource_internal|is_guest_installer_network|is_host_internal_management_network|automatic|"
     r"iso_?type|dirty|auto-scan|ha_\w+|multipath\w*|static-routes|cpuid_feature_mask|hideFromXenCenter|"
+    r"allow_clone_suspended_vm|assume_network_is_shared|default_template|indestructible|xenserver_tools_sr|"
     r"feature-[\w-]+|platform-feature-[\w-]+"
 )
 """Keys of free maps, such as `other_config`, that xapi and its installers give a meaning."""
@@ -73,7 +75,9 @@ OTHER_WORDS = ("object", "thing", "name", "zz")
 """What stands in for a word that is itself a name in the original."""
 SECRET = re.compile(r".*(?:password|passwd|_transformed|secret|token).*", re.IGNORECASE | re.DOTALL)
 """Keys of maps under which a secret is kept."""
-PLAIN = re.compile(r"sku_\w+|expiry|restrict_\w+|type|options|nfsversion|legacy_mode")
+PLAIN = re.compile(
+    r"sku_\w+|expiry|restrict_\w+|type|options|nfsversion|legacy_mode|min|hour|days|gro|hashing_algorithm|lacp-time"
+)
 """Keys of maps under which nothing is kept that tells who somebody is."""
 WORDS = {field: word for word, fields in NAMES.items() for field in fields.split()}
 

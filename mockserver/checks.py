@@ -1,7 +1,7 @@
 """Whether an operation may be done to a VM or to one of its block devices: checks that several verbs share, in xapi's order.
 
 Each era of xapi is a list of checks; the first that finds a reason to refuse wins. `operation` holds a VM for the time of
-an operation: it is checked, shown in `current_operations`, and what is allowed is recomputed before and after.
+an operation: it is checked, and shown in `current_operations`, from which follows what is allowed meanwhile.
 """
 
 from __future__ import annotations
@@ -280,18 +280,8 @@ def _plausible(store: Store, vm: Row, operation: str) -> bool:
 
 
 def refresh(store: Store, vm: Row) -> None:
-    """Recompute the allowed operations of a VM, of its VIFs and of its appliance; those of its block devices follow by
-    themselves."""
-    from . import appliances, network_rules  # which are built on this module
-
+    """Recompute the allowed operations of a VM."""
     store.write(vm, allowed_operations=allowed_operations(store, vm))
-    appliance = store.find("VM_appliance", vm.get("appliance", ""))
-    if appliance is not None:
-        appliances.refresh(store, appliance)
-    for ref in vm["VIFs"]:
-        vif = store.find("VIF", ref)
-        if vif is not None:
-            network_rules.refresh_vif(store, vif)
 
 
 @contextmanager
@@ -301,25 +291,21 @@ def operation(call: Call, vm: Row, name: str, *, strict: bool = True) -> Iterato
     refused = operation_refused(store, vm, name, strict=strict)
     if refused is not None:
         raise refused
-    with marked(call, vm, name, refresh):
+    with marked(call, vm, name):
         yield
 
 
 @contextmanager
-def marked(
-    call: Call, row: Row, name: str, recompute: Callable[[Store, Row], None] = lambda store, row: None
-) -> Iterator[None]:
-    """Show an operation on `row` while it goes on; `recompute` makes anew what does not follow by itself."""
+def marked(call: Call, row: Row, name: str) -> Iterator[None]:
+    """Show an operation on `row` while it goes on; what is allowed meanwhile follows from that."""
     store = call.db
     store.write(row, current_operations={**row["current_operations"], call.task: name})
-    recompute(store, row)
     try:
         yield
     finally:
         if store.find(row.table, row.ref) is row:
             rest = {task: op for task, op in row["current_operations"].items() if task != call.task}
             store.write(row, current_operations=rest)
-            recompute(store, row)
 
 
 def interrupt(call: Call, vm: Row, name: str) -> Steps:

@@ -100,7 +100,6 @@ def duplicate(
     guest = call.pool.guest(new)
     guest.resume_from(call.pool.guest(vm), own_disks(call, new))
     call.db.write(new, suspend_VDI=image.ref if image is not None else NULL, current_operations={})
-    call.pool.refresh_operations(new)
     return new
 
 

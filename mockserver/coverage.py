@@ -1,7 +1,7 @@
 """Which messages have behaviour, which follow from the data model, and which answer `NOT_IMPLEMENTED`, told by the verbs.
 
-`python -m mockserver --coverage` prints the table. A message that is served but removed answers `MESSAGE_REMOVED` and counts
-nowhere.
+`python -m mockserver --coverage` prints the table, with `--markdown` as it stands in `docs/coverage.md`. A message that is
+served but removed answers `MESSAGE_REMOVED` and counts nowhere.
 """
 
 from __future__ import annotations
@@ -86,6 +86,36 @@ def table(release: Release | None = None) -> str:
     lines.append(["all", *map(str, sums), ""])
     widths = [max(len(line[column]) for line in lines) for column in range(5)]
     return "\n".join(_line(line, widths) for line in lines)
+
+
+PAGE = """\
+# Coverage
+
+Which messages of {release} the fake answers, told by the fake itself:
+`python -m mockserver --coverage --release {version} --markdown` makes this page, and a test holds it in step.
+
+*Behaviour* is a verb of its own, whose declared writes are tested; *generic* follows from the data model: fields, records,
+queries, plain constructors. The rest answers `NOT_IMPLEMENTED`: nothing succeeds without its effect. *Explicit* messages are
+those that no data model can answer.
+
+"""
+
+
+def page(release: Release) -> str:
+    """The coverage of one release as a page of Markdown: the counts by class, then the names of what is missing."""
+    found = covered(release)
+    lines = [_row(*HEADER[:5]), "|---|--:|--:|--:|--:|"]
+    lines += [_row(row.name, len(row.behaviour), len(row.generic), len(row.missing), row.explicit) for row in found]
+    sums = [sum(len(getattr(row, way)) for row in found) for way in ("behaviour", "generic", "missing")]
+    lines.append(_row("all", *sums, sum(row.explicit for row in found)))
+    lines += ["", "## Not implemented", ""]
+    lines += [f"- `{row.name}`: {', '.join(sorted(row.missing))}" for row in found if row.missing]
+    head = PAGE.format(release=release.name, version=release.product_version)
+    return head + "\n".join(lines)
+
+
+def _row(*cells: object) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def _line(cells: list[str], widths: list[int]) -> str:

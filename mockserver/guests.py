@@ -33,7 +33,6 @@ def report(pool: MockPool, vm: Row) -> None:
         fields = {**guest.agent, "uuid": pool.new_uuid(), "last_updated": pool.clock.stamp()}
         store.create("VM_guest_metrics", ref, fields)
         store.write(row, guest_metrics=ref)
-        pool.refresh_operations(row)
 
 
 def forget(pool: MockPool, vm: Row) -> None:

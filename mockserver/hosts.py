@@ -106,14 +106,8 @@ def operation(call: Call, host: Row, name: str) -> Iterator[None]:
     if rules.upgrading(call.db) and name not in rules.HOST_UPGRADE_OPERATIONS:
         yield
         return
-    with marked(call, host, name, refresh):
+    with marked(call, host, name):
         yield
-
-
-def set_enabled(store: Store, host: Row, enabled: bool) -> None:
-    """Write down whether `host` takes VMs, and what may be done to it now."""
-    store.write(host, enabled=enabled)
-    refresh(store, host)
 
 
 def set_live(store: Store, host: Row | None, alive: bool) -> None:
@@ -121,4 +115,3 @@ def set_live(store: Store, host: Row | None, alive: bool) -> None:
     metrics = store.find("host_metrics", host["metrics"]) if host is not None else None
     if host is not None and metrics is not None:
         store.write(metrics, live=alive)
-        refresh(store, host)

@@ -8,6 +8,7 @@ RESTRICTIONS = {
     "AD": "restrict_ad",
     "GuestIP": "restrict_guest_ip_setting",
     "Network_sriov": "restrict_network_sriov",
+    "Integrated_GPU": "restrict_integrated_gpu_passthrough",
     "RBAC": "restrict_rbac",
     "Start": "restrict_vm_appliance_start",
     "VIFLock": "restrict_vif_locking",

@@ -90,7 +90,7 @@ def vif_operation(call: Call, vif: Row, name: str) -> Iterator[None]:
     refused = vif_refused(call.db, vif, name)
     if refused is not None:
         raise refused
-    with marked(call, vif, name, refresh_vif):
+    with marked(call, vif, name):
         yield
 
 

@@ -20,7 +20,7 @@ from xenctl.database import Database
 from xenctl.errors import Failure
 from xenctl.releases import Release, find, serves
 
-from . import checks, classes, guests, hosts, live, powerup, rules, savepoint
+from . import classes, guests, live, powerup, rules, savepoint
 from .call import Call, Steps, Wait, continue_later, dispatch
 from .classes.event import OldEvents
 from .clock import VirtualClock
@@ -345,19 +345,6 @@ class MockPool(Kept):
     def force_halted(self, vm: Row) -> None:
         """Write down that `vm` is off, with all that follows from it."""
         guests.halted(self, vm)
-        self.refresh_operations(vm)
-
-    def refresh_operations(self, vm: Row) -> None:
-        """Recompute the allowed operations of `vm`."""
-        checks.refresh(self.store, vm)
-
-    def refresh_all_operations(self) -> None:
-        """Recompute the allowed operations of everything."""
-        for vm in self.store.table("VM").values():
-            checks.refresh(self.store, vm)
-        for host in self.store.table("host").values():
-            hosts.refresh(self.store, host)
-        self.upkeep.do_all(self.store)
 
     def downloaded(self, dump: bytes, *, whole: bool) -> None:
         """Somebody fetched the pool database; a whole one is remembered by its digest, for who watches over backups."""
@@ -377,8 +364,7 @@ class MockPool(Kept):
         elif flagged and not mixed:
             rest = {key: value for key, value in row["other_config"].items() if key != rules.KEY}
             store.write(row, other_config=rest)
-            for vm in store.table("VM").values():
-                self.refresh_operations(vm)
+            self.upkeep.renew("VM", *store.table("VM"))
 
     # --- calls
 
@@ -581,6 +567,7 @@ class MockPool(Kept):
             for entry in [entry for entry in self._waiting if entry[0].ready()]:
                 self._waiting.remove(entry)
                 entry[1]()
+            self.freshen()
         if self.writes and self.trace is not None:
             self.trace.settled(cause)
         if not self.invariants or not self.writes:

@@ -15,7 +15,6 @@ from xenctl.releases import find
 
 from . import bios, checks, guests, hosts, placement, rules, vdis, vm_rules, volumes
 from .call import Call, Steps, refuse
-from .network_rules import refresh_vif
 from .records import as_text
 from .store import NULL, Row
 
@@ -127,9 +126,9 @@ def _devices_held(call: Call, vm: Row, *tables: str) -> Iterator[None]:
         raise refuse("OPERATION_NOT_ALLOWED", "Failed to lock all VIFs")
     with ExitStack() as stack:
         for vbd in call.pool.vbds(vm):
-            stack.enter_context(checks.marked(call, vbd, "attach", checks.refresh_vbd))
+            stack.enter_context(checks.marked(call, vbd, "attach"))
         for vif in vifs if "VIF" in tables else ():
-            stack.enter_context(checks.marked(call, vif, "attach", refresh_vif))
+            stack.enter_context(checks.marked(call, vif, "attach"))
         yield
 
 

@@ -78,7 +78,7 @@ def power_up(pool: MockPool, store: Store) -> None:
         store.write(vm, scheduled_to_be_resident_on=NULL)
     if rules.mixed(store):
         pool.detect_rolling_upgrade()
-    pool.refresh_all_operations()
+    pool.upkeep.do_all(store)
     pool.writes.clear()  # nobody watched yet
 
 

@@ -151,7 +151,7 @@ def start_master(pool: MockPool, machine: HostMachine, *, booted: bool = True) -
             pool.force_halted(vm)
     machine.xapi.mode = "master"
     pool.detect_rolling_upgrade()
-    pool.refresh_all_operations()
+    pool.upkeep.do_all(store)
     plug = pool.durations.storage_plug if booted else pool.durations.member_settle
     pool.clock.after(plug, partial(complete, pool, machine, machine.xapi, plug=booted))
     for member in pool.machines:
@@ -223,7 +223,7 @@ def join(pool: MockPool, machine: HostMachine, xapi: Xapi, *, booted: bool) -> N
         machine.beats.cancel()
     ensure_metrics(pool, host)
     store.write(host, address=machine.address)
-    hosts.set_enabled(store, host, enabled=False)
+    store.write(host, enabled=False)
     hosts.set_live(store, host, alive=True)
     synchronise(pool, machine, host, booted=booted)
     xapi.mode = "member"
@@ -286,7 +286,6 @@ def resynchronise(pool: MockPool, machine: HostMachine, host: Row, vm: Row) -> N
         state = "Running" if domain.running else "Paused"
         store.write(vm, power_state=state, resident_on=host.ref, domid=domain.domid)
         guests.report(pool, vm)
-        pool.refresh_operations(vm)
 
 
 def complete(pool: MockPool, machine: HostMachine, xapi: Xapi, *, plug: bool) -> None:
@@ -298,4 +297,4 @@ def complete(pool: MockPool, machine: HostMachine, xapi: Xapi, *, plug: bool) ->
         for ref in host["PBDs"]:
             pool.store.write(pool.store.get("PBD", ref), currently_attached=True)
     xapi.complete = True
-    hosts.set_enabled(pool.store, host, enabled=True)
+    pool.store.write(host, enabled=True)

@@ -1,10 +1,10 @@
-"""Keeps what follows from other rows right: the allowed operations of block devices, disks and storage, and how much of
-its space storage has given away.
+"""Keeps what follows from other rows right: allowed operations, and how much of its space storage has given away.
 
 xapi recomputes these lists at many places, each of which knows what it has changed. Here a table says which field makes
 which lists stale; writes are noted as they happen and the lists are made anew when the call or event is over, or when time
 passes in it. So every list is right whenever somebody can look, whoever changed the row, and the cost follows the change.
-What xapi only writes down, such as `VBD.unpluggable`, changes no list before something else does, as there.
+What xapi only writes down, such as `VBD.unpluggable`, changes no list before something else does, as there; nor does the
+key that says that versions are mixed change those of VMs and hosts.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from .checks import refresh_vbd
+from . import appliances, checks, hosts, network_rules
 from .journal import Kept
 from .storage_rules import pbds_of, refresh_sr, refresh_vdi
 
@@ -21,14 +21,23 @@ if TYPE_CHECKING:
 
 Stale = Callable[["Upkeep", "Store", "Write"], None]
 
+RENEWAL: dict[str, Callable[[Store, Row], None]] = {
+    "VM": checks.refresh,
+    "VIF": network_rules.refresh_vif,
+    "VBD": checks.refresh_vbd,
+    "VDI": refresh_vdi,
+    "SR": refresh_sr,
+    "VM_appliance": appliances.refresh,
+    "host": hosts.refresh,
+}
+"""By class, what makes the list of allowed operations of one object anew."""
+
 
 class Upkeep(Kept):
     """What has to be made anew."""
 
     def __init__(self) -> None:
-        self.vbds: dict[str, None] = {}
-        self.vdis: dict[str, None] = {}
-        self.srs: dict[str, None] = {}
+        self.lists: dict[tuple[str, str], None] = {}
         self.growth: dict[str, tuple[int, int]] = {}
 
     def note(self, store: Store, write: Write) -> None:
@@ -37,28 +46,29 @@ class Upkeep(Kept):
         if stale is not None:
             stale(self, store, write)
 
+    def renew(self, table: str, *refs: str) -> None:
+        """Note that the lists of these objects are stale."""
+        for ref in refs:
+            self.lists[table, ref] = None
+
     @property
     def stale(self) -> bool:
         """Whether anything is."""
-        return bool(self.vbds or self.vdis or self.srs or self.growth)
+        return bool(self.lists or self.growth)
 
     def do(self, store: Store) -> None:
         """Make anew what is stale."""
         self._account(store)
-        for table, refs, refresh in (
-            ("VBD", self.vbds, refresh_vbd),
-            ("VDI", self.vdis, refresh_vdi),
-            ("SR", self.srs, refresh_sr),
-        ):
-            for row in [store.find(table, ref) for ref in refs]:
-                if row is not None:
-                    refresh(store, row)
-            refs.clear()
+        for table, ref in list(self.lists):
+            row = store.find(table, ref)
+            if row is not None:
+                RENEWAL[table](store, row)
+        self.lists.clear()
 
     def do_all(self, store: Store) -> None:
         """Make every list anew, as a toolstack that starts does."""
-        for table, refs in (("VBD", self.vbds), ("VDI", self.vdis), ("SR", self.srs)):
-            refs.update(dict.fromkeys(store.table(table)))
+        for table in RENEWAL:
+            self.renew(table, *store.table(table))
         self.do(store)
 
     def _account(self, store: Store) -> None:
@@ -86,36 +96,83 @@ def _row(store: Store, write: Write) -> Row | None:
     return write.old if write.kind == "delete" else store.find(write.table, write.ref)
 
 
-def _vbd(upkeep: Upkeep, store: Store, write: Write) -> None:
-    upkeep.vbds[write.ref] = None
+def _itself(upkeep: Upkeep, store: Store, write: Write) -> None:
+    upkeep.renew(write.table, write.ref)
 
 
 def _vbd_use(upkeep: Upkeep, store: Store, write: Write) -> None:
     """Whether and how a device uses its disk."""
-    upkeep.vbds[write.ref] = None
+    upkeep.renew("VBD", write.ref)
     row = _row(store, write)
     if row is not None:
-        upkeep.vdis[row["VDI"]] = None
+        upkeep.renew("VDI", row["VDI"])
 
 
 def _vbd_disk(upkeep: Upkeep, store: Store, write: Write) -> None:
-    upkeep.vbds[write.ref] = None
-    upkeep.vdis.update({write.old: None, write.new: None})
+    upkeep.renew("VBD", write.ref)
+    upkeep.renew("VDI", write.old, write.new)
 
 
-def _vm(upkeep: Upkeep, store: Store, write: Write) -> None:
+def _vm_for_devices(upkeep: Upkeep, store: Store, write: Write) -> None:
+    upkeep.renew("VM", write.ref)
     vm = store.find("VM", write.ref)
-    upkeep.vbds.update(dict.fromkeys(vm["VBDs"] if vm is not None else ()))
+    if vm is not None:
+        upkeep.renew("VBD", *vm["VBDs"])
+        upkeep.renew("VIF", *vm["VIFs"])
 
 
-def _vdi(upkeep: Upkeep, store: Store, write: Write) -> None:
-    upkeep.vdis[write.ref] = None
+def _vm_state(upkeep: Upkeep, store: Store, write: Write) -> None:
+    _vm_for_devices(upkeep, store, write)
+    vm = store.find("VM", write.ref)
+    if vm is not None and "appliance" in vm:
+        upkeep.renew("VM_appliance", vm["appliance"])
+
+
+def _vm_group(upkeep: Upkeep, store: Store, write: Write) -> None:
+    """A VM came to another appliance."""
+    upkeep.renew("VM", write.ref)
+    upkeep.renew("VM_appliance", write.old, write.new)
+
+
+def _vm_comes(upkeep: Upkeep, store: Store, write: Write) -> None:
+    upkeep.renew("VM", write.ref)
+    row = _row(store, write)
+    if row is not None and "appliance" in row:
+        upkeep.renew("VM_appliance", row["appliance"])
+
+
+def _sriov(upkeep: Upkeep, store: Store, write: Write) -> None:
+    """What decides whether the VIFs of a network can be plugged."""
+    row = _row(store, write)
+    pif = store.find("PIF", row["logical_PIF"]) if row is not None else None
+    network = store.find("network", pif["network"]) if pif is not None else None
+    upkeep.renew("VIF", *(network["VIFs"] if network is not None else ()))
+
+
+def _agent(upkeep: Upkeep, store: Store, write: Write) -> None:
+    """What a guest says that it can."""
+    vms = [vm for vm in store.table("VM").values() if vm["guest_metrics"] == write.ref]
+    upkeep.renew("VM", *(vm.ref for vm in vms))
+    upkeep.renew("VBD", *(vbd for vm in vms for vbd in vm["VBDs"]))
+    upkeep.renew("VIF", *(vif for vm in vms for vif in vm["VIFs"]))
+
+
+def _liveness(upkeep: Upkeep, store: Store, write: Write) -> None:
+    upkeep.renew("host", *(ref for ref, host in store.table("host").items() if host["metrics"] == write.ref))
 
 
 def _vdi_for_devices(upkeep: Upkeep, store: Store, write: Write) -> None:
-    upkeep.vdis[write.ref] = None
+    upkeep.renew("VDI", write.ref)
     vdi = store.find("VDI", write.ref)
-    upkeep.vbds.update(dict.fromkeys(vdi["VBDs"] if vdi is not None else ()))
+    upkeep.renew("VBD", *(vdi["VBDs"] if vdi is not None else ()))
+
+
+def _vdi_trait(upkeep: Upkeep, store: Store, write: Write) -> None:
+    """What keeps the memory of machines that have the disk where it is."""
+    upkeep.renew("VDI", write.ref)
+    vdi = store.find("VDI", write.ref)
+    vbds = [store.find("VBD", ref) for ref in (vdi["VBDs"] if vdi is not None else ())]
+    upkeep.renew("VM", *(vbd["VM"] for vbd in vbds if vbd is not None))
 
 
 def _vdi_kind(upkeep: Upkeep, store: Store, write: Write) -> None:
@@ -123,14 +180,14 @@ def _vdi_kind(upkeep: Upkeep, store: Store, write: Write) -> None:
     _vdi_for_devices(upkeep, store, write)
     row = _row(store, write)
     if row is not None:
-        upkeep.srs[row["SR"]] = None
+        upkeep.renew("SR", row["SR"])
 
 
 def _vdi_comes(upkeep: Upkeep, store: Store, write: Write) -> None:
     row, sign = _row(store, write), -1 if write.kind == "delete" else 1
     if row is not None:
-        upkeep.vdis[write.ref] = None
-        upkeep.srs[row["SR"]] = None
+        upkeep.renew("VDI", write.ref)
+        upkeep.renew("SR", row["SR"])
         upkeep.grow(row["SR"], sign * row["virtual_size"], sign * row["physical_utilisation"])
 
 
@@ -149,27 +206,23 @@ def _vdi_physical(upkeep: Upkeep, store: Store, write: Write) -> None:
 def _vdi_moves(upkeep: Upkeep, store: Store, write: Write) -> None:
     """A disk came to another storage repository."""
     row = store.find("VDI", write.ref)
-    upkeep.vdis[write.ref] = None
-    upkeep.srs.update({write.old: None, write.new: None})
+    upkeep.renew("VDI", write.ref)
+    upkeep.renew("SR", write.old, write.new)
     if row is not None:
         upkeep.grow(write.old, -row["virtual_size"], -row["physical_utilisation"])
         upkeep.grow(write.new, row["virtual_size"], row["physical_utilisation"])
 
 
-def _sr(upkeep: Upkeep, store: Store, write: Write) -> None:
-    upkeep.srs[write.ref] = None
-
-
 def _sr_disks(upkeep: Upkeep, store: Store, write: Write) -> None:
-    upkeep.srs[write.ref] = None
+    upkeep.renew("SR", write.ref)
     sr = store.find("SR", write.ref)
-    upkeep.vdis.update(dict.fromkeys(sr["VDIs"] if sr is not None else ()))
+    upkeep.renew("VDI", *(sr["VDIs"] if sr is not None else ()))
 
 
 def _pbd(upkeep: Upkeep, store: Store, write: Write) -> None:
     row = _row(store, write)
     if row is not None:
-        upkeep.srs[row["SR"]] = None
+        upkeep.renew("SR", row["SR"])
 
 
 def _pbd_plugged(upkeep: Upkeep, store: Store, write: Write) -> None:
@@ -177,29 +230,30 @@ def _pbd_plugged(upkeep: Upkeep, store: Store, write: Write) -> None:
     row = store.find("PBD", write.ref)
     sr = store.find("SR", row["SR"]) if row is not None else None
     if sr is not None:
-        upkeep.srs[sr.ref] = None
+        upkeep.renew("SR", sr.ref)
         if sum(pbd["currently_attached"] for pbd in pbds_of(store, sr)) == int(write.new):
-            upkeep.vdis.update(dict.fromkeys(sr["VDIs"]))
+            upkeep.renew("VDI", *sr["VDIs"])
 
 
 def _plugin(upkeep: Upkeep, store: Store, write: Write) -> None:
     row = _row(store, write)
     for sr in store.table("SR").values():
         if row is not None and sr["type"] == row["type"]:
-            upkeep.srs[sr.ref] = None
-            upkeep.vdis.update(dict.fromkeys(sr["VDIs"]))
+            upkeep.renew("SR", sr.ref)
+            upkeep.renew("VDI", *sr["VDIs"])
 
 
 def _pool(upkeep: Upkeep, store: Store, write: Write) -> None:
-    """The key that says that versions are mixed, and what says whether disks may be cloned while in use."""
-    upkeep.srs.update(dict.fromkeys(store.table("SR")))
+    """The key that says that versions are mixed, and what says whether suspended VMs, and so their disks, may be cloned."""
+    upkeep.renew("SR", *store.table("SR"))
     if (write.old or {}).get("allow_clone_suspended_vm") != (write.new or {}).get("allow_clone_suspended_vm"):
-        upkeep.vdis.update(dict.fromkeys(store.table("VDI")))
+        upkeep.renew("VDI", *store.table("VDI"))
+        upkeep.renew("VM", *store.table("VM"))
 
 
 def _pool_ha(upkeep: Upkeep, store: Store, write: Write) -> None:
     needed = (vdi.ref for vdi in store.table("VDI").values() if vdi["type"] in ("ha_statefile", "redo_log"))
-    upkeep.vdis.update(dict.fromkeys(needed))
+    upkeep.renew("VDI", *needed)
 
 
 def _fields(table: str, names: str, stale: Stale) -> Iterable[tuple[tuple[str, str], Stale]]:
@@ -210,16 +264,32 @@ STALE: dict[tuple[str, str], Stale] = dict(
     (
         *_fields("VBD", "create delete currently_attached reserved current_operations mode", _vbd_use),
         *_fields("VBD", "VDI", _vbd_disk),
-        *_fields("VBD", "VM empty", _vbd),
-        *_fields("VM", "power_state current_operations guest_metrics domain_type HVM_boot_policy", _vm),
+        *_fields("VBD", "VM empty", _itself),
+        *_fields("VM", "create delete", _vm_comes),
+        *_fields("VM", "power_state", _vm_state),
+        *_fields(
+            "VM",
+            "current_operations guest_metrics domain_type HVM_boot_policy domid is_control_domain",
+            _vm_for_devices,
+        ),
+        *_fields("VM", "blocked_operations is_a_template is_a_snapshot snapshot_schedule protection_policy", _itself),
+        *_fields("VM_guest_metrics", "other PV_drivers_version PV_drivers_detected can_use_hotplug_vbd", _agent),
+        *_fields("VM", "platform other_config attached_PCIs VTPMs VUSBs VGPUs", _itself),
+        *_fields("VM", "appliance", _vm_group),
+        *_fields("VIF", "create currently_attached reserved current_operations network", _itself),
+        *_fields("VM_appliance", "create current_operations", _itself),
+        *_fields("host", "create current_operations enabled power_on_mode", _itself),
+        *_fields("host_metrics", "live", _liveness),
+        *_fields("network_sriov", "create delete", _sriov),
         *_fields("VDI", "create delete", _vdi_comes),
-        *_fields("VDI", "sharable read_only cbt_enabled on_boot is_a_snapshot", _vdi),
+        *_fields("VDI", "sharable read_only cbt_enabled is_a_snapshot", _itself),
+        *_fields("VDI", "on_boot allow_caching", _vdi_trait),
         *_fields("VDI", "current_operations", _vdi_for_devices),
         *_fields("VDI", "managed type", _vdi_kind),
         *_fields("VDI", "SR", _vdi_moves),
         *_fields("VDI", "virtual_size", _vdi_virtual),
         *_fields("VDI", "physical_utilisation", _vdi_physical),
-        *_fields("SR", "create current_operations other_config is_tools_sr", _sr),
+        *_fields("SR", "create current_operations other_config is_tools_sr", _itself),
         *_fields("SR", "type", _sr_disks),
         *_fields("PBD", "create delete SR", _pbd),
         *_fields("PBD", "currently_attached", _pbd_plugged),

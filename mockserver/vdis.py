@@ -69,7 +69,7 @@ def made(call: Call, sr: Row, args: dict[str, Any], *, full: bool = False) -> St
         raise refuse("VDI_INCOMPATIBLE_TYPE", "", TYPES_SPELLED["cbt_metadata"])
     size = volumes.fitting_size(sr, args["virtual_size"])
     fields = {name: value for name, value in args.items() if name not in ("SR", "virtual_size", "uuid")}
-    if (args["type"], args["name_label"]) == ("user", BACKUP) and call.at_least(rules.NILE):
+    if (args["type"], args.get("name_label")) == ("user", BACKUP) and call.at_least(rules.NILE):
         fields["uuid"] = str(uuids.uuid5(uuids.NAMESPACE_OID, sr["uuid"]))
     yield call.pool.durations.volume
     contact.check()

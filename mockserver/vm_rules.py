@@ -130,7 +130,7 @@ def _held_by_vgpu(store: Store, vm: Row, operation: str) -> bool:
 
 
 def _movable(store: Store, vgpu: Row, implementation: str) -> bool:
-    card = store.find("PGPU", vgpu["resident_on"])
+    card = store.find("PGPU", vgpu.get("resident_on", ""))
     return implementation in ("nvidia", "nvidia_sriov") and card is not None and bool(card["compatibility_metadata"])
 
 

@@ -17,6 +17,7 @@ from .store import EPOCH, NULL, Row
 
 if TYPE_CHECKING:
     from .machine.disks import Disk
+    from .pool import MockPool
 
 MARKS = ("SR.current_operations", "VDI.current_operations")
 ATTACHED = ("VBD.*",)
@@ -154,15 +155,22 @@ def measure(call: Call, sr: Row) -> None:
 
 def content(call: Call, vdi: Row) -> Disk:
     """What is on a disk, all that running guests wrote included. Raises where storage has lost it."""
-    disk = call.pool.disks.get(vdi["uuid"])
+    disk = current(call.pool, vdi)
     if disk is None:
         raise refuse("SR_BACKEND_FAILURE_46", "", f"The VDI is not available [opterr={vdi['uuid']}]", "")
+    return disk
+
+
+def current(pool: MockPool, vdi: Row) -> Disk | None:
+    """The same, None where storage has lost it."""
+    disk = pool.disks.get(vdi["uuid"])
+    if disk is None:
+        return None
     for domain in list(disk.writers):
-        domain.catch_up(call.clock.now())
-    if vdi["uuid"] in call.pool.storage.replicas:
-        data = database.write(call.db.dump())
+        domain.catch_up(pool.clock.now())
+    if vdi["uuid"] in pool.storage.replicas:
         disk.blocks.clear()
-        disk.write(0, data)
+        disk.write(0, database.write(pool.store.dump()))
     return disk
 
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import copy
-import datetime as dt
 import io
-import ipaddress
 import logging
 import os
 import pickle
 import socket
 import socketserver
-import ssl
 import subprocess
 import sys
 import tempfile
@@ -598,81 +595,3 @@ class TestUnixSocket:
         with pytest.raises(FileNotFoundError) as caught:
             sdk.xapi_local().login_with_password("root", "")
         assert caught.value.args == (2, "No such file or directory")
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for 127.0.0.1 that nobody vouches for, and its key, in one file."""
-    pytest.importorskip("cryptography")
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    day, now = dt.timedelta(days=1), dt.datetime.now(dt.timezone.utc)
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - day, now + day)
-    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    made = builder.add_extension(address, critical=False).sign(key, hashes.SHA256())
-    text = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path = tmp_path_factory.mktemp("tls") / "host.pem"
-    path.write_bytes(made.public_bytes(serialization.Encoding.PEM) + text)
-    return path
-
-
-@pytest.fixture
-def secure(certificate: Path) -> Iterator[Any]:
-    """A server that speaks TLS."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-    server = TcpServer(("127.0.0.1", 0), Answering)
-    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    server.url = f"https://127.0.0.1:{server.server_address[1]}"
-    yield from served(server)
-
-
-@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
-class TestTls:
-    """Certificates are checked as the official SDK checks them."""
-
-    def test_an_unknown_certificate_is_refused(self, secure: Any) -> None:
-        """With the same error."""
-        told = []
-        for sdk in (official, XenAPI):
-            session = sdk.Session(secure.url)
-            with pytest.raises(ssl.SSLCertVerificationError) as caught:
-                session.login_with_password("root", "secret")
-            told.append((type(caught.value), caught.value.args, caught.value.verify_code))
-        assert told[0] == told[1]
-        assert secure.seen == []
-
-    @BOTH
-    @pytest.mark.parametrize("args", [(None, None, 0, 1, True), ()], ids=["positional", "named"])
-    def test_ignore_ssl(self, sdk: Any, secure: Any, args: tuple[Any, ...]) -> None:
-        """No check where none is wanted."""
-        session = sdk.Session(secure.url, *args, **({} if args else {"ignore_ssl": True}))
-        session.login_with_password("root", "secret")
-        session("close")()
-        assert session.handle == "OpaqueRef:1"
-
-    @BOTH
-    def test_the_check_switched_off_for_all(self, sdk: Any, secure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Many programs replace the default context of the `ssl` module; that counts."""
-        monkeypatch.setattr(ssl, "_create_default_https_context", ssl._create_unverified_context)
-        session = sdk.Session(secure.url)
-        session.login_with_password("root", "secret")
-        assert session.handle.startswith("OpaqueRef:")
-        session("close")()
-
-    @BOTH
-    def test_the_systems_certificates(
-        self, sdk: Any, secure: Any, certificate: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """A certificate that OpenSSL's own settings vouch for is accepted."""
-        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
-        session = sdk.Session(secure.url)
-        session.login_with_password("root", "secret")
-        assert session.handle.startswith("OpaqueRef:")
-        session("close")()

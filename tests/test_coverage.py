@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +63,17 @@ def test_an_old_release_has_fewer_messages() -> None:
     assert "Bond" not in old and "VMSS" not in old
     assert old["VIF"].explicit == 2 < new["VIF"].explicit
     assert old["VIF"].missing == ()
+
+
+def test_the_page_of_the_docs_is_in_step() -> None:
+    """It is what the command prints for the newest release; the command wants a release to be named."""
+    run = [sys.executable, "-m", "mockserver", "--coverage", "--markdown"]
+    done = subprocess.run([*run, "--release", "8.4"], capture_output=True, text=True, check=True)
+    path = Path(__file__).parents[1] / "docs" / "coverage.md"
+    assert done.stdout == path.read_text(), f"make it anew: python {' '.join(run[1:])} --release 8.4 > docs/coverage.md"
+    bad = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert (bad.returncode, bad.stdout) == (2, "")
+    assert bad.stderr == "mockserver: --markdown is of one release; name it with --release\n"
 
 
 def test_the_command_prints_the_table() -> None:

@@ -22,6 +22,11 @@ ALL = {"XENCTL_URL": "https://env", "XENCTL_USERNAME": "alice", "XENCTL_PASSWORD
         (("https://a", None, None), ALL, ("https://a", "alice", "from the environment")),
         (("https://a", None, "secret"), {}, ("https://a", "root", "secret")),
         ((None, None, ""), ALL, ("https://env", "alice", "")),
+        (
+            (None, None, None),
+            {**ALL, "XENCTL_PASSWORD_FILE": "/nowhere"},
+            ("https://env", "alice", ALL["XENCTL_PASSWORD"]),
+        ),
     ],
 )
 def test_what_is_given_goes_first(given: Any, environment: dict[str, str], found: tuple[str, str, str]) -> None:

@@ -476,7 +476,7 @@ def test_ten_gigabytes_of_nothing_cost_nothing(calls: Make) -> None:
     [
         ({}, 400, ["VDI_MISSING"]),
         ({"format": "vmdk"}, 404, ["INTERNAL_ERROR", "Unknown format vmdk"]),
-        ({"format": "vhd"}, 500, ["NOT_IMPLEMENTED", "a disk as vhd"]),
+        ({"format": "qcow2"}, 500, ["NOT_IMPLEMENTED", "a disk as qcow2"]),
         ({"chunked": ""}, 500, ["NOT_IMPLEMENTED", "a raw disk in chunks"]),
     ],
 )

@@ -154,6 +154,10 @@ def changes(c: Any, act: Callable[[], Any]) -> int:
     return int(c.pool.store.generation - before)
 
 
+LISTED = {"VM.set_is_a_template"}
+"""The setters from which follows what may be done, so that a list may change, too."""
+
+
 def test_every_setter_sets(c: Any) -> None:
     """A new value is one change; the same value again is none. What has a verb of its own is tested elsewhere."""
     count = 0
@@ -161,7 +165,8 @@ def test_every_setter_sets(c: Any) -> None:
     for message in [message for message in messages(c, "set") if message.wire_name not in classes.VERBS]:
         row = some(c, message.class_name)
         value = other(message.params[1].type, row[message.field])
-        assert changes(c, lambda m=message, r=row, v=value: c(m.wire_name, r.ref, v)) == 1, message.wire_name
+        wanted = (1, 2) if message.wire_name in LISTED else (1,)
+        assert changes(c, lambda m=message, r=row, v=value: c(m.wire_name, r.ref, v)) in wanted, message.wire_name
         assert c(f"{message.class_name}.get_{message.field}", row.ref) == value
         assert changes(c, lambda m=message, r=row, v=value: c(m.wire_name, r.ref, v)) == 0, message.wire_name
         count += 1

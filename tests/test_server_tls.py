@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -91,6 +92,26 @@ def test_a_member_tells_the_masters_fingerprint(server: PoolServer, kind: str) -
         assert told.replace(":", "").lower() == shown(server.url) != shown(member)
     assert TELL not in requests.post(member, body, verify=server.cafile, timeout=10).headers
     assert TELL not in requests.post(server.url, body, headers=asked, verify=server.cafile, timeout=10).headers
+
+
+def test_a_handler_leads_to_another_host_by_tls_too(server: PoolServer) -> None:
+    """A disk that only a member's storage holds: the master names the member's own URL."""
+    store = server.pool.store
+    member = next(row for row in store.table("host").values() if row["name_label"] == "host2")
+    storage = next(store.get("PBD", ref)["SR"] for ref in member["PBDs"] if not _shared(store, ref))
+    with connect(server.url, "root", "secret", verify=server.cafile) as session:
+        fields = {"SR": storage, "virtual_size": 2**22, "type": "user", "sharable": False, "read_only": False}
+        vdi = session.VDI.create({"name_label": "disk", "other_config": {}, **fields})
+        query = {"session_id": session.ref, "vdi": vdi, "format": "raw"}
+        url = f"{server.url}/export_raw_vdi"
+        there = requests.get(url, params=query, verify=server.cafile, timeout=10, allow_redirects=False)
+        assert there.status_code == 302
+        assert there.headers["location"].startswith(f"{server.url_of(server.pool.machine('host2'))}/export_raw_vdi?")
+        assert requests.get(url, params=query, verify=server.cafile, timeout=10).content == bytes(2**22)
+
+
+def _shared(store: Any, pbd: str) -> bool:
+    return bool(store.get("SR", store.get("PBD", pbd)["SR"])["shared"])
 
 
 def test_a_client_that_never_shakes_hands_holds_up_nobody(server: PoolServer) -> None:

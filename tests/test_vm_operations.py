@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from mockserver import checks, rules
+
 Make = Callable[..., Any]
 NULL = "OpaqueRef:NULL"
 GIB = 1 << 30
@@ -302,6 +304,24 @@ def test_what_is_listed_depends_on_the_release(calls: Make) -> None:
     assert "migrate_send" in lists["6.1"] - lists["5.6"]
     assert "changing_NVRAM" not in lists["8.2"]
     assert not lists["8.2"] & {"shutdown", "send_sysrq", "power_state_reset", "data_source_op"}
+
+
+@pytest.mark.parametrize("release", ["4.0.1", "5.6", "7.0", "8.2"])
+def test_what_is_advertised_is_what_no_check_refuses(calls: Make, release: str) -> None:
+    """In every power state, for guests, control domains and snapshots, idle and busy: no short cut leaves one out."""
+    c = calls(release=release, vms=12)
+    store = c.pool.store
+    store.write(c.vm("vm01"), **{"is_a_snapshot": True} if "is_a_snapshot" in c.vm("vm01") else {})
+    seen = set()
+    for vm in list(store.table("VM").values())[:6]:
+        for state in ("Halted", "Paused", "Running", "Suspended"):
+            for going in ({}, {"OpaqueRef:a": "clean_shutdown"}):
+                store.write(vm, power_state=state, current_operations=going)
+                names = rules.advertised(store.release)
+                allowed = [name for name in names if checks.operation_refused(store, vm, name) is None]
+                assert checks.allowed_operations(store, vm) == allowed
+                seen.add(tuple(allowed))
+    assert len(seen) > 4
 
 
 # --- what toolstacks tell each other, and what operators are told

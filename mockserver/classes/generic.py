@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from .. import checks
 from ..call import Call, refuse
 from ..store import Row, Store, to_text
 
@@ -264,21 +263,8 @@ def plain(message: Message) -> Function | None:
     for prefix, maker in (("set", set_), ("add_to", add_to), ("remove_from", remove_from)):
         field = message.name.removeprefix(f"{prefix}_")
         if field != message.name and f"{message.class_name}.{field}" in PLAIN:
-            return _with_operations(maker(replace(message, field=field)), message, field)
+            return maker(replace(message, field=field))
     return None
-
-
-def _with_operations(write: Function, message: Message, field: str) -> Function:
-    """`write`, with what follows for the allowed operations."""
-    if field != "blocked_operations":
-        return write
-
-    def verb(call: Call, ref: str, *args: Any) -> Any:
-        result = write(call, ref, *args)
-        checks.refresh(call.db, call.db.get(message.class_name, ref))
-        return result
-
-    return verb
 
 
 KINDS: dict[str, Callable[[Message], Function]] = {

@@ -15,24 +15,24 @@ from . import verbs_of
 
 verb = verbs_of("host")
 
-MARKS = ("current_operations", "allowed_operations")
+MARKS = ("current_operations",)
 BATCH = 10
 """Guests that leave a host at the same time, since 5.6."""
 
 
-@verb("enabled", *MARKS)
+@verb("enabled")
 def disable(call: Call, host: str, auto_enable: bool) -> str:
-    hosts.set_enabled(call.db, call.db.get("host", host), enabled=False)
+    call.db.write(call.db.get("host", host), enabled=False)
     return ""
 
 
-@verb("enabled", *MARKS)
+@verb("enabled")
 def enable(call: Call, host: str) -> str:
     row = call.db.get("host", host)
     contact = hosts.contact(call.pool, row)
     if not contact.machine.xapi.complete:
         raise refuse("HOST_STILL_BOOTING")
-    hosts.set_enabled(call.db, row, enabled=True)
+    call.db.write(row, enabled=True)
     return ""
 
 

@@ -9,7 +9,7 @@ from xenctl.errors import Failure
 from .. import hosts, passwords, rules, volumes
 from ..call import Call, Steps, refuse
 from ..storage_drivers import capabilities, supported_types
-from ..storage_rules import pbds_of, refresh_sr
+from ..storage_rules import pbds_of
 from ..store import Row
 from . import verbs_of
 from .pbd import connect, plug_in
@@ -92,9 +92,7 @@ def _introduce(
         "other_config": {},
         "default_vdi_visibility": True,
     }
-    row = call.db.create("SR", call.pool.new_ref(), fields)
-    refresh_sr(call.db, row)
-    return row
+    return call.db.create("SR", call.pool.new_ref(), fields)
 
 
 @verb("*")
@@ -222,7 +220,7 @@ def get_supported_types(call: Call) -> list[str]:
     return supported_types(call.db)
 
 
-@verb("secret.*")
+@verb()
 def probe(call: Call, host: str, device_config: dict[str, str], kind: str, sm_config: dict[str, str]) -> str:
     """What storage of a type is found behind a configuration, as the document that plugins give."""
     _assert_probes(call, host, kind.lower())

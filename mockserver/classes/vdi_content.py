@@ -46,7 +46,8 @@ def copy(call: Call, vdi: str, sr: str, base_vdi: str, into_vdi: str) -> Steps:
     "*",
     *volumes.MARKS,
     "VBD.*",
-    *(f"{table}.{field}" for table in ("VM", "host") for field in ("current_operations", "allowed_operations")),
+    "VM.current_operations",
+    "host.current_operations",
 )
 def pool_migrate(call: Call, vdi: str, sr: str, options: dict[str, str]) -> Steps:
     """To other storage that the VM's host sees, while the VM runs on; the disk has another uuid there."""

@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import Any
 
 from .. import placement, subtasks
-from ..appliances import refresh, refused, vms_of
+from ..appliances import refused, vms_of
 from ..call import Call, Steps, refuse
 from ..checks import marked
 from ..licence import assert_enabled
@@ -16,14 +16,12 @@ from .generic import make
 
 verb = verbs_of("VM_appliance")
 
-MARKS = ("current_operations", "allowed_operations")
+MARKS = ("current_operations",)
 
 
 @verb("*")
 def create(call: Call, args: dict[str, Any]) -> str:
-    row = make(call, "VM_appliance", args)
-    refresh(call.db, row)
-    return row.ref
+    return make(call, "VM_appliance", args).ref
 
 
 @verb("*", "VM.appliance")
@@ -67,7 +65,7 @@ def _perform(call: Call, appliance: Row, name: str, state: str, *args: Any) -> S
     reason = refused(call.db, appliance, name)
     if reason is not None:
         raise reason
-    with marked(call, appliance, name, refresh):
+    with marked(call, appliance, name):
         targets = [vm for vm in vms_of(call.db, appliance) if vm["power_state"] != state]
         targets.sort(key=_order, reverse=name != "start")
         for _, together in groupby(targets, key=_order):

@@ -140,7 +140,6 @@ def create_template(call: Call, vm: str, new_name: str) -> Steps:
             power.drop_image(call, new)
             call.pool.force_halted(new)
         call.db.write(new, is_a_template=True)
-        call.pool.refresh_operations(new)
     return new.ref
 
 
@@ -170,5 +169,4 @@ def update_snapshot_metadata(
         snapshot_time=snapshot_time,
         transportable_snapshot_id=transportable_snapshot_id,
     )
-    call.pool.refresh_operations(row)
     return ""

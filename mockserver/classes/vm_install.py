@@ -8,7 +8,7 @@ from typing import Any
 
 from .. import copies, hosts, power, rules, vdis, volumes
 from ..call import Call, Steps, refuse
-from ..checks import operation, refresh
+from ..checks import operation
 from ..store import NULL, Row
 from . import verbs_of
 
@@ -118,7 +118,6 @@ def set_is_a_template(call: Call, ref: str, value: bool) -> str:
     row = call.db.get("VM", ref)
     if not value:
         _set_template(call, row, template=False)
-        refresh(call.db, row)
         return ""
     with operation(call, row, "make_into_template"):
         _set_template(call, row, template=True)
@@ -158,7 +157,6 @@ def set_is_default_template(call: Call, vm: str, value: bool) -> str:
             _mark(call, row, value)
     else:
         _mark(call, row, value)
-        refresh(call.db, row)
     return ""
 
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 from xenctl.errors import Failure
 
-from .. import checks, placement, power, rules, vm_rules, volumes
+from .. import placement, power, rules, vm_rules, volumes
 from ..call import Call, Steps, refuse
 from ..checks import operation
 from ..power import LIVES
@@ -66,11 +66,11 @@ def _assert_reached_by(call: Call, host: Row, network: str) -> None:
         raise refuse("INTERFACE_HAS_NO_IP", pif.ref)
 
 
-@verb("allowed_operations", *power.FOLLOWS)
+@verb()
 def pool_migrate_complete(call: Call, vm: str, host: str) -> str:
-    """What the host that a VM came to tells the master."""
+    """What the host that a VM came to tells the master, which then makes the list of what is allowed anew."""
     call.db.get("host", host)
-    checks.refresh(call.db, call.db.get("VM", vm))
+    call.pool.upkeep.renew("VM", call.db.get("VM", vm).ref)
     return ""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import checks, guests, power, volumes
+from .. import guests, power, volumes
 from ..call import Call, refuse
 from ..checks import operation_refused
 from ..store import EPOCH, NULL
@@ -59,7 +59,6 @@ def create(call: Call, args: dict[str, Any]) -> str:
     row = make(call, "VM", args, **more, other_config={**args["other_config"], **seed})
     power.settle_overhead(call, row)
     power.settle_hardware(call, row)
-    checks.refresh(call.db, row)
     return row.ref
 
 
@@ -102,7 +101,8 @@ def assert_operation_valid(call: Call, ref: str, op: str) -> str:
     return ""
 
 
-@verb("allowed_operations", *power.FOLLOWS)
+@verb()
 def update_allowed_operations(call: Call, ref: str) -> str:
-    checks.refresh(call.db, call.db.get("VM", ref))
+    """The list is right already; it is made anew all the same."""
+    call.pool.upkeep.renew("VM", call.db.get("VM", ref).ref)
     return ""

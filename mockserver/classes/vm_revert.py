@@ -83,7 +83,6 @@ def _made_anew(call: Call, snapshot: Row) -> Row:
     _revert_fields(call, snapshot, vm)
     for other in [row for row in db.table("VM").values() if row["snapshot_of"] == gone]:
         db.write(other, snapshot_of=vm.ref)
-    call.pool.refresh_operations(vm)
     return vm
 
 
@@ -128,7 +127,6 @@ def _revert_devices(call: Call, snapshot: Row, vm: Row) -> Generator[float | Wai
         return
     pool.guest(vm).image = pool.disks[image["uuid"]].blocks.get(0)
     db.write(vm, power_state="Suspended")
-    pool.refresh_operations(vm)
 
 
 def _drop_disks(call: Call, snapshot: Row, vm: Row) -> Generator[float | Wait, None, None]:

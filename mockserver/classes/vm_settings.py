@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import bios, checks, power, rules
+from .. import bios, power, rules
 from ..call import Call, refuse
 from ..checks import operation
 from ..licence import assert_enabled
@@ -162,7 +162,6 @@ def set_ha_restart_priority(call: Call, ref: str, value: str) -> str:
         call.db.write(row, ha_restart_priority=value)
         if now and row["power_state"] == "Running":
             call.db.write(row, ha_always_run=value == power.PROTECTED)
-    checks.refresh(call.db, row)
     return ""
 
 
@@ -173,7 +172,6 @@ def set_ha_always_run(call: Call, ref: str, value: bool) -> str:
         return str(set_ha_restart_priority(call, ref, power.PROTECTED if value else ""))
     row = call.db.get("VM", ref)
     call.db.write(row, ha_always_run=value)
-    checks.refresh(call.db, row)
     return ""
 
 
@@ -184,11 +182,7 @@ def set_ha_always_run(call: Call, ref: str, value: bool) -> str:
 def set_appliance(call: Call, ref: str, value: str) -> str:
     row = call.db.get("VM", ref)
     _assert_plain(row, REFUSES_GROUPS)
-    others = [call.db.find("VM", vm) for vm in _members(call, row["appliance"])]
     call.db.write(row, appliance=value)
-    for vm in [row, *others]:
-        if vm is not None:
-            checks.refresh(call.db, vm)
     return ""
 
 
@@ -221,7 +215,6 @@ def set_snapshot_schedule(call: Call, ref: str, value: str) -> str:
         assert_enabled(call, "VSS")
         assert_quiesces(call, row)
     call.db.write(row, snapshot_schedule=value)
-    checks.refresh(call.db, row)
     return ""
 
 
@@ -231,7 +224,6 @@ def set_protection_policy(call: Call, ref: str, value: str) -> str:
     row = call.db.get("VM", ref)
     _policy(call, row, "VMPP", value)
     call.db.write(row, protection_policy=value)
-    checks.refresh(call.db, row)
     return ""
 
 

@@ -4,7 +4,7 @@ base.py        requests, answers, pages, who may ask
 running.py     the task that a handler is bound to; what drives its steps
 database.py    /pool/xmldbdump            host.py      /host_backup, /host_restore
 exporting.py   /export, /export_metadata  importing.py /import, /import_metadata
-raw.py         /export_raw_vdi, /import_raw_vdi        patch.py, blob.py
+raw.py, vhd.py /export_raw_vdi, /import_raw_vdi        patch.py, blob.py
 archive.py     archives, sent and received; checksums.py; records.py, objects.py: what their ova.xml says
 """
 
@@ -48,13 +48,13 @@ def find(release: Release, method: str, path: str) -> Handler | None:
 
 def respond(handler: Handler, request: Request) -> Answer:
     """What a handler answers; one that fails before its first word answers with a page."""
-    answer = refused(request, handler)
-    if answer is not None:
-        return answer
+    request.pool.freshen()
     try:
-        return handler.answer(request)
+        return refused(request, handler) or handler.answer(request)
     except Failure as error:
         return failed(error)
+    finally:
+        request.pool.settle(request.path)
 
 
 __all__ = ["HANDLERS", "Answer", "Request", "find", "page", "respond"]

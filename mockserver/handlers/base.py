@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from xenctl.errors import Failure
 
+from .. import roles
+
 if TYPE_CHECKING:
     from ..machine.host import HostMachine
     from ..pool import MockPool
@@ -141,8 +143,9 @@ def plain(status: int, reason: str) -> Answer:
 
 
 def refused(request: Request, handler: Handler) -> Answer | None:
-    """The answer to somebody who may not use `handler`; None for who may: by a session, by the pool's secret, or by name
-    and password, of which the first that is there counts."""
+    """The answer to somebody who may not use `handler`; None for who may: by a session whose roles allow it, by the pool's
+    secret, or by name and password, of which the first that is there counts. Where roles are lacking, the task that the
+    request names fails."""
     given = request.arguments
     mode = request.machine.xapi.mode
     if handler.public(request):
@@ -151,7 +154,10 @@ def refused(request: Request, handler: Handler) -> Answer | None:
         return unauthorised(handler.action)
     scheme, _, text = request.headers.get("authorization", "").partition(" ")
     if "session_id" in given:
-        known = request.pool.store.find("session", given["session_id"]) is not None
+        session = request.pool.store.find("session", given["session_id"])
+        known = session is not None
+        if known and not roles.has(session, f"http/{handler.action}"):
+            return _denied(request, f"http/{handler.action}")
     elif "pool_secret" in given:
         known = given["pool_secret"] == request.machine.system.pool_secret
     elif scheme and scheme.lower() != "basic":
@@ -159,6 +165,12 @@ def refused(request: Request, handler: Handler) -> Answer | None:
     else:
         known = _decoded(text) == f"{request.pool.username}:{request.pool.password}"
     return None if known else unauthorised(handler.action)
+
+
+def _denied(request: Request, permission: str) -> Answer:
+    error = roles.denied(request.pool.store.release, permission)
+    request.pool.finish_task(request.arguments.get("task_id", ""), error)
+    return page(403, "Forbidden", close=True, reason="Forbidden")
 
 
 def _decoded(text: str) -> str | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 from xenctl import xmlrpc
 from xenctl.errors import Failure
 
-from .. import checks, hosts, placement, rules
+from .. import checks, hosts, placement, rules, volumes
 from ..call import refuse
 from ..store import Row
 from .archive import CHECKSUMS, END, METADATA, Meter, gzipped, member, send_disk
@@ -100,7 +100,7 @@ def _export(binding: Binding, vm: Row, *, power_state: bool) -> Steps:
         meter = Meter(binding, sum(int(vdi["virtual_size"]) for vdi in disks))
         sums: dict[str, str] = {}
         for vdi in disks:
-            content = pool.disk_of(vdi.ref)
+            content = volumes.current(pool, vdi)
             if content is None:
                 raise refuse("VDI_IO_ERROR", "Device I/O errors")
             yield from send_disk(binding, meter, selection.ids[vdi.ref], content, int(vdi["virtual_size"]), sums)

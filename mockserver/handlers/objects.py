@@ -101,7 +101,6 @@ class Objects:
         for vm in self._vms:
             rest = {task: op for task, op in vm["current_operations"].items() if task != self.binding.task}
             self._store.write(vm, current_operations=rest)
-            self.pool.refresh_operations(vm)
 
     def undo(self) -> None:
         """Take back what was made, last first."""
@@ -294,7 +293,6 @@ class Objects:
             raise refuse("IMPORT_ERROR_FAILED_TO_FIND_OBJECT", record["suspend_VDI"])
         if not options.force:
             self._store.write(row, current_operations={self.binding.task: "import"})
-        self.pool.refresh_operations(row)
         self._vms.append(row)
 
     def network(self, identity: str, record: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
-"""`/export_raw_vdi` and `/import_raw_vdi`: the bytes of one disk, as they are or as the pieces of an archive.
+"""`/export_raw_vdi` and `/import_raw_vdi`: the bytes of one disk, as they are, as the pieces of an archive, or as a VHD.
 
-The formats vhd and qcow2 are refused as not implemented, whoever asks.
+The format qcow2 is refused as not implemented, whoever asks.
 """
 
 from __future__ import annotations
@@ -8,17 +8,19 @@ from __future__ import annotations
 from xenctl import xmlrpc
 from xenctl.errors import Failure
 
+from .. import volumes
 from ..call import refuse
 from ..machine.disks import Disk
 from ..store import Row
+from . import vhd
 from .archive import CHUNK, DISK, END, Archive, Meter, receive_disk, send_disk
 from .base import Answer, Read, Request, Steps, plain
 from .exporting import host_that_sees
 from .running import Binding, begin, refuse_request
 
-FORMATS = {"raw": "application/octet-stream", "tar": "application/x-tar"}
+FORMATS = {"raw": "application/octet-stream", "tar": "application/x-tar", "vhd": "application/vhd"}
 """The content types of formats."""
-LATER = ("vhd", "qcow2")
+LATER = ("qcow2",)
 ZEROS = bytes(CHUNK)
 
 
@@ -56,7 +58,12 @@ def export_raw_vdi(request: Request) -> Answer:
     name = f"{vdi['uuid']}.{kind}"
     head = {"content-type": FORMATS[kind], "content-disposition": f'attachment; filename="{name}"'}
     size, meter = int(vdi["virtual_size"]), Meter(binding, int(vdi["virtual_size"]))
-    return begin(request, binding, (_send if kind == "raw" else _send_tar)(binding, meter, disk, size), head)
+    steps = {
+        "raw": lambda: _send(binding, meter, disk, size),
+        "tar": lambda: _send_tar(binding, meter, disk, size),
+        "vhd": lambda: vhd.send(meter, disk, size, vdi["uuid"], request.pool.clock.now()),
+    }[kind]()
+    return begin(request, binding, steps, head)
 
 
 def import_raw_vdi(request: Request) -> Answer:
@@ -79,7 +86,7 @@ def import_raw_vdi(request: Request) -> Answer:
         disk = _attached(request, vdi, writing=True)
     except Failure as error:
         return refuse_request(binding, error)
-    steps = (_receive if kind == "raw" else _receive_tar)(binding, vdi, disk, request.length)
+    steps = {"raw": _receive, "tar": _receive_tar, "vhd": _receive_vhd}[kind](binding, vdi, disk, request.length)
     return begin(request, binding, steps, {"content-type": "application/octet-stream"})
 
 
@@ -101,7 +108,7 @@ def _attached(request: Request, vdi: Row, *, writing: bool) -> Disk:
             raise refuse("VDI_IN_USE", vdi.ref, "attach")
     if writing and vdi["read_only"]:
         raise refuse("VDI_READONLY", vdi.ref)
-    disk = request.pool.disk_of(vdi.ref)
+    disk = volumes.current(request.pool, vdi)
     if disk is None:
         raise refuse("VDI_IO_ERROR", "Device I/O errors")
     return disk
@@ -151,3 +158,9 @@ def _receive_tar(binding: Binding, vdi: Row, disk: Disk, length: int | None) -> 
         raise refuse("VDI_IO_ERROR", "Device I/O errors") from None
     binding.show(result=xmlrpc.encode(vdi.ref))
     yield from archive.drain()
+
+
+def _receive_vhd(binding: Binding, vdi: Row, disk: Disk, length: int | None) -> Steps:
+    size = int(vdi["virtual_size"])
+    yield from vhd.receive(Meter(binding, size), disk, size, length)
+    binding.show(result=xmlrpc.encode(vdi.ref))

@@ -194,6 +194,7 @@ class Exchange:
             given = None
             self._pool.wait(Wait(self._pool.clock.now() + step, self._gone, idle=False))
         self._steps.close()
+        self._pool.settle("a transfer was cut")
         raise self._lost()
 
     def _lost(self) -> ConnectionLost:

@@ -256,6 +256,7 @@ class PoolServer:
         self.cafile = ""
         self.control_url = ""
         self._control = Control(pool, control) if control is not None else None
+        self._scheme = "https" if tls else "http"
         self._authority = Authority() if tls else None
         self._contexts: dict[str, SSLContext] = {}
         self._lock = threading.RLock()
@@ -291,7 +292,7 @@ class PoolServer:
 
     def url_of(self, machine: HostMachine) -> str:
         """The URL of one host."""
-        return f"{'https' if self._authority else 'http'}://{_named(*self._places[machine.uuid])}"
+        return f"{self._scheme}://{_named(*self._places[machine.uuid])}"
 
     def hosts(self) -> list[dict[str, str]]:
         """Each host's name, address and URL."""
@@ -403,7 +404,8 @@ class PoolServer:
                     return Answer(404, b"only the control path is here\n", {"content-type": "text/plain"}, close=True)
                 if not machine.answers:
                     raise ConnectionLost("the host went away", host=machine.address, method=path)  # noqa: TRY301
-                return answer(self.pool, machine, method, path, headers, body, f"http://{headers.get('host', '')}")
+                origin = f"{self._scheme}://{headers.get('host', '')}"
+                return answer(self.pool, machine, method, path, headers, body, origin)
             except TransportError:
                 raise
             except Exception as error:

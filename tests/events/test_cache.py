@@ -49,6 +49,14 @@ def test_what_happens_between_the_call_and_the_first_change_that_is_asked_for_is
     assert next(changes).record["name_label"] == "x"
 
 
+def test_a_watch_that_nobody_read_gives_up_its_login_too(fake: Fake) -> None:
+    """It logs in when it is made, where it has to, and out when it is closed."""
+    changes = watch(fake.session, ["VM"])
+    assert fake.sessions == (2 if fake.has_own_logins else 1)
+    changes.close()
+    assert fake.sessions == 1
+
+
 def test_a_logout_ends_a_watch(fake: Fake) -> None:
     """At once; where it has a login of its own, when the call that waits returns."""
     began = fake.now

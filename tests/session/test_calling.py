@@ -96,6 +96,24 @@ class TestCalling:
             session.fetch("/pool/xmldbdump")
         assert wire.methods == ["session.login_with_password", "session.logout"]
 
+    def test_bulk_reads_convert_a_field_when_it_is_read(self) -> None:
+        """Nothing is made of what nobody asks for: a text that is none is an error of its own field alone. Whoever takes all
+        at once, without a converter, is refused all of it."""
+        wire = {f"OpaqueRef:{number}": {"uuid": f"u{number}", "name_label": "x" * 50} for number in range(50)}
+        data = xmlrpc.dumps_success(wire).replace(b"x" * 50, b"&#0;", 1)
+
+        def reply(host: str, method: str, params: list[Any]) -> Any:
+            return answered(data) if method == "VM.get_all_records" else "OpaqueRef:s"
+
+        session = connect("http://h", "root", PASSWORD, transport=Scripted(reply))
+        first, *others = session.VM.get_all_records().values()
+        assert first.uuid == "u0"
+        assert {record.name_label for record in others} == {"x" * 50}
+        with pytest.raises(ValueError, match="VM u0: field name_label: not XML"):
+            _ = first.name_label
+        with pytest.raises(ProtocolError, match="the answer cannot be read: not XML"):
+            session.call("VM.get_all_records")
+
     def test_an_answer_of_another_type_names_host_and_method(self) -> None:
         """What a converter refuses is an answer that XenAPI does not give."""
 

@@ -247,11 +247,15 @@ def watch(session: Session, classes: Many[str] = ("*",), *, timeout: float = POL
     already are not told. Waits while the master is away, and then tells what changed meanwhile. With a host before 6.5 there
     is a login of its own until the iterator is closed; a logout is then noticed when a call returns, within half a minute.
     """
-    return _changes(PoolCache(session, classes, poll=timeout))
+    changes = _changes(PoolCache(session, classes, poll=timeout))
+    next(changes)
+    return changes
 
 
-def _changes(cache: PoolCache) -> Generator[Change, None, None]:
+def _changes(cache: PoolCache) -> Generator[Any, None, None]:
+    """The changes, after one thing that is none: a generator that was not begun would not close the cache at its end."""
     with cache:
+        yield None
         while True:
             try:
                 changes = cache.update(None)

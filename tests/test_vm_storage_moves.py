@@ -55,6 +55,29 @@ def test_a_halted_vm_moves_and_starts_where_its_disk_is(c: Any) -> None:
     assert c.unharmed()
 
 
+def test_a_suspended_vm_moves_with_its_image(c: Any) -> None:
+    """It is resumed from where the image is then."""
+    vm, store = c.vm("vm06"), c.pool.store
+    disk, image = c.vbd("vm06", "0")["VDI"], vm["suspend_VDI"]
+    to = c.row("SR", "Local storage on host2")
+    c("VM.migrate_send", *send(c, vm, "host2", vdi_map={disk: to.ref, image: to.ref}))
+    assert (vm["power_state"], store.find("VDI", image)) == ("Suspended", None)
+    assert store.get("VDI", vm["suspend_VDI"])["SR"] == to.ref
+    c("VM.resume", vm.ref, False, False)
+    assert (vm["power_state"], vm["resident_on"]) == ("Running", c.host("host2").ref)
+    assert c.unharmed()
+
+
+def test_a_vm_does_not_move_where_there_is_no_room(c: Any) -> None:
+    """It stays where it is, and nothing of it is on the other storage."""
+    vm, to = c.vm("vm01"), c.row("SR", "Local storage on host3")
+    c.pool.store.write(to, physical_size=1 << 30)
+    disks = set(c.pool.disks)
+    assert c.refused("VM.migrate_send", *send(c, vm, "host3"))[0] == "SR_BACKEND_FAILURE_44"
+    assert (set(c.pool.disks), vm["current_operations"]) == (disks, {})
+    assert c.unharmed()
+
+
 def test_disks_of_snapshots_follow(c: Any) -> None:
     """They are still snapshots of the disk, and hold what they held."""
     vm, store = c.vm("vm01"), c.pool.store

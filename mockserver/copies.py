@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 WRITES = (
     *("*", "VBD.*", "VIF.*", "VGPU.*", "VTPM.*", "VBD_metrics.*", "VIF_metrics.*", "VM_metrics.*"),
-    *("VM_guest_metrics.*", "VIF.allowed_operations", "VM_appliance.allowed_operations", "message.*", *vdis.WRITES),
+    *("VM_guest_metrics.*", "message.*", *vdis.WRITES),
 )
 """What making a copy of a VM may write."""
 

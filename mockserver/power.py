@@ -21,10 +21,8 @@ from .store import NULL, Row
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-FOLLOWS = ("VBD.allowed_operations", "VIF.allowed_operations", "VM_appliance.allowed_operations")
-"""What is recomputed together with a VM's allowed operations."""
-MARKS = ("current_operations", "allowed_operations", "message.*", *FOLLOWS)
-MARKS_ON_HOST = ("host.current_operations", "host.allowed_operations")
+MARKS = ("current_operations", "message.*")
+MARKS_ON_HOST = ("host.current_operations",)
 DEVICES = tuple(f"{table}.{field}" for table, fields in guests.RELEASED.items() for field in fields)
 PLACE = ("power_state", "resident_on", "scheduled_to_be_resident_on", "domid", "requires_reboot", "console.*")
 AGENT = ("guest_metrics", "VM_guest_metrics.*", "metrics", "VM_metrics.*")

@@ -154,9 +154,7 @@ def csvm(call: Call, vm: str) -> Steps:
     return new.ref
 
 
-@verb(
-    "is_a_snapshot", "snapshot_time", "snapshot_of", "transportable_snapshot_id", "allowed_operations", *power.FOLLOWS
-)
+@verb("is_a_snapshot", "snapshot_time", "snapshot_of", "transportable_snapshot_id")
 def update_snapshot_metadata(
     call: Call, vm: str, snapshot_of: str, snapshot_time: Timestamp, transportable_snapshot_id: str
 ) -> str:

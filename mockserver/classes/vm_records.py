@@ -19,7 +19,7 @@ SUSPENDED = ("last_booted_record", "last_boot_CPU_flags", "suspend_VDI")
 """What must be known of a VM that is made as a suspended one; another has none of it."""
 
 
-@verb("*", "VM_metrics.*", *power.FOLLOWS)
+@verb("*", "VM_metrics.*")
 def create(call: Call, args: dict[str, Any]) -> str:
     """A VM with metrics of its own. Its power state may be Halted or Suspended; any other is taken for Halted."""
     ref, suspended = call.pool.new_ref(), args.get("power_state") == "Suspended"
@@ -62,7 +62,7 @@ def create(call: Call, args: dict[str, Any]) -> str:
     return row.ref
 
 
-@verb("*", *DEVICES, *METRICS, *power.FOLLOWS)
+@verb("*", *DEVICES, *METRICS)
 def destroy(call: Call, ref: str) -> str:
     """The VM with its devices; its disks stay, and so does its suspend image. What was made from it is its parent's."""
     row, db = call.db.get("VM", ref), call.db

@@ -8,7 +8,7 @@ from .. import bios, power, rules
 from ..call import Call, refuse
 from ..checks import operation
 from ..licence import assert_enabled
-from ..power import FOLLOWS, MARKS
+from ..power import MARKS
 from ..store import NULL, Row
 from . import verbs_of
 from .vm_copies import assert_quiesces
@@ -151,7 +151,7 @@ def update_secureboot_certificates_on_boot(call: Call, ref: str, mark: bool) -> 
 # --- high availability
 
 
-@verb("ha_restart_priority", "ha_always_run", "allowed_operations", *FOLLOWS)
+@verb("ha_restart_priority", "ha_always_run")
 def set_ha_restart_priority(call: Call, ref: str, value: str) -> str:
     """Since 6.0 a VM that runs is protected or not from that moment on."""
     row = call.db.get("VM", ref)
@@ -165,7 +165,7 @@ def set_ha_restart_priority(call: Call, ref: str, value: str) -> str:
     return ""
 
 
-@verb("ha_restart_priority", "ha_always_run", "allowed_operations", *FOLLOWS)
+@verb("ha_restart_priority", "ha_always_run")
 def set_ha_always_run(call: Call, ref: str, value: bool) -> str:
     """Since 6.0 another way to say that a VM is protected."""
     if call.at_least(rules.BOSTON):
@@ -178,7 +178,7 @@ def set_ha_always_run(call: Call, ref: str, value: bool) -> str:
 # --- what a VM belongs to
 
 
-@verb("appliance", "allowed_operations", *FOLLOWS)
+@verb("appliance")
 def set_appliance(call: Call, ref: str, value: str) -> str:
     row = call.db.get("VM", ref)
     _assert_plain(row, REFUSES_GROUPS)
@@ -206,7 +206,7 @@ def set_groups(call: Call, ref: str, value: list[str]) -> str:
     return ""
 
 
-@verb("snapshot_schedule", "allowed_operations", *FOLLOWS)
+@verb("snapshot_schedule")
 def set_snapshot_schedule(call: Call, ref: str, value: str) -> str:
     assert_enabled(call, "VMSS")
     row = call.db.get("VM", ref)
@@ -218,7 +218,7 @@ def set_snapshot_schedule(call: Call, ref: str, value: str) -> str:
     return ""
 
 
-@verb("protection_policy", "allowed_operations", *FOLLOWS)
+@verb("protection_policy")
 def set_protection_policy(call: Call, ref: str, value: str) -> str:
     """From 5.6 FP1 to 6.1; since then there are no such policies."""
     row = call.db.get("VM", ref)

@@ -126,14 +126,6 @@ def _set_cbt(call: Call, ref: str, name: str, *, value: bool) -> str:
     return ""
 
 
-@verb("cbt_enabled")
-def set_cbt_enabled(call: Call, ref: str, value: bool) -> str:
-    row = call.db.get("VDI", ref)
-    volumes.assert_from_plugin(call, row["SR"])
-    call.db.write(row, cbt_enabled=value)
-    return ""
-
-
 @verb(*volumes.MARKS)
 def list_changed_blocks(call: Call, vdi_from: str, vdi_to: str) -> str:
     """A bitmap in base64, a bit for each 64 KiB, the first in the highest bit: set where the two differ."""

@@ -13,7 +13,7 @@ verb = verbs_of("VDI")
 
 OF_PLUGINS = (
     "sharable managed read_only missing virtual_size physical_utilisation is_a_snapshot snapshot_of snapshot_time "
-    "metadata_of_pool".split()
+    "metadata_of_pool cbt_enabled".split()
 )
 """The fields that a disk's own plugin writes, and no other client."""
 

@@ -24,13 +24,19 @@ def public(request: Request) -> bool:
     return blob is not None and bool(blob.get("public"))
 
 
-def get_blob(request: Request) -> Answer:
-    """What a blob holds."""
-    blob = named(request)
+def _found(request: Request) -> Row | Answer:
+    """The blob that a request is about, or the answer to one that is about none."""
     if not {"ref", "uuid"} & set(request.arguments):
         return plain(400, "Bad Request")
-    if blob is None:
-        return page(404, "Unknown reference", close=True, reason="Not Found")
+    blob = named(request)
+    return page(404, "Unknown reference", close=True, reason="Not Found") if blob is None else blob
+
+
+def get_blob(request: Request) -> Answer:
+    """What a blob holds."""
+    blob = _found(request)
+    if isinstance(blob, Answer):
+        return blob
     data = request.pool.blobs.get(blob["uuid"])
     if data is None:
         return plain(404, "Not Found")
@@ -39,11 +45,9 @@ def get_blob(request: Request) -> Answer:
 
 def put_blob(request: Request) -> Answer:
     """Put what comes in the place of what a blob holds."""
-    blob = named(request)
-    if not {"ref", "uuid"} & set(request.arguments):
-        return plain(400, "Bad Request")
-    if blob is None:
-        return page(404, "Unknown reference", close=True, reason="Not Found")
+    blob = _found(request)
+    if isinstance(blob, Answer):
+        return blob
     if request.length is None:
         raise refuse("INTERNAL_ERROR", 'Failure("Need content length")')
     binding = Binding(request, "Blob handler")

@@ -233,6 +233,18 @@ def picture() -> Callable[[MockPool], Any]:
 
 
 @pytest.fixture
+def c(calls: Callable[..., Calls]) -> Calls:
+    """Calls of a pool of today: three hosts, twelve VMs."""
+    return calls(release="8.2", hosts=3, vms=12)
+
+
+@pytest.fixture
+def old(calls: Callable[..., Calls]) -> Calls:
+    """Calls of such a pool of the oldest release."""
+    return calls(release="4.0.1", hosts=3, vms=12)
+
+
+@pytest.fixture
 def newest() -> Callable[..., Calls]:
     """The same of a release that serves all that the data model knows, later than any that has a name."""
 

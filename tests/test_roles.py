@@ -127,6 +127,7 @@ def test_before_5_6_a_subject_might_do_anything(calls: Make) -> None:
     sid = c.pool.directory.add("alice", password="pw")
     c("subject.create", {"subject_identifier": sid, "other_config": {}})
     As(c, "alice")("VM.hard_shutdown", c.vm("vm01").ref)
+    assert c.vm("vm01")["power_state"] == "Halted"
 
 
 # --- what each may do

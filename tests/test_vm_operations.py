@@ -14,16 +14,6 @@ NULL = "OpaqueRef:NULL"
 GIB = 1 << 30
 
 
-@pytest.fixture
-def c(calls: Make) -> Any:
-    return calls(release="8.2", hosts=3, vms=12)
-
-
-@pytest.fixture
-def old(calls: Make) -> Any:
-    return calls(release="4.0.1", hosts=3, vms=12)
-
-
 # --- what is legal when
 
 STATES = {"Halted": "vm04", "Paused": "vm01", "Suspended": "vm06", "Running": "vm02"}

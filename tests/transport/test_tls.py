@@ -147,6 +147,8 @@ class TestAuthorities:
             plain.sendall(b"\x17\x03\x03\x00\x20" + b"\x00" * 32)  # a record that does not decrypt
             plain.shutdown(socket.SHUT_WR)
             plain.recv(1000)
+            # The handler's TLS would read on from this descriptor, which is the next connection's by then.
+            handler.close_connection = True
             plain.close()
             return None
 

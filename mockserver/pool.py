@@ -468,7 +468,9 @@ class MockPool(Kept):
             self.actor = before
 
     def wait(self, wait: Wait) -> None:
-        """Let time pass until `wait` is over."""
+        """Let time pass until `wait` is over. What was written before is the call's that waits, and so are the lists that
+        follow from it."""
+        self.freshen()
         if self.trace is not None:
             self.trace.waiting(wait)
         else:

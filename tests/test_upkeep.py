@@ -58,3 +58,17 @@ def test_no_list_lags_behind(calls: Make, release: str, seed: int) -> None:
         before = store.generation
         c.pool.upkeep.do_all(store)
         assert store.generation == before, f"seed {seed}, turn {turn}"
+
+
+def test_a_call_that_waits_leaves_no_list_behind(c: Any) -> None:
+    """Or whoever comes next would be taken for the one who changed it."""
+    stale, waiter = [], c.pool.waiter
+
+    def wait(what: Any) -> None:
+        stale.append(c.pool.upkeep.stale)
+        waiter(what)
+
+    c.pool.waiter = wait
+    c("VM.clean_shutdown", c.vm("vm01").ref)
+    assert stale
+    assert not any(stale)

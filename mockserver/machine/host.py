@@ -78,6 +78,8 @@ class System(Kept):
     """Set by the installer: the next boot is the first one of this system."""
     stranger: bool = False
     """Set by a clean installation: the host is a pool of its own, with a database that nobody here looks at."""
+    files: dict[str, bytes] = field(default_factory=dict)
+    """What verbs wrote on the disk, by path. The dict is replaced, never changed: a backup may share it."""
 
 
 class MachineRoomError(Exception):

@@ -46,6 +46,8 @@ class Xapi(Kept):
     complete: bool = False
     operations: dict[str, Callable[[], None]] = field(default_factory=dict)
     collect_at: float = 0.0
+    rotating: bool = False
+    """Whether the pool's secret is being rotated."""
 
 
 def replace_xapi(machine: HostMachine, xapi: Xapi) -> None:
@@ -224,6 +226,9 @@ def join(pool: MockPool, machine: HostMachine, xapi: Xapi, *, booted: bool) -> N
         return
     if machine.beats is not None:
         machine.beats.cancel()
+    if machine.system.pool_secret not in pool.master.system.secrets:
+        xapi.error = ["HOST_UNKNOWN_TO_MASTER", machine.system.installation_uuid]
+        return
     ensure_metrics(pool, host)
     store.write(host, address=machine.address)
     store.write(host, enabled=False)

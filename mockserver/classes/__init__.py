@@ -32,6 +32,7 @@ MODULES = (
     *("vif", "network", "pif", "bond", "vlan", "tunnel"),
     *("message", "blob", "secret", "console", "role", "subject", "auth"),
     *("host_certificates", "pool_certificates"),
+    *("host_secret", "pool_secret"),
     *("vm_appliance", "vmss", "pool_patch", "pool_update", "host_patch", "host_crashdump"),
 )
 

@@ -48,6 +48,8 @@ class Xapi(Kept):
     collect_at: float = 0.0
     rotating: bool = False
     """Whether the pool's secret is being rotated."""
+    login_limits: dict[str, int] = field(default_factory=dict)
+    """How many may log in at a time where that was changed, by the field of the pool that it began with."""
 
 
 def replace_xapi(machine: HostMachine, xapi: Xapi) -> None:

@@ -33,6 +33,7 @@ MODULES = (
     *("message", "blob", "secret", "console", "role", "subject", "auth"),
     *("host_certificates", "pool_certificates"),
     *("host_secret", "pool_secret"),
+    *("host_external_auth", "pool_external_auth"),
     *("vm_appliance", "vmss", "pool_patch", "pool_update", "host_patch", "host_crashdump"),
 )
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from xenctl.errors import Failure
 
-from . import guests, hosts, rules, storage_drivers, trust
+from . import firmware, guests, hosts, rules, storage_drivers, trust
 from .journal import Kept
 from .store import HASHED, NULL, Store
 
@@ -282,6 +282,7 @@ def synchronise(pool: MockPool, machine: HostMachine, host: Row, *, booted: bool
         machine.domains.pop(uuid).end(pool.clock.now())
     with suppress(Failure):  # a toolstack starts also where a file is corrupt
         trust.synchronise(pool, machine)
+        firmware.write(pool, machine)
     machine.system.new = False
     pool.clock.after(pool.durations.garbage_collection, pool.detect_rolling_upgrade)
 

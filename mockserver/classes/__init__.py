@@ -34,6 +34,7 @@ MODULES = (
     *("host_certificates", "pool_certificates"),
     *("host_secret", "pool_secret"),
     *("host_external_auth", "pool_external_auth"),
+    *("host_files", "pool_files"),
     *("vm_appliance", "vmss", "pool_patch", "pool_update", "host_patch", "host_crashdump"),
 )
 

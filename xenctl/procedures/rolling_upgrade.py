@@ -259,15 +259,24 @@ def run(
     backup_to: str | PathLike[str] | None = None,
     accept_downtime: bool = False,
     gates: Sequence[Gate] = (),
+    poll: float | None = None,
     on_step: Progress | None = None,
 ) -> Outcome:
     """Carry out `plan` with `hands` on the machines, or go on with it where `journal` says that it was begun.
 
     Without a `journal` the run keeps one in memory, and cannot be resumed by another process. `gates` are asked before each
-    host's turn. `on_step` is told the number of the step, how many there are, and the step in words. Raises `ProcedureError`
-    before anything is changed where the plan has problems, or shuts guests down and `accept_downtime` is not given. Once it
-    has begun it returns: a step that does not do what it is for stops the run, and `Outcome.problems` says which and why.
+    host's turn; `poll` is the seconds between two looks at what is waited for. `on_step` is told the number of the step, how
+    many there are, and the step in words. Raises `ProcedureError` before anything is changed where the plan has problems, or
+    shuts guests down and `accept_downtime` is not given. Once it has begun it returns: a step that does not do what it is
+    for stops the run, and `Outcome.problems` says which and why.
     """
+    assert_can_run(plan, accept_downtime=accept_downtime)
+    kept = Journal.create(plan) if journal is None else journal
+    return Run(session, plan, hands, kept, backup_to=backup_to, gates=gates, poll=poll).carry_out(on_step)
+
+
+def assert_can_run(plan: Plan, *, accept_downtime: bool = False) -> None:
+    """Raise `ProcedureError` where the plan has problems, or shuts guests down and `accept_downtime` is not given."""
     if plan.problems:
         raise ProcedureError("this upgrade cannot be done", plan.problems)
     if plan.downtime and not accept_downtime:
@@ -275,8 +284,6 @@ def run(
             "this upgrade shuts guests down; say that you accept the downtime",
             [f"{vm.name}: {vm.why}" for vm in plan.downtime],
         )
-    kept = Journal.create(plan) if journal is None else journal
-    return Run(session, plan, hands, kept, backup_to=backup_to, gates=gates).carry_out(on_step)
 
 
-__all__ = ["Outcome", "StepDone", "make_plan", "plan", "run"]
+__all__ = ["Outcome", "StepDone", "assert_can_run", "make_plan", "plan", "run"]

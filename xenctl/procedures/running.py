@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 LOST_TIMEOUT = 900.0
 """Seconds in which the effect of a call may show whose answer was lost."""
-ATTEMPTS, PAUSE = 3, 30.0
-"""How often a step is tried, and the seconds between."""
+ATTEMPTS, PAUSES = 3, 2
+"""How often a step is tried, and how many times the time between two looks passes before it is tried again."""
 
 Progress = Callable[[int, int, str], None]
 Gate = Callable[["Run", Step], str]
@@ -99,9 +99,11 @@ class Run:
         backup_to: str | PathLike[str] | None = None,
         take_over: bool = False,
         gates: Sequence[Gate] = (),
+        poll: float | None = None,
     ) -> None:
         self.session, self.plan, self.hands, self.journal = session, plan, hands, journal
         self.backup_to, self.take_over, self.gates = backup_to, take_over, gates
+        self.poll = POLL if poll is None else poll
         self.outcome = Outcome(plan)
         self.begun: set[str] = set()
         self.before = {host.uuid: host.before for host in plan.hosts}
@@ -159,7 +161,7 @@ class Run:
         while not holds():
             if clock.now() >= deadline:
                 return False
-            clock.sleep(POLL)
+            clock.sleep(self.poll)
         return True
 
     # --- the run itself
@@ -213,7 +215,7 @@ class Run:
                 self.journal.note(f"step {number} is tried again: {error}")
             else:
                 raise ProcedureError("no error came, but the pool does not show it done")
-            self.session.clock.sleep(PAUSE)
+            self.session.clock.sleep(PAUSES * self.poll)
         raise AssertionError("the last attempt returns or raises")
 
     def _comes_to_hold(self, step: Step) -> bool:

@@ -146,6 +146,6 @@ def await_return(run: Run, uuid: str, release: str) -> None:
                 run.journal.note(f"{name} {stage.what}; trying to mend that")
                 with suppress(Failure, TransportError):  # it shows, or the time runs out
                     stage.remedy(run, seen)
-            clock.sleep(POLL)
+            clock.sleep(run.poll)
             seen = look(run, uuid)
         run.journal.note(f"{name}: {stage.name}")

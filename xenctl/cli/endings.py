@@ -32,6 +32,9 @@ def ending() -> Iterator[None]:
 
     try:
         yield
+    except KeyboardInterrupt:
+        tell("interrupted")
+        sys.exit(RESUMABLE)
     except ProcedureError as error:
         tell(error)
         sys.exit(BAD_INPUT if isinstance(error, JournalError) else IMPOSSIBLE)

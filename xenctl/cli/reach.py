@@ -21,11 +21,13 @@ import click
 from click.core import ParameterSource
 
 from ..credentials import USERNAME, password_in, read_password
+from ..transport import origin_at
 
 if TYPE_CHECKING:
     from mockserver.pool import MockPool
 
     from ..procedures.hands import Hands
+    from ..procedures.plan import Plan
     from ..session import Session
     from ..transport import HttpOptions
 
@@ -58,6 +60,12 @@ class Reached:
         from ..procedures.hands import hands_for
 
         return self.pool.hands if self.pool is not None else hands_for(self.named, self.session)
+
+    def knows(self, plan: Plan) -> None:
+        """Let the session and the hands know where the plan's hosts are: its master may be away, or another by now."""
+        if self.pool is None:
+            addresses = (host.address for host in plan.hosts)
+            self.session.hosts = tuple(origin_at(self.session.origin, address) for address in addresses if address)
 
     @property
     def poll(self) -> float | None:

@@ -2,6 +2,7 @@
 
 observe.py          a picture of the pool, as far as procedures need it
 hands.py            what a person does to the machines
+sequence.py         the steps of a rolling upgrade, played through before anything happens
 placement.py        where VMs can go, and in which order hosts are emptied
 plan.py             a plan as data
 backup.py           the pool database, fetched and verified

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ProcedureError, TransportError
-from ..transport import Request, origin_at, origin_of
+from ..transport import Request, origin_of
 
 if TYPE_CHECKING:
     from ..session import Session
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 class FakeHands:
     """Hands on the machines behind a control path. `token` may name the path's own port: `TOKEN@http://127.0.0.1:1234`,
-    which answers when every host is off; else the hosts are asked, one after another.
+    which answers when every host is off; else the session's hosts are asked, one after another.
 
     Errors are `ProcedureError` for what the room refuses, `TransportError` where nobody answers.
     """
@@ -27,8 +27,7 @@ class FakeHands:
     def __init__(self, session: Session, token: str) -> None:
         self._token, _, own = token.partition("@")
         self._transport = session.transport
-        self._origins = [origin_of(own) if own else session.origin]
-        self._alone = bool(own)
+        self._origins = [origin_of(own)] if own else [session.origin, *session.hosts]
 
     def _asked(self, method: str, path: str, body: Any = None) -> Any:
         lost: TransportError | None = None
@@ -50,10 +49,6 @@ class FakeHands:
         raise lost
 
     def _host(self, host: str) -> Any:
-        if not self._alone:
-            self._alone, first = True, self._origins[0]
-            others = [origin_at(first, other["address"]) for other in self._asked("GET", "hosts") if other["address"]]
-            self._origins += [other for other in others if other not in self._origins]
         return self._asked("GET", f"hosts/{host}")
 
     def insert_media(self, host: str, release: str, /) -> None:

@@ -51,12 +51,14 @@ class PlannedHost:
     uuid: str
     name: str
     before: str
+    address: str = ""
 
 
 @dataclass(frozen=True)
 class PlannedVM:
     """One guest of the plan. `home` is the uuid of the host it ran on, None where it did not run; `planned_downtime` says
-    that it will be shut down for its host's turn, and `why` the reason."""
+    that it will be shut down for its host's turn, and `why` the reason. `now` and `at` are its power state and host when the
+    plan was made, where that was not the start."""
 
     uuid: str
     name: str
@@ -64,6 +66,8 @@ class PlannedVM:
     home: str | None
     planned_downtime: bool
     why: str = ""
+    now: str = ""
+    at: str = ""
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,7 @@ class Plan:
         """What each guest is, by uuid, once the first `steps` steps are done."""
         from .acts import KINDS
 
-        out = {vm.uuid: Expected(vm.state, vm.home or "") for vm in self.vms}
+        out = {vm.uuid: Expected(vm.now, vm.at) if vm.now else Expected(vm.state, vm.home or "") for vm in self.vms}
         for step in self.steps[:steps]:
             if step.vm in out:
                 out[step.vm] = KINDS[step.action].leaves(step, out[step.vm])

@@ -5,24 +5,25 @@ cross releases; empty the master guest by guest, halt it, install, wait until th
 member likewise, its guests going only to hosts that are upgraded; bring guests home, put CDs back, suspend again what was
 suspended. A guest that cannot move is shut down for its host's turn and started again, and is named before the start.
 
-`plan` looks at the pool and plays the whole sequence through; `run` carries it out, step by step (see `running`).
+`plan` looks at the pool and plays the whole sequence through; `run` carries it out, step by step (see `running`), or goes on
+with it. `adopt` plans the rest of an upgrade that somebody left half done; `replan` that of our own, where the pool is not
+any more as the plan expects.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ..calls import EMPTY_MAP
 from ..errors import ProcedureError
 from ..releases import Release, accepts, find, next_release, path
 from .hands import Hands
 from .journal import Journal
-from .observe import PoolFacts, VMFacts, attached, observe
-from .placement import Board, DoesNotFit, Move, empty, go_home, orders, pinned, reachable
+from .observe import HostFacts, PoolFacts, attached, observe
+from .placement import DoesNotFit
 from .plan import Plan, PlannedHost, PlannedVM, Step
 from .running import Gate, Outcome, Progress, Run, StepDone
+from .sequence import Baseline, Played, find_sequence
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -33,38 +34,87 @@ if TYPE_CHECKING:
 # --- planning
 
 
-def plan(session: Session, target: str | None = None) -> Plan:
+def plan(session: Session, target: str | None = None, *, take_over: bool = False) -> Plan:
     """The plan for upgrading the session's pool to `target` (a product version; the next release if left out).
 
-    Whatever stands against it is in `Plan.problems`; nothing is changed. Raises `ValueError` for an unknown release.
+    Whatever stands against it is in `Plan.problems`; nothing is changed. `take_over` plans although the pool is marked with
+    another run, which is lost. Raises `ValueError` for an unknown release.
     """
     pool = observe(session)
-    silent = [
+    return make_plan(pool, target, silent=_silent(session, pool), take_over=take_over)
+
+
+def adopt(session: Session, target: str | None = None, *, take_over: bool = False) -> Plan:
+    """The plan for the rest of an upgrade that was left half done, by whomever: the pool of mixed versions is taken as the
+    baseline, since nobody knows how it was before. `target` is the master's release if left out."""
+    pool = observe(session)
+    silent = _silent(session, pool)
+    return make_plan(
+        pool,
+        target or pool.release.name,
+        baseline=Baseline.of(pool),
+        silent=silent,
+        take_over=take_over,
+        half_done=True,
+    )
+
+
+def replan(session: Session, journal: Journal) -> Plan:
+    """The plan for the rest of the run in `journal`, from the pool as it is now back to the baseline of the first plan."""
+    pool, first = observe(session), journal.plan
+    baseline = Baseline.of_plan(first, pool)
+    done = journal.finished()
+    begun = any(step.action == "claim" for step in first.steps[:done])
+    return make_plan(
+        *(pool, first.medium),
+        baseline=baseline,
+        silent=_silent(session, pool),
+        take_over=pool.mark == journal.run_id,
+        half_done=begun,
+    )
+
+
+def make_plan(
+    pool: PoolFacts,
+    target: str | None = None,
+    *,
+    baseline: Baseline | None = None,
+    silent: Sequence[str] = (),
+    take_over: bool = False,
+    half_done: bool = False,
+) -> Plan:
+    """The plan for a pool that was observed. `half_done` allows versions to be mixed already, and takes no backup then."""
+    source = _source(pool) if half_done else pool.release
+    release = _wanted(source, target) if target is not None else next_release(source)
+    if release is None:
+        return _plan(pool, source, source, problems=[f"there is no release after {source.name}"])
+    problems = [*_against(pool, source, release, take_over=take_over, half_done=half_done), *silent]
+    if problems:
+        return _plan(pool, source, release, problems=problems)
+    warnings, kept = _oddities(pool), baseline or Baseline.of(pool)
+    try:
+        played = find_sequence(pool, release, kept)
+    except DoesNotFit as error:
+        refusal = f"no way was found to empty the hosts one after another: {error}"
+        return _plan(pool, source, release, problems=[refusal], warnings=warnings)
+    mixed = len({host.version for host in pool.hosts.values()}) > 1
+    first = [Step("claim")] if mixed else [Step("backup"), Step("claim")]
+    steps = [*first, *played.steps, Step("verify"), Step("release")]
+    return _plan(pool, source, release, played, kept, steps=steps, warnings=warnings)
+
+
+def _silent(session: Session, pool: PoolFacts) -> list[str]:
+    """The members that are up and answer nobody as members of this pool."""
+    return [
         f"{host.name} does not answer at {host.address or 'no address'} as a member of this pool"
         for host in pool.hosts.values()
         if host.uuid != pool.master and host.live and not attached(session, host.address)
     ]
-    made = make_plan(pool, target)
-    return replace(made, steps=(), problems=(*made.problems, *silent)) if silent else made
 
 
-def make_plan(pool: PoolFacts, target: str | None = None) -> Plan:
-    """The plan for a pool that was observed."""
-    source = pool.release
-    release = _wanted(source, target) if target is not None else next_release(source)
-    if release is None:
-        return _plan(pool, source, source, [pool.master], problems=[f"there is no release after {source.name}"])
-    problems = _against(pool, source, release)
-    if problems:
-        return _plan(pool, source, release, [pool.master], problems=problems)
-    board, warnings, refusal = Board.of(pool), _oddities(pool), ""
-    for order in orders(pool, board):
-        for tight in (False, True):
-            try:
-                return _played(pool, source, release, order, board.copy(tight=tight), warnings)
-            except DoesNotFit as error:
-                refusal = refusal or f"no way was found to empty the hosts one after another: {error}"
-    return _plan(pool, source, release, [pool.master], problems=[refusal], warnings=warnings)
+def _source(pool: PoolFacts) -> Release:
+    """The oldest release that a host still has."""
+    return min(host.release for host in pool.hosts.values())
 
 
 def _wanted(source: Release, target: str) -> Release:
@@ -85,7 +135,7 @@ def _oddities(pool: PoolFacts) -> list[str]:
     return out
 
 
-def _against(pool: PoolFacts, source: Release, target: Release) -> list[str]:
+def _against(pool: PoolFacts, source: Release, target: Release, *, take_over: bool, half_done: bool) -> list[str]:
     """Everything that stands against an upgrade before placement is looked at."""
     out = []
     if target == source:
@@ -96,9 +146,11 @@ def _against(pool: PoolFacts, source: Release, target: Release) -> list[str]:
         out.append(f"the {target.name} installer does not upgrade {source.name}{_by_way_of(source, target)}")
     if len(pool.hosts) < 2:
         out.append("the pool has one host: there is nowhere for its guests to run meanwhile")
-    if pool.upgrading or any(host.version != pool.hosts[pool.master].version for host in pool.hosts.values()):
-        out.append("versions are mixed already: an earlier upgrade was not finished")
-    if pool.mark:
+    if half_done:
+        out += _not_half_done(pool, source, target)
+    elif pool.upgrading or any(host.version != pool.hosts[pool.master].version for host in pool.hosts.values()):
+        out.append("versions are mixed already: an earlier upgrade was not finished; adopt it, or revert it")
+    if pool.mark and not take_over:
         out.append(
             f"another run ({pool.mark}) is at work on this pool: resume or abandon that one, or take over if it is lost"
         )
@@ -110,7 +162,7 @@ def _against(pool: PoolFacts, source: Release, target: Release) -> list[str]:
             out.append(f"{host.name} has the same address as {', '.join(others)}: {host.address or 'none'}")
         if not host.live:
             out.append(f"{host.name} is not running")
-        elif not host.enabled:
+        elif not host.enabled and not half_done:
             out.append(f"{host.name} is disabled")
     for vm in pool.vms.values():
         if vm.busy:
@@ -126,6 +178,20 @@ def _against(pool: PoolFacts, source: Release, target: Release) -> list[str]:
     return out
 
 
+def _not_half_done(pool: PoolFacts, source: Release, target: Release) -> list[str]:
+    """What makes a pool one that an upgrade to `target` cannot have left behind."""
+    out = [
+        f"{host.name} runs {host.version}, which is neither {source.product_version} nor {target.product_version}"
+        for host in pool.hosts.values()
+        if host.release not in (source, target)
+    ]
+    master = pool.hosts[pool.master]
+    newer = [host.name for host in pool.hosts.values() if host.release > master.release]
+    if newer:
+        out.append(f"{', '.join(newer)} is newer than the master {master.name}: revert it, a pool goes on master first")
+    return out
+
+
 def _by_way_of(source: Release, target: Release) -> str:
     try:
         hops = path(source, target)[:-1]
@@ -138,113 +204,48 @@ def _plan(
     pool: PoolFacts,
     source: Release,
     target: Release,
-    order: list[str],
+    played: Played | None = None,
+    baseline: Baseline | None = None,
     *,
-    downtime: Mapping[str, str] = EMPTY_MAP,
     steps: Sequence[Step] = (),
     problems: Sequence[str] = (),
     warnings: Sequence[str] = (),
-    away: Sequence[str] = (),
 ) -> Plan:
-    order = [*order, *(uuid for uuid in pool.hosts if uuid not in order)]
+    first = [pool.master] if played is None else played.order
+    order = [*first, *(uuid for uuid in pool.hosts if uuid not in first)]
+    downtime = {} if played is None else played.downtime
+    was = baseline or Baseline.of(pool)
     return Plan(
         pool=pool.uuid,
         pool_name=pool.name,
         source=source.product_version,
         target=target.product_version,
         medium=target.name,
-        hosts=tuple(PlannedHost(uuid, pool.hosts[uuid].name, pool.hosts[uuid].version) for uuid in order),
+        hosts=tuple(_planned(pool.hosts[uuid]) for uuid in order),
         vms=tuple(
-            PlannedVM(vm.uuid, vm.name, vm.state, vm.host or None, vm.uuid in downtime, downtime.get(vm.uuid, ""))
+            PlannedVM(
+                vm.uuid,
+                vm.name,
+                was.states[vm.uuid],
+                was.homes.get(vm.uuid),
+                vm.uuid in downtime,
+                downtime.get(vm.uuid, ""),
+                now=vm.state,
+                at=vm.host,
+            )
             for vm in sorted(pool.vms.values(), key=lambda vm: vm.name)
         ),
         steps=tuple(steps),
         problems=tuple(problems),
-        warnings=tuple(warnings),
-        away=tuple(away),
+        warnings=(*warnings, *(() if played is None else played.warnings)),
+        away=() if played is None else played.away,
         master=pool.master,
         unplugged=tuple(sorted(pool.unplugged)),
     )
 
 
-def _played(
-    pool: PoolFacts, source: Release, target: Release, order: list[str], board: Board, warnings: list[str]
-) -> Plan:
-    """Play the sequence with hosts in `order` on `board`. Raises `DoesNotFit`."""
-    steps = [Step("backup"), Step("claim")]
-    steps += [_eject(vm, disc.vbd) for vm in pool.vms.values() if vm.state != "Suspended" for disc in vm.discs]
-    suspended = [vm for vm in pool.vms.values() if vm.state == "Suspended"]
-    for vm in sorted(suspended, key=lambda vm: (-vm.memory, vm.name)):
-        host = _resume_at(pool, board, vm)
-        board.place(vm, host)
-        steps.append(Step("resume", vm=vm.uuid, to=host, reason="a suspended guest cannot cross releases"))
-        steps += [_eject(vm, disc.vbd) for disc in vm.discs]
-    homes = {vm.uuid: vm.host for vm in pool.vms.values() if vm.host}
-    downtime: dict[str, str] = {}
-    upgraded: list[str] = []
-    for host in order:
-        fixed = {vm.uuid: why for vm in board.on(host) if (why := pinned(pool, vm, host))}
-        for uuid in fixed:
-            if not reachable(pool.vms[uuid], pool.hosts[host]):
-                raise DoesNotFit(
-                    f"{pool.vms[uuid].name} has to be shut down when {pool.hosts[host].name} is upgraded, and could not be "
-                    "started again: that host does not reach all of its storage and networks"
-                )
-        allowed = upgraded or [uuid for uuid in order if uuid != host]
-        steps.append(Step("turn", host=host))
-        steps.append(Step("disable", host=host, reason="no guest is to come while it is emptied"))
-        steps += [_migrate(move) for move in empty(board, host, allowed, homes, set(fixed))]
-        steps += [Step("stop", host=host, vm=uuid, reason=why) for uuid, why in fixed.items()]
-        steps.append(Step("halt", host=host))
-        steps.append(Step("install", host=host, release=target.product_version))
-        steps.append(Step("return", host=host, release=target.product_version))
-        steps += [Step("start", host=host, vm=uuid, to=host, reason="it was shut down for this turn") for uuid in fixed]
-        lost = {uuid: f"{why}; its saved state is lost" for uuid, why in fixed.items() if uuid not in homes}
-        downtime.update({**fixed, **lost})
-        upgraded.append(host)
-    steps.append(Step("equal", release=target.product_version))
-    moves, away = go_home(board, homes)
-    why = "its home has no room for it, or lacks its storage or networks"
-    warnings = [*warnings, *(f"{pool.vms[uuid].name} ends away from home: {why}" for uuid in away)]
-    steps += [_migrate(move) for move in moves]
-    for vm in pool.vms.values():
-        for disc in vm.discs:
-            at = board.where.get(vm.uuid)
-            if at is None or disc.sr in pool.hosts[at].storage:
-                steps.append(Step("insert", vm=vm.uuid, vbd=disc.vbd, vdi=disc.vdi))
-            else:
-                warnings.append(
-                    f"the CD of {vm.name} is not put back: its host does not reach the storage that it is on"
-                )
-    steps += [Step("suspend", vm=vm.uuid, reason="it was suspended at the start") for vm in suspended]
-    steps += [Step("verify"), Step("release")]
-    return _plan(pool, source, target, order, downtime=downtime, steps=steps, warnings=warnings, away=away)
-
-
-def _eject(vm: VMFacts, vbd: str) -> Step:
-    return Step("eject", vm=vm.uuid, vbd=vbd, reason="a CD ties a guest to what its host sees")
-
-
-def _migrate(move: Move) -> Step:
-    return Step("migrate", host=move.source, vm=move.vm, to=move.target, reason=move.reason)
-
-
-def _resume_at(pool: PoolFacts, board: Board, vm: VMFacts) -> str:
-    """The host to resume `vm` on: one that reaches its disks, its suspend image and its CDs; rather not the master, which is
-    emptied first."""
-    needs = replace(vm, storage=vm.storage | {vm.image} | {disc.sr for disc in vm.discs})
-    seeing = [uuid for uuid, host in pool.hosts.items() if reachable(needs, host)]
-    if not seeing:
-        raise DoesNotFit(f"{vm.name} is suspended and cannot be resumed: no host reaches all of its disks")
-    members = [uuid for uuid in seeing if uuid != pool.master]
-    found = board.best(vm, members) or board.best(vm, seeing)
-    if found is None:
-        rooms = "; ".join(f"{pool.hosts[u].name} has {max(0, board.free[u]) >> 20} MiB free" for u in seeing)
-        raise DoesNotFit(
-            f"{vm.name} is suspended and has to be resumed before the master is upgraded, but memory forbids it: "
-            f"it takes {vm.memory >> 20} MiB; {rooms}"
-        )
-    return found
+def _planned(host: HostFacts) -> PlannedHost:
+    return PlannedHost(host.uuid, host.name, host.version, host.address)
 
 
 # --- running
@@ -258,6 +259,7 @@ def run(
     journal: Journal | None = None,
     backup_to: str | PathLike[str] | None = None,
     accept_downtime: bool = False,
+    take_over: bool = False,
     gates: Sequence[Gate] = (),
     poll: float | None = None,
     on_step: Progress | None = None,
@@ -265,14 +267,16 @@ def run(
     """Carry out `plan` with `hands` on the machines, or go on with it where `journal` says that it was begun.
 
     Without a `journal` the run keeps one in memory, and cannot be resumed by another process. `gates` are asked before each
-    host's turn; `poll` is the seconds between two looks at what is waited for. `on_step` is told the number of the step, how
-    many there are, and the step in words. Raises `ProcedureError` before anything is changed where the plan has problems, or
-    shuts guests down and `accept_downtime` is not given. Once it has begun it returns: a step that does not do what it is
-    for stops the run, and `Outcome.problems` says which and why.
+    host's turn; `poll` is the seconds between two looks at what is waited for; `take_over` puts this run's mark in the place
+    of another's. `on_step` is told the number of the step, how many there are, and the step in words. Raises
+    `ProcedureError` before anything is changed where the plan has problems, or shuts guests down and `accept_downtime` is
+    not given. Once it has begun it returns: a step that does not do what it is for stops the run, and `Outcome.problems`
+    says which and why.
     """
     assert_can_run(plan, accept_downtime=accept_downtime)
     kept = Journal.create(plan) if journal is None else journal
-    return Run(session, plan, hands, kept, backup_to=backup_to, gates=gates, poll=poll).carry_out(on_step)
+    made = Run(session, plan, hands, kept, backup_to=backup_to, take_over=take_over, gates=gates, poll=poll)
+    return made.carry_out(on_step)
 
 
 def assert_can_run(plan: Plan, *, accept_downtime: bool = False) -> None:
@@ -286,4 +290,4 @@ def assert_can_run(plan: Plan, *, accept_downtime: bool = False) -> None:
         )
 
 
-__all__ = ["Outcome", "StepDone", "assert_can_run", "make_plan", "plan", "run"]
+__all__ = ["Outcome", "StepDone", "adopt", "assert_can_run", "make_plan", "plan", "replan", "run"]

@@ -8,7 +8,7 @@ are met by trying the step again, after another look; what goes on failing stops
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from ..errors import (
 )
 from .acts import KINDS
 from .drift import differences
-from .journal import DONE, RUNNING, STOPPED, Journal
+from .journal import ABANDONED, DONE, RUNNING, STOPPED, Journal, JournalError
 from .observe import MARK, observe
 from .plan import Plan, Step
 from .waiting import POLL
@@ -164,16 +164,36 @@ class Run:
             clock.sleep(self.poll)
         return True
 
+    def do(self, step: Step) -> None:
+        """Do one step by itself, unless it holds."""
+        kind = KINDS[step.action]
+        if not kind.holds(self, step):
+            kind.act(self, step)
+            if not kind.holds(self, step):
+                raise ProcedureError("no error came, but the pool does not show it done")
+
     # --- the run itself
 
     def carry_out(self, on_step: Progress | None = None) -> Outcome:
         """Take every step that the journal does not call finished. A step that does not do what it is for stops the run,
         and `Outcome.problems` says which and why."""
+        self.journal.now = self.session.clock.now
+        self.journal.enter(RUNNING)
+        try:
+            self._take_all(on_step)
+        except KeyboardInterrupt:
+            self.outcome.paused = f"step {self.number} of {len(self.plan.steps)}: interrupted"
+        except JournalError as error:  # nothing can be written down any more, so nothing is done any more
+            self.outcome.problems.append(f"step {self.number} of {len(self.plan.steps)}: {error}")
+            return self.outcome
+        self.journal.enter(DONE if self.outcome.ok else STOPPED)
+        return self.outcome
+
+    def _take_all(self, on_step: Progress | None) -> None:
+        """Take the steps until one stops the run."""
         steps, clock, start = self.plan.steps, self.session.clock, self.session.clock.now()
-        self.journal.now = clock.now
         finished = self.journal.finished()
         self.begun.update(step.host for step in steps[:finished] if step.action == "turn")
-        self.journal.enter(RUNNING)
         for number, step in enumerate(steps[finished:], finished + 1):
             text, self.number = step.text(self.plan.names), number
             if on_step is not None:
@@ -181,18 +201,26 @@ class Run:
             at = clock.now()
             try:
                 skipped = self._take(number, step)
+            except JournalError:
+                raise
             except Paused as pause:
                 self.outcome.paused = f"step {number} of {len(steps)}, {text}: {pause}"
-                self.journal.write(number, "note", str(pause))
-                break
+                self.journal.note(self.outcome.paused)
+                return
             except (Failure, TransportError, TaskCancelled, DatabaseError, ProcedureError) as error:
                 self.outcome.problems.append(f"step {number} of {len(steps)}, {text}: {error}")
                 self.journal.write(number, "failed", str(error))
-                break
+                return
             self.journal.write(number, "held" if skipped else "done", text)
+            self._settle(step)
             self.outcome.steps.append(StepDone(step, text, at - start, clock.now() - at, skipped))
-        self.journal.enter(DONE if self.outcome.ok else STOPPED)
-        return self.outcome
+
+    def _settle(self, step: Step) -> None:
+        """What this step undoes, and so does the return of a host that was disabled, need not be undone any more."""
+        done = [_bare(step), *([Step("enable", host=step.host)] if step.action == "return" else ())]
+        for change in self.journal.changes():
+            if not change.undone and _bare(change.undo) in done:
+                self.journal.undone(change)
 
     def _take(self, number: int, step: Step) -> bool:
         """Do a step unless what it is for holds, trying again what may pass; True where it held already."""
@@ -201,6 +229,9 @@ class Run:
             try:
                 if kind.holds(self, step):
                     return attempt == ATTEMPTS
+                undo = kind.undo(step)
+                if undo is not None:
+                    self.journal.changed(undo)
                 self.journal.write(number, "intent", step.text(self.plan.names))
                 try:
                     kind.act(self, step)
@@ -228,3 +259,35 @@ class Run:
                 return False
 
         return self.comes_true(shows, LOST_TIMEOUT)
+
+
+def abandon(session: Session, journal: Journal, hands: Hands, *, poll: float | None = None) -> list[str]:
+    """Give a run up: undo what it changed on the way and the pool allows to be undone now, newest first; unmark the pool.
+
+    Returns what is left to be undone, one sentence each; abandon again to try again. Hosts that are upgraded stay so, for
+    `adopt` and `revert`. Raises `ProcedureError` for a run that is done.
+    """
+    if journal.state == DONE:
+        raise ProcedureError(f"{journal.run_id} is done: there is nothing to abandon")
+    run, left = Run(session, journal.plan, hands, journal, poll=poll), []
+    for change in reversed(journal.changes()):
+        if change.undone or change.undo.action == "release":
+            continue
+        text = change.undo.text(run.plan.names)
+        try:
+            run.do(change.undo)
+        except (Failure, TransportError, TaskCancelled, ProcedureError) as error:
+            left.append(f"{text}: {error}")
+        else:
+            journal.undone(change)
+    for change in journal.changes():
+        if not change.undone and change.undo.action == "release" and not left:
+            run.do(change.undo)
+            journal.undone(change)
+    journal.enter(ABANDONED if not left else STOPPED)
+    return left
+
+
+def _bare(step: Step) -> Step:
+    """A step without the reason for it, and without what follows from the rest."""
+    return replace(step, reason="", host=step.host if step.vm == "" else "")

@@ -35,6 +35,10 @@ class Kind:
         """Bring it about. Raises what the calls raise, `ProcedureError` where going on would do harm."""
         raise NotImplementedError
 
+    def undo(self, step: Step) -> Step | None:
+        """The step that takes this one back, where a run that is abandoned is to do so."""
+        return None
+
     def leaves(self, step: Step, before: Expected) -> Expected:
         """What the step's guest is afterwards."""
         return before

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from ..observe import NULL
-from ..plan import Expected
+from ..plan import Expected, Step
 from . import Kind
 
 if TYPE_CHECKING:
-    from ..plan import Step
     from ..running import Run
 
 
@@ -33,6 +32,9 @@ class Resume(PowerKind):
     def act(self, run: Run, step: Step) -> None:
         run.session.Async.VM.resume_on(run.vm(step.vm), run.host(step.to), False, False).wait()
 
+    def undo(self, step: Step) -> Step:
+        return Step("suspend", vm=step.vm)
+
 
 class Start(PowerKind):
     """Start a halted guest on a host."""
@@ -50,6 +52,9 @@ class Stop(PowerKind):
 
     def act(self, run: Run, step: Step) -> None:
         run.session.Async.VM.clean_shutdown(run.vm(step.vm)).wait()
+
+    def undo(self, step: Step) -> Step:
+        return Step("start", vm=step.vm, host=step.host, to=step.host)
 
 
 class Suspend(PowerKind):
@@ -87,6 +92,9 @@ class Eject(Kind):
 
     def act(self, run: Run, step: Step) -> None:
         run.session.Async.VBD.eject(step.vbd).wait()  # type: ignore[arg-type]
+
+    def undo(self, step: Step) -> Step | None:
+        return Step("insert", vm=step.vm, vbd=step.vbd, vdi=step.vdi) if step.vdi else None
 
 
 class Insert(Kind):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...errors import ProcedureError
+from ..plan import Step
 from ..waiting import await_return, is_back
 from . import Kind
 
 if TYPE_CHECKING:
-    from ..plan import Step
     from ..running import Run
 
 HOST_TIMEOUT = 4 * 3600.0
@@ -38,6 +38,21 @@ class Disable(Kind):
 
     def act(self, run: Run, step: Step) -> None:
         run.session.host.disable(run.host(step.host))
+
+    def undo(self, step: Step) -> Step:
+        return Step("enable", host=step.host)
+
+
+class Enable(Kind):
+    """Let guests come to a host again."""
+
+    name, text = "enable", "enable {host}"
+
+    def holds(self, run: Run, step: Step) -> bool:
+        return run.session.host.get_enabled(run.host(step.host))
+
+    def act(self, run: Run, step: Step) -> None:
+        run.session.host.enable(run.host(step.host))
 
 
 class Halt(Kind):

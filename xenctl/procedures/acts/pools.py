@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from ...errors import ProcedureError
 from .. import backup
 from ..observe import MARK, UPGRADE_KEY, observe
+from ..plan import Step
 from . import Kind
 
 if TYPE_CHECKING:
-    from ..plan import Step
     from ..running import Run
 
 FLAG_TIMEOUT = 600.0
@@ -48,6 +48,9 @@ class Claim(Kind):
         if other:
             run.session.pool.remove_from_other_config(run.pool, MARK)
         run.session.pool.add_to_other_config(run.pool, MARK, run.journal.run_id)
+
+    def undo(self, step: Step) -> Step:
+        return Step("release")
 
 
 class Release(Kind):

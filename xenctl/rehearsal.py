@@ -136,10 +136,14 @@ def staged(
     dump: str | PathLike[str] | bytes | Database | None = None, *, seed: int = 0
 ) -> Iterator[tuple[MockPool, Session]]:
     """A fake pool that is loaded from `dump`, and a session with it: what any procedure can be rehearsed on. What is wrong
-    with the pool in the dump is in the pool's `obstacles` and `reports`. Raises `DatabaseError`."""
+    with the pool in the dump is in the pool's `obstacles` and `reports`; the invariants that hold in every pool are watched,
+    and `violations` holds what broke them. Raises `DatabaseError`."""
+    from mockserver.invariants import sound
+
     from .session import Session
 
     pool = _pool(dump, "4.0.1", 3, 12, seed)
+    pool.watch(*sound())
     session = Session(pool.url, transport=pool.transport())
     session.login_with_password(pool.username, pool.password)
     yield pool, session

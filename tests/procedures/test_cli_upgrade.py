@@ -168,3 +168,15 @@ def test_a_wrong_password_is_said(served: Served, tmp_path: Path) -> None:
     done = run(served.arguments("plan", "--server", served.url, "--password-file", str(wrong)))
     assert done.returncode == 2
     assert "SESSION_AUTHENTICATION_FAILED" in done.stderr
+
+
+DATA = Path(__file__).parents[1] / "data"
+
+
+def test_any_procedure_can_be_rehearsed() -> None:
+    """`--rehearse DUMP` runs it on a fake pool; what would fail ends with 1, since there is nothing to resume."""
+    words = ("run", "--rehearse", str(DATA / "pool-4.0.1.xml"), "--json", "--accept-downtime")
+    done = run([sys.executable, "-m", "xenctl", "upgrade", *words])
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert (found["ok"], found["state"], found["violations"]) == (True, "done", [])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import DatabaseError, Failure, ProcedureError, TransportError
-from .reach import tell
+from .reach import Reached, tell
 
 if TYPE_CHECKING:
     from ..procedures.journal import Journal
@@ -81,9 +81,13 @@ def progress(*, quiet: bool) -> Iterator[Progress]:
             yield lambda number, total, text: bar.update(job, completed=number - 1, total=total, description=text)
 
 
-def finish(outcome: Outcome, journal: Journal, *, as_json: bool, **more: Any) -> None:
-    """Print what came of a run, and end with its status."""
-    status = DONE if outcome.ok else RESUMABLE
+def finish(outcome: Outcome, journal: Journal, at: Reached, *, as_json: bool, **more: Any) -> None:
+    """Print what came of a run, and end with its status. A rehearsal leaves nothing to resume: it would fail."""
+    violations = at.violations
+    failed = IMPOSSIBLE if at.pool is not None else RESUMABLE
+    status = DONE if outcome.ok and not violations else failed
+    if at.pool is not None:
+        more["violations"] = violations
     if as_json:
         print_json(as_data(outcome, journal, **more))
     else:
@@ -96,8 +100,12 @@ def finish(outcome: Outcome, journal: Journal, *, as_json: bool, **more: Any) ->
             out.print(f"[red]problem[/]: {escape(problem)}")
         if outcome.paused:
             out.print(f"paused: {escape(outcome.paused)}")
+        for violation in violations:
+            out.print(f"[red]broken[/]: {escape(violation)}")
         if outcome.ok:
             out.print(f"[green]{escape(outcome.plan.pool_name)}: {outcome.plan.procedure} done[/]")
+        elif at.pool is not None:
+            out.print(f"it would stop after {len(outcome.steps)} of {len(outcome.plan.steps)} steps")
         else:
             where = f" with --journal {journal.path}" if journal.path else ""
             out.print(f"stopped after {len(outcome.steps)} steps; go on{escape(where)}")

@@ -61,6 +61,14 @@ class Reached:
 
         return self.pool.hands if self.pool is not None else hands_for(self.named, self.session)
 
+    @property
+    def violations(self) -> list[str]:
+        """What the fake pool of a rehearsal saw broken; nothing on a live pool, which nobody watches so."""
+        if self.pool is None:
+            return []
+        self.pool.conclude()
+        return [f"{violation.invariant}: {violation.text}" for violation in self.pool.violations]
+
     def knows(self, plan: Plan) -> None:
         """Let the session and the hands know where the plan's hosts are: its master may be away, or another by now."""
         if self.pool is None:

@@ -168,7 +168,7 @@ def _carried_out(at: Reached, journal: Journal, *, as_json: bool) -> None:
         outcome = rolling_upgrade.run(
             at.session, journal.plan, at.hands, journal=journal, on_step=on_step, poll=at.poll, **options
         )
-    finish(outcome, journal, as_json=as_json)
+    finish(outcome, journal, at, as_json=as_json)
 
 
 def _beside(file: str | None) -> str | None:

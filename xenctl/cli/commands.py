@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .endings import IMPOSSIBLE, ending
+from .path import plan_path
 from .reach import Reach, live_options
 from .upgrade import upgrade
 
@@ -24,6 +25,7 @@ def cli() -> None:
 
 
 cli.add_command(upgrade)
+cli.add_command(plan_path)
 
 
 @cli.command()

@@ -174,10 +174,12 @@ def serve(pool: MockPool, machine: HostMachine) -> None:
 
 
 def copy(source: System, target: System, folders: Iterable[str]) -> None:
-    """Let a host have in these folders what another has, and nothing else."""
+    """Let a host have the certificates in these folders that another has, and nothing else. New ones, which are still being
+    given out, and old ones that were kept aside do not count."""
     for folder in folders:
+        given = [name for name in names(source, folder) if name.endswith(".pem") and not name.endswith(".new.pem")]
         clear(target, folder)
-        change(target, {folder + name: source.files[folder + name] for name in names(source, folder)})
+        change(target, {folder + name: source.files[folder + name] for name in given})
 
 
 def lacks(pool: MockPool, system: System) -> bool:

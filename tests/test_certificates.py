@@ -402,6 +402,7 @@ def test_a_host_gets_what_the_master_trusts(c: Any, inner: Callable[..., Any]) -
     c(OPERATIONS["install"], "a.pem", pem.public(pem.certificate()))
     trust.clear(c.pool.machine("host2").system, trust.POOL_FOLDER)
     inner("host.install_ca_certificate", host.ref, "b.pem", "anything")
+    trust.change(c.pool.master.system, {f"{trust.POOL_FOLDER}{host['uuid']}.new.pem": b"still given out"})
     inner("host.copy_primary_host_certs", host.ref)
     assert (len({tuple(names) for names in files(c)}), len(files(c, trust.POOL_FOLDER)[1])) == (1, 3)
     trust.clear(c.pool.machine("host2").system, trust.CA_FOLDER)

@@ -30,6 +30,7 @@ from .fork import fork
 from .journal import Journal, Kept, uncollected
 from .machine.disks import Disk, Domain, Guest
 from .machine.host import Durations, HostMachine
+from .machine.licence_servers import LicenceServers
 from .machine.room import MachineRoom
 from .machine.storage import Storage
 from .messages import MessageStore
@@ -89,6 +90,7 @@ class MockPool(Kept):
         self.directory = Directory()
         self.upkeep = Upkeep()
         self.storage = Storage()
+        self.licences = LicenceServers()
         self.actor: classes.Verb | None = None
         self.writes: list[Write] = []
         self.invariants: list[Invariant] = []

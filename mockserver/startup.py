@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from . import guests, hosts, rules, storage_drivers
+from . import guests, hosts, licence, rules, storage_drivers
 from .journal import Kept
 from .store import HASHED, NULL, Store
 
@@ -267,6 +267,7 @@ def synchronise(pool: MockPool, machine: HostMachine, host: Row, *, booted: bool
             resynchronise(pool, machine, host, vm)
     for uuid in [uuid for uuid in machine.domains if uuid not in store.by_uuid]:
         machine.domains.pop(uuid).end(pool.clock.now())
+    licence.initialise(pool, host)
     machine.system.new = False
     pool.clock.after(pool.durations.garbage_collection, pool.detect_rolling_upgrade)
 

@@ -69,7 +69,7 @@ def test_whoever_waits_for_events_hears_of_the_key(calls: Make) -> None:
     c = calls(release="8.1", hosts=2, vms=0).upgrade("host1", "8.2")
     assert key(c) == "true"
     c.halt("host2")
-    c.install("host2", "8.2")
+    c = c.install("host2", "8.2").back()
     token = c("event.from", ["pool"], "", 0)["token"]
     started = c.pool.clock.now()
     out = c("event.from", ["pool"], token, 600.0)

@@ -28,6 +28,7 @@ from .directory import Directory
 from .faults import Faults
 from .fork import fork
 from .journal import Journal, Kept, uncollected
+from .machine.balancers import Balancers
 from .machine.disks import Disk, Domain, Guest
 from .machine.host import Durations, HostMachine
 from .machine.licence_servers import LicenceServers
@@ -91,6 +92,9 @@ class MockPool(Kept):
         self.upkeep = Upkeep()
         self.storage = Storage()
         self.licences = LicenceServers()
+        self.balancers = Balancers()
+        self.audit: list[str] = []
+        """The lines of the log of who called what."""
         self.actor: classes.Verb | None = None
         self.writes: list[Write] = []
         self.invariants: list[Invariant] = []

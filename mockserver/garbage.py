@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from xenctl.values import parse_datetime
 
-from . import licence
+from . import licence, repositories
 
 if TYPE_CHECKING:
     from .machine.host import HostMachine
@@ -41,6 +41,7 @@ def collect_if_due(pool: MockPool, machine: HostMachine) -> None:
         _sessions(pool, now)
         pool.detect_rolling_upgrade()
         licence.lapse(pool)
+        repositories.sync_if_due(pool, xapi, now)
 
 
 def _tasks(pool: MockPool, now: float) -> None:

@@ -34,6 +34,7 @@ from .machine.host import Durations, HostMachine
 from .machine.licence_servers import LicenceServers
 from .machine.room import MachineRoom
 from .machine.storage import Storage
+from .machine.update_repositories import UpdateRepositories
 from .messages import MessageStore
 from .store import NULL, Row, Store, Write
 from .upkeep import Upkeep
@@ -93,6 +94,7 @@ class MockPool(Kept):
         self.storage = Storage()
         self.licences = LicenceServers()
         self.balancers = Balancers()
+        self.repositories = UpdateRepositories()
         self.audit: list[str] = []
         """The lines of the log of who called what."""
         self.actor: classes.Verb | None = None

@@ -32,7 +32,7 @@ MODULES = (
     *("vif", "network", "pif", "bond", "vlan", "tunnel"),
     *("message", "blob", "secret", "console", "role", "subject", "auth"),
     *("vm_appliance", "vmss", "pool_patch", "pool_update", "host_patch", "host_crashdump"),
-    *("host_licence", "pool_licence", "balancing", "vswitch", "audit"),
+    *("host_licence", "pool_licence", "balancing", "repository", "host_updates", "vswitch", "audit"),
 )
 
 ALWAYS = frozenset({"task", "session", "machine"})

@@ -32,6 +32,8 @@ def enable(call: Call, host: str) -> str:
     contact = hosts.contact(call.pool, row)
     if not contact.machine.xapi.complete:
         raise refuse("HOST_STILL_BOOTING")
+    if row.get("pending_guidances") and not row["enabled"]:
+        raise refuse("HOST_PENDING_MANDATORY_GUIDANCE_NOT_EMPTY", host)
     call.db.write(row, enabled=True)
     return ""
 

@@ -10,7 +10,7 @@ from ..call import Call, Steps, refuse
 from ..checks import is_hvm
 from ..licence import assert_enabled
 from ..machine.update_repositories import COMPONENTS, Livepatch, named
-from ..pool_operations import pool_operation
+from ..pool_operations import operation
 from ..store import Row
 from . import verbs_of
 
@@ -35,7 +35,7 @@ def apply_updates(call: Call, ref: str, hash_: str) -> Steps:
     host takes no VMs any more, until what must be done is done."""
     host = call.db.get("host", ref)
     assert_enabled(call, "Updates")
-    with pool_operation(call, "apply_updates"):
+    with operation(call, "apply_updates"):
         if call.db.pool()["ha_enabled"]:
             raise refuse("HA_IS_ENABLED")
         if host["enabled"]:

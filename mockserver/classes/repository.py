@@ -13,7 +13,7 @@ from ..call import Call, Steps, refuse
 from ..hosts import live
 from ..licence import assert_enabled
 from ..placement import evacuation
-from ..pool_operations import pool_operation
+from ..pool_operations import operation
 from ..repositories import NEVER, SYNCED
 from ..store import Row
 from . import verbs_of
@@ -122,7 +122,7 @@ def _use(call: Call, pool: Row, refs: list[str]) -> None:
 @pool_verb(*USED, "host.latest_synced_updates_applied")
 def set_repositories(call: Call, ref: str, value: list[str]) -> str:
     pool = call.db.get("pool", ref)
-    with pool_operation(call, "configure_repositories"):
+    with operation(call, "configure_repositories"):
         _assert_together(call, value)
         _use(call, pool, value)
         for host in call.db.table("host").values() if not value else ():
@@ -134,7 +134,7 @@ def set_repositories(call: Call, ref: str, value: list[str]) -> str:
 @pool_verb(*USED)
 def add_repository(call: Call, ref: str, value: str) -> str:
     pool = call.db.get("pool", ref)
-    with pool_operation(call, "configure_repositories"):
+    with operation(call, "configure_repositories"):
         if value not in pool["repositories"]:
             refs = [value, *pool["repositories"]]
             _assert_together(call, refs)
@@ -146,7 +146,7 @@ def add_repository(call: Call, ref: str, value: str) -> str:
 @pool_verb(*USED)
 def remove_repository(call: Call, ref: str, value: str) -> str:
     pool = call.db.get("pool", ref)
-    with pool_operation(call, "configure_repositories"):
+    with operation(call, "configure_repositories"):
         _use(call, pool, [other for other in pool["repositories"] if other != value])
     return ""
 
@@ -173,7 +173,7 @@ def sync_updates(
     """Returns the digest by which hosts are told what to install. `force` throws away first what the master has."""
     call.db.get("pool", ref)
     assert_enabled(call, "Updates")
-    with pool_operation(call, "sync_updates"):
+    with operation(call, "sync_updates"):
         rows = repositories.enabled(call.db)
         if any(_origin(row) == "bundle" for row in rows):
             raise refuse("CAN_NOT_SYNC_UPDATES")

@@ -7,7 +7,7 @@ import json
 from xenctl.errors import Failure
 
 from .. import repositories, updates
-from ..pool_operations import going_on
+from ..pool_operations import refused
 from .base import NO_CACHE, Answer, Request, plain
 
 NOTHING_THERE = frozenset({"NO_REPOSITORY_ENABLED", "INVALID_REPOMD_XML", "INVALID_UPDATEINFO_XML"})
@@ -21,9 +21,9 @@ def get_updates(request: Request) -> Answer:
     refs = request.arguments["host_refs"].split(";") if "host_refs" in request.arguments else list(known)
     if not refs or not all(ref in known for ref in refs):
         return plain(400, "Bad Request")
-    refused = going_on(pool.store, "get_updates")
-    if refused is not None:
-        raise refused
+    going = refused(pool.store, "get_updates")
+    if going is not None:
+        raise going
     try:
         told = _told(request, refs)
     except Failure as error:

@@ -263,6 +263,14 @@ def test_guests_are_asked_for_what_concerns_them(calls: Make) -> None:
     assert vm["pending_guidances_full"] == []
 
 
+def test_the_master_is_updated_though_a_member_is_away(calls: Make) -> None:
+    c = setup(calls, MODEL)
+    digest = sync(c)
+    c.pool.hands.power_off("host2")
+    c("host.apply_updates", c.host("host1").ref, digest)
+    assert c.pool.machine("host1").system.installed == {"qemu.x86_64": "2:4.2.1-5"}
+
+
 def test_what_is_installed_is_what_was_synced(calls: Make) -> None:
     """By its digest; where high availability is on nothing is, nor on a host that stops meanwhile."""
     c = setup(calls, TOOLS)

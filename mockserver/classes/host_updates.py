@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from contextlib import suppress
+
+from xenctl.errors import Failure
 
 from .. import guests, hosts, repositories, rules, updates
 from ..call import Call, Steps, refuse
 from ..checks import is_hvm
 from ..licence import assert_enabled
-from ..machine.update_repositories import COMPONENTS, Livepatch, named
+from ..machine.update_repositories import COMPONENTS, Livepatch, Mirror, named
 from ..pool_operations import operation
 from ..store import Row
 from . import verbs_of
@@ -133,12 +135,17 @@ def _with(before: list[str], names: list[str]) -> list[str]:
     return [*(name for name in names if name not in before), *before]
 
 
-def _asked_of_the_pool(call: Call, host: Row, mirror: Any) -> list[str]:
-    """The kinds in which some host asks for guests to be restarted: asked when the master is updated, of all guests."""
+def _asked_of_the_pool(call: Call, host: Row, mirror: Mirror) -> list[str]:
+    """The kinds in which some host that answers asks for guests to be restarted: asked when the master is updated, of all
+    guests."""
     if host.ref != call.db.pool()["master"]:
         return []
-    every = [repositories.lacking(call.pool, row, mirror).guidance() for row in call.db.table("host").values()]
-    return [kind for kind in FIELDS if any("RestartVM" in guidance[kind] for guidance in every)]
+    asked: set[str] = set()
+    for row in call.db.table("host").values():
+        with suppress(Failure):
+            guidance = repositories.lacking(call.pool, row, mirror).guidance()
+            asked |= {kind for kind in FIELDS if "RestartVM" in guidance[kind]}
+    return [kind for kind in FIELDS if kind in asked]
 
 
 def _ask_guests(call: Call, field: str) -> None:

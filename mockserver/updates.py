@@ -109,7 +109,7 @@ def _wanted(lacked: HostUpdates, kind: str) -> set[str]:
             out |= set(update.guidance()[kind])
     if kind == "recommended":
         out |= {name for update in lacked.steps for name in update.livepatch}
-    return _without_contained(out)
+    return out
 
 
 def _without_contained(names: set[str]) -> set[str]:

@@ -29,10 +29,13 @@ from .directory import Directory
 from .faults import Faults
 from .fork import fork
 from .journal import Journal, Kept, uncollected
+from .machine.balancers import Balancers
 from .machine.disks import Disk, Domain, Guest
 from .machine.host import Durations, HostMachine
+from .machine.licence_servers import LicenceServers
 from .machine.room import MachineRoom
 from .machine.storage import Storage
+from .machine.update_repositories import UpdateRepositories
 from .messages import MessageStore
 from .store import NULL, Row, Store, Write
 from .upkeep import Upkeep
@@ -91,6 +94,11 @@ class MockPool(Kept):
         self.directory = Directory()
         self.upkeep = Upkeep()
         self.storage = Storage()
+        self.licences = LicenceServers()
+        self.balancers = Balancers()
+        self.repositories = UpdateRepositories()
+        self.audit: list[str] = []
+        """The lines of the log of who called what."""
         self.actor: classes.Verb | None = None
         self.writes: list[Write] = []
         self.invariants: list[Invariant] = []

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 from urllib.parse import urlsplit
 
 from xenctl import xmlrpc
@@ -53,6 +53,32 @@ TAKES: dict[str, frozenset[str]] = {
     "http_status": frozenset({"status"}),
 }
 """What each kind can be told beside its coordinates."""
+
+
+class _Kind(TypedDict):
+    kind: str
+
+
+class Planned(_Kind, total=False):
+    """A fault that is yet to be added, as `Faults.plan` takes it: a plain dict of the words of `Faults.add`, the kind under
+    `kind`. `Planned(kind="answer_lost", method="VM.start", nth=2)`."""
+
+    method: str | None
+    host: str | None
+    nth: int
+    times: int | None
+    at: float | None
+    after: float | None
+    about: str | None
+    when: Callable[[Arrival], bool] | None
+    code: str
+    params: Sequence[str]
+    unknown_code: bool
+    victim: str
+    lasting: float | None
+    seconds: float
+    status: int
+
 
 READ_TIMEOUT = 300.0
 """Simulated seconds that a client waits for an answer unless told otherwise: what `HttpTransport` waits."""
@@ -219,6 +245,19 @@ class Faults:
             else:
                 self.armed = True
             return fault
+
+    def plan(self, what: Planned | Mapping[str, Any] | str) -> Fault:
+        """Add a fault that is given as a mapping (see `Planned`) or as text, which has its kind, the method if there is one,
+        and other words as `word=value`: `"answer_lost VM.start nth=2"`, `"error VM.start code=HOST_OFFLINE params=x"`,
+        `"power_loss victim=host2 after=90"`. Values are without spaces, params are parted by commas.
+
+        Raises what `add` raises, and `ValueError` for what is no such text or mapping.
+        """
+        words = _from_text(what) if isinstance(what, str) else dict(what)
+        kind = words.pop("kind", None)
+        if not isinstance(kind, str):
+            raise ValueError(f"which fault? Give its kind in {what!r}")  # noqa: TRY004 - of one kind with what cannot be
+        return self.add(kind, **words)
 
     def remove(self, fault: Fault | int) -> None:
         """Take a fault back, by itself or by its number. Raises `KeyError` for one that is not there."""
@@ -414,6 +453,8 @@ class Faults:
         fault.calls.append(arrival.number)
         if self._pool.trace is not None:
             self._pool.trace.struck(fault, arrival)
+        if self._pool.log is not None and fault.kind not in ERRORS:
+            self._pool.log.struck(fault, arrival)
 
 
 _SETTINGS: dict[str, Callable[[Faults, dict[str, Any]], dict[str, Any]]] = {
@@ -422,6 +463,34 @@ _SETTINGS: dict[str, Callable[[Faults, dict[str, Any]], dict[str, Any]]] = {
     "stall": Faults._patience,
     "http_status": Faults._page,
 }
+
+
+_VALUES: dict[str, Callable[[str], Any]] = {
+    **dict.fromkeys(("nth", "status"), int),
+    **dict.fromkeys(("at", "after", "lasting", "seconds"), float),
+    **dict.fromkeys(("method", "host", "about", "code", "victim"), str),
+    "times": lambda text: None if text == "always" else int(text),
+    "params": lambda text: text.split(",") if text else [],
+    "unknown_code": {"true": True, "false": False}.__getitem__,
+}
+"""What the words of a fault that is given as text hold, made of their text."""
+
+
+def _from_text(text: str) -> dict[str, Any]:
+    """The words of a fault that is given as text."""
+    kind, *rest = text.split() or [""]
+    words: dict[str, Any] = {"kind": kind}
+    if rest and "=" not in rest[0]:
+        words["method"] = rest.pop(0)
+    for part in rest:
+        word, mark, value = part.partition("=")
+        if not mark or word not in _VALUES or word in words:
+            raise ValueError(f"not a word of a fault: {part!r} in {text!r}; there are {', '.join(_VALUES)}, each once")
+        try:
+            words[word] = _VALUES[word](value)
+        except (ValueError, KeyError):
+            raise ValueError(f"not a value of {word}: {value!r} in {text!r}") from None
+    return words
 
 
 def _split(method: str) -> tuple[str, bool]:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .invariants import Invariant, Violation
     from .progress import Span
     from .savepoint import Going, Savepoint
+    from .tail import CallLog
     from .trace import Trace
     from .transports.inprocess import InProcessTransport
 
@@ -58,7 +59,8 @@ class MockPool(Kept):
     """A pool of emulated hosts. `store` is what xapi believes, `machines` and `disks` are what is."""
 
     UNKEPT: ClassVar = frozenset(
-        "journal hands faults trace waiter fingerprints guard on_machine on_rollback writes going newest_savepoint".split()
+        "journal hands faults trace log waiter fingerprints guard on_machine on_rollback writes going "
+        "newest_savepoint".split()
     )
 
     def __init__(
@@ -109,6 +111,7 @@ class MockPool(Kept):
         self.hands = MachineRoom(self)
         self.faults = Faults(self)
         self.trace: Trace | None = None
+        self.log: CallLog | None = None
         self.clock.after_step = lambda: self.settle("time")
         self.waiter: Callable[[Wait], None] = lambda wait: self.clock.run_until(wait.deadline, wait.ready)
         self.fingerprints: dict[str, Mapping[str, str]] = {}

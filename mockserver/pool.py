@@ -25,6 +25,7 @@ from .call import Call, Steps, Wait, continue_later, dispatch
 from .classes.event import OldEvents
 from .clock import VirtualClock
 from .directory import Directory
+from .durations import durations_of
 from .faults import Faults
 from .fork import fork
 from .journal import Journal, Kept, uncollected
@@ -76,7 +77,7 @@ class MockPool(Kept):
         self.seed = seed
         self.random = random.Random(seed)
         self.clock = VirtualClock(start)
-        self.durations = durations or Durations()
+        self.durations = durations_of(durations or Durations(), seed)
         self.username, self.password = username, password
         self.machines: list[HostMachine] = []
         self.disks: dict[str, Disk] = {}

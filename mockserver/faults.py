@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from xenctl import xmlrpc
 from xenctl.errors import ConnectionLost, ProtocolError
 
-from . import handlers
+from . import handlers, paths
 from .handlers.base import Answer
 from .striking import AFTER, BEFORE, ERRORS, PHYSICAL, around, go_to_its_end
 
@@ -43,12 +43,15 @@ KINDS: dict[str, str] = {
     "http_status": "a proxy on the way answers with a page and `status`: no effect",
     "toolstack_crash": "the toolstack of `victim` dies while its guests go on; it starts again after `lasting` seconds",
     "power_loss": "`victim` loses its power, its guests are gone; it is switched on again after `lasting` seconds",
+    "storage_path_lost": "`victim` does not reach the storage `sr`, which stays plugged: its disk calls there fail, its "
+    "`guests` there `stall` or `crash`; it is back after `lasting` seconds",
 }
 """What can go wrong, by name."""
 
 TAKES: dict[str, frozenset[str]] = {
     **dict.fromkeys(ERRORS, frozenset({"code", "params", "unknown_code"})),
     **dict.fromkeys(PHYSICAL, frozenset({"victim", "lasting"})),
+    "storage_path_lost": frozenset({"victim", "lasting", "sr", "guests"}),
     "stall": frozenset({"seconds"}),
     "http_status": frozenset({"status"}),
 }
@@ -76,6 +79,8 @@ class Planned(_Kind, total=False):
     unknown_code: bool
     victim: str
     lasting: float | None
+    sr: str
+    guests: str
     seconds: float
     status: int
 
@@ -206,8 +211,9 @@ class Faults:
         `about` among its arguments, and for which `when(arrival)` holds. All that are given must fit.
 
         What kinds take beside these: errors `code`, `params` and, for a code that no XenAPI has, `unknown_code=True`;
-        `stall` the `seconds` of the client's patience; `http_status` the `status`; `power_loss` and `toolstack_crash` their
-        `victim`, and `lasting`, the seconds until it is back (None: until somebody sees to it). These two happen at their
+        `stall` the `seconds` of the client's patience; `http_status` the `status`; `power_loss`, `toolstack_crash` and
+        `storage_path_lost` their `victim`, and `lasting`, the seconds until it is back (None: until somebody sees to it);
+        the last one the `sr` (name label, uuid or reference) and whether `guests` `stall` or `crash`. These happen at their
         time where no request is named, and else before the request is served.
 
         An error takes the place of the verb, or comes after it: a request that is refused earlier (arguments, session,
@@ -353,6 +359,15 @@ class Faults:
             raise ValueError(f"lasting is a number of seconds, not {lasting!r}")
         return {"victim": self._name(settings["victim"]), "lasting": lasting}
 
+    def _path(self, settings: dict[str, Any]) -> dict[str, Any]:
+        made, sr, guests = self._accident(settings), settings.get("sr"), settings.get("guests", paths.STALL)
+        if sr is None:
+            raise ValueError("the path to which storage? Give its name, uuid or reference as sr=")
+        if guests not in paths.POLICIES:
+            raise ValueError(f"guests {' or '.join(paths.POLICIES)} where their disks are gone, not {guests!r}")
+        row = paths.named(self._pool, self._pool.machine(made["victim"]), _text("sr", sr))
+        return {**made, "sr": row["uuid"], "guests": guests}
+
     def _patience(self, settings: dict[str, Any]) -> dict[str, Any]:
         seconds = settings.get("seconds", READ_TIMEOUT)
         if not _number("seconds", seconds) > 0:
@@ -439,10 +454,11 @@ class Faults:
         if arrival is None and fault.over:
             return
         fault.over = fault.over or arrival is None
-        if PHYSICAL[fault.kind](self._pool, self._pool.machine(fault.settings["victim"]), fault.settings["lasting"]):
-            self._note(fault, arrival)
+        why_not = PHYSICAL[fault.kind](self._pool, self._pool.machine(fault.settings["victim"]), fault.settings)
+        if why_not:
+            fault.missed.append(why_not)
         else:
-            fault.missed.append(f"{fault.settings['victim']} did not run")
+            self._note(fault, arrival)
 
     def _note(self, fault: Fault, arrival: Arrival | None) -> None:
         fault.fired += 1
@@ -460,6 +476,7 @@ class Faults:
 _SETTINGS: dict[str, Callable[[Faults, dict[str, Any]], dict[str, Any]]] = {
     **dict.fromkeys(ERRORS, Faults._error),
     **dict.fromkeys(PHYSICAL, Faults._accident),
+    "storage_path_lost": Faults._path,
     "stall": Faults._patience,
     "http_status": Faults._page,
 }
@@ -468,7 +485,7 @@ _SETTINGS: dict[str, Callable[[Faults, dict[str, Any]], dict[str, Any]]] = {
 _VALUES: dict[str, Callable[[str], Any]] = {
     **dict.fromkeys(("nth", "status"), int),
     **dict.fromkeys(("at", "after", "lasting", "seconds"), float),
-    **dict.fromkeys(("method", "host", "about", "code", "victim"), str),
+    **dict.fromkeys(("method", "host", "about", "code", "victim", "sr", "guests"), str),
     "times": lambda text: None if text == "always" else int(text),
     "params": lambda text: text.split(",") if text else [],
     "unknown_code": {"true": True, "false": False}.__getitem__,

@@ -140,6 +140,8 @@ class HostMachine(Kept):
     on_state: Callable[[HostMachine, str], None] = lambda machine, old: None
     masters_release: Callable[[], Release | None] = lambda: None
     """What the installer learns from the pool's master; None where that does not answer."""
+    lost: set[str] = field(default_factory=set)
+    """The uuids of the storage repositories that it does not reach, whatever the database says of its connections."""
     beats: Timer | None = None
     """When the master takes this host for dead, while it does not hear from it."""
     _timer: Timer | None = None

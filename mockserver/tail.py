@@ -71,7 +71,7 @@ class CallLog:
         kept = len(self._calls)
         yield f"the last {kept} of {self._count} calls" if kept < self._count else f"{_count(kept, 'call')}"
         for at, host, method, arguments, result, error, lost in list(self._calls):
-            entry = Entry("call", 0, method, host, at, at, 0, 0, 0, [], arguments, result, error, lost)
+            entry = Entry("call", 0, method, host, at, at, 0, 0, 0, (), arguments, result, error, lost)
             record = redactor.record(entry, [], 0)
             yield _shortened(f"+{at - self._began:g} s {record.text()}")
 

@@ -118,7 +118,7 @@ def _size(value: Sized, members: Iterable[Any]) -> int:
 
 def plain_write(write: Write) -> Write:
     """The making of a row with the fields that it had then."""
-    return write._replace(new=dict(write.new))
+    return Write(write.kind, write.table, write.ref, write.field, write.old, dict(write.new), write.at)
 
 
 # --- secrets

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 def started(pool: MockPool, vm: Row) -> None:
     """The guest in `vm` begins to boot; its agent reports when it is up, unless the guest is started again before."""
-    guest = pool.guest(vm)
+    guest, seconds = pool.guest(vm), pool.durations.vm_boot
     guest.boots += 1
-    guest.up_at = pool.clock.now() + pool.durations.vm_boot
-    pool.clock.after(pool.durations.vm_boot, lambda: report(pool, vm))
+    guest.up_at = pool.clock.now() + seconds
+    pool.clock.after(seconds, lambda: report(pool, vm))
 
 
 def report(pool: MockPool, vm: Row) -> None:

@@ -26,6 +26,7 @@ from .call import Call, Steps, Wait, continue_later, dispatch
 from .classes.event import OldEvents
 from .clock import VirtualClock
 from .directory import Directory
+from .durations import durations_of
 from .faults import Faults
 from .fork import fork
 from .journal import Journal, Kept, uncollected
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from .invariants import Invariant, Violation
     from .progress import Span
     from .savepoint import Going, Savepoint
+    from .tail import CallLog
     from .trace import Trace
     from .transports.inprocess import InProcessTransport
 
@@ -62,7 +64,7 @@ class MockPool(Kept):
     """A pool of emulated hosts. `store` is what xapi believes, `machines` and `disks` are what is."""
 
     UNKEPT: ClassVar = frozenset(
-        "journal hands faults trace waiter fingerprints issue on_certificate guard on_machine on_rollback writes going "
+        "journal hands faults trace log waiter fingerprints issue on_certificate guard on_machine on_rollback writes going "
         "newest_savepoint".split()
     )
 
@@ -79,7 +81,7 @@ class MockPool(Kept):
         self.seed = seed
         self.random = random.Random(seed)
         self.clock = VirtualClock(start)
-        self.durations = durations or Durations()
+        self.durations = durations_of(durations or Durations(), seed)
         self.username, self.password = username, password
         self.machines: list[HostMachine] = []
         self.disks: dict[str, Disk] = {}
@@ -119,6 +121,7 @@ class MockPool(Kept):
         self.hands = MachineRoom(self)
         self.faults = Faults(self)
         self.trace: Trace | None = None
+        self.log: CallLog | None = None
         self.clock.after_step = lambda: self.settle("time")
         self.waiter: Callable[[Wait], None] = lambda wait: self.clock.run_until(wait.deadline, wait.ready)
         self.fingerprints: dict[str, Mapping[str, str]] = {}

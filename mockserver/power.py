@@ -14,12 +14,14 @@ from xenctl.errors import Failure
 from xenctl.releases import find
 
 from . import bios, checks, guests, hosts, licence, placement, rules, vdis, vm_rules, volumes
-from .call import Call, Steps, refuse
+from .call import Call, Steps, Wait, refuse
 from .records import as_text
 from .store import NULL, Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from .pool import MockPool
 
 MARKS = ("current_operations", "message.*")
 MARKS_ON_HOST = ("host.current_operations",)
@@ -136,6 +138,7 @@ def reserve(call: Call, vm: Row, host: Row, name: str, stack: ExitStack) -> host
     stack.enter_context(hosts.operation(call, host, name))
     call.db.write(vm, scheduled_to_be_resident_on=host.ref)
     stack.callback(_release, call, vm, host)
+    volumes.reach_disks(call, found, vm)
     return found
 
 
@@ -230,6 +233,7 @@ def again(call: Call, vm: Row, seconds: float) -> Steps:
     with _devices_held(call, vm, "VBD", "VIF"):
         there = contact(call, vm)
         licence.assert_valid(call.pool, there.host)
+        volumes.reach_disks(call, there, vm)
         yield seconds
         machine = there.check()
         settle_hardware(call, vm)
@@ -243,6 +247,21 @@ def again(call: Call, vm: Row, seconds: float) -> Steps:
 
 
 # --- stopping
+
+
+def stalled(pool: MockPool, vm: Row) -> bool:
+    """Whether the guest in `vm` waits for its disks."""
+    found = pool.domain(vm)
+    return found is not None and bool(found[1].stalled)
+
+
+def stop_cleanly(call: Call, vm: Row, seconds: float) -> Steps:
+    """Let the guest in `vm` shut down, in `seconds`. One that waits for its disks does not hear until they are back."""
+    if stalled(call.pool, vm):
+        yield Wait(call.clock.now() + PATIENCE, lambda: not stalled(call.pool, vm), idle=False)
+        if stalled(call.pool, vm):
+            raise refuse("VM_SHUTDOWN_TIMEOUT", vm.ref, f"{PATIENCE:g}")
+    yield from stop(call, vm, seconds)
 
 
 def stop(call: Call, vm: Row, seconds: float) -> Steps:
@@ -305,11 +324,13 @@ def save(call: Call, vm: Row) -> Steps:
     """Suspend a running VM to disk. In a checkpoint it keeps its place, to go on there."""
     db, pool = call.db, call.pool
     there = contact(call, vm)
+    volumes.reach_disks(call, there, vm)
     goal, call.goal = call.goal, call.reached
     image = yield from _new_image(call, vm, _suspend_sr(call, vm, there.host))
     call.goal = goal
     db.write(vm, suspend_VDI=image.ref)
     try:
+        there.needs(db.get("SR", image["SR"]), image)
         with volumes.attached(call, there, (image, "RW")):
             yield pool.durations.save_setup + vm["memory_static_max"] / pool.durations.save_rate
             machine = there.check()
@@ -360,6 +381,7 @@ def wake(call: Call, vm: Row, there: hosts.Contact, *, paused: bool) -> Steps:
     """Let a suspended VM go on at a host."""
     db, pool, host = call.db, call.pool, there.host
     image = db.get("VDI", vm["suspend_VDI"])
+    there.needs(db.get("SR", image["SR"]), image)
     _assert_same_drive(call, vm, there)
     with volumes.attached(call, there, (image, "RO")):
         yield pool.durations.save_setup + vm["memory_static_max"] / pool.durations.save_rate

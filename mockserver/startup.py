@@ -331,8 +331,9 @@ def complete(pool: MockPool, machine: HostMachine, xapi: Xapi, *, plug: bool) ->
     if machine.xapi is not xapi or not pool.master_serves or host is None:
         return
     if plug:
-        for ref in host["PBDs"]:
-            pool.store.write(pool.store.get("PBD", ref), currently_attached=True)
+        for pbd in [pool.store.get("PBD", ref) for ref in host["PBDs"]]:
+            if pool.store.get("SR", pbd["SR"])["uuid"] not in machine.lost:
+                pool.store.write(pbd, currently_attached=True)
     xapi.complete = True
     if not host.get("pending_guidances"):
         pool.store.write(host, enabled=True)

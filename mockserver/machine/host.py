@@ -7,6 +7,7 @@ a master the pool database. The installer copies it to the backup partition befo
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -33,8 +34,24 @@ ASKS_THE_MASTER = find("6.0.0")
 
 @dataclass(frozen=True)
 class Durations:
-    """Simulated seconds that things take, and bytes a second that move."""
+    """Simulated seconds that things take, and bytes a second that move; for `MockPool.create`, `from_dump`, `from_session`.
 
+    `jitter` is a share from 0 to less than 1: each time something takes that much less, or more, at the most, drawn from the
+    pool's seed. Raises `ValueError` for what is no such number.
+
+    Hosts: `firmware` and `os_boot` (`first_boot` after an installation) make a start, `os_shutdown` a stop, which begins
+    `shutdown_delay` after the call; `installer_boot` and `install` are those of a medium. Toolstacks: `storage_plug` at a
+    start, `member_retry` and `member_settle` of members that look for their master, `garbage_collection` between two passes
+    of the master, `assumed_dead` without a heartbeat, `restore_fuse` from a restored database to the restart.
+
+    VMs: `vm_create`, `vm_boot` until the agent reports, `vm_shutdown` if clean, `vm_destroy` if not; a migration takes
+    `migrate_setup` and its memory at `migrate_rate`, suspending and resuming `save_setup` and the memory at `save_rate`.
+
+    Storage and the rest: `device` for plugging one, `volume` for a disk made or changed, `scan` of a repository, `copy_rate`
+    of disks, `transfer_rate` of uploads and downloads, `host_backup`, `patch` for applying one.
+    """
+
+    jitter: float = 0.0
     firmware: float = 60.0
     os_boot: float = 120.0
     os_shutdown: float = 40.0
@@ -64,6 +81,15 @@ class Durations:
     transfer_rate: float = 100e6
     host_backup: float = 60.0
     restore_fuse: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value) or value < 0:
+                raise ValueError(f"{name} is a number of seconds, or of bytes a second, not {value!r}")
+            if name.endswith("_rate") and not value:
+                raise ValueError(f"{name} is a number of bytes a second above 0, not {value!r}")
+        if not self.jitter < 1:
+            raise ValueError(f"jitter is a share from 0 to less than 1, not {self.jitter!r}")
 
 
 @dataclass
@@ -135,6 +161,8 @@ class HostMachine(Kept):
     on_state: Callable[[HostMachine, str], None] = lambda machine, old: None
     masters_release: Callable[[], Release | None] = lambda: None
     """What the installer learns from the pool's master; None where that does not answer."""
+    lost: set[str] = field(default_factory=set)
+    """The uuids of the storage repositories that it does not reach, whatever the database says of its connections."""
     beats: Timer | None = None
     """When the master takes this host for dead, while it does not hear from it."""
     _timer: Timer | None = None

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from xenctl.releases import find
 
+from .. import paths
 from .host import System
 
 if TYPE_CHECKING:
@@ -47,6 +48,24 @@ class MachineRoom:
         """What a look at the host shows: `off`, `starting`, `installer`, `installing`, `running` or `stopping`."""
         with self._pool.guard():
             return self._pool.machine(host).state
+
+    def lose_storage(self, host: str, sr: str, *, guests: str = "stall") -> None:
+        """Cut the host's path to the storage repository called `sr` (name label, uuid or reference). The database goes on
+        saying that it is plugged; guests of the host with disks there `stall` until the path is back, or `crash`.
+
+        Raises `ValueError` for storage that the host is not connected to, and for another word of `guests`.
+        """
+        with self._pool.guard():
+            machine = self._pool.machine(host)
+            if guests not in paths.POLICIES:
+                raise ValueError(f"guests {' or '.join(paths.POLICIES)} where their disks are gone, not {guests!r}")
+            paths.lose(self._pool, machine, paths.named(self._pool, machine, sr)["uuid"], guests)
+
+    def regain_storage(self, host: str, sr: str) -> None:
+        """Have the host reach the storage repository called `sr` again. Raises `ValueError` as `lose_storage` does."""
+        with self._pool.guard():
+            machine = self._pool.machine(host)
+            paths.regain(self._pool, machine, paths.named(self._pool, machine, sr)["uuid"])
 
     def identified(self, host: str) -> str:
         """The product version that the installer on the host's screen found."""

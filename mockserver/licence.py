@@ -6,11 +6,13 @@ from .call import Call, refuse
 
 RESTRICTIONS = {
     "AD": "restrict_ad",
+    "GPU": "restrict_gpu",
     "GuestIP": "restrict_guest_ip_setting",
     "Network_sriov": "restrict_network_sriov",
     "Integrated_GPU": "restrict_integrated_gpu_passthrough",
     "RBAC": "restrict_rbac",
     "Start": "restrict_vm_appliance_start",
+    "USB_passthrough": "restrict_usb_passthrough",
     "VIFLock": "restrict_vif_locking",
     "VMSS": "restrict_vmss",
     "VSS": "restrict_vss",

@@ -133,6 +133,8 @@ class MockPool(Kept):
         *,
         hosts: int = 3,
         vms: int = 12,
+        gpus: int = 0,
+        usbs: int = 0,
         release: str = "4.0.1",
         seed: int = 0,
         username: str = "root",
@@ -140,12 +142,14 @@ class MockPool(Kept):
         durations: Durations | None = None,
     ) -> MockPool:
         """A pool of `hosts` hosts of `release` with `vms` VMs: two shared storage repositories (disks, ISO images), a local
-        one for each host; most VMs run, some are halted, one in twelve is suspended, two in twelve have a CD inserted."""
+        one for each host; most VMs run, some are halted, one in twelve is suspended, two in twelve have a CD inserted.
+
+        Each host has `gpus` graphics cards and `usbs` USB devices that VMs can be given, where the release knows them."""
         from .inventory import build
 
         pool = cls(seed=seed, username=username, password=password, durations=durations)
         with uncollected():
-            build(pool, hosts=hosts, vms=vms, release=find(release))
+            build(pool, hosts=hosts, vms=vms, gpus=gpus, usbs=usbs, release=find(release))
         return pool
 
     @classmethod

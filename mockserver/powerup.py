@@ -9,7 +9,7 @@ from xenctl.database import Database
 from xenctl.errors import DatabaseError
 from xenctl.releases import Release, of_host
 
-from . import hosts, rules, startup
+from . import hardware, hosts, rules, startup
 from .machine.disks import Disk
 from .machine.host import HostMachine, System
 from .pifs import physical_pifs
@@ -54,6 +54,7 @@ def power_up(pool: MockPool, store: Store) -> None:
             state="running",
             boots=1,
             nics=tuple((pif["device"], pif["MAC"]) for pif in physical_pifs(store, row)),
+            usbs=hardware.usb_devices(store, row),
             on_running=lambda m: startup.host_started(pool, m),
             on_stopped=lambda m, clean: startup.host_stopped(pool, m, clean=clean),
             on_state=pool.machine_changed,

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from . import guests, hosts, rules, storage_drivers
+from . import guests, hosts, passthrough, rules, storage_drivers
 from .journal import Kept
 from .store import HASHED, NULL, Store
 
@@ -260,6 +260,7 @@ def synchronise(pool: MockPool, machine: HostMachine, host: Row, *, booted: bool
     if metrics is not None:
         store.write(metrics, memory_total=machine.memory, last_updated=pool.clock.stamp())
     if booted:
+        passthrough.booted(store, host)
         for ref in host["PBDs"]:
             store.write(store.get("PBD", ref), currently_attached=False)
     for vm in list(store.table("VM").values()):

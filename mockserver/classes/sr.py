@@ -6,7 +6,7 @@ from typing import Any
 
 from xenctl.errors import Failure
 
-from .. import hosts, passwords, rules, volumes
+from .. import hosts, passthrough, passwords, rules, volumes
 from ..call import Call, Steps, refuse
 from ..storage_drivers import capabilities, supported_types
 from ..storage_rules import pbds_of
@@ -199,7 +199,8 @@ def scan(call: Call, ref: str) -> Steps:
             if vdi is not None and vdi["uuid"] not in call.pool.disks:
                 volumes.forget(call, vdi)
         for uuid, fields in list(call.pool.storage.forgotten.get(row["uuid"], {}).items()):
-            if uuid in call.pool.disks and uuid not in call.db.by_uuid:
+            given_away = passthrough.given_away(call.db, fields.get("sm_config", {}).get("usb_path", ""))
+            if uuid in call.pool.disks and uuid not in call.db.by_uuid and not given_away:
                 volumes.found_again(call, row, uuid, fields)
         volumes.measure(call, row)
         clean = {key: value for key, value in row["other_config"].items() if key != "dirty"}

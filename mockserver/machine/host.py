@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from xenctl.releases import Release, accepts, find
 
 from ..journal import Kept
+from .usb import UsbDevice
 
 if TYPE_CHECKING:
     from xenctl.database import Database
@@ -106,6 +107,10 @@ class HostMachine(Kept):
     domains: dict[str, Domain] = field(default_factory=dict)
     nics: tuple[tuple[str, str], ...] = ()
     """The network cards that are plugged in: device names and MACs."""
+    usbs: tuple[UsbDevice, ...] = ()
+    """The USB devices in its ports."""
+    virtual_functions: dict[str, int] = field(default_factory=dict)
+    """How many virtual functions each card can have, by its PCI address."""
     bridges: frozenset[str] = frozenset()
     """The bridges that the control domain has beside those of its cards."""
     xapi: Xapi = field(init=False)

@@ -33,6 +33,7 @@ from .machine.host import Durations, HostMachine
 from .machine.room import MachineRoom
 from .machine.storage import Storage
 from .messages import MessageStore
+from .plugins import PluginFunction, Plugins
 from .store import NULL, Row, Store, Write
 from .upkeep import Upkeep
 
@@ -87,6 +88,11 @@ class MockPool(Kept):
         """What hosts sent out of the pool: names of files, and the URLs that they went to."""
         self.messages = MessageStore()
         self.directory = Directory()
+        self.plugins = Plugins()
+        self.extensions: dict[str, PluginFunction] = {}
+        """What xapi knows beside its own calls, by name: see `mockserver.plugins`."""
+        self.media: dict[str, Release] = {}
+        """The installation media that servers have, by URL."""
         self.upkeep = Upkeep()
         self.storage = Storage()
         self.actor: classes.Verb | None = None

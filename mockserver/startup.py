@@ -110,6 +110,10 @@ def await_beats(pool: MockPool, machine: HostMachine) -> None:
     machine.beats = pool.clock.after(pool.durations.assumed_dead, dead)
 
 
+SHUTS_DOWN = ("VM.*", "VBD.*", "VIF.*", "VUSB.*", "VGPU.*", "PCI.attached_VMs", "console.*")
+"""What that may write, as a verb declares it."""
+
+
 def shut_guests_down(pool: MockPool, machine: HostMachine) -> None:
     """What the stop of the control domain does to guests that were left on the host: they are shut down."""
     for uuid in list(machine.domains):
@@ -259,6 +263,7 @@ def synchronise(pool: MockPool, machine: HostMachine, host: Row, *, booted: bool
     metrics = store.find("host_metrics", host["metrics"])
     if metrics is not None:
         store.write(metrics, memory_total=machine.memory, last_updated=pool.clock.stamp())
+    machine.guest_agents = dict(store.pool().get("guest_agent_config", {}))
     if booted:
         passthrough.booted(store, host)
         for ref in host["PBDs"]:

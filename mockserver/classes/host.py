@@ -32,6 +32,8 @@ def enable(call: Call, host: str) -> str:
     contact = hosts.contact(call.pool, row)
     if not contact.machine.xapi.complete:
         raise refuse("HOST_STILL_BOOTING")
+    if contact.machine.stays_disabled:
+        raise refuse("HOST_DISABLED_UNTIL_REBOOT", host)
     call.db.write(row, enabled=True)
     return ""
 

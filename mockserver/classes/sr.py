@@ -8,6 +8,7 @@ from xenctl.errors import Failure
 
 from .. import hosts, passthrough, passwords, rules, volumes
 from ..call import Call, Steps, refuse
+from ..data_sources import unknown
 from ..storage_drivers import capabilities, supported_types
 from ..storage_rules import pbds_of
 from ..store import Row
@@ -269,6 +270,19 @@ def get_data_sources(call: Call, ref: str) -> list[Any]:
     """None: no plugin here measures."""
     volumes.serving(call, call.db.get("SR", ref))
     return []
+
+
+def _unmeasured(message: str) -> None:
+    def refuse_it(call: Call, ref: str, data_source: str) -> None:
+        volumes.serving(call, call.db.get("SR", ref))
+        raise unknown(data_source)
+
+    refuse_it.__name__ = message
+    verb()(refuse_it)
+
+
+for _message in ("record_data_source", "query_data_source", "forget_data_source_archives"):
+    _unmeasured(_message)
 
 
 # --- changing

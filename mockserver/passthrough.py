@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 WHOLE = "passthrough"
 VIRTUAL_FUNCTIONS = frozenset({"mxgpu", "nvidia_sriov"})
 """The implementations of virtual graphics that are virtual functions of a card."""
-ALLOCATES = ("VGPU.scheduled_to_be_resident_on", "VGPU.PCI", "PCI.scheduled_to_be_attached_to")
+AMD = "1002"
+"""The maker of the cards whose own driver splits them."""
+ALLOCATES = ("VGPU.scheduled_to_be_resident_on", "VGPU.PCI", "PCI.*")
 """What keeping a place may write."""
-HOLDS = ("VGPU.resident_on", "VGPU.currently_attached", "PCI.attached_VMs", *ALLOCATES)
+HOLDS = ("VGPU.resident_on", "VGPU.currently_attached", *ALLOCATES)
 """What taking it may write."""
 WORST_FIRST = (
     "PGPU_INSUFFICIENT_CAPACITY_FOR_VGPU",
@@ -172,6 +174,9 @@ def _allocate(pool: MockPool, vm: Row, host: Row, vgpu: Row) -> None:
     elif made in VIRTUAL_FUNCTIONS:
         function = next(_free_functions(store, card), None)
         if function is None:
+            split(pool, store.get("PCI", card["PCI"]))
+            function = next(_free_functions(store, card), None)
+        if function is None:
             raise refuse("INTERNAL_ERROR", "No free virtual function found")
         store.write(vgpu, PCI=function.ref)
         store.write(function, scheduled_to_be_attached_to=vm.ref)
@@ -179,9 +184,25 @@ def _allocate(pool: MockPool, vm: Row, host: Row, vgpu: Row) -> None:
 
 def _free_functions(store: Store, card: Row) -> Iterator[Row]:
     pci = store.find("PCI", card["PCI"])
-    for function in (store.get("PCI", ref) for ref in (pci["virtual_functions"] if pci is not None else ())):
+    functions = [store.get("PCI", ref) for ref in (pci["virtual_functions"] if pci is not None else ())]
+    for function in sorted(functions, key=lambda row: str(row["pci_id"])):
         if not function["attached_VMs"] and store.find("VM", function["scheduled_to_be_attached_to"]) is None:
             yield function
+
+
+def split(pool: MockPool, card: Row) -> None:
+    """Have the virtual functions that a card can have, each a device of its own."""
+    machine = pool.machine_of(pool.store.find("host", card["host"]))
+    most = machine.virtual_functions.get(card["pci_id"], 0) if machine is not None else 0
+    same = {name: card[name] for name in SAME if name in card}
+    for number in range(len(card["virtual_functions"]), most):
+        address = f"{card['pci_id'].rpartition('.')[0]}.{number + 1}"
+        fields = {"uuid": pool.new_uuid(), "pci_id": address, "physical_function": card.ref, **same}
+        pool.store.create("PCI", pool.new_ref(), fields)
+
+
+SAME = ("host", "class_id", "class_name", "vendor_id", "vendor_name", "device_id", "device_name", "driver_name")
+"""What a virtual function has of its card."""
 
 
 def release(store: Store, vm: Row) -> None:

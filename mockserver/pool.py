@@ -93,6 +93,8 @@ class MockPool(Kept):
         """What xapi knows beside its own calls, by name: see `mockserver.plugins`."""
         self.media: dict[str, Release] = {}
         """The installation media that servers have, by URL."""
+        self.files: dict[str, bytes] = {}
+        """Other files that servers have, by URL."""
         self.upkeep = Upkeep()
         self.storage = Storage()
         self.actor: classes.Verb | None = None
@@ -339,7 +341,7 @@ class MockPool(Kept):
         disks = list(old.disks)
         old.end(self.clock.now())
         self.last_domid += 1
-        domain = Domain(old.guest, target.uuid, self.last_domid, disks, self.clock.now())
+        domain = Domain(old.guest, target.uuid, self.last_domid, disks, self.clock.now(), not old.asleep, old.asleep)
         target.domains[vm["uuid"]] = domain
         return domain
 

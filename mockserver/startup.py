@@ -289,7 +289,7 @@ def resynchronise(pool: MockPool, machine: HostMachine, host: Row, vm: Row) -> N
         domain.end(pool.clock.now())
         del machine.domains[vm["uuid"]]
     elif domain is not None:
-        state = "Running" if domain.running else "Paused"
+        state = "Running" if domain.running or domain.asleep else "Paused"
         store.write(vm, power_state=state, resident_on=host.ref, domid=domain.domid)
         guests.report(pool, vm)
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mockserver.machine.usb import UsbDevice
+from xenctl.errors import Failure
 
 Make = Callable[..., Any]
 NULL = "OpaqueRef:NULL"
@@ -342,3 +343,64 @@ def test_toolstacks_say_where_virtual_graphics_came_up(c: Any) -> None:
     c.pool.store.write(vgpu, scheduled_to_be_resident_on=card.ref)
     c.pool.dispatch("VGPU.atomic_set_resident_on", [own, vgpu.ref, card.ref])
     assert (vgpu["resident_on"], vgpu["scheduled_to_be_resident_on"]) == (card.ref, NULL)
+
+
+# --- virtual functions
+
+
+@pytest.mark.parametrize(("model", "implementation"), [("A16", "nvidia_sriov"), ("MxGPU", "mxgpu")])
+def test_a_card_is_split_when_a_vm_needs_a_part(c: Any, model: str, implementation: str) -> None:
+    """The VM holds a virtual function of the card; a guest of a card that can be compatible is not pinned by it."""
+    store, card = c.pool.store, card_of(c, "host1")
+    pci = store.get("PCI", card["PCI"])
+    new = store.create("VGPU_type", c.pool.new_ref(), {"uuid": c.pool.new_uuid(), "model_name": model})
+    store.write(new, implementation=implementation, size=card["size"] // 2, compatible_types_on_pgpu=[new.ref])
+    store.write(card, supported_VGPU_types=[new.ref], enabled_VGPU_types=[new.ref])
+    vms = hvms(c)[:3]
+    for vm in vms:
+        give(c, vm, model)
+    start = ("VM.start_on", vms[0].ref, card["host"], False, False)
+    assert c.refused(*start) == ["INTERNAL_ERROR", "No free virtual function found"]
+    c.pool.machine("host1").virtual_functions[pci["pci_id"]] = 2
+    for vm in vms[:2]:
+        c("VM.start_on", vm.ref, card["host"], False, False)
+    functions = [store.get("PCI", ref) for ref in reversed(pci["virtual_functions"])]
+    assert [row["attached_VMs"] for row in functions] == [[vm.ref] for vm in vms[:2]]
+    assert [row["pci_id"] for row in functions] == ["0000:04:00.1", "0000:04:00.2"]
+    assert c.refused("VM.start_on", vms[2].ref, card["host"], False, False)[0] == "VM_REQUIRES_VGPU"
+    c.sleep(60)
+    store.write(card, compatibility_metadata={"Nvidia": "same"})
+    refusal = c.refused("VM.assert_operation_valid", vms[0].ref, "suspend") if implementation == "mxgpu" else None
+    if refusal is None:
+        c("VM.assert_operation_valid", vms[0].ref, "suspend")
+    else:
+        assert refusal == ["VM_HAS_PCI_ATTACHED", vms[0].ref]
+    c("VM.hard_shutdown", vms[0].ref)
+    c("VM.start_on", vms[2].ref, card["host"], False, False)
+    assert functions[0]["attached_VMs"] == [vms[2].ref]
+
+
+def test_toolstacks_have_cards_split(c: Any) -> None:
+    """As far as the cards can be; users do not."""
+    host, card = c.host("host2"), card_of(c, "host2")
+    pci, machine = c.pool.store.get("PCI", card["PCI"]), c.pool.machine("host2")
+    own = c.pool.dispatch("session.slave_login", [host.ref, c.pool.master.system.pool_secret])
+    toolstack = lambda *call: c.pool.dispatch(call[0], [own, *call[1:]])  # noqa: E731
+    nvidia = ("host.nvidia_vf_setup", host.ref, pci.ref, True)
+    assert c.refused(*nvidia)[0] == "INTERNAL_ERROR"
+    with pytest.raises(Failure) as caught:
+        toolstack(*nvidia)
+    assert caught.value.details == ["NVIDIA_SRIOV_MISCONFIGURED", host.ref, pci["device_name"]]
+    machine.virtual_functions[pci["pci_id"]] = 4
+    toolstack(*nvidia[:3], False)
+    assert pci["virtual_functions"] == []
+    for _ in range(2):
+        toolstack(*nvidia)
+        assert len(pci["virtual_functions"]) == 4
+    with pytest.raises(Failure, match="INTERNAL_ERROR"):
+        toolstack("host.mxgpu_vf_setup", host.ref)
+    other = c.pool.store.get("PCI", card_of(c, "host1")["PCI"])
+    c.pool.store.write(other, vendor_id="1002")
+    c.pool.machine("host1").virtual_functions[other["pci_id"]] = 3
+    toolstack("host.mxgpu_vf_setup", c.host("host1").ref)
+    assert len(other["virtual_functions"]) == 3

@@ -49,6 +49,11 @@ class MachineRoom:
         with self._pool.guard():
             self._pool.media[without_login(url)] = find(release)
 
+    def serve(self, url: str, data: bytes) -> None:
+        """Put a file on a server, for hosts that fetch it from `url`: an archive of VMs, for `VM.import`."""
+        with self._pool.guard():
+            self._pool.files[url] = data
+
     def power_on(self, host: str) -> None:
         """Switch the host on; it boots the medium in its drive, else its disk."""
         with self._pool.guard():

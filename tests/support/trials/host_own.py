@@ -10,6 +10,7 @@ URL = "http://10.9.9.9/media"
 
 ELSEWHERE = {
     *("VGPU.atomic_set_resident_on", "host.notify", "host.nvidia_vf_setup", "host.mxgpu_vf_setup"),  # toolstacks'
+    "VM.import",  # needs an archive
     *("host.signal_networking_change", "host.sync_pif_currently_attached", "host.sync_tunnels", "host.sync_vlans"),
 }
 HINTS: dict[str, list[Any]] = {
@@ -32,6 +33,7 @@ PREPARED: dict[str, tuple[str, ...]] = {
     "USB_group.destroy": ("USB_group.create",),
     "VGPU.create": ("VM.hard_shutdown",),
     "VGPU.destroy": ("VM.hard_shutdown", "VGPU.create"),
+    "VM.s3_resume": ("VM.s3_suspend",),
     "VUSB.destroy": ("VUSB.create",),
 }
 

@@ -23,6 +23,8 @@ CARD = {
 GROUP = "Group of NVIDIA Corporation GK107GL [GRID K1] GPUs"
 CARD_SIZE = 1 << 20
 """The size of a card; that of a type of virtual graphics is the share of it that one takes."""
+USUAL = 8
+"""Virtual functions of a network card of which nobody says how many it has."""
 TYPES: dict[str, dict[str, Any]] = {
     "passthrough": {"implementation": "passthrough"},
     "GRID K140Q": {
@@ -79,6 +81,16 @@ def _add_card(pool: MockPool, store: Store, host: Row, address: str) -> None:
     _add(pool, store, "PGPU", PCI=pci.ref, host=host.ref, GPU_group=group.ref, **supported, **more)
     if rows and "supported_VGPU_types" in group:
         store.write(group, **supported)
+
+
+def virtual_functions(store: Store, host: Row) -> dict[str, int]:
+    """How many virtual functions each card of a host can have: those that the database tells of, or a usual number where it
+    says no more than that the card can."""
+    pifs = (store.get("PIF", ref) for ref in host["PIFs"])
+    can = {pif["PCI"] for pif in pifs if "sriov" in pif.get("capabilities", ())}
+    cards = (store.get("PCI", ref) for ref in host.get("PCIs", ()))
+    counts = {card["pci_id"]: len(card.get("virtual_functions", ())) or USUAL * (card.ref in can) for card in cards}
+    return {address: count for address, count in counts.items() if count}
 
 
 def usb_devices(store: Store, host: Row) -> tuple[UsbDevice, ...]:

@@ -7,10 +7,12 @@ function of one is a PCI device that the VM holds; parts of other cards are coun
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from xenctl.errors import Failure
 
+from . import functions, pifs
 from .call import refuse
 from .checks import is_hvm
 from .store import NULL
@@ -24,7 +26,7 @@ VIRTUAL_FUNCTIONS = frozenset({"mxgpu", "nvidia_sriov"})
 """The implementations of virtual graphics that are virtual functions of a card."""
 AMD = "1002"
 """The maker of the cards whose own driver splits them."""
-ALLOCATES = ("VGPU.scheduled_to_be_resident_on", "VGPU.PCI", "PCI.*")
+ALLOCATES = ("VGPU.scheduled_to_be_resident_on", "VGPU.PCI", "PCI.*", "VIF.reserved_pci")
 """What keeping a place may write."""
 HOLDS = ("VGPU.resident_on", "VGPU.currently_attached", *ALLOCATES)
 """What taking it may write."""
@@ -140,6 +142,12 @@ def assert_available(store: Store, vm: Row, host: Row) -> None:
         devices = [store.get("PUSB", ref) for ref in group["PUSBs"][:1]] if group is not None else []
         if not any(device["host"] == host.ref for device in devices):
             raise refuse("OPERATION_NOT_ALLOWED", f"VUSB {vusb.ref} is not available on Host {host.ref}")
+    wanted: dict[str, int] = {}
+    for vif, card in _split_cards(store, vm, host):
+        if store.find("PCI", vif["reserved_pci"]) is None:
+            wanted[vif["network"]] = wanted.get(vif["network"], 0) + 1
+            if len(functions.free(store, card)) < wanted[vif["network"]]:
+                raise refuse("NETWORK_SRIOV_INSUFFICIENT_CAPACITY", vif["network"])
 
 
 def _assert_iommu(host: Row) -> None:
@@ -158,6 +166,8 @@ def allocate(pool: MockPool, vm: Row, host: Row) -> None:
     try:
         for vgpu in vgpus:
             _allocate(pool, vm, host, vgpu)
+        for vif, card in _split_cards(store, vm, host):
+            store.write(vif, reserved_pci=_reserve(store, vm, card).ref)
     except Failure:
         release(store, vm)
         raise
@@ -172,37 +182,29 @@ def _allocate(pool: MockPool, vm: Row, host: Row, vgpu: Row) -> None:
     if made == WHOLE and "PCI" in vgpu:
         store.write(vgpu, PCI=card["PCI"])
     elif made in VIRTUAL_FUNCTIONS:
-        function = next(_free_functions(store, card), None)
-        if function is None:
-            split(pool, store.get("PCI", card["PCI"]))
-            function = next(_free_functions(store, card), None)
-        if function is None:
-            raise refuse("INTERNAL_ERROR", "No free virtual function found")
-        store.write(vgpu, PCI=function.ref)
-        store.write(function, scheduled_to_be_attached_to=vm.ref)
+        pci = store.get("PCI", card["PCI"])
+        functions.split(pool, pci)
+        store.write(vgpu, PCI=_reserve(store, vm, pci).ref)
 
 
-def _free_functions(store: Store, card: Row) -> Iterator[Row]:
-    pci = store.find("PCI", card["PCI"])
-    functions = [store.get("PCI", ref) for ref in (pci["virtual_functions"] if pci is not None else ())]
-    for function in sorted(functions, key=lambda row: str(row["pci_id"])):
-        if not function["attached_VMs"] and store.find("VM", function["scheduled_to_be_attached_to"]) is None:
-            yield function
+def _reserve(store: Store, vm: Row, pci: Row | None) -> Row:
+    """Keep a virtual function of a card for a VM."""
+    idle = functions.free(store, pci)
+    if not idle:
+        raise refuse("INTERNAL_ERROR", "No free virtual function found")
+    store.write(idle[0], scheduled_to_be_attached_to=vm.ref)
+    return idle[0]
 
 
-def split(pool: MockPool, card: Row) -> None:
-    """Have the virtual functions that a card can have, each a device of its own."""
-    machine = pool.machine_of(pool.store.find("host", card["host"]))
-    most = machine.virtual_functions.get(card["pci_id"], 0) if machine is not None else 0
-    same = {name: card[name] for name in SAME if name in card}
-    for number in range(len(card["virtual_functions"]), most):
-        address = f"{card['pci_id'].rpartition('.')[0]}.{number + 1}"
-        fields = {"uuid": pool.new_uuid(), "pci_id": address, "physical_function": card.ref, **same}
-        pool.store.create("PCI", pool.new_ref(), fields)
-
-
-SAME = ("host", "class_id", "class_name", "vendor_id", "vendor_name", "device_id", "device_name", "driver_name")
-"""What a virtual function has of its card."""
+def _split_cards(store: Store, vm: Row, host: Row) -> Iterator[tuple[Row, Row | None]]:
+    """The VIFs of a VM that get a virtual function on `host`, and the network card that has it."""
+    for vif in [store.find("VIF", ref) for ref in vm["VIFs"]] if "network_sriov" in store.tables else ():
+        network = store.find("network", vif["network"]) if vif is not None else None
+        for pif in pifs.local(store, host.ref, network.ref)[:1] if network is not None else ():
+            if vif is not None and pifs.on_sriov(store, pif):
+                while (below := pifs.beneath(store, pif)) is not None:
+                    pif = below
+                yield vif, store.find("PCI", pif["PCI"])
 
 
 def release(store: Store, vm: Row) -> None:
@@ -210,9 +212,16 @@ def release(store: Store, vm: Row) -> None:
     for vgpu in vgpus_of(store, vm):
         if vgpu.get("scheduled_to_be_resident_on", NULL) != NULL:
             store.write(vgpu, scheduled_to_be_resident_on=NULL, PCI=NULL)
-    for pci in store.table("PCI").values() if "PCI" in store.tables else ():
-        if pci.get("scheduled_to_be_attached_to") == vm.ref:
-            store.write(pci, scheduled_to_be_attached_to=NULL)
+    waiting = [
+        pci.ref
+        for pci in (store.table("PCI").values() if "PCI" in store.tables else ())
+        if pci.get("scheduled_to_be_attached_to") == vm.ref
+    ]
+    for ref in waiting:
+        store.write(store.get("PCI", ref), scheduled_to_be_attached_to=NULL)
+    for vif in [store.find("VIF", ref) for ref in vm["VIFs"]] if waiting else ():
+        if vif is not None and vif["reserved_pci"] in waiting:
+            store.write(vif, reserved_pci=NULL)
 
 
 def take(store: Store, vm: Row, host: Row) -> None:
@@ -229,7 +238,9 @@ def take(store: Store, vm: Row, host: Row) -> None:
         store.write(vgpu, currently_attached=True)
     named = {part.partition("/")[2] for part in vm["other_config"].get("pci", "").split(",")}
     named_here = [pci.ref for pci in store.table("PCI").values() if pci["host"] == host.ref and pci["pci_id"] in named]
-    for ref in dict.fromkeys([*whole, *(vgpu.get("PCI", NULL) for vgpu in vgpus_of(store, vm)), *named_here]):
+    parts = [vgpu.get("PCI", NULL) for vgpu in vgpus_of(store, vm)]
+    parts += [vif.get("reserved_pci", NULL) for vif in map(partial(store.find, "VIF"), vm["VIFs"]) if vif is not None]
+    for ref in dict.fromkeys([*whole, *parts, *named_here]):
         pci = store.find("PCI", ref)
         if pci is not None and vm.ref not in pci["attached_VMs"]:
             store.write(pci, attached_VMs=[vm.ref, *pci["attached_VMs"]])

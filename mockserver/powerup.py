@@ -55,6 +55,7 @@ def power_up(pool: MockPool, store: Store) -> None:
             boots=1,
             nics=tuple((pif["device"], pif["MAC"]) for pif in physical_pifs(store, row)),
             usbs=hardware.usb_devices(store, row),
+            virtual_functions=hardware.virtual_functions(store, row),
             on_running=lambda m: startup.host_started(pool, m),
             on_stopped=lambda m, clean: startup.host_stopped(pool, m, clean=clean),
             on_state=pool.machine_changed,

@@ -31,7 +31,7 @@ MODULES = (
     *("vm", "vm_records", "vm_moves", "vm_copies", "vm_revert", "vm_install", "vm_memory", "vm_settings", "vm_queries"),
     *("vm_import", "vm_sleep"),
     *("sr", "sr_database", "pbd", "vdi", "vdi_content", "vdi_fields", "vbd", "crashdump"),
-    *("vif", "network", "pif", "bond", "vlan", "tunnel"),
+    *("vif", "network", "pif", "bond", "vlan", "tunnel", "network_sriov"),
     *("pgpu", "gpu_group", "vgpu", "pusb", "usb_group", "vusb"),
     *("message", "blob", "secret", "console", "role", "subject", "auth"),
     *("vm_appliance", "vmss", "pool_patch", "pool_update", "host_patch", "host_crashdump"),

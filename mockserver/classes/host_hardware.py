@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .. import hosts, passthrough
+from .. import functions, hosts, passthrough
 from ..call import Call, refuse
 from . import verbs_of
 
@@ -17,7 +17,7 @@ def nvidia_vf_setup(call: Call, host: str, pf: str, enable: bool) -> str:
     if card["pci_id"] not in contact.machine.virtual_functions:
         raise refuse("NVIDIA_SRIOV_MISCONFIGURED", host, card["device_name"])
     if enable:
-        passthrough.split(call.pool, card)
+        functions.split(call.pool, card)
     return ""
 
 
@@ -35,5 +35,5 @@ def mxgpu_vf_setup(call: Call, host: str) -> str:
     if not found:
         raise refuse("INTERNAL_ERROR", "modprobe: FATAL: Module gim not found.")
     for card in found:
-        passthrough.split(call.pool, card)
+        functions.split(call.pool, card)
     return ""

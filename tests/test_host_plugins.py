@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from mockserver import MockPool
 from mockserver.plugins import Asked, PluginError
 from mockserver.plugins.base import PluginSteps
 from xenctl.errors import Failure
+from xenctl.releases import find
 
 Make = Callable[..., Any]
 PLUGIN = "prepare_host_upgrade.py"
@@ -143,6 +145,26 @@ def test_plugins_and_what_they_did_are_taken_back(c: Any) -> None:
         assert c.pool.machine("host1").prepared is not None
     assert c.pool.machine("host1").prepared is None
     assert c.refused("host.call_plugin", c.host("host1").ref, "x", "go", {})[0] == "XENAPI_MISSING_PLUGIN"
+
+
+def test_a_plugin_is_run_where_a_vm_runs(calls: Make) -> None:
+    """Since a release that is newer than those known here."""
+    newest = replace(find("8.4"), version=(99, 0, 0), product_version="99.0.0", order=(1, 99))
+    c = calls(release="8.4", hosts=2, vms=4)
+    for machine in c.pool.machines:
+        machine.system.release = newest
+    c.pool.store.release = newest
+    c.pool.plugins["x"] = {"where": lambda what: what.machine.name}
+    assert c("VM.call_host_plugin", c.vm("vm02").ref, "x", "where", {}) == "host2"
+    halted = c.vm("vm04").ref
+    assert c.refused("VM.call_host_plugin", halted, "x", "where", {}) == [
+        "VM_BAD_POWER_STATE",
+        halted,
+        "running",
+        "halted",
+    ]
+    missing = c.refused("VM.call_host_plugin", c.vm("vm02").ref, "y", "where", {})
+    assert missing == ["XENAPI_MISSING_PLUGIN", "y"]
 
 
 # --- extensions

@@ -18,8 +18,8 @@ GROUPED = ("GPU_group.enabled_VGPU_types", "GPU_group.supported_VGPU_types")
 
 
 @verb("*")
-def create(call: Call, label: str = "", text: str = "", other_config: dict[str, str] | None = None) -> str:
-    args: dict[str, Any] = {"name_label": label, "name_description": text, "other_config": other_config or {}}
+def create(call: Call, label: str, text: str, other_config: dict[str, str]) -> str:
+    args: dict[str, Any] = {"name_label": label, "name_description": text, "other_config": other_config}
     return make(call, "GPU_group", args).ref
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from xenctl.errors import Failure
 from xenctl.values import Timestamp
 
 from .. import hosts, rules
@@ -24,18 +23,21 @@ def _reached(call: Call, ref: str) -> HostMachine:
 # --- what xapi itself never does
 
 
-def _never(message: str, spelled: str) -> None:
-    def refuse_it(call: Call, host: str = "") -> Failure:
-        if host:
-            _reached(call, host)
-        raise refuse("NOT_IMPLEMENTED", spelled)
-
-    refuse_it.__name__ = message
-    verb()(refuse_it)
+@verb()
+def get_log(call: Call, host: str) -> None:
+    _reached(call, host)
+    raise refuse("NOT_IMPLEMENTED", "get_log")
 
 
-for _message, _spelled in {"get_log": "get_log", "dmesg_clear": "dmesg_clear", "list_methods": "list_method"}.items():
-    _never(_message, _spelled)
+@verb()
+def dmesg_clear(call: Call, host: str) -> None:
+    _reached(call, host)
+    raise refuse("NOT_IMPLEMENTED", "dmesg_clear")
+
+
+@verb()
+def list_methods(call: Call) -> None:
+    raise refuse("NOT_IMPLEMENTED", "list_method")
 
 
 # --- the hypervisor
@@ -174,7 +176,7 @@ def get_thread_diagnostics(call: Call, host: str) -> str:
 
 
 @verb()
-def get_diagnostic_timing_stats(call: Call, host: str, counts: bool = False) -> dict[str, str]:
+def get_diagnostic_timing_stats(call: Call, host: str, counts: bool) -> dict[str, str]:
     """Nothing: how long the fake itself takes for something says nothing about a host."""
     _reached(call, host)
     return {}

@@ -5,22 +5,34 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .. import hosts, plugins
+from .. import hosts, plugins, power
 from ..call import Call, Steps, refuse
 from . import verbs_of
 
 verb = verbs_of("host")
+verb_of_vm = verbs_of("VM")
 
 
 @verb("machine.prepared")
 def call_plugin(call: Call, host: str, plugin: str, fn: str, args: dict[str, str]) -> Steps:
     """Let the control domain of a host run a program."""
-    contact = hosts.contact(call.pool, call.db.get("host", host))
-    machine = contact.machine
-    found = call.pool.plugins.of(machine.system.release, plugin)
+    return (yield from _run(call, hosts.contact(call.pool, call.db.get("host", host)), plugin, fn, args))
+
+
+@verb_of_vm("machine.prepared")
+def call_host_plugin(call: Call, vm: str, plugin: str, fn: str, args: dict[str, str]) -> Steps:
+    """The same where a VM runs."""
+    row = call.db.get("VM", vm)
+    if row["power_state"] != "Running":
+        raise refuse("VM_BAD_POWER_STATE", vm, "running", row["power_state"].lower())
+    return (yield from _run(call, power.contact(call, row), plugin, fn, args))
+
+
+def _run(call: Call, contact: hosts.Contact, plugin: str, fn: str, args: dict[str, str]) -> Steps:
+    found = call.pool.plugins.of(contact.machine.system.release, plugin)
     if found is None:
         raise refuse("XENAPI_MISSING_PLUGIN", plugin)
-    return (yield from plugins.run(found, contact, plugins.Asked(contact.host, machine, fn, args, call)))
+    return (yield from plugins.run(found, contact, plugins.Asked(contact.host, contact.machine, fn, args, call)))
 
 
 @verb()

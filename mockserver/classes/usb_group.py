@@ -12,8 +12,8 @@ verb = verbs_of("USB_group")
 
 
 @verb("*")
-def create(call: Call, label: str = "", text: str = "", other_config: dict[str, str] | None = None) -> str:
-    args: dict[str, Any] = {"name_label": label, "name_description": text, "other_config": other_config or {}}
+def create(call: Call, label: str, text: str, other_config: dict[str, str]) -> str:
+    args: dict[str, Any] = {"name_label": label, "name_description": text, "other_config": other_config}
     return make(call, "USB_group", args).ref
 
 

@@ -20,9 +20,9 @@ def create(
     call: Call,
     vm: str,
     group: str,
-    device: str = "0",
-    other_config: dict[str, str] | None = None,
-    kind: str = NULL,
+    device: str,
+    other_config: dict[str, str],
+    kind: str,
 ) -> str:
     row, db = call.db.get("VM", vm), call.db
     if restricted(call, "GPU"):
@@ -33,7 +33,7 @@ def create(
     if "VGPU_type" in db.tables:
         typed["type"] = _type(call, kind)
         _assert_together(call, row, typed["type"])
-    fields = {"VM": vm, "GPU_group": group, "other_config": other_config or {}}
+    fields = {"VM": vm, "GPU_group": group, "other_config": other_config}
     return make(call, "VGPU", fields, device=_place(call, row, device), **typed).ref
 
 

@@ -17,7 +17,7 @@ PROTECTED = "restart"
 
 
 @verb("*")
-def create(call: Call, vm: str, group: str, other_config: dict[str, str] | None = None) -> str:
+def create(call: Call, vm: str, group: str, other_config: dict[str, str]) -> str:
     row, devices = call.db.get("VM", vm), call.db.get("USB_group", group)
     assert_enabled(call, "USB_passthrough")
     if len(row["VUSBs"]) >= MOST:
@@ -27,7 +27,7 @@ def create(call: Call, vm: str, group: str, other_config: dict[str, str] | None 
     if row["ha_restart_priority"] == PROTECTED:
         text = f"VM {vm} ha_restart_priority has been set to 'restart', cannot create VUSB for it. "
         raise refuse("OPERATION_NOT_ALLOWED", text)
-    return make(call, "VUSB", {"VM": vm, "USB_group": group, "other_config": other_config or {}}).ref
+    return make(call, "VUSB", {"VM": vm, "USB_group": group, "other_config": other_config}).ref
 
 
 @verb("currently_attached", "current_operations")

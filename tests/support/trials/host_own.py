@@ -8,6 +8,7 @@ from mockserver.machine.usb import UsbDevice
 
 URL = "http://10.9.9.9/media"
 
+NEWER = {"VM.call_host_plugin"}
 ELSEWHERE = {
     *("VGPU.atomic_set_resident_on", "host.notify", "host.nvidia_vf_setup", "host.mxgpu_vf_setup"),  # toolstacks'
     "VM.import",  # needs an archive

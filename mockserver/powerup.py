@@ -9,7 +9,7 @@ from xenctl.database import Database
 from xenctl.errors import DatabaseError
 from xenctl.releases import Release, of_host
 
-from . import hardware, hosts, rules, startup
+from . import hardware, hosts, observers, rules, startup
 from .machine.disks import Disk
 from .machine.host import HostMachine, System
 from .pifs import physical_pifs
@@ -61,6 +61,7 @@ def power_up(pool: MockPool, store: Store) -> None:
             on_state=pool.machine_changed,
             masters_release=lambda: pool.master.system.release if pool.master_serves else None,
         )
+        observers.load(store, machine, row)
         machine.xapi = startup.Xapi(mode="master" if is_master else "member", complete=True)
         pool.machines.append(machine)
     if "installation_uuid" not in store.manifest:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from . import guests, hosts, passthrough, rules, storage_drivers
+from . import guests, hosts, observers, passthrough, rules, storage_drivers
 from .journal import Kept
 from .store import HASHED, NULL, Store
 
@@ -263,6 +263,7 @@ def synchronise(pool: MockPool, machine: HostMachine, host: Row, *, booted: bool
     metrics = store.find("host_metrics", host["metrics"])
     if metrics is not None:
         store.write(metrics, memory_total=machine.memory, last_updated=pool.clock.stamp())
+    observers.load(store, machine, host)
     machine.guest_agents = dict(store.pool().get("guest_agent_config", {}))
     if booted:
         passthrough.booted(store, host)

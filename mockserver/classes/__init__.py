@@ -32,7 +32,7 @@ MODULES = (
     *("vm_import", "vm_sleep"),
     *("sr", "sr_database", "pbd", "vdi", "vdi_content", "vdi_fields", "vbd", "crashdump"),
     *("vif", "network", "pif", "bond", "vlan", "tunnel", "network_sriov"),
-    *("pgpu", "gpu_group", "vgpu", "pusb", "usb_group", "vusb"),
+    *("pgpu", "gpu_group", "vgpu", "pusb", "usb_group", "vusb", "observer"),
     *("message", "blob", "secret", "console", "role", "subject", "auth"),
     *("vm_appliance", "vmss", "pool_patch", "pool_update", "host_patch", "host_crashdump"),
 )

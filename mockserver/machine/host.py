@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xenctl.releases import Release, accepts, find
 
@@ -127,6 +127,8 @@ class HostMachine(Kept):
     """How the agents of the guests here were told to behave."""
     sources: dict[str, bool] = field(default_factory=dict)
     """The data sources that somebody switched on or off."""
+    observers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What it was told of observers, by their uuids."""
     stays_disabled: bool = False
     """Set where the host is on its way down, until it boots again: nobody can enable it."""
     xapi: Xapi = field(init=False)

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from . import shutdown
 from .endings import IMPOSSIBLE, ending
+from .path import plan_path
 from .reach import Reach, live_options
 from .upgrade import upgrade
 
@@ -23,7 +25,8 @@ def cli() -> None:
     """Maintenance of XenServer and XCP-ng pools: rehearsed first, then run."""
 
 
-cli.add_command(upgrade)
+for command in (upgrade, plan_path, *shutdown.COMMANDS):
+    cli.add_command(command)
 
 
 @cli.command()

@@ -12,4 +12,5 @@ drift.py            what is not as a plan expects it
 journal.py          what a run has to remember when it is killed
 running.py          how a plan is carried out
 rolling_upgrade.py  the plan of a rolling upgrade, and its run
+upgrade_path.py     the hops of a longer way, and what each needs
 """

@@ -196,9 +196,14 @@ def _reserve(store: Store, vm: Row, pci: Row | None) -> Row:
     return idle[0]
 
 
+def has_functions(store: Store) -> bool:
+    """Whether there is a network of virtual functions. Most pools have none, and are not looked through for each VM."""
+    return "network_sriov" in store.tables and bool(store.table("network_sriov"))
+
+
 def _split_cards(store: Store, vm: Row, host: Row) -> Iterator[tuple[Row, Row | None]]:
     """The VIFs of a VM that get a virtual function on `host`, and the network card that has it."""
-    for vif in [store.find("VIF", ref) for ref in vm["VIFs"]] if "network_sriov" in store.tables else ():
+    for vif in [store.find("VIF", ref) for ref in vm["VIFs"]] if has_functions(store) else ():
         network = store.find("network", vif["network"]) if vif is not None else None
         for pif in pifs.local(store, host.ref, network.ref)[:1] if network is not None else ():
             if vif is not None and pifs.on_sriov(store, pif):
@@ -209,7 +214,10 @@ def _split_cards(store: Store, vm: Row, host: Row) -> Iterator[tuple[Row, Row | 
 
 def release(store: Store, vm: Row) -> None:
     """Give up the places that were kept and are not taken."""
-    for vgpu in vgpus_of(store, vm):
+    vgpus = vgpus_of(store, vm)
+    if not vgpus and not has_functions(store):
+        return
+    for vgpu in vgpus:
         if vgpu.get("scheduled_to_be_resident_on", NULL) != NULL:
             store.write(vgpu, scheduled_to_be_resident_on=NULL, PCI=NULL)
     waiting = [
@@ -236,8 +244,9 @@ def take(store: Store, vm: Row, host: Row) -> None:
         if card is not None and implementation(store, vgpu.get("type", NULL)) == WHOLE:
             whole.append(card["PCI"])
         store.write(vgpu, currently_attached=True)
-    named = {part.partition("/")[2] for part in vm["other_config"].get("pci", "").split(",")}
-    named_here = [pci.ref for pci in store.table("PCI").values() if pci["host"] == host.ref and pci["pci_id"] in named]
+    named = [part.partition("/")[2] for part in vm["other_config"].get("pci", "").split(",")]
+    own = (store.get("PCI", ref) for ref in (host["PCIs"] if any(named) else ()))
+    named_here = [pci.ref for pci in own if pci["pci_id"] in named]
     parts = [vgpu.get("PCI", NULL) for vgpu in vgpus_of(store, vm)]
     parts += [vif.get("reserved_pci", NULL) for vif in map(partial(store.find, "VIF"), vm["VIFs"]) if vif is not None]
     for ref in dict.fromkeys([*whole, *parts, *named_here]):
@@ -271,10 +280,11 @@ AFTER_BOOT = {"disable_on_reboot": "disabled", "enable_on_reboot": "enabled"}
 # --- USB devices
 
 
-def given_away(store: Store, path: str) -> bool:
-    """Whether the device in the port called `path` is for VMs, and so no disk of a host."""
-    pusbs = store.table("PUSB").values() if "PUSB" in store.tables else ()
-    return any(pusb["path"] == path and pusb["passthrough_enabled"] for pusb in pusbs)
+def given_away(store: Store, sr: Row, path: str) -> bool:
+    """Whether the device in the port called `path` is for VMs, and so no disk in the host's storage `sr`."""
+    there = {store.get("PBD", ref)["host"] for ref in sr["PBDs"]}
+    pusbs = store.table("PUSB").values() if path and "PUSB" in store.tables else ()
+    return any(pusb["path"] == path and pusb["passthrough_enabled"] and pusb["host"] in there for pusb in pusbs)
 
 
 def vusb_refused(store: Store, vusb: Row, operation: str) -> Failure | None:

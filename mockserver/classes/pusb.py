@@ -50,7 +50,11 @@ def _drop(call: Call, pusb: Row) -> None:
 def set_passthrough_enabled(call: Call, ref: str, value: bool) -> Steps:
     """A device that VMs may have is no disk of the host; taken back from them, it is one again."""
     row, db = call.db.get("PUSB", ref), call.db
-    removable = [sr for sr in db.table("SR").values() if sr["type"] == "udev"]
+    removable = [
+        sr
+        for sr in db.table("SR").values()
+        if sr["type"] == "udev" and any(db.get("PBD", pbd)["host"] == row["host"] for pbd in sr["PBDs"])
+    ]
     hosts.contact(call.pool, db.get("host", row["host"]))
     if value:
         _hide_disks(call, row, removable)

@@ -200,7 +200,7 @@ def scan(call: Call, ref: str) -> Steps:
             if vdi is not None and vdi["uuid"] not in call.pool.disks:
                 volumes.forget(call, vdi)
         for uuid, fields in list(call.pool.storage.forgotten.get(row["uuid"], {}).items()):
-            given_away = passthrough.given_away(call.db, fields.get("sm_config", {}).get("usb_path", ""))
+            given_away = passthrough.given_away(call.db, row, fields.get("sm_config", {}).get("usb_path", ""))
             if uuid in call.pool.disks and uuid not in call.db.by_uuid and not given_away:
                 volumes.found_again(call, row, uuid, fields)
         volumes.measure(call, row)

@@ -10,6 +10,7 @@ RESTRICTIONS = {
     "GuestIP": "restrict_guest_ip_setting",
     "Network_sriov": "restrict_network_sriov",
     "Integrated_GPU": "restrict_integrated_gpu_passthrough",
+    "Pool_secret_rotation": "restrict_pool_secret_rotation",
     "RBAC": "restrict_rbac",
     "Start": "restrict_vm_appliance_start",
     "USB_passthrough": "restrict_usb_passthrough",

@@ -9,7 +9,7 @@ from xenctl.database import Database
 from xenctl.errors import DatabaseError
 from xenctl.releases import Release, of_host
 
-from . import hardware, hosts, observers, rules, startup
+from . import hardware, hosts, observers, rules, startup, trust
 from .machine.disks import Disk
 from .machine.host import HostMachine, System
 from .pifs import physical_pifs
@@ -66,6 +66,7 @@ def power_up(pool: MockPool, store: Store) -> None:
         pool.machines.append(machine)
     if "installation_uuid" not in store.manifest:
         startup.write_identity(store, pool.master.system)
+    trust.embody(pool)
     for vdi in store.table("VDI").values():
         pool.disks[vdi["uuid"]] = Disk(vdi["uuid"])
     for vm in store.table("VM").values():

@@ -34,6 +34,10 @@ MODULES = (
     *("vif", "network", "pif", "bond", "vlan", "tunnel", "network_sriov"),
     *("pgpu", "gpu_group", "vgpu", "pusb", "usb_group", "vusb", "observer"),
     *("message", "blob", "secret", "console", "role", "subject", "auth"),
+    *("host_certificates", "pool_certificates"),
+    *("host_secret", "pool_secret"),
+    *("host_external_auth", "pool_external_auth"),
+    *("host_files", "pool_files"),
     *("vm_appliance", "vmss", "pool_patch", "pool_update", "host_patch", "host_crashdump"),
 )
 

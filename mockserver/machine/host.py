@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from .disks import Domain
 
 
+OLD_SECRET, NEW_SECRET = "/var/lib/xcp/ptoken.old", "/var/lib/xcp/ptoken.new"
+"""Where a host keeps both secrets while the pool's is rotated."""
 ASKS_THE_MASTER = find("6.0.0")
 """The first release whose installer logs in to a member's master before it offers an upgrade."""
 
@@ -83,6 +85,14 @@ class System(Kept):
     """When what was measured here was last put where a restart does not lose it; 0 if never."""
     stranger: bool = False
     """Set by a clean installation: the host is a pool of its own, with a database that nobody here looks at."""
+    files: dict[str, bytes] = field(default_factory=dict)
+    """What verbs wrote on the disk, by path. The dict is replaced, never changed: a backup may share it."""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The secrets of the pool that are taken, the one that is sent first: two while a rotation goes on."""
+        known = (self.files[path].decode() for path in (OLD_SECRET, NEW_SECRET) if path in self.files)
+        return (self.pool_secret, *(secret for secret in known if secret != self.pool_secret))
 
 
 class MachineRoomError(Exception):

@@ -101,4 +101,5 @@ class MachineRoom:
             database=None,
             saved=None,
             stranger=True,
+            files={},
         )

@@ -11,7 +11,7 @@ from xenctl.errors import Failure
 from . import paths, rules
 from .call import Call, refuse
 from .checks import marked
-from .store import Row, Store
+from .store import Row, Store, Write
 
 if TYPE_CHECKING:
     from .machine.host import HostMachine
@@ -65,6 +65,18 @@ class Contact:
         for sr, vdi in self._needed:
             paths.assert_reached(self.machine, sr, vdi)
         return self.machine
+
+
+def note(call: Call, machine: HostMachine, what: str, old: object, new: object) -> None:
+    """Tell whoever follows writes that a call changes something about a machine that no row says."""
+    call.db.on_write(Write("write", "machine", machine.uuid, what, old, new, call.clock.now()))
+
+
+def send_out(call: Call, machine: HostMachine, file: str, url: str) -> None:
+    """A file of a host leaves the pool; what left, and where to, is in `MockPool.uploads`."""
+    pool = call.pool
+    old, pool.uploads = pool.uploads, (*pool.uploads, (file, url))
+    note(call, machine, "uploads", old, pool.uploads)
 
 
 # --- what may be done to it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import editions, licence, rules, storage_drivers
+from . import editions, hardware, licence, rules, storage_drivers
 from .pifs import GRO
 from .powerup import power_up
 from .store import EPOCH, NULL, Row, Store
@@ -18,17 +18,21 @@ GIB = 1 << 30
 DOM0_MEMORY = 512 << 20
 
 
-def build(pool: MockPool, *, hosts: int, vms: int, release: Release) -> None:
+def build(pool: MockPool, *, hosts: int, vms: int, release: Release, gpus: int = 0, usbs: int = 0) -> None:
     """Fill an empty `pool`."""
     if hosts < 1:
         raise ValueError(f"a pool has at least one host, not {hosts}")
     if vms < 0:
         raise ValueError(f"a pool cannot have {vms} VMs")
+    if gpus < 0 or usbs < 0:
+        raise ValueError(f"a host cannot have {gpus} graphics cards and {usbs} USB devices")
     store = Store(release)
     pool.adopt_store(store)
     builder = _Builder(pool, store, release, max(64 * GIB, 8 * GIB * -(-3 * vms // max(1, hosts))))
     with store.bulk():
         builder.build(hosts, vms)
+        for host in store.table("host").values():
+            hardware.equip(pool, store, host, gpus=gpus, usbs=usbs)
     for vdi in store.table("VDI").values():  # nobody was told of them
         pool.upkeep.grow(vdi["SR"], vdi["virtual_size"], vdi["physical_utilisation"])
     power_up(pool, store)

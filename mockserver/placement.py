@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from xenctl import memory
 from xenctl.errors import Failure
 
-from . import checks, hosts, rules
+from . import checks, hosts, passthrough, rules
 from .call import Call, refuse
 from .store import Row, Store
 
@@ -40,6 +40,7 @@ def assert_can_boot_here(
         network = store.find("network", vif["network"]) if vif is not None else None
         if network is not None and network["PIFs"] and not _has_pif(store, network, host):
             raise refuse("VM_REQUIRES_NETWORK", vm.ref, network.ref)
+    passthrough.assert_available(store, vm, host)
     virtualised = checks.is_hvm(vm) or vm.get("domain_type") in ("pvh", "pv_in_pvh")
     if virtualised and not any("hvm" in capability for capability in host["capabilities"]):
         raise refuse("VM_HVM_REQUIRED", vm.ref)

@@ -38,6 +38,7 @@ from .machine.room import MachineRoom
 from .machine.storage import Storage
 from .machine.update_repositories import UpdateRepositories
 from .messages import MessageStore
+from .plugins import PluginFunction, Plugins
 from .store import NULL, Row, Store, Write
 from .upkeep import Upkeep
 
@@ -94,6 +95,13 @@ class MockPool(Kept):
         """What hosts sent out of the pool: names of files, and the URLs that they went to."""
         self.messages = MessageStore()
         self.directory = Directory()
+        self.plugins = Plugins()
+        self.extensions: dict[str, PluginFunction] = {}
+        """What xapi knows beside its own calls, by name: see `mockserver.plugins`."""
+        self.media: dict[str, Release] = {}
+        """The installation media that servers have, by URL."""
+        self.files: dict[str, bytes] = {}
+        """Other files that servers have, by URL."""
         self.upkeep = Upkeep()
         self.storage = Storage()
         self.licences = LicenceServers()
@@ -150,6 +158,8 @@ class MockPool(Kept):
         *,
         hosts: int = 3,
         vms: int = 12,
+        gpus: int = 0,
+        usbs: int = 0,
         release: str = "4.0.1",
         seed: int = 0,
         username: str = "root",
@@ -157,12 +167,14 @@ class MockPool(Kept):
         durations: Durations | None = None,
     ) -> MockPool:
         """A pool of `hosts` hosts of `release` with `vms` VMs: two shared storage repositories (disks, ISO images), a local
-        one for each host; most VMs run, some are halted, one in twelve is suspended, two in twelve have a CD inserted."""
+        one for each host; most VMs run, some are halted, one in twelve is suspended, two in twelve have a CD inserted.
+
+        Each host has `gpus` graphics cards and `usbs` USB devices that VMs can be given, where the release knows them."""
         from .inventory import build
 
         pool = cls(seed=seed, username=username, password=password, durations=durations)
         with uncollected():
-            build(pool, hosts=hosts, vms=vms, release=find(release))
+            build(pool, hosts=hosts, vms=vms, gpus=gpus, usbs=usbs, release=find(release))
         return pool
 
     @classmethod
@@ -346,7 +358,9 @@ class MockPool(Kept):
         disks = list(old.disks)
         old.end(self.clock.now())
         self.last_domid += 1
-        domain = Domain(old.guest, target.uuid, self.last_domid, disks, self.clock.now())
+        domain = Domain(
+            old.guest, target.uuid, self.last_domid, disks, self.clock.now(), not old.asleep, asleep=old.asleep
+        )
         target.domains[vm["uuid"]] = domain
         return domain
 

@@ -9,7 +9,7 @@ from xenctl.database import Database
 from xenctl.errors import DatabaseError
 from xenctl.releases import Release, of_host
 
-from . import hosts, licence, rules, startup, trust
+from . import hardware, hosts, licence, observers, rules, startup, trust
 from .machine.disks import Disk
 from .machine.host import HostMachine, System
 from .pifs import physical_pifs
@@ -54,11 +54,14 @@ def power_up(pool: MockPool, store: Store) -> None:
             state="running",
             boots=1,
             nics=tuple((pif["device"], pif["MAC"]) for pif in physical_pifs(store, row)),
+            usbs=hardware.usb_devices(store, row),
+            virtual_functions=hardware.virtual_functions(store, row),
             on_running=lambda m: startup.host_started(pool, m),
             on_stopped=lambda m, clean: startup.host_stopped(pool, m, clean=clean),
             on_state=pool.machine_changed,
             masters_release=lambda: pool.master.system.release if pool.master_serves else None,
         )
+        observers.load(store, machine, row)
         machine.xapi = startup.Xapi(mode="master" if is_master else "member", complete=True)
         pool.machines.append(machine)
     if "installation_uuid" not in store.manifest:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from xenctl.errors import Failure
 
-from . import firmware, guests, hosts, licence, rules, storage_drivers, trust
+from . import firmware, guests, hosts, licence, observers, passthrough, rules, storage_drivers, trust
 from .journal import Kept
 from .store import HASHED, NULL, Store
 
@@ -117,6 +117,10 @@ def await_beats(pool: MockPool, machine: HostMachine) -> None:
     if machine.beats is not None:
         machine.beats.cancel()
     machine.beats = pool.clock.after(pool.durations.assumed_dead, dead)
+
+
+SHUTS_DOWN = ("VM.*", "VBD.*", "VIF.*", "VUSB.*", "VGPU.*", "PCI.attached_VMs", "console.*")
+"""What that may write, as a verb declares it."""
 
 
 def shut_guests_down(pool: MockPool, machine: HostMachine) -> None:
@@ -274,7 +278,10 @@ def synchronise(pool: MockPool, machine: HostMachine, host: Row, *, booted: bool
     metrics = store.find("host_metrics", host["metrics"])
     if metrics is not None:
         store.write(metrics, memory_total=machine.memory, last_updated=pool.clock.stamp())
+    observers.load(store, machine, host)
+    machine.guest_agents = dict(store.pool().get("guest_agent_config", {}))
     if booted:
+        passthrough.booted(store, host)
         for ref in host["PBDs"]:
             store.write(store.get("PBD", ref), currently_attached=False)
     for vm in list(store.table("VM").values()):
@@ -320,7 +327,7 @@ def resynchronise(pool: MockPool, machine: HostMachine, host: Row, vm: Row) -> N
         domain.end(pool.clock.now())
         del machine.domains[vm["uuid"]]
     elif domain is not None:
-        state = "Running" if domain.running else "Paused"
+        state = "Running" if domain.running or domain.asleep else "Paused"
         store.write(vm, power_state=state, resident_on=host.ref, domid=domain.domid)
         guests.report(pool, vm)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from . import appliances, checks, hosts, network_rules
+from . import appliances, checks, hosts, network_rules, passthrough
 from .journal import Kept
 from .storage_rules import pbds_of, refresh_sr, refresh_vdi
 
@@ -25,6 +25,7 @@ RENEWAL: dict[str, Callable[[Store, Row], None]] = {
     "VM": checks.refresh,
     "VIF": network_rules.refresh_vif,
     "VBD": checks.refresh_vbd,
+    "VUSB": passthrough.refresh_vusb,
     "VDI": refresh_vdi,
     "SR": refresh_sr,
     "VM_appliance": appliances.refresh,
@@ -119,6 +120,7 @@ def _vm_for_devices(upkeep: Upkeep, store: Store, write: Write) -> None:
     if vm is not None:
         upkeep.renew("VBD", *vm["VBDs"])
         upkeep.renew("VIF", *vm["VIFs"])
+        upkeep.renew("VUSB", *vm.get("VUSBs", ()))
 
 
 def _vm_state(upkeep: Upkeep, store: Store, write: Write) -> None:
@@ -277,6 +279,7 @@ STALE: dict[tuple[str, str], Stale] = dict(
         *_fields("VM", "platform other_config attached_PCIs VTPMs VUSBs VGPUs", _itself),
         *_fields("VM", "appliance", _vm_group),
         *_fields("VIF", "create currently_attached reserved current_operations network", _itself),
+        *_fields("VUSB", "create currently_attached current_operations", _itself),
         *_fields("VM_appliance", "create current_operations", _itself),
         *_fields("host", "create current_operations enabled power_on_mode", _itself),
         *_fields("host_metrics", "live", _liveness),

@@ -27,9 +27,12 @@ if TYPE_CHECKING:
 
 MODULES = (
     *("session", "task", "event", "pool", "pool_settings", "host", "host_settings", "host_removal"),
+    *("host_plugins", "host_diagnostics", "host_measures", "host_networking", "host_guests", "host_hardware"),
     *("vm", "vm_records", "vm_moves", "vm_copies", "vm_revert", "vm_install", "vm_memory", "vm_settings", "vm_queries"),
+    *("vm_import", "vm_sleep"),
     *("sr", "sr_database", "pbd", "vdi", "vdi_content", "vdi_fields", "vbd", "crashdump"),
-    *("vif", "network", "pif", "bond", "vlan", "tunnel"),
+    *("vif", "network", "pif", "bond", "vlan", "tunnel", "network_sriov"),
+    *("pgpu", "gpu_group", "vgpu", "pusb", "usb_group", "vusb", "observer"),
     *("message", "blob", "secret", "console", "role", "subject", "auth"),
     *("host_certificates", "pool_certificates"),
     *("host_secret", "pool_secret"),

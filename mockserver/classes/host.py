@@ -34,6 +34,8 @@ def enable(call: Call, host: str) -> str:
         raise refuse("HOST_STILL_BOOTING")
     if row.get("pending_guidances") and not row["enabled"]:
         raise refuse("HOST_PENDING_MANDATORY_GUIDANCE_NOT_EMPTY", host)
+    if contact.machine.stays_disabled:
+        raise refuse("HOST_DISABLED_UNTIL_REBOOT", host)
     call.db.write(row, enabled=True)
     return ""
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from xenctl.errors import Failure
 
-from .. import hosts, passwords, rules, volumes
+from .. import hosts, passthrough, passwords, rules, volumes
 from ..call import Call, Steps, refuse
+from ..data_sources import unknown
 from ..storage_drivers import capabilities, supported_types
 from ..storage_rules import pbds_of
 from ..store import Row
@@ -199,7 +200,8 @@ def scan(call: Call, ref: str) -> Steps:
             if vdi is not None and vdi["uuid"] not in call.pool.disks:
                 volumes.forget(call, vdi)
         for uuid, fields in list(call.pool.storage.forgotten.get(row["uuid"], {}).items()):
-            if uuid in call.pool.disks and uuid not in call.db.by_uuid:
+            given_away = passthrough.given_away(call.db, row, fields.get("sm_config", {}).get("usb_path", ""))
+            if uuid in call.pool.disks and uuid not in call.db.by_uuid and not given_away:
                 volumes.found_again(call, row, uuid, fields)
         volumes.measure(call, row)
         clean = {key: value for key, value in row["other_config"].items() if key != "dirty"}
@@ -268,6 +270,19 @@ def get_data_sources(call: Call, ref: str) -> list[Any]:
     """None: no plugin here measures."""
     volumes.serving(call, call.db.get("SR", ref))
     return []
+
+
+def _unmeasured(message: str) -> None:
+    def refuse_it(call: Call, ref: str, data_source: str) -> None:
+        volumes.serving(call, call.db.get("SR", ref))
+        raise unknown(data_source)
+
+    refuse_it.__name__ = message
+    verb()(refuse_it)
+
+
+for _message in ("record_data_source", "query_data_source", "forget_data_source_archives"):
+    _unmeasured(_message)
 
 
 # --- changing

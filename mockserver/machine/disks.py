@@ -140,6 +140,8 @@ class Domain(Kept):
     since: float
     running: bool = True
     stalled: set[str] = field(default_factory=set)
+    asleep: bool = False
+    """Whether its guest put it to sleep: it does nothing, and nobody outside sees that."""
 
     def __post_init__(self) -> None:
         for disk in self.disks:
@@ -165,7 +167,17 @@ class Domain(Kept):
         self.running = False
 
     def unpause(self, now: float) -> None:
-        self.since, self.running = now, True
+        self.since, self.running = now, not self.asleep
+
+    def fall_asleep(self, now: float) -> None:
+        """The guest goes to sleep."""
+        self.pause(now)
+        self.asleep = True
+
+    def wake_up(self, now: float) -> None:
+        """Somebody wakes the guest."""
+        self.asleep = False
+        self.unpause(now)
 
     def stall(self, sr: str, now: float) -> None:
         """Wait for storage."""

@@ -10,12 +10,13 @@ import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xenctl.releases import Release, accepts, find
 
 from ..journal import Kept
 from .update_repositories import COMPONENTS, Livepatch, Mirror
+from .usb import UsbDevice
 
 if TYPE_CHECKING:
     from xenctl.database import Database
@@ -111,6 +112,10 @@ class System(Kept):
     """On a master: copies of update repositories, by their uuids."""
     new: bool = False
     """Set by the installer: the next boot is the first one of this system."""
+    syslog: str = ""
+    """Where log messages go beside the disk: the address of a server, or empty."""
+    archived_at: float = 0.0
+    """When what was measured here was last put where a restart does not lose it; 0 if never."""
     stranger: bool = False
     """Set by a clean installation: the host is a pool of its own, with a database that nobody here looks at."""
     files: dict[str, bytes] = field(default_factory=dict)
@@ -144,17 +149,35 @@ class HostMachine(Kept):
     system: System
     backup: System | None = None
     media: Release | None = None
+    prepared: Release | None = None
+    """What the boot loader installs at the next boot, without asking, instead of booting the disk."""
+    fetched: Release | None = None
+    """The installer that was booted that way, while it is on screen."""
     state: str = "off"
     boots: int = 0
     domains: dict[str, Domain] = field(default_factory=dict)
     nics: tuple[tuple[str, str], ...] = ()
     """The network cards that are plugged in: device names and MACs."""
+    usbs: tuple[UsbDevice, ...] = ()
+    """The USB devices in its ports."""
+    virtual_functions: dict[str, int] = field(default_factory=dict)
+    """How many virtual functions each card can have, by its PCI address."""
     bridges: frozenset[str] = frozenset()
     """The bridges that the control domain has beside those of its cards."""
     booted: dict[str, str] = field(default_factory=dict)
     """The packages as they were when it booted: so old is what runs."""
     livepatches: dict[str, Livepatch] = field(default_factory=dict)
     """What was patched since, by component."""
+    console: list[str] = field(default_factory=list)
+    """What was asked of the hypervisor by its debug keys since the host booted, a line each."""
+    guest_agents: dict[str, str] = field(default_factory=dict)
+    """How the agents of the guests here were told to behave."""
+    sources: dict[str, bool] = field(default_factory=dict)
+    """The data sources that somebody switched on or off."""
+    observers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What it was told of observers, by their uuids."""
+    stays_disabled: bool = False
+    """Set where the host is on its way down, until it boots again: nobody can enable it."""
     xapi: Xapi = field(init=False)
     on_running: Callable[[HostMachine], None] = lambda machine: None
     on_stopped: Callable[[HostMachine, bool], None] = lambda machine, clean: None
@@ -183,12 +206,15 @@ class HostMachine(Kept):
         self._timer = self.clock.after(seconds, action)
 
     def power_on(self) -> None:
-        """Press the power button; it boots the medium in the drive where there is one, else its disk."""
+        """Press the power button; it boots the medium in the drive where there is one, else its disk, or the installer that
+        was prepared there."""
         if self.state != "off":
             raise MachineRoomError(f"{self.name} is on already ({self.state})")
         self._become("starting")
         if self.media is not None:
             self._later(self.durations.firmware + self.durations.installer_boot, lambda: self._become("installer"))
+        elif self.prepared is not None:
+            self._later(self.durations.firmware + self.durations.installer_boot, self._upgrade_unattended)
         else:
             boot = self.durations.first_boot if self.system.new else self.durations.os_boot
             self._later(self.durations.firmware + boot, self._running)
@@ -202,13 +228,23 @@ class HostMachine(Kept):
     def _running(self) -> None:
         self.boots += 1
         self.booted, self.livepatches = dict(self.system.installed), {}
+        self.console, self.stays_disabled = [], False
         self._become("running")
         self.on_running(self)
+
+    def _upgrade_unattended(self) -> None:
+        """The prepared installer upgrades, or stops and shows what it offers instead. Either way the boot loader boots the
+        disk again from now on."""
+        self.fetched, self.prepared = self.prepared, None
+        self._become("installer")
+        if "upgrade" in self.offers():
+            self.answer("upgrade")
 
     def power_off(self) -> None:
         """Pull the plug: every domain is gone at once."""
         if self._timer is not None:
             self._timer.cancel()
+        self.fetched = None
         was_running = self.state == "running"
         for domain in list(self.domains.values()):
             domain.end(self.clock.now())
@@ -260,9 +296,9 @@ class HostMachine(Kept):
         master = self.masters_release() if media >= ASKS_THE_MASTER and self.system.role != "master" else None
         return master is not None and master < media
 
-    def answer(self, choice: str, *, fresh: Callable[[System], System]) -> None:
+    def answer(self, choice: str, *, fresh: Callable[[System], System] | None = None) -> None:
         """Answer the installer on screen. It copies the old system to the backup partition, installs, ejects the medium
-        and boots from disk. `fresh` makes the system of a clean installation from the old one."""
+        and boots from disk. `fresh` makes the system of a clean installation from the old one; only that needs it."""
         media = self._at_installer()
         if choice not in self.offers():
             raise MachineRoomError(
@@ -272,7 +308,7 @@ class HostMachine(Kept):
         self._become("installing")
         self._later(self.durations.install, lambda: self._installed(choice, media, fresh))
 
-    def _installed(self, choice: str, media: Release, fresh: Callable[[System], System]) -> None:
+    def _installed(self, choice: str, media: Release, fresh: Callable[[System], System] | None) -> None:
         old = self.system
         if choice == "restore":
             assert self.backup is not None
@@ -283,12 +319,14 @@ class HostMachine(Kept):
             self.backup = replace(old, database=None, saved=saved)
             self.system = replace(old, release=media, installed={}, mirrors={}, new=True)
         else:
+            assert fresh is not None
             self.system = replace(fresh(old), release=media, installed={}, mirrors={}, new=True)
-        self.media = None
+        self.media = self.fetched = self.prepared = None
         self._become("off")
         self.power_on()
 
     def _at_installer(self) -> Release:
-        if self.state != "installer" or self.media is None:
+        shown = self.media or self.fetched
+        if self.state != "installer" or shown is None:
             raise MachineRoomError(f"{self.name} does not show an installer: it is {self.state}")
-        return self.media
+        return shown

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
 
 from xenctl.releases import find
 
@@ -16,6 +17,12 @@ from .host import System
 
 if TYPE_CHECKING:
     from ..pool import MockPool
+
+
+def without_login(url: str) -> str:
+    """The place that a URL names, whoever asks for it."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
 
 
 class MachineRoom:
@@ -33,6 +40,20 @@ class MachineRoom:
         """Take the medium out of the host's drive."""
         with self._pool.guard():
             self._pool.machine(host).eject_media()
+
+    def publish(self, url: str, release: str) -> None:
+        """Put the installation medium of `release` on a server, for hosts that are told to install themselves from `url`.
+        Raises `ValueError` for what is no URL, or no release."""
+        parts = urlsplit(url)
+        if not parts.scheme or not (parts.netloc or parts.path):
+            raise ValueError(f"not a URL: {url!r} (expected such as http://server/xenserver-8.2)")
+        with self._pool.guard():
+            self._pool.media[without_login(url)] = find(release)
+
+    def serve(self, url: str, data: bytes) -> None:
+        """Put a file on a server, for hosts that fetch it from `url`: an archive of VMs, for `VM.import`."""
+        with self._pool.guard():
+            self._pool.files[url] = data
 
     def power_on(self, host: str) -> None:
         """Switch the host on; it boots the medium in its drive, else its disk."""

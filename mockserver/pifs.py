@@ -77,6 +77,12 @@ def physical_pifs(store: Store, host: Row) -> list[Row]:
     return [pif for pif in found if pif.get("physical", pif["VLAN"] < 0)]
 
 
+def management(store: Store, host: Row) -> Row | None:
+    """The PIF that a host is managed by; 4.0.1 tells it by its address."""
+    found = (store.find("PIF", ref) for ref in host["PIFs"])
+    return next((p for p in found if p is not None and p.get("management", p.get("IP") == host["address"])), None)
+
+
 def vlans_on(store: Store, pif: Row) -> list[Row]:
     """The VLANs whose traffic a PIF carries."""
     return [row for row in (store.find("VLAN", ref) for ref in pif.get("VLAN_slave_of", ())) if row is not None]

@@ -84,6 +84,9 @@ def change_password(call: Call, old_pwd: str, new_pwd: str) -> str:
     if call.pool.username != "root":
         raise refuse("CHANGE_PASSWORD_REJECTED", "this pool has no user root")
     call.pool.password = new_pwd
+    for machine in call.pool.machines:
+        if machine.xapi.mode in ("master", "member"):  # the others get it when they start
+            machine.system.password = new_pwd
     return ""
 
 
@@ -127,7 +130,7 @@ def _new_local(call: Call) -> str:
 
 
 def _authenticate(call: Call, uname: str, pwd: str) -> None:
-    if (uname, pwd) != (call.pool.username, call.pool.password):
+    if (uname, pwd) != (call.pool.username, call.machine.system.password):
         raise refuse("SESSION_AUTHENTICATION_FAILED", uname, "Authentication failure")
 
 

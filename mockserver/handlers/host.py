@@ -103,5 +103,6 @@ def _system(machine: HostMachine, files: Mapping[str, bytes]) -> System:
         control_domain_uuid=inventory.get("CONTROL_DOMAIN_UUID", ""),
         role=files.get(ROLE, b"master").decode(),
         pool_secret=files.get(SECRET, b"").decode(),
+        pool=machine.pool,
         saved=database.read(dumps[0], source="the backup") if dumps else None,
     )

@@ -162,7 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
         if failed is not None:
             self._break(failed)
         elif machine is not None and out.steps is not None:
-            self._run(Exchange(owner.pool, machine, out.steps, self._received()), out)
+            self._run(Exchange(machine.pool, machine, out.steps, self._received()), out)
 
     def _break(self, failed: TransportError) -> None:
         """Do to the connection what `failed` is to its client. One that waits in vain is waited for."""
@@ -276,7 +276,7 @@ class PoolServer:
         self._virtual_start = 0.0
 
     def __repr__(self) -> str:
-        return f"<PoolServer {f'at {self.url_of(self.pool.machines[0])}' if self._places else 'that has not started'}>"
+        return f"<PoolServer {f'at {self.url_of(self.pool.world.machines[0])}' if self._places else 'that has not started'}>"
 
     def __enter__(self) -> PoolServer:
         self.start()
@@ -296,20 +296,20 @@ class PoolServer:
 
     def hosts(self) -> list[dict[str, str]]:
         """Each host's name, address and URL."""
-        return [{"name": m.name, "address": m.address, "url": self.url_of(m)} for m in self.pool.machines]
+        return [{"name": m.name, "address": m.address, "url": self.url_of(m)} for m in self.pool.world.machines]
 
     # --- listening
 
     def start(self) -> None:
         """Bind every host's address and begin to serve. Raises `OSError` where that cannot be."""
-        machines = self.pool.machines
+        machines = self.pool.world.machines
         for machine, bound in zip(machines, self._bind(len(machines)), strict=True):
             self._bound[machine.uuid] = bound
             self._places[machine.uuid] = bound.getsockname()[:2]
         if self._authority is not None:
             self._certify(self._authority)
         with self._lock:
-            self.pool.readdress(
+            self.pool.world.readdress(
                 {uuid: _named(*place) if self.note else place[0] for uuid, place in self._places.items()}
             )
             self._set_time()
@@ -325,7 +325,7 @@ class PoolServer:
 
     def _certify(self, authority: Authority) -> None:
         """Give every host a certificate, and write down whose."""
-        for machine in self.pool.machines:
+        for machine in self.pool.world.machines:
             names = [self._places[machine.uuid][0], machine.name]
             self._contexts[machine.uuid], self.pool.fingerprints[machine.uuid] = authority.context(names)
         self._restore.callback(self.pool.fingerprints.clear)
@@ -373,7 +373,7 @@ class PoolServer:
         bound = _bound(self.listen, 0)
         scheme = "https" if self._authority else "http"
         self.control_url = f"{scheme}://{_named(*bound.getsockname()[:2])}"
-        listener = _Listener(bound, self, None, self._contexts.get(self.pool.machines[0].uuid))
+        listener = _Listener(bound, self, None, self._contexts.get(self.pool.world.machines[0].uuid))
         self._listeners[""] = listener
         threading.Thread(target=listener.serve_forever, args=(0.02,), name="control", daemon=True).start()
         control.start()
@@ -405,7 +405,7 @@ class PoolServer:
                 if not machine.answers:
                     raise ConnectionLost("the host went away", host=machine.address, method=path)  # noqa: TRY301
                 origin = f"{self._scheme}://{headers.get('host', '')}"
-                return answer(self.pool, machine, method, path, headers, body, origin)
+                return answer(machine.pool, machine, method, path, headers, body, origin)
             except TransportError:
                 raise
             except Exception as error:

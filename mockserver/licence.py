@@ -9,6 +9,8 @@ RESTRICTIONS = {
     "GuestIP": "restrict_guest_ip_setting",
     "Network_sriov": "restrict_network_sriov",
     "Integrated_GPU": "restrict_integrated_gpu_passthrough",
+    "Pool_size": "restrict_pool_size",
+    "Pooling": "restrict_pooling",
     "RBAC": "restrict_rbac",
     "Start": "restrict_vm_appliance_start",
     "VIFLock": "restrict_vif_locking",

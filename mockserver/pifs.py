@@ -78,9 +78,9 @@ def physical_pifs(store: Store, host: Row) -> list[Row]:
 
 
 def management(store: Store, host: Row) -> Row | None:
-    """The PIF that a host is managed by; 4.0.1 tells it by its address."""
+    """The PIF that a host is managed by; 4.0 does not tell, there it is taken to be the first."""
     found = (store.find("PIF", ref) for ref in host["PIFs"])
-    return next((p for p in found if p is not None and p.get("management", p.get("IP") == host["address"])), None)
+    return next((pif for pif in found if pif is not None and pif.get("management", True)), None)
 
 
 def vlans_on(store: Store, pif: Row) -> list[Row]:

@@ -49,7 +49,7 @@ def rest(c: Any, host: str) -> Any:
 
 @pytest.mark.parametrize("release", RELEASES)
 def test_a_host_that_joins_is_a_member_like_the_others(calls: Make, release: str) -> None:
-    """Enabled, live, connected to the shared storage as the master is, known by the uuid that it had; its own pool is no more."""
+    """Enabled, live, connected to the shared storage as the master is, known by its uuid; its own pool is no more."""
     c = calls(hosts=2, vms=4, release=release)
     d = bare(c)
     old = d.pool
@@ -63,7 +63,7 @@ def test_a_host_that_joins_is_a_member_like_the_others(calls: Make, release: str
     mine, masters = (
         {
             (pbd["SR"], pbd["device_config"]["location"])
-            for pbd in map(lambda r: c.pool.store.get("PBD", r), c.host(name)["PBDs"])
+            for pbd in (c.pool.store.get("PBD", ref) for ref in c.host(name)["PBDs"])
             if c.pool.store.get("SR", pbd["SR"])["shared"]
         }
         for name in ("host3", "host1")

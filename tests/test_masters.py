@@ -121,7 +121,7 @@ def test_a_proposal_stands_in_the_way_of_another_for_ten_minutes(calls: Make) ->
         "HA_ABORT_NEW_MASTER",
         "Already agreed to commit host address '10.0.0.3' at 20081201T00:00:00Z ('90.000000' secs ago)",
     ]
-    with pytest.raises(Failure, match="HA_ABORT_NEW_MASTER.*previously received proposal for 10.0.0.3"):
+    with pytest.raises(Failure, match="previously received proposal for 10"):
         on("host.commit_new_master", "10.0.0.2")
     on("host.abort_new_master", "10.0.0.3")
     on("host.propose_new_master", "10.0.0.2", True)
@@ -206,7 +206,7 @@ def test_a_member_takes_the_place_of_a_master_that_was_lost(release: str) -> Non
 
 
 def test_an_old_master_that_starts_alone_is_told_by_hand(calls: Make) -> None:
-    """It serves its own database while it sees no other master; told to follow, it is a member, and that database is gone."""
+    """It serves its own database while it sees no other master; told to follow, it is a member, and forgets that one."""
     c = calls(hosts=3, vms=3, release="8.2")
     c.pool.hands.power_off("host1")
     c.sleep(30)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 NULL = "OpaqueRef:NULL"
 UPGRADE_KEY = "rolling_upgrade_in_progress"
+MARK = "xenctl-run"
+"""The key in the pool's `other_config` that tells everybody of a run under way."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ class VMFacts:
 
 @dataclass(frozen=True)
 class PoolFacts:
-    """The pool: hosts and guests (no control domains, templates or snapshots) by uuid."""
+    """The pool: hosts and guests (no control domains, templates or snapshots) by uuid. `mark` is the run that it is marked
+    with, `unplugged` the PBDs that are not plugged."""
 
     ref: str
     uuid: str
@@ -82,6 +85,8 @@ class PoolFacts:
     hosts: Mapping[str, HostFacts]
     vms: Mapping[str, VMFacts]
     storage_names: Mapping[str, str]
+    mark: str = ""
+    unplugged: frozenset[str] = frozenset()
 
     @property
     def release(self) -> Release:
@@ -170,6 +175,8 @@ def observe(session: Session) -> PoolFacts:
         hosts=facts,
         vms=guests,
         storage_names={ref: sr.name_label for ref, sr in srs.items()},
+        mark=pool.other_config.get(MARK, ""),
+        unplugged=frozenset(ref for ref, pbd in pbds.items() if not pbd.currently_attached),
     )
 
 

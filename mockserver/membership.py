@@ -13,13 +13,13 @@ from xenctl.values import format_datetime
 
 from . import backups
 from .call import refuse
+from .network_rules import bonded
 from .startup import restart_later
-from .store import NULL
 
 if TYPE_CHECKING:
     from .machine.host import HostMachine
     from .pool import MockPool
-    from .store import Row
+    from .store import Row, Store
 
 PROPOSAL_LASTS = 600.0
 """Seconds after which a proposal that nobody committed is forgotten."""
@@ -44,9 +44,9 @@ def armed(machine: HostMachine) -> bool:
     return machine.system.local.get("ha.armed") == "true"
 
 
-def assert_manageable(pif: Row) -> None:
+def assert_manageable(store: Store, pif: Row) -> None:
     """Raise where a host cannot be reached by a PIF."""
-    if pif.get("bond_slave_of", NULL) != NULL:
+    if bonded(store, pif):
         raise refuse("CANNOT_PLUG_BOND_SLAVE", pif.ref)
     six = pif.get("primary_address_type", "IPv4") == "IPv6"
     if pif.get("ipv6_configuration_mode" if six else "ip_configuration_mode", "None") == "None":

@@ -103,6 +103,8 @@ class MockPool(Kept):
         self.wire()
         self._store: Store | None = None
         self.old_events = OldEvents()
+        self.views: dict[str, Store] = {}
+        """The databases that sessions look at instead of the pool's own, by their references."""
         self._waiting: list[tuple[Wait, Callable[[], None]]] = []
         self.spans: dict[str, Span] = {}
         """The waits of the operations that go on, by task: how far each is."""
@@ -436,6 +438,7 @@ class MockPool(Kept):
     def tasks_lost(self) -> None:
         """The master restarted: what waited is gone."""
         self._waiting.clear()
+        self.views.clear()
         self.old_events = OldEvents()
 
     def spawn(self, call: Call, verb: classes.Verb) -> None:

@@ -193,9 +193,15 @@ def start_master(pool: MockPool, machine: HostMachine, *, booted: bool = True) -
     for member in pool.machines:
         if member is not machine:
             await_beats(pool, member)
-    for one in pool.world.machines:
-        if one.state == "running" and one.system.role == f"slave:{machine.address}":
-            pool.clock.after(pool.durations.member_retry, partial(join, one.pool, one, one.xapi, booted=False))
+    gather(pool, machine)
+
+
+def gather(pool: MockPool, master: HostMachine) -> None:
+    """The hosts whose files name this master find it when they try again."""
+    for machine in pool.world.machines:
+        if machine.state == "running" and machine.system.role == f"slave:{master.address}":
+            retry = partial(join, machine.pool, machine, machine.xapi, booted=False)
+            pool.clock.after(pool.durations.member_retry, retry)
 
 
 def write_identity(store: Store, system: System) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .. import hosts, licence, membership, pifs
 from ..call import Call, Steps, refuse
 from ..joining import RESTRICTED_SIZE
-from ..startup import await_beats, members_lost, synchronise_management, toolstack_died
+from ..startup import await_beats, gather, members_lost, synchronise_management, toolstack_died
 from ..store import NULL, Row
 from . import verbs_of
 
@@ -168,7 +168,7 @@ def management_reconfigure(call: Call, pif: str) -> Steps:
     host = db.get("host", row["host"])
     contact = hosts.contact(call.pool, host)
     if row.get("managed", True):
-        membership.assert_manageable(row)
+        membership.assert_manageable(db, row)
     if row["management"]:
         return ""
     yield call.pool.durations.device
@@ -180,6 +180,8 @@ def management_reconfigure(call: Call, pif: str) -> Steps:
         machine.address = row["IP"]
         db.write(host, address=row["IP"])
     call.pool.on_machine(machine)
+    if machine.xapi.mode == "master":
+        gather(call.pool, machine)
     return ""
 
 
@@ -195,7 +197,7 @@ def management_disable(call: Call) -> str:
     if row is not None:
         synchronise_management(call.pool, machine, row)
     members_lost(call.pool)
-    call.pool.on_machine(machine)
+    call.clock.after(0.0, lambda: call.pool.on_machine(machine))  # who is connected still hears the answer
     return ""
 
 

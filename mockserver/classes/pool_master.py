@@ -157,7 +157,7 @@ def management_reconfigure(call: Call, network: str) -> Steps:
     for pif, kind in zip(there.values(), kinds, strict=True):
         if kind != kinds[0]:
             raise refuse("PIF_INCOMPATIBLE_PRIMARY_ADDRESS_TYPE", pif.ref)
-        membership.assert_manageable(pif)
+        membership.assert_manageable(db, pif)
     for host in sorted(there, key=lambda ref: ref == db.pool()["master"]):
         yield from reconfigure_host(call, there[host].ref)
     with suppress(Failure):

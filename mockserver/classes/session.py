@@ -71,8 +71,9 @@ def slave_login(call: Call, host: str, psecret: str) -> str:
 def logout(call: Call) -> str:
     call.machine.xapi.local_sessions.discard(call.caller)
     call.pool.old_events.subscriptions.pop(call.caller, None)
+    call.pool.views.pop(call.caller, None)
     if call.session is not None:
-        call.db.delete(call.session)
+        call.pool.store.delete(call.session)
     return ""
 
 

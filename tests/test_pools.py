@@ -122,6 +122,26 @@ def test_a_dump_is_of_one_pool(calls: Make, tmp_path: Any) -> None:
     assert [m.name for m in MockPool.from_dump(tmp_path / "pool.xml").machines] == ["host2", "host3"]
 
 
+def test_a_pool_finds_the_disks_of_another_on_storage_that_both_reach(calls: Make) -> None:
+    """Introduced by its uuid, connected and scanned, it shows what is there; a disk has one content, whoever reads it."""
+    c = calls(hosts=1, vms=1, release="8.2")
+    c.pool.neighbour()
+    d = c.of("host2")
+    sr, disk = c.row("SR", "NFS virtual disk storage"), c.row("VDI", "disk of vm01")
+    config = {"location": "NFS virtual disk storage"}
+    assert sr["uuid"] in d("SR.probe", d.host("host2").ref, config, "nfs", {})
+    same = d("SR.introduce", sr["uuid"], "same", "", "nfs", "user", True, {})
+    pbd = {"host": d.host("host2").ref, "SR": same, "device_config": config, "other_config": {}}
+    d("PBD.plug", d("PBD.create", pbd))
+    d("SR.scan", same)
+    found = d("VDI.get_by_uuid", disk["uuid"])
+    assert d("VDI.get_virtual_size", found) == disk["virtual_size"]
+    assert d("SR.get_physical_size", same) == sr["physical_size"]
+    d("VDI.destroy", found)
+    c("SR.scan", sr.ref)
+    assert c.pool.store.find("VDI", disk.ref) is None
+
+
 # --- a clean installation
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import xenctl
-from mockserver import MockPool
+from mockserver import MockPool, PoolServer, Trace
 from xenctl.errors import Failure
 from xenctl.releases import find
 
@@ -175,6 +175,54 @@ def test_power_lost_while_the_fuse_burns_does_not_undo_a_join(calls: Make) -> No
     c.sleep(60)
     c.pool.hands.power_on("host2")
     assert rest(c, "host2")["enabled"]
+
+
+def test_a_host_joins_over_sockets() -> None:
+    """Its port is open before and after; then it leads to the master."""
+    pool = MockPool.create(hosts=2, vms=2, release="8.2")
+    (machine,) = pool.neighbour().machines
+    with PoolServer(pool) as server:
+        first, *_, last = (host["url"] for host in server.hosts())
+        with xenctl.connect(last, "root", "secret") as session:
+            for sr in [ref for ref, sr in session.SR.get_all_records().items() if sr.shared]:
+                session.PBD.unplug(session.SR.get_PBDs(sr)[0])
+                session.SR.forget(sr)
+            session.pool.join(pool.master.address, "root", "secret")
+        with pool.guard():
+            pool.clock.run_until(pool.clock.now() + 600, lambda: machine.pool is pool and machine.xapi.complete)
+        with xenctl.connect(last, "root", "secret") as session:
+            assert len(session.host.get_all()) == 3
+            assert session.origin == first
+
+
+def test_a_join_is_taken_back(calls: Make, picture: Any) -> None:
+    """Both pools are as they were, each with its hosts; a copy of the world made meanwhile has the one pool."""
+    c = calls(hosts=2, vms=3, release="8.2")
+    d = bare(c)
+    before = picture(c.pool), picture(d.pool)
+    with c.pool.savepoint():
+        d("pool.join", *MASTER)
+        rest(c, "host3")
+        copy = c.pool.fork()
+        assert [m.name for m in copy.machines] == ["host1", "host2", "host3"]
+        assert copy.world.pools == [copy]
+    assert (picture(c.pool), picture(d.pool)) == before
+    d("pool.join", *MASTER)
+    assert rest(c, "host3")["enabled"]
+
+
+def test_a_trace_tells_of_the_calls_that_a_joining_host_makes(calls: Make) -> None:
+    """A trace is of one pool: that of the pool has the login and what was asked, without secrets."""
+    c = calls(hosts=1, release="8.2")
+    d = bare(c)
+    with Trace(c.pool) as trace:
+        d("pool.join", *MASTER)
+    assert [r.method for r in trace if r.method.startswith(("session.", "pool."))] == [
+        "session.login_with_password",
+        "pool.initial_auth",
+        "session.logout",
+    ]
+    assert c.pool.master.system.pool_secret not in str([str(r) for r in trace])
 
 
 # --- why it may not

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from . import shutdown
 from .endings import IMPOSSIBLE, ending
 from .path import plan_path
 from .reach import Reach, live_options
@@ -24,8 +25,8 @@ def cli() -> None:
     """Maintenance of XenServer and XCP-ng pools: rehearsed first, then run."""
 
 
-cli.add_command(upgrade)
-cli.add_command(plan_path)
+for command in (upgrade, plan_path, *shutdown.COMMANDS):
+    cli.add_command(command)
 
 
 @cli.command()

@@ -54,7 +54,7 @@ class Disc:
 class VMFacts:
     """One guest. `host` is the uuid of the host it runs on, empty where it does not; `memory` what it takes of a host, in
     bytes; `storage` the SRs of its disks, CDs apart; `image` that of its suspend image; `stuck` why it could not migrate, if
-    so."""
+    so; `affinity` the uuid of the host that it prefers, `order` its place when many are started."""
 
     ref: str
     uuid: str
@@ -69,6 +69,8 @@ class VMFacts:
     image: str
     stuck: str
     busy: tuple[str, ...]
+    affinity: str = ""
+    order: int = 0
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,8 @@ def observe(session: Session) -> PoolFacts:
             image=vdis[vm.suspend_VDI].SR if vm.power_state == "Suspended" and vm.suspend_VDI in vdis else "",
             stuck=_stuck(vm, agents, vdis),
             busy=tuple(sorted(set(vm.current_operations.values()))),
+            affinity=by_ref.get(vm.affinity, ""),
+            order=vm.get("order", 0),
         )
 
     guests = {

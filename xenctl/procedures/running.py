@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from .backup import Backup
     from .hands import Hands
 
+BUSY, BUSY_TIMEOUT = "OTHER_OPERATION_IN_PROGRESS", 2 * 3600.0
+"""What a guest answers on which something is at work, and the seconds in which that may end."""
 LOST_TIMEOUT = 900.0
 """Seconds in which the effect of a call may show whose answer was lost."""
 ATTEMPTS, PAUSES = 3, 2
@@ -43,6 +45,9 @@ ATTEMPTS, PAUSES = 3, 2
 Progress = Callable[[int, int, str], None]
 Gate = Callable[["Run", Step], str]
 """Asked before each host's turn: why to stop here, empty to go on."""
+
+Ask = Callable[[str], bool]
+"""Asks a person, who says yes or no."""
 
 
 class Paused(ProcedureError):
@@ -100,10 +105,12 @@ class Run:
         take_over: bool = False,
         gates: Sequence[Gate] = (),
         poll: float | None = None,
+        ask: Ask | None = None,
     ) -> None:
         self.session, self.plan, self.hands, self.journal = session, plan, hands, journal
         self.backup_to, self.take_over, self.gates = backup_to, take_over, gates
         self.poll = POLL if poll is None else poll
+        self.ask: Ask = ask or (lambda question: False)
         self.outcome = Outcome(plan)
         self.begun: set[str] = set()
         self.before = {host.uuid: host.before for host in plan.hosts}
@@ -244,10 +251,16 @@ class Run:
                 if attempt == 1:
                     raise
                 self.journal.note(f"step {number} is tried again: {error}")
+                if isinstance(error, Failure) and error.code == BUSY and step.vm:
+                    self.until(lambda: self._idle(step), "the operation on the guest does not end", BUSY_TIMEOUT)
             else:
                 raise ProcedureError("no error came, but the pool does not show it done")
             self.session.clock.sleep(PAUSES * self.poll)
         raise AssertionError("the last attempt returns or raises")
+
+    def _idle(self, step: Step) -> bool:
+        """Whether nothing is at work on the step's guest: a process that was killed may have left an operation under way."""
+        return not self.session.VM.get_current_operations(self.vm(step.vm))
 
     def _comes_to_hold(self, step: Step) -> bool:
         """Whether what a step is for holds after all, within the time that a lost answer is given."""

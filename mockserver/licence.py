@@ -9,6 +9,7 @@ RESTRICTIONS = {
     "GuestIP": "restrict_guest_ip_setting",
     "Network_sriov": "restrict_network_sriov",
     "Integrated_GPU": "restrict_integrated_gpu_passthrough",
+    "Pool_secret_rotation": "restrict_pool_secret_rotation",
     "Pool_size": "restrict_pool_size",
     "Pooling": "restrict_pooling",
     "RBAC": "restrict_rbac",

@@ -56,8 +56,8 @@ class MockPool(Kept):
     """A pool of emulated hosts. `store` is what xapi believes, `machines` and `disks` are what is."""
 
     UNKEPT: ClassVar = frozenset(
-        "journal hands faults trace writes going fingerprints "
-        "waiter guard on_machine on_rollback newest_savepoint last_domid random".split()
+        "journal hands faults trace writes going fingerprints waiter issue on_certificate "
+        "guard on_machine on_rollback newest_savepoint last_domid random".split()
     )
     random: Random = cast("Any", Shared())
     last_domid: int = cast("Any", Shared())
@@ -66,6 +66,8 @@ class MockPool(Kept):
     on_machine: Callable[[HostMachine], None] = cast("Any", Shared())
     on_rollback: Callable[[], None] = cast("Any", Shared())
     newest_savepoint: Savepoint | None = cast("Any", Shared())
+    issue: Callable[[HostMachine], bytes] = cast("Any", Shared())
+    on_certificate: Callable[[HostMachine], None] = cast("Any", Shared())
 
     def __init__(
         self,

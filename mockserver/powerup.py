@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from xenctl.releases import Release, of_host
 
-from . import hosts, rules, startup
+from . import hosts, rules, startup, trust
 from .machine.disks import Disk
 from .machine.host import Hardware, HostMachine, System
 from .pifs import management, physical_pifs
@@ -68,6 +68,7 @@ def power_up(pool: MockPool, store: Store) -> None:
         pool.world.add(machine)
     if "installation_uuid" not in store.manifest:
         startup.write_identity(store, pool.master.system)
+    trust.embody(pool)
     for vdi in store.table("VDI").values():
         pool.disks[vdi["uuid"]] = Disk(vdi["uuid"])
     for vm in store.table("VM").values():

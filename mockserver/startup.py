@@ -11,11 +11,14 @@ A toolstack is one `Xapi` object. Whoever waits for something that it does notic
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from . import backups, guests, hosts, newcomers, rules, storage_drivers
+from xenctl.errors import Failure
+
+from . import backups, firmware, guests, hosts, newcomers, rules, storage_drivers, trust
 from .journal import Kept
 from .store import HASHED, NULL, Store
 
@@ -48,6 +51,10 @@ class Xapi(Kept):
     operations: dict[str, Callable[[], None]] = field(default_factory=dict)
     collect_at: float = 0.0
     proposal: tuple[str, float] | None = None
+    rotating: bool = False
+    """Whether the pool's secret is being rotated."""
+    login_limits: dict[str, int] = field(default_factory=dict)
+    """How many may log in at a time where that was changed, by the field of the pool that it began with."""
 
 
 def replace_xapi(machine: HostMachine, xapi: Xapi) -> None:
@@ -270,6 +277,9 @@ def join(pool: MockPool, machine: HostMachine, xapi: Xapi, *, booted: bool) -> N
         return
     if machine.beats is not None:
         machine.beats.cancel()
+    if machine.system.pool_secret not in pool.master.system.secrets:
+        xapi.error = ["HOST_UNKNOWN_TO_MASTER", machine.system.installation_uuid]
+        return
     ensure_metrics(pool, host)
     greeted(pool, host, machine.address)
     machine.system.password = master.system.password
@@ -277,6 +287,9 @@ def join(pool: MockPool, machine: HostMachine, xapi: Xapi, *, booted: bool) -> N
     synchronise(pool, machine, host, booted=booted)
     xapi.mode = "member"
     newcomers.network_as_master(pool, machine, host)
+    if trust.lacks(pool, machine.system):
+        trust.copy(pool.master.system, machine.system, (trust.POOL_FOLDER, trust.CA_FOLDER))
+        trust.bundle(machine.system)
     plug = pool.durations.storage_plug if booted else pool.durations.member_settle
     pool.clock.after(plug, partial(complete, pool, machine, xapi))
 
@@ -325,6 +338,9 @@ def synchronise(pool: MockPool, machine: HostMachine, host: Row, *, booted: bool
             resynchronise(pool, machine, host, vm)
     for uuid in [uuid for uuid in machine.domains if uuid not in store.by_uuid]:
         machine.domains.pop(uuid).end(pool.clock.now())
+    with suppress(Failure):  # a toolstack starts also where a file is corrupt
+        trust.synchronise(pool, machine)
+        firmware.write(pool, machine)
     machine.system.new = False
     pool.clock.after(pool.durations.garbage_collection, pool.detect_rolling_upgrade)
 

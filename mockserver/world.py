@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from .authority import self_signed
 from .clock import VirtualClock
 from .directory import Directory
 from .journal import Journal, Kept
@@ -30,7 +31,7 @@ class World(Kept):
     """The machines and all that outlives a pool. `pools` are those that have hosts."""
 
     UNKEPT: ClassVar = frozenset(
-        "journal waiter fingerprints guard on_machine on_rollback going newest_savepoint faults".split()
+        "journal waiter fingerprints guard on_machine on_rollback going newest_savepoint faults issue on_certificate".split()
     )
 
     def __init__(self, *, seed: int, start: float, durations: Durations | None) -> None:
@@ -53,6 +54,10 @@ class World(Kept):
         self.waiter: Callable[[Wait], None] = lambda wait: self.clock.run_until(wait.deadline, wait.ready)
         self.fingerprints: dict[str, Mapping[str, str]] = {}
         """Of the certificates that the hosts show, by their machines' uuids and then by kind: none without TLS."""
+        self.issue: Callable[[HostMachine], bytes] = lambda machine: self_signed([machine.address, machine.name])
+        """How a host makes a key and certificate for its port."""
+        self.on_certificate: Callable[[HostMachine], None] = lambda machine: None
+        """Told of a host that shows another certificate."""
         self.guard: Callable[[], AbstractContextManager[object]] = nullcontext
         """What holds the world for one thread: whoever acts on it from outside enters it first."""
         self.on_rollback: Callable[[], None] = lambda: None

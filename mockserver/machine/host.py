@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from .disks import Domain
 
 
+OLD_SECRET, NEW_SECRET = "/var/lib/xcp/ptoken.old", "/var/lib/xcp/ptoken.new"
+"""Where a host keeps both secrets while the pool's is rotated."""
 ASKS_THE_MASTER = find("6.0.0")
 """The first release whose installer logs in to a member's master before it offers an upgrade."""
 
@@ -86,6 +88,14 @@ class System(Kept):
     """The toolstack's own keys and values, which no database holds."""
     new: bool = False
     """Set by the installer: the next boot is the first one of this system."""
+    files: dict[str, bytes] = field(default_factory=dict)
+    """What verbs wrote on the disk, by path. The dict is replaced, never changed: a backup may share it."""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The secrets of the pool that are taken, the one that is sent first: two while a rotation goes on."""
+        known = (self.files[path].decode() for path in (OLD_SECRET, NEW_SECRET) if path in self.files)
+        return (self.pool_secret, *(secret for secret in known if secret != self.pool_secret))
 
 
 @dataclass(frozen=True)

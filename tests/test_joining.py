@@ -181,7 +181,7 @@ def test_a_host_joins_over_sockets() -> None:
     """Its port is open before and after; then it leads to the master."""
     pool = MockPool.create(hosts=2, vms=2, release="8.2")
     (machine,) = pool.neighbour().machines
-    with PoolServer(pool) as server:
+    with PoolServer(pool, time_scale=10) as server:  # the answer comes long before the fuse has burnt down
         first, *_, last = (host["url"] for host in server.hosts())
         with xenctl.connect(last, "root", "secret") as session:
             for sr in [ref for ref, sr in session.SR.get_all_records().items() if sr.shared]:

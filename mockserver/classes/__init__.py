@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MODULES = (
     *("session", "task", "event", "pool", "pool_settings", "host", "host_settings", "host_removal"),
-    *("pool_join", "pool_master", "host_membership", "session_others"),
+    *("pool_join", "pool_exchange", "pool_master", "host_membership", "session_others"),
     *("vm", "vm_records", "vm_moves", "vm_copies", "vm_revert", "vm_install", "vm_memory", "vm_settings", "vm_queries"),
     *("sr", "sr_database", "pbd", "vdi", "vdi_content", "vdi_fields", "vbd", "crashdump"),
     *("vif", "network", "pif", "bond", "vlan", "tunnel"),

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from .. import backups, grafting, licence, membership, subtasks
+from .. import backups, grafting, licence, membership, subtasks, trust
 from ..call import Call, Steps, dispatch, refuse
 from ..joining import Join, assert_possible
 from ..startup import restart_later
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 verb = verbs_of("pool")
 
-BROUGHT = tuple(
+BROUGHT = ("Certificate.*",) + tuple(
     f"{table}.*"
     for table in (
         *("host", "host_metrics", "SR", "PBD", "VDI", "network", "PIF", "PIF_metrics", "VLAN", "secret"),
@@ -53,6 +53,7 @@ def _join(call: Call, address: str, username: str, password: str, *, forced: boo
         me = call.db.get("host", call.db.pool()["master"])
         assert_possible(Join(call, me, master.pool.store, forced))
         secret = ask("pool.initial_auth")
+        trusted = _exchanged(call, master, ask) if trust.has_types(master.pool.store) else {}
         _bring(call, master)
     finally:
         with suppress(Exception):
@@ -70,8 +71,30 @@ def _join(call: Call, address: str, username: str, password: str, *, forced: boo
         database=None,
         saved=dump,
     )
+    trust.change(machine.next, trusted)
+    trust.bundle(machine.next)
     restart_later(call.pool, machine)
     return ""
+
+
+def _exchanged(call: Call, master: HostMachine, ask: Callable[..., Any]) -> dict[str, bytes]:
+    """Let the pool trust this host and whom it trusts; the files that the pool gives in return. Certificates of hosts are
+    given where hosts check them: making them takes a library that is an extra."""
+    out: dict[str, bytes] = {}
+    store, system = master.pool.store, call.machine.system
+    if store.pool().get("tls_verification_enabled"):
+        mine = trust.own(call.pool, call.machine, "host_internal")
+        given = ask("pool.exchange_certificates_on_join", system.installation_uuid, mine)
+        if f"{master.system.installation_uuid}.pem" not in given:
+            raise refuse("POOL_JOINING_MASTER_CERTIFICATE_NOT_IN_POOL_BUNDLE", master.system.installation_uuid)
+        out.update({trust.POOL_FOLDER + name: text.encode() for name, text in given.items()})
+    known = [row.ref for row in store.table(trust.TABLE).values() if row["type"] == "ca" and row["name"]]
+    names = trust.names(system, trust.CA_FOLDER)
+    own = {name: system.files[trust.CA_FOLDER + name].decode() for name in names if name.endswith(".pem")}
+    if known or own:
+        given = ask("pool.exchange_ca_certificates_on_join", own, known)
+        out.update({trust.CA_FOLDER + name: text.encode() for name, text in given.items()})
+    return out
 
 
 def _keeps(machine: HostMachine, master: HostMachine) -> bool:

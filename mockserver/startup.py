@@ -171,8 +171,7 @@ def start_master(pool: MockPool, machine: HostMachine, *, booted: bool = True) -
     if system.restored is not None:
         system.saved, system.restored, system.database = system.restored, None, None
     if system.database is None:
-        assert system.saved is not None
-        system.database = Store.load(system.saved, backups.release_of(system.saved))
+        system.database = _kept_database(pool, machine)
     store = system.database
     pool.adopt_store(store)
     if store.release < system.release:
@@ -201,6 +200,17 @@ def start_master(pool: MockPool, machine: HostMachine, *, booted: bool = True) -
         if member is not machine:
             await_beats(pool, member)
     gather(pool, machine)
+
+
+def _kept_database(pool: MockPool, machine: HostMachine) -> Store:
+    """What a host has that was a member: the database that it kept, or, where it never kept any, that of a first boot."""
+    system = machine.system
+    if system.saved is not None:
+        return Store.load(system.saved, backups.release_of(system.saved))
+    from .inventory import build_alone  # it builds on this module
+
+    ids = {"uuid": system.installation_uuid, "control_domain": system.control_domain_uuid}
+    return build_alone(pool, machine, system.release, **ids)
 
 
 def gather(pool: MockPool, master: HostMachine) -> None:

@@ -225,6 +225,17 @@ def test_a_trace_tells_of_the_calls_that_a_joining_host_makes(calls: Make) -> No
     assert c.pool.master.system.pool_secret not in str([str(r) for r in trace])
 
 
+def test_a_trace_of_the_joining_host_hides_the_password(calls: Make) -> None:
+    """It is an argument of the call."""
+    c = calls(hosts=1, release="8.2")
+    d = bare(c)
+    with Trace(d.pool) as trace:
+        d("pool.join", *MASTER)
+    (record,) = [r for r in trace if r.method == "pool.join"]
+    assert "10.0.0.1" in str(record.arguments)
+    assert "secret" not in str(record.arguments)
+
+
 # --- why it may not
 
 

@@ -278,6 +278,19 @@ def test_a_host_keeps_the_database_of_its_own_schema_only(calls: Make) -> None:
     assert str(c.pool.store.release) == "4.1.0"
 
 
+def test_a_host_that_never_kept_a_database_begins_with_an_empty_one(calls: Make) -> None:
+    """While versions are mixed the master sends none: who is promoted then knows itself alone."""
+    c = calls(hosts=2, vms=2, release="8.2")
+    c.pool.store.write(c.pool.store.pool(), other_config={"rolling_upgrade_in_progress": "true"})
+    uuid = c.host("host2")["uuid"]
+    c.pool.hands.power_off("host1")
+    local(c, "host2")("pool.emergency_transition_to_master")
+    c.sleep(60)
+    c = c.again()
+    assert [c("host.get_uuid", host) for host in c("host.get_all")] == [uuid]
+    assert c.pool.machine("host2").domains == {}
+
+
 def test_the_calls_of_an_emergency_are_answered_in_one(calls: Make) -> None:
     """Those that are about who is master, all of them."""
     c = calls(hosts=2, release="8.2")

@@ -113,11 +113,11 @@ def eject(call: Call, host: str) -> Steps:
     db, row = call.db, call.db.get("host", host)
     with operation(call, "eject"):
         machine = hosts.contact(call.pool, row).machine
+        if machine.xapi.mode == "master":
+            raise refuse("INTERNAL_ERROR", "Xapi_pool.Cannot_eject_master")
         assert_no_ha(call)
         if "apply_updates" in db.pool().get("current_operations", {}).values():
             raise refuse("NOT_SUPPORTED_DURING_UPGRADE")
-        if machine.xapi.mode == "master":
-            raise refuse("INTERNAL_ERROR", "Xapi_pool.Cannot_eject_master")
         _assert_no_guests(call, row)
         pbds = [db.get("PBD", ref) for ref in row["PBDs"]]
         own = [pbd["SR"] for pbd in pbds if len(db.get("SR", pbd["SR"])["PBDs"]) == 1]

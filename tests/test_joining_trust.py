@@ -8,7 +8,8 @@ from typing import Any
 import pem
 import pytest
 
-from mockserver import trust
+import xenctl
+from mockserver import PoolServer, trust
 
 Make = Callable[..., Any]
 MASTER = ("10.0.0.1", "root", "secret")
@@ -90,3 +91,13 @@ def test_exchanges_exclude_each_other(calls: Make) -> None:
         ("pool.exchange_ca_certificates_on_join", {}, []),
     ):
         assert c.refused(method, *args)[0] == "OTHER_OPERATION_IN_PROGRESS"
+
+
+def test_hosts_of_every_pool_show_a_certificate(calls: Make) -> None:
+    """The server's authority vouches for all of them."""
+    pool = calls(release="8.4", hosts=1).pool
+    pool.neighbour()
+    with PoolServer(pool, tls=True) as server:
+        for host in server.hosts():
+            with xenctl.connect(host["url"], "root", "secret", verify=server.cafile) as session:
+                assert len(session.host.get_all()) == 1

@@ -355,7 +355,7 @@ class PoolServer:
 
     def _rolled_back(self) -> None:
         self._set_time()
-        for machine in self.pool.machines if self._authority else ():
+        for machine in self.pool.world.machines if self._authority else ():
             if trust.SERVER in machine.system.files:
                 self._show(machine)
 

@@ -18,8 +18,14 @@ RESTRICTIONS = {
 """The key that restricts a feature, by the name that the error gives it."""
 
 
+GRANTS = {"HA": "enable_xha"}
+"""Features that have a key which grants them, instead of one that restricts them."""
+
+
 def restricted(call: Call, feature: str) -> bool:
     """Whether the licence takes `feature` away."""
+    if feature in GRANTS:
+        return str(call.db.pool().get("restrictions", {}).get(GRANTS[feature], "")) == "false"
     return str(call.db.pool().get("restrictions", {}).get(RESTRICTIONS[feature], "")) == "true"
 
 

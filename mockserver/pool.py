@@ -20,7 +20,7 @@ from xenctl.database import Database
 from xenctl.errors import Failure
 from xenctl.releases import Release, find, serves
 
-from . import classes, guests, live, powerup, rules, savepoint
+from . import classes, guests, ha_monitor, live, powerup, rules, savepoint
 from .call import Call, Steps, Wait, continue_later, dispatch
 from .classes.event import OldEvents
 from .clock import VirtualClock
@@ -223,10 +223,14 @@ class MockPool(Kept):
 
     @property
     def master(self) -> HostMachine:
-        """The machine that the role files make master. Raises `LookupError` where a clean installation left none."""
-        for machine in self.machines:
-            if machine.system.role == "master" and not machine.system.stranger:
+        """The machine that the role files make master; of several the one that has the pool's database. Raises `LookupError`
+        where a clean installation left none."""
+        masters = [m for m in self.machines if m.system.role == "master" and not m.system.stranger]
+        for machine in masters:
+            if len(masters) == 1 or machine.system.database is self._store:
                 return machine
+        if masters:
+            return masters[0]
         raise LookupError("no host of this pool is its master any more: the master was installed afresh")
 
     @property
@@ -565,6 +569,8 @@ class MockPool(Kept):
         """After a call or a physical event: make anew what is stale, wake who waits, and hold the writes against the
         invariants."""
         self.freshen()
+        if self.upkeep.replan:
+            ha_monitor.wake(self)
         if self._waiting:
             for entry in [entry for entry in self._waiting if entry[0].ready()]:
                 self._waiting.remove(entry)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from . import guests, hosts, rules, storage_drivers
+from . import guests, ha_monitor, hosts, liveset, rules, storage_drivers
 from .journal import Kept
 from .store import HASHED, NULL, Store
 
@@ -43,6 +43,7 @@ class Xapi(Kept):
     complete: bool = False
     operations: dict[str, Callable[[], None]] = field(default_factory=dict)
     collect_at: float = 0.0
+    monitor: ha_monitor.Monitor = field(default_factory=ha_monitor.Monitor)
 
 
 def replace_xapi(machine: HostMachine, xapi: Xapi) -> None:
@@ -59,6 +60,8 @@ def host_started(pool: MockPool, machine: HostMachine, *, booted: bool = True) -
         text = f"{machine.name} was installed afresh and is a pool of its own, which is not served here"
         machine.xapi.mode, machine.xapi.error = "alone", ["NOT_IMPLEMENTED", text]
         machine.system.new = False
+    elif not liveset.may_start(pool, machine):
+        return
     elif machine.system.role == "master":
         start_master(pool, machine, booted=booted)
     else:
@@ -94,6 +97,7 @@ def host_stopped(pool: MockPool, machine: HostMachine, clean: bool) -> None:
         hosts.set_live(pool.store, pool.host_row(machine), alive=False)
     elif was == "member":
         await_beats(pool, machine)
+    liveset.stopped(pool, machine, clean=clean)
 
 
 def await_beats(pool: MockPool, machine: HostMachine) -> None:
@@ -102,7 +106,7 @@ def await_beats(pool: MockPool, machine: HostMachine) -> None:
     xapi = master.xapi
 
     def dead() -> None:
-        if master.xapi is xapi:
+        if master.xapi is xapi and not master.ha_daemon:
             hosts.set_live(pool.store, pool.host_row(machine), alive=False)
 
     if machine.beats is not None:
@@ -116,7 +120,10 @@ def shut_guests_down(pool: MockPool, machine: HostMachine) -> None:
         found = pool.store.by_uuid.get(uuid)
         machine.domains.pop(uuid).end(pool.clock.now())
         if found:
-            pool.force_halted(pool.store.get(*found))
+            vm = pool.store.get(*found)
+            if vm.get("ha_always_run"):
+                pool.store.write(vm, ha_always_run=False)
+            pool.force_halted(vm)
 
 
 # --- the master
@@ -143,6 +150,8 @@ def start_master(pool: MockPool, machine: HostMachine, *, booted: bool = True) -
     for row in store.table("host").values():
         ensure_metrics(pool, row)
     store.write(store.pool(), master=host.ref)
+    if "ha_enabled" in store.pool():
+        ha_monitor.master_started(pool, machine)
     synchronise(pool, machine, host, booted=booted)
     hosts.set_live(store, host, alive=True)
     for vm in store.table("VM").values():
@@ -219,6 +228,9 @@ def join(pool: MockPool, machine: HostMachine, xapi: Xapi, *, booted: bool) -> N
     if machine.system.release > store.release:
         xapi.error = _too_new(store.release, machine.system.release)
         return
+    if liveset.shut_out(pool, machine):
+        xapi.error = [liveset.SHUT_OUT]
+        return
     if machine.beats is not None:
         machine.beats.cancel()
     ensure_metrics(pool, host)
@@ -260,6 +272,7 @@ def synchronise(pool: MockPool, machine: HostMachine, host: Row, *, booted: bool
     if metrics is not None:
         store.write(metrics, memory_total=machine.memory, last_updated=pool.clock.stamp())
     if booted:
+        ha_monitor.host_booted(pool, machine, host)
         for ref in host["PBDs"]:
             store.write(store.get("PBD", ref), currently_attached=False)
     for vm in list(store.table("VM").values()):
@@ -293,8 +306,10 @@ def complete(pool: MockPool, machine: HostMachine, xapi: Xapi, *, plug: bool) ->
     host = pool.host_row(machine)
     if machine.xapi is not xapi or not pool.master_serves or host is None:
         return
-    if plug:
-        for ref in host["PBDs"]:
-            pool.store.write(pool.store.get("PBD", ref), currently_attached=True)
+    pbds = [pool.store.get("PBD", ref) for ref in host["PBDs"]]
+    for pbd in pbds if plug else ():
+        if liveset.connected(pool, machine, pool.store.find("SR", pbd["SR"])):
+            pool.store.write(pbd, currently_attached=True)
     xapi.complete = True
-    pool.store.write(host, enabled=True)
+    if not machine.system.armed or all(pbd["currently_attached"] for pbd in pbds):
+        pool.store.write(host, enabled=True)

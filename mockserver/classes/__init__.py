@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 MODULES = (
     *("session", "task", "event", "pool", "pool_settings", "host", "host_settings", "host_removal"),
+    *("pool_ha", "host_ha"),
     *("vm", "vm_records", "vm_moves", "vm_copies", "vm_revert", "vm_install", "vm_memory", "vm_settings", "vm_queries"),
     *("sr", "sr_database", "pbd", "vdi", "vdi_content", "vdi_fields", "vbd", "crashdump"),
     *("vif", "network", "pif", "bond", "vlan", "tunnel"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from .. import agility, hosts, passwords, volumes
+from .. import agility, hosts, liveset, passwords, volumes
 from ..call import Call, Steps, refuse
 from ..storage_rules import in_progress, pbds_of
 from ..store import Row
@@ -34,7 +34,8 @@ def plug_in(call: Call, pbd: Row) -> Steps:
         contact = hosts.contact(call.pool, call.db.get("host", pbd["host"]))
         if not pbd["currently_attached"]:
             _assert_sharable(call, sr, pbd)
-            if sr["uuid"] in call.pool.storage.destroyed:
+            cut = not liveset.connected(call.pool, contact.machine, sr)
+            if cut or sr["uuid"] in call.pool.storage.destroyed:
                 raise refuse("SR_BACKEND_FAILURE_47", "", "The SR is not available", "")
             yield call.pool.durations.device
             contact.check()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xenctl.releases import Release, accepts, find
 
@@ -21,10 +21,17 @@ if TYPE_CHECKING:
     from ..startup import Xapi
     from ..store import Store
     from .disks import Domain
+    from .ha import Settings
 
 
 ASKS_THE_MASTER = find("6.0.0")
 """The first release whose installer logs in to a member's master before it offers an upgrade."""
+MINDS_ARMED = find("5.5.0")
+"""The first release whose installer does not upgrade a host on which high availability is armed."""
+
+
+LOCAL: dict[str, Any] = {"ha": None, "static_vdis": ()}
+"""What a host keeps for itself, as an installer leaves it."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,13 @@ class Durations:
     transfer_rate: float = 100e6
     host_backup: float = 60.0
     restore_fuse: float = 30.0
+    ha_join: float = 10.0
+    ha_timeout: float = 60.0
+    ha_monitor: float = 20.0
+    ha_healthcheck: float = 120.0
+    ha_retry: float = 120.0
+    ha_replan: float = 1800.0
+    ha_patience: float = 1800.0
 
 
 @dataclass
@@ -78,6 +92,15 @@ class System(Kept):
     """Set by the installer: the next boot is the first one of this system."""
     stranger: bool = False
     """Set by a clean installation: the host is a pool of its own, with a database that nobody here looks at."""
+    ha: Settings | None = None
+    """What high availability was configured with here."""
+    static_vdis: tuple[tuple[str, str], ...] = ()
+    """The disks that are attached before the toolstack starts: their uuids, and what each is for."""
+
+    @property
+    def armed(self) -> bool:
+        """Whether the daemon of high availability starts with each boot."""
+        return self.ha is not None and self.ha.armed
 
 
 class MachineRoomError(Exception):
@@ -114,6 +137,10 @@ class HostMachine(Kept):
     on_state: Callable[[HostMachine, str], None] = lambda machine, old: None
     masters_release: Callable[[], Release | None] = lambda: None
     """What the installer learns from the pool's master; None where that does not answer."""
+    ha_daemon: str = ""
+    """The daemon of high availability: `fencing` where it would reset the host, `disarmed` where not, empty without one."""
+    stopped_cleanly: bool = True
+    """Whether it was told to stop when it last stopped."""
     beats: Timer | None = None
     """When the master takes this host for dead, while it does not hear from it."""
     _timer: Timer | None = None
@@ -154,6 +181,9 @@ class HostMachine(Kept):
         if self._timer is not None:
             self._timer.cancel()
         was_running = self.state == "running"
+        self.ha_daemon = ""
+        if was_running:
+            self.stopped_cleanly = False
         for domain in list(self.domains.values()):
             domain.end(self.clock.now())
         self.domains.clear()
@@ -161,10 +191,16 @@ class HostMachine(Kept):
         if was_running:
             self.on_stopped(self, False)
 
+    def fence(self) -> None:
+        """What a host does to itself that must not go on: it resets, and boots again."""
+        self.power_off()
+        self.power_on()
+
     def shut_down(self, then_on: bool) -> None:
         """What the operating system does when told to halt or reboot: stop, then off, then on again where asked."""
         if self.state != "running":
             return
+        self.stopped_cleanly = True
         self.on_stopped(self, True)
         self._become("stopping")
 
@@ -189,12 +225,14 @@ class HostMachine(Kept):
         return self.system.release
 
     def offers(self) -> tuple[str, ...]:
-        """What the installer on screen offers: `upgrade` only for a release it accepts, whose first boot was completed, and
-        since 6.0 not before the master was upgraded; `fresh` always; `restore` where the backup partition holds a system of
-        a release it accepts."""
+        """What the installer on screen offers: `upgrade` only for a release it accepts, whose first boot was completed,
+        since 5.5 not where high availability is armed, and since 6.0 not before the master was upgraded; `fresh` always;
+        `restore` where the backup partition holds a system of a release it accepts."""
         media = self._at_installer()
         out = ["fresh"]
-        if accepts(media, self.system.release) and not self.system.new and not self._before_its_master(media):
+        armed = self.system.armed and media >= MINDS_ARMED
+        held_back = self.system.new or armed or self._before_its_master(media)
+        if accepts(media, self.system.release) and not held_back:
             out.insert(0, "upgrade")
         if self.backup is not None and accepts(media, self.backup.release):
             out.append("restore")
@@ -224,9 +262,9 @@ class HostMachine(Kept):
         elif choice == "upgrade":
             saved = old.database.dump() if old.database is not None else old.saved
             self.backup = replace(old, database=None, saved=saved)
-            self.system = replace(old, release=media, new=True)
+            self.system = replace(old, release=media, new=True, **LOCAL)
         else:
-            self.system = replace(fresh(old), release=media, new=True)
+            self.system = replace(fresh(old), release=media, new=True, **LOCAL)
         self.media = None
         self._become("off")
         self.power_on()

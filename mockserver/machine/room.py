@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from xenctl.releases import find
 
+from .. import liveset
 from .host import System
 
 if TYPE_CHECKING:
@@ -42,6 +43,27 @@ class MachineRoom:
         """Cut the host's power."""
         with self._pool.guard():
             self._pool.machine(host).power_off()
+
+    def cut_storage(self, host: str, sr: str) -> None:
+        """Pull the cable by which a host reaches a storage repository, which is named by its name or uuid. The host itself
+        notices: a state file there, plugging. What guests do on disks that they have open is not affected."""
+        with self._pool.guard():
+            machine = self._pool.machine(host)
+            self._pool.storage.cut.add((machine.uuid, self._storage(sr)))
+            liveset.storage_cut(self._pool, machine)
+
+    def restore_storage(self, host: str, sr: str) -> None:
+        """Put the cable back."""
+        with self._pool.guard():
+            machine = self._pool.machine(host)
+            self._pool.storage.cut.discard((machine.uuid, self._storage(sr)))
+            liveset.storage_back(self._pool, machine)
+
+    def _storage(self, name: str) -> str:
+        for row in self._pool.store.table("SR").values():
+            if name in (row["uuid"], row["name_label"]):
+                return str(row["uuid"])
+        raise KeyError(f"no storage repository {name!r} in this pool")
 
     def power(self, host: str) -> str:
         """What a look at the host shows: `off`, `starting`, `installer`, `installing`, `running` or `stopping`."""

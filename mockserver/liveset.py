@@ -11,10 +11,11 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from .machine.ha import Settings, StateFile
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .machine.ha import StateFile
     from .machine.host import HostMachine
     from .pool import MockPool
     from .store import Row
@@ -23,6 +24,11 @@ UNREACHABLE = "HA_HOST_CANNOT_ACCESS_STATEFILE"
 """The error of a host that was started and does not reach the state file."""
 SHUT_OUT = "HA_POOL_IS_ENABLED_BUT_HOST_IS_DISABLED"
 """The error of a member that laid down its arms alone."""
+STATEFILE, METADATA, REDO_LOG = "HA statefile", "HA metadata VDI", "general metadata VDI"
+REASONS = (STATEFILE, METADATA)
+"""Why disks are attached to a host for high availability."""
+TIMEOUTS = (("ha_configuration", "timeout"), ("other_config", "default_ha_timeout"))
+"""Where a pool may say after how many seconds a silent host is taken for dead; the first counts."""
 
 
 # --- looking
@@ -58,6 +64,41 @@ def live(pool: MockPool, master: HostMachine) -> frozenset[str]:
     file = state_file(pool, master)
     rows = (pool.host_row(machine) for machine in members(pool, file)) if file is not None else ()
     return frozenset(row.ref for row in rows if row is not None)
+
+
+def timeout(pool: MockPool) -> float:
+    """Seconds after which a silent host is taken for dead."""
+    for field, key in TIMEOUTS:
+        told = pool.store.pool()[field].get(key, "")
+        if told.isdigit():
+            return float(told)
+    return pool.durations.ha_timeout
+
+
+def power_up(pool: MockPool) -> None:
+    """Make the machines of a pool that was loaded agree with what it says of high availability: every host takes part. Where
+    there is no state file any more, none does, and that is reported."""
+    store, row = pool.store, pool.store.pool()
+    log = store.find("VDI", row.get("redo_log_vdi", "")) if row.get("redo_log_enabled") else None
+    if log is not None:
+        pool.storage.replicas.add(log["uuid"])
+    if not row.get("ha_enabled"):
+        return
+    statefile = next((vdi for vdi in (store.find("VDI", ref) for ref in row["ha_statefiles"]) if vdi is not None), None)
+    if statefile is None:
+        pool.reports.append("the pool has high availability, but no state file that is known; its hosts are not armed")
+        return
+    beside = (vdi for vdi in store.table("VDI").values() if vdi["SR"] == statefile["SR"])
+    metadata = next((vdi["uuid"] for vdi in beside if vdi["type"] == "redo_log"), "")
+    pool.storage.statefiles[statefile["uuid"]] = StateFile()
+    if metadata:
+        pool.storage.replicas.add(metadata)
+    for machine in sorted(pool.machines, key=lambda machine: machine.system.role != "master"):
+        machine.system.ha = Settings(statefile["uuid"], timeout(pool))
+        disks = ((statefile["uuid"], STATEFILE), (metadata, METADATA))
+        machine.system.static_vdis = tuple(entry for entry in disks if entry[0])
+        join(pool, machine)
+    pool.upkeep.replan = True
 
 
 # --- joining and leaving
@@ -105,11 +146,6 @@ def disarm(pool: MockPool, machine: HostMachine) -> None:
         machine.system.static_vdis = tuple(
             (vdi, reason) for vdi, reason in machine.system.static_vdis if reason not in REASONS
         )
-
-
-STATEFILE, METADATA, REDO_LOG = "HA statefile", "HA metadata VDI", "general metadata VDI"
-REASONS = (STATEFILE, METADATA)
-"""Why disks are attached to a host for high availability."""
 
 
 def poison(pool: MockPool, file: StateFile) -> None:

@@ -9,7 +9,7 @@ from xenctl.database import Database
 from xenctl.errors import DatabaseError
 from xenctl.releases import Release, of_host
 
-from . import hosts, rules, startup
+from . import hosts, liveset, rules, startup
 from .machine.disks import Disk
 from .machine.host import HostMachine, System
 from .pifs import physical_pifs
@@ -76,6 +76,7 @@ def power_up(pool: MockPool, store: Store) -> None:
             pool.reports.append(f"host {row['name_label']}: the dump says that it was not running")
     for vm in store.table("VM").values():
         store.write(vm, scheduled_to_be_resident_on=NULL)
+    liveset.power_up(pool)
     if rules.mixed(store):
         pool.detect_rolling_upgrade()
     pool.upkeep.do_all(store)

@@ -15,9 +15,6 @@ from . import verbs_of
 
 verb = verbs_of("host")
 
-TIMEOUTS = (("ha_configuration", "timeout"), ("other_config", "default_ha_timeout"))
-"""Where a pool may say after how many seconds a silent host is taken for dead; the first counts."""
-
 
 # --- what the master has each host do; `pool.enable_ha` and `disable_ha` do the same
 
@@ -46,17 +43,8 @@ def configure(call: Call, host: Row, machine: HostMachine, files: list[Row], met
     kept = [entry for entry in machine.system.static_vdis if entry[1] not in liveset.REASONS]
     new = [*((vdi["uuid"], liveset.STATEFILE) for vdi in files), (metadata["uuid"], liveset.METADATA)]
     machine.system.static_vdis = (*kept, *new)
-    machine.system.ha = Settings(files[0]["uuid"], timeout(call))
+    machine.system.ha = Settings(files[0]["uuid"], liveset.timeout(call.pool))
     call.db.write(host, ha_statefiles=[vdi.ref for vdi in files])
-
-
-def timeout(call: Call) -> float:
-    """Seconds after which a silent host is taken for dead."""
-    for field, key in TIMEOUTS:
-        told = call.db.pool()[field].get(key, "")
-        if told.isdigit():
-            return float(told)
-    return call.pool.durations.ha_timeout
 
 
 @verb()

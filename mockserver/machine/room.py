@@ -51,6 +51,7 @@ class MachineRoom:
             machine = self._pool.machine(host)
             self._pool.storage.cut.add((machine.uuid, self._storage(sr)))
             liveset.storage_cut(self._pool, machine)
+            self._pool.settle(f"{machine.name} lost its way to {sr}")
 
     def restore_storage(self, host: str, sr: str) -> None:
         """Put the cable back."""
@@ -58,6 +59,7 @@ class MachineRoom:
             machine = self._pool.machine(host)
             self._pool.storage.cut.discard((machine.uuid, self._storage(sr)))
             liveset.storage_back(self._pool, machine)
+            self._pool.settle(f"{machine.name} found its way to {sr}")
 
     def _storage(self, name: str) -> str:
         for row in self._pool.store.table("SR").values():

@@ -118,6 +118,13 @@ def replan(pool: MockPool, machine: HostMachine) -> None:
         _due(pool, machine, pool.durations.ha_monitor)
 
 
+def host_enabled(pool: MockPool) -> None:
+    """A host takes VMs again: where the pool had too little room, it may have enough now."""
+    row = pool.store.pool()
+    if row.get("ha_enabled") and row["ha_overcommitted"]:
+        replan(pool, pool.master)
+
+
 def begin(machine: HostMachine) -> None:
     """Remember nothing but until when no VM is to be started: high availability is switched on."""
     machine.xapi.monitor = Monitor(blocked_until=machine.xapi.monitor.blocked_until)

@@ -295,4 +295,3 @@ def take_over(pool: MockPool, machine: HostMachine, file: StateFile) -> None:
         obey(other, machine)
     machine.system.role, machine.system.database = "master", store
     startup.host_started(pool, machine, booted=False)
-    pool.on_machine(machine)

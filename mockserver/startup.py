@@ -313,3 +313,4 @@ def complete(pool: MockPool, machine: HostMachine, xapi: Xapi, *, plug: bool) ->
     xapi.complete = True
     if not machine.system.armed or all(pbd["currently_attached"] for pbd in pbds):
         pool.store.write(host, enabled=True)
+        ha_monitor.host_enabled(pool)

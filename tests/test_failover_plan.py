@@ -92,6 +92,24 @@ def test_a_host_that_the_plan_needs_stays(calls: Make, method: str) -> None:
     assert not [vm for vm in guests(c) if vm["resident_on"] == host.ref]
 
 
+def test_a_host_comes_back_to_the_plan(calls: Make) -> None:
+    """Enabled again, it counts at once where the pool had too little room; not while it lacks storage that protected VMs
+    need."""
+    c = protected(calls, tolerate=0)
+    pool, host = c.pool.store.pool(), c.host("host3")
+    c("host.disable", host.ref)
+    c("pool.set_ha_host_failures_to_tolerate", pool.ref, 2)
+    assert (pool["ha_plan_exists_for"], pool["ha_overcommitted"]) == (1, True)
+    nfs = c.row("SR", "NFS virtual disk storage")
+    pbd = next(row for row in map(c.pool.store.table("PBD").get, nfs["PBDs"]) if row["host"] == host.ref)
+    c.pool.store.write(pbd, currently_attached=False)
+    assert c.refused("host.enable", host.ref) == ["HA_CONSTRAINT_VIOLATION_SR_NOT_SHARED", nfs.ref]
+    c.pool.store.write(pbd, currently_attached=True)
+    c("host.enable", host.ref)
+    c.sleep(30)
+    assert (pool["ha_plan_exists_for"], pool["ha_overcommitted"]) == (2, False)
+
+
 def test_only_protected_vms_leave_a_host(calls: Make) -> None:
     """Others are in the way while high availability is on."""
     c = protected(calls, tolerate=0)

@@ -8,7 +8,7 @@ from xenctl import datamodel
 from xenctl.errors import Failure
 from xenctl.values import Timestamp
 
-from .. import agility, failover_plan, hosts, liveset, placement, rules
+from .. import agility, failover_plan, ha_monitor, hosts, liveset, placement, rules
 from ..call import Call, Steps, Wait, refuse
 from ..store import Row
 from . import verbs_of
@@ -38,6 +38,7 @@ def enable(call: Call, host: str) -> str:
         if not pbd["currently_attached"]:
             agility.assert_not_needed(call.db, call.db.get("SR", pbd["SR"]))
     call.db.write(row, enabled=True)
+    ha_monitor.host_enabled(call.pool)
     return ""
 
 

@@ -18,6 +18,7 @@ def layout(hosts: dict[str, int], vms: dict[str, int], placed: dict[str, str], f
 def test_the_largest_goes_where_most_room_is() -> None:
     """One after another; what does not fit there is left out, also where two smaller holes would do."""
     assert pack({"a": 3, "b": 5, "c": 4}, {"x": 8, "y": 6}) == {"b": "x", "c": "y", "a": "x"}
+    assert pack({"a": 5, "b": 4, "c": 3}, {"x": 10, "y": 4}) == {"a": "x", "b": "x", "c": "y"}
     assert pack({"a": 7, "b": 2}, {"x": 6, "y": 1}) == {"b": "x"}
     assert pack({"a": 1}, {}) == {}
 
@@ -93,6 +94,9 @@ def test_large_pools_take_the_worst_for_granted() -> None:
     assert not survives(layout(dict.fromkeys(hosts, 9), vms, placed, 2))
     assert survives(layout(dict.fromkeys(hosts, 9), {**vms, "large": 9}, placed, 2))
     assert survives(layout(hosts, {}, {}, 2))
+    roomy = {**dict.fromkeys(hosts, 0), "h0": 100, "h1": 100}
+    small = {f"v{number}": 10 for number in range(2, 40)}
+    assert not survives(layout(roomy, small, {vm: vm.replace("v", "h") for vm in small}, 2))
 
 
 def test_many_orders_are_not_played_through() -> None:

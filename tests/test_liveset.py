@@ -40,6 +40,15 @@ def test_a_member_becomes_master_by_itself(calls: Make) -> None:
     assert c.unharmed()
 
 
+def test_a_member_that_cannot_say_so_does_not(calls: Make) -> None:
+    """It has just lost its way to the state file, on which the new master is written."""
+    c = protected(calls)
+    lose(c, "host1", 70)
+    c.pool.hands.cut_storage("host2", NFS)
+    c.sleep(40)
+    assert roles(c)["host3"] == ("master", "master")
+
+
 def test_the_members_say_who_is_master_now(calls: Make) -> None:
     """Nobody serves in between; then a member names the new address."""
     c = protected(calls)

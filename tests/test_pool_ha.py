@@ -276,6 +276,7 @@ def test_a_wish_that_breaks_the_plan_is_refused(calls: Make) -> None:
     assert pool["ha_plan_exists_for"] == 0
     c(set_, pool.ref, 3)
     assert (pool["ha_host_failures_to_tolerate"], pool["ha_plan_exists_for"], pool["ha_overcommitted"]) == (3, 2, True)
+    c("VM.set_ha_restart_priority", next(guests(c, "Halted")).ref, "restart")
     assert told(c) == ["HA_POOL_OVERCOMMITTED"]
 
 

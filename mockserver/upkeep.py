@@ -266,6 +266,11 @@ def _pool(upkeep: Upkeep, store: Store, write: Write) -> None:
         upkeep.renew("VM", *store.table("VM"))
 
 
+def _cluster(upkeep: Upkeep, store: Store, write: Write) -> None:
+    """There is one at the most, which decides what may be done to the pool."""
+    upkeep.renew("pool", *store.table("pool"))
+
+
 def _pool_ha(upkeep: Upkeep, store: Store, write: Write) -> None:
     needed = (vdi.ref for vdi in store.table("VDI").values() if vdi["type"] in ("ha_statefile", "redo_log"))
     upkeep.renew("VDI", *needed)
@@ -313,6 +318,7 @@ STALE: dict[tuple[str, str], Stale] = dict(
         *_fields("PBD", "currently_attached", _pbd_plugged),
         *_fields("SM", "create delete capabilities features type", _plugin),
         *_fields("pool", "other_config", _pool),
+        *_fields("Cluster", "create delete", _cluster),
         *_fields("pool", "ha_enabled current_operations", _pool_ha),
     )
 )

@@ -66,3 +66,17 @@ def test_a_secret_that_changes_is_in_the_way(calls: Make) -> None:
     c = calls(release="8.4")
     c.pool.store.write(c.pool.store.pool(), is_psr_pending=True)
     assert c.refused("pool.enable_ha", [], {}) == ["POOL_SECRET_ROTATION_PENDING"]
+
+
+def test_one_cluster_is_enough(calls: Make) -> None:
+    """Where there is one no other is made, and the list says so as soon as it is there."""
+    c = calls(release="8.4")
+    pool, store = c.pool.store.pool(), c.pool.store
+    assert "cluster_create" in c("pool.get_allowed_operations", pool.ref)
+    cluster = store.create("Cluster", c.pool.new_ref(), {"uuid": c.pool.new_uuid()})
+    refused = pool_operations.refused(store, "cluster_create")
+    assert refused is not None
+    assert refused.details == ["CLUSTER_ALREADY_EXISTS"]
+    assert "cluster_create" not in c("pool.get_allowed_operations", pool.ref)
+    store.delete(cluster)
+    assert "cluster_create" in c("pool.get_allowed_operations", pool.ref)

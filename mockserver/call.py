@@ -169,8 +169,12 @@ def serve_json(pool: MockPool, machine: HostMachine, body: bytes) -> tuple[bytes
     return jsonrpc.dumps_success(result, call), False
 
 
-def dispatch(pool: MockPool, machine: HostMachine, method: str, params: list[Any], *, traced: bool = False) -> Any:
-    """Answer one call given as values; `traced` says that it is noted already. Raises `Failure` for a refusal."""
+def dispatch(
+    pool: MockPool, machine: HostMachine, method: str, params: list[Any], *, logged: bool = False, traced: bool = False
+) -> Any:
+    """Answer one call given as values; `logged`, `traced` say where it is noted already. Raises `Failure` for a refusal."""
+    if pool.log is not None and not (logged or traced):
+        return pool.log.call(machine, method, params)
     if pool.trace is not None and not traced:
         return pool.trace.call(machine, method, params)
     pool.calls += 1

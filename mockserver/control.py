@@ -158,13 +158,14 @@ class Control:
             "installer": {"identified": machine.identified().product_version, "offers": list(machine.offers())}
             if installer
             else None,
+            "lost": sorted(machine.lost),
         }
 
     def _act_on_host(self, asked: _Asked) -> Answer:
         machine, body, hands = self._machine(asked.place[0]), asked.body, self._pool.hands
-        _only(body, "power", "media", "answer")
+        _only(body, "power", "media", "answer", "lose", "regain")
         if len(body) != 1:
-            raise _Refused(400, "give one of power, media and answer", "body")
+            raise _Refused(400, "give one of power, media, answer, lose and regain", "body")
         ((word, value),) = body.items()
         acts: dict[tuple[str, Any], Callable[[], None]] = {
             ("power", "on"): lambda: hands.power_on(machine.uuid),
@@ -173,14 +174,19 @@ class Control:
         }
         if word == "power" and value not in ("on", "off"):
             raise _Refused(400, f"power is on or off, not {value!r}", "body.power")
-        if value is not None and not isinstance(value, str):
+        if not isinstance(value, str) and (value is not None or word in ("lose", "regain")):
             raise _Refused(400, f"{word} is a text, not {value!r}", f"body.{word}")
         if word == "answer" and value not in ("upgrade", "fresh", "restore"):
             raise _Refused(400, f"answer is upgrade, fresh or restore, not {value!r}", "body.answer")
         insert: Callable[[], None] = lambda: hands.insert_media(machine.uuid, str(value))  # noqa: E731
-        other = insert if word == "media" else lambda: hands.answer(machine.uuid, str(value))
+        others: dict[str, Callable[[], None]] = {
+            "media": insert,
+            "answer": lambda: hands.answer(machine.uuid, str(value)),
+            "lose": lambda: hands.lose_storage(machine.uuid, str(value)),
+            "regain": lambda: hands.regain_storage(machine.uuid, str(value)),
+        }
         try:
-            acts.get((word, value), other)()
+            (acts.get((word, value)) or others[word])()
         except MachineRoomError as error:
             raise _Refused(409, str(error), f"body.{word}") from None
         except ValueError as error:

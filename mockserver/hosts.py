@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from xenctl.errors import Failure
 
-from . import rules
+from . import paths, rules
 from .call import Call, refuse
 from .checks import marked
 from .store import Row, Store
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 SPELLED = {"vm_start": "VM.start", "vm_resume": "VM.resume", "vm_migrate": "VM.migrate"}
 """The operations that errors spell in another way than the data model."""
+
+NO_STORAGE = "no_local_storage"
+"""The key of `host.other_config` that says that a host keeps no binary objects."""
 
 
 # --- whether a host answers
@@ -43,15 +46,24 @@ def contact(pool: MockPool, host: Row) -> Contact:
 
 
 class Contact:
-    """A host that takes part in an operation. `check()` raises `CANNOT_CONTACT_HOST` once its toolstack has stopped."""
+    """A host that takes part in an operation. `check()` raises `CANNOT_CONTACT_HOST` once its toolstack has stopped, and
+    what the storage's plugin says once the host does not reach what it `needs`."""
 
     def __init__(self, host: Row, machine: HostMachine) -> None:
         self.host, self.machine = host, machine
         self._xapi: Xapi = machine.xapi
+        self._needed: list[tuple[str, str]] = []
+
+    def needs(self, sr: Row, vdi: Row | None = None) -> None:
+        """Have it need storage from now on, or a disk there. Raises what `check` does."""
+        self._needed.append((sr["uuid"], vdi["uuid"] if vdi is not None else ""))
+        self.check()
 
     def check(self) -> HostMachine:
         if self.machine.xapi is not self._xapi:
             raise refuse("CANNOT_CONTACT_HOST", self.host.ref)
+        for sr, vdi in self._needed:
+            paths.assert_reached(self.machine, sr, vdi)
         return self.machine
 
 

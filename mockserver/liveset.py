@@ -46,12 +46,12 @@ def reaches(pool: MockPool, machine: HostMachine) -> bool:
     found = pool.store.by_uuid.get(settings.statefile) if settings is not None else None
     vdi = pool.store.find(*found) if found is not None else None
     sr = pool.store.find("SR", vdi["SR"]) if vdi is not None else None
-    return connected(pool, machine, sr)
+    return connected(machine, sr)
 
 
-def connected(pool: MockPool, machine: HostMachine, sr: Row | None) -> bool:
+def connected(machine: HostMachine, sr: Row | None) -> bool:
     """Whether a host has a way to a storage repository, which must be known."""
-    return sr is not None and (machine.uuid, sr["uuid"]) not in pool.storage.cut
+    return sr is not None and sr["uuid"] not in machine.lost
 
 
 def members(pool: MockPool, file: StateFile) -> Iterator[HostMachine]:

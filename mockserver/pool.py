@@ -21,17 +21,22 @@ from xenctl.errors import Failure
 from xenctl.releases import Release, find, serves
 
 from . import classes, guests, ha_monitor, live, powerup, rules, savepoint
+from .authority import self_signed
 from .call import Call, Steps, Wait, continue_later, dispatch
 from .classes.event import OldEvents
 from .clock import VirtualClock
 from .directory import Directory
+from .durations import durations_of
 from .faults import Faults
 from .fork import fork
 from .journal import Journal, Kept, uncollected
+from .machine.balancers import Balancers
 from .machine.disks import Disk, Domain, Guest
 from .machine.host import Durations, HostMachine
+from .machine.licence_servers import LicenceServers
 from .machine.room import MachineRoom
 from .machine.storage import Storage
+from .machine.update_repositories import UpdateRepositories
 from .messages import MessageStore
 from .store import NULL, Row, Store, Write
 from .upkeep import Upkeep
@@ -43,6 +48,7 @@ if TYPE_CHECKING:
     from .invariants import Invariant, Violation
     from .progress import Span
     from .savepoint import Going, Savepoint
+    from .tail import CallLog
     from .trace import Trace
     from .transports.inprocess import InProcessTransport
 
@@ -58,7 +64,8 @@ class MockPool(Kept):
     """A pool of emulated hosts. `store` is what xapi believes, `machines` and `disks` are what is."""
 
     UNKEPT: ClassVar = frozenset(
-        "journal hands faults trace waiter fingerprints guard on_machine on_rollback writes going newest_savepoint".split()
+        "journal hands faults trace log waiter fingerprints issue on_certificate guard on_machine on_rollback writes going "
+        "newest_savepoint".split()
     )
 
     def __init__(
@@ -74,7 +81,7 @@ class MockPool(Kept):
         self.seed = seed
         self.random = random.Random(seed)
         self.clock = VirtualClock(start)
-        self.durations = durations or Durations()
+        self.durations = durations_of(durations or Durations(), seed)
         self.username, self.password = username, password
         self.machines: list[HostMachine] = []
         self.disks: dict[str, Disk] = {}
@@ -89,6 +96,11 @@ class MockPool(Kept):
         self.directory = Directory()
         self.upkeep = Upkeep()
         self.storage = Storage()
+        self.licences = LicenceServers()
+        self.balancers = Balancers()
+        self.repositories = UpdateRepositories()
+        self.audit: list[str] = []
+        """The lines of the log of who called what."""
         self.actor: classes.Verb | None = None
         self.writes: list[Write] = []
         self.invariants: list[Invariant] = []
@@ -109,10 +121,15 @@ class MockPool(Kept):
         self.hands = MachineRoom(self)
         self.faults = Faults(self)
         self.trace: Trace | None = None
+        self.log: CallLog | None = None
         self.clock.after_step = lambda: self.settle("time")
         self.waiter: Callable[[Wait], None] = lambda wait: self.clock.run_until(wait.deadline, wait.ready)
         self.fingerprints: dict[str, Mapping[str, str]] = {}
         """Of the certificates that the hosts show, by their machines' uuids and then by kind: none without TLS."""
+        self.issue: Callable[[HostMachine], bytes] = lambda machine: self_signed([machine.address, machine.name])
+        """How a host makes a key and certificate for its port."""
+        self.on_certificate: Callable[[HostMachine], None] = lambda machine: None
+        """Told of a host that shows another certificate."""
         self.guard: Callable[[], AbstractContextManager[object]] = nullcontext
         """What holds the pool for one thread: whoever acts on it from outside enters it first."""
         self.on_rollback: Callable[[], None] = lambda: None

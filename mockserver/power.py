@@ -13,13 +13,15 @@ from xenctl import memory
 from xenctl.errors import Failure
 from xenctl.releases import find
 
-from . import bios, checks, failover_plan, guests, hosts, messages, placement, rules, vdis, vm_rules, volumes
-from .call import Call, Steps, refuse
+from . import bios, checks, failover_plan, guests, hosts, licence, messages, placement, rules, vdis, vm_rules, volumes
+from .call import Call, Steps, Wait, refuse
 from .records import as_text
 from .store import NULL, Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from .pool import MockPool
 
 MARKS = ("current_operations", "message.*")
 MARKS_ON_HOST = ("host.current_operations",)
@@ -129,6 +131,7 @@ def reserve(call: Call, vm: Row, host: Row, name: str, stack: ExitStack) -> host
     stack.enter_context(hosts.operation(call, host, name))
     call.db.write(vm, scheduled_to_be_resident_on=host.ref)
     stack.callback(_release, call, vm, host)
+    volumes.reach_disks(call, found, vm)
     return found
 
 
@@ -183,6 +186,7 @@ def boot(call: Call, vm: Row, place: Callable[[], Row], *, paused: bool) -> Step
         stack.enter_context(_devices_held(call, vm, "VBD", "VIF"))
         host = place()
         there = reserve(call, vm, host, "vm_start", stack)
+        licence.assert_valid(pool, host)
         placement.assert_memory(pool, vm, host)
         yield pool.durations.vm_create
         machine = there.check()
@@ -221,6 +225,8 @@ def again(call: Call, vm: Row, seconds: float) -> Steps:
     """A new domain in the place of the old one; XenAPI shows the VM running throughout."""
     with _devices_held(call, vm, "VBD", "VIF"):
         there = contact(call, vm)
+        licence.assert_valid(call.pool, there.host)
+        volumes.reach_disks(call, there, vm)
         yield seconds
         machine = there.check()
         settle_hardware(call, vm)
@@ -234,6 +240,21 @@ def again(call: Call, vm: Row, seconds: float) -> Steps:
 
 
 # --- stopping
+
+
+def stalled(pool: MockPool, vm: Row) -> bool:
+    """Whether the guest in `vm` waits for its disks."""
+    found = pool.domain(vm)
+    return found is not None and bool(found[1].stalled)
+
+
+def stop_cleanly(call: Call, vm: Row, seconds: float) -> Steps:
+    """Let the guest in `vm` shut down, in `seconds`. One that waits for its disks does not hear until they are back."""
+    if stalled(call.pool, vm):
+        yield Wait(call.clock.now() + PATIENCE, lambda: not stalled(call.pool, vm), idle=False)
+        if stalled(call.pool, vm):
+            raise refuse("VM_SHUTDOWN_TIMEOUT", vm.ref, f"{PATIENCE:g}")
+    yield from stop(call, vm, seconds)
 
 
 def stop(call: Call, vm: Row, seconds: float) -> Steps:
@@ -296,11 +317,13 @@ def save(call: Call, vm: Row) -> Steps:
     """Suspend a running VM to disk. In a checkpoint it keeps its place, to go on there."""
     db, pool = call.db, call.pool
     there = contact(call, vm)
+    volumes.reach_disks(call, there, vm)
     goal, call.goal = call.goal, call.reached
     image = yield from _new_image(call, vm, _suspend_sr(call, vm, there.host))
     call.goal = goal
     db.write(vm, suspend_VDI=image.ref)
     try:
+        there.needs(db.get("SR", image["SR"]), image)
         with volumes.attached(call, there, (image, "RW")):
             yield pool.durations.save_setup + vm["memory_static_max"] / pool.durations.save_rate
             machine = there.check()
@@ -340,6 +363,7 @@ def restore(call: Call, vm: Row, place: Callable[[], Row], *, paused: bool) -> S
         stack.enter_context(_devices_held(call, vm, "VBD"))
         host = place()
         there = reserve(call, vm, host, "vm_resume", stack)
+        licence.assert_valid(call.pool, host)
         placement.assert_memory(call.pool, vm, host)
         yield from wake(call, vm, there, paused=paused)
         protect(call, vm, runs=True)
@@ -350,6 +374,7 @@ def wake(call: Call, vm: Row, there: hosts.Contact, *, paused: bool) -> Steps:
     """Let a suspended VM go on at a host."""
     db, pool, host = call.db, call.pool, there.host
     image = db.get("VDI", vm["suspend_VDI"])
+    there.needs(db.get("SR", image["SR"]), image)
     _assert_same_drive(call, vm, there)
     with volumes.attached(call, there, (image, "RO")):
         yield pool.durations.save_setup + vm["memory_static_max"] / pool.durations.save_rate

@@ -37,25 +37,41 @@ SM_SESSION = "_sm_session"
 
 def serving(call: Call, sr: Row, *, unplugged: bool = False) -> hosts.Contact:
     """The host that does what is asked of `sr`: one that has it plugged, of several the master. Raises
-    `SR_HAS_NO_PBDS`. With `unplugged` a connection that is not plugged will do."""
+    `SR_HAS_NO_PBDS`, and what the plugin says where the host does not reach it. With `unplugged` a connection that is not
+    plugged will do."""
     pbds = pbds_of(call.db, sr)
     fitting = [pbd for pbd in pbds if unplugged or pbd["currently_attached"]]
     if len(pbds) > 1:
         fitting = [pbd for pbd in fitting if pbd["host"] == call.db.pool()["master"]]
     if not fitting:
         raise refuse("SR_HAS_NO_PBDS", sr.ref)
-    return hosts.contact(call.pool, call.db.get("host", fitting[0]["host"]))
+    found = hosts.contact(call.pool, call.db.get("host", fitting[0]["host"]))
+    found.needs(sr)
+    return found
 
 
 def seeing(call: Call, srs: Iterable[Row]) -> hosts.Contact | None:
     """A host that has all of `srs` plugged, a member before the master; None where there is none."""
-    needed, master = {sr.ref for sr in srs}, call.db.pool()["master"]
+    wanted, master = list(srs), call.db.pool()["master"]
+    needed = {sr.ref for sr in wanted}
     for host in sorted(call.db.table("host").values(), key=lambda host: bool(host.ref == master)):
         pbds = (call.db.find("PBD", ref) for ref in host["PBDs"])
         plugged = {pbd["SR"] for pbd in pbds if pbd is not None and pbd["currently_attached"]}
         if needed <= plugged and hosts.live(call.db, host) and host["enabled"]:
-            return hosts.contact(call.pool, host)
+            found = hosts.contact(call.pool, host)
+            for sr in wanted:
+                found.needs(sr)
+            return found
     return None
+
+
+def reach_disks(call: Call, contact: hosts.Contact, vm: Row) -> None:
+    """Have a host need the disks of `vm`. Raises what the plugin says where it does not reach one."""
+    for vbd in call.pool.vbds(vm):
+        vdi = call.db.find("VDI", vbd["VDI"])
+        sr = call.db.find("SR", vdi["SR"]) if vdi is not None else None
+        if sr is not None:
+            contact.needs(sr, vdi)
 
 
 def assert_from_plugin(call: Call, sr: str) -> None:

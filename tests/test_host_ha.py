@@ -70,7 +70,7 @@ def test_a_disarmed_host_does_not_reset_itself(calls: Make) -> None:
     """Whatever it loses."""
     c = protected(calls)
     Toolstack(c)("host.ha_disarm_fencing", c.host("host2").ref)
-    c.pool.hands.cut_storage("host2", NFS)
+    c.pool.hands.lose_storage("host2", NFS)
     c.sleep(200)
     assert c.pool.machine("host2").boots == 1
 
@@ -91,10 +91,10 @@ def test_waiting_for_the_state_file_ends_with_it(calls: Make) -> None:
     task = c.pool.store.get("task", waits)
     c.sleep(100)
     assert task["status"] == "pending"
-    c.pool.hands.cut_storage("host2", NFS)
+    c.pool.hands.lose_storage("host2", NFS)
     c.sleep(5)
     assert task["error_info"] == ["HA_LOST_STATEFILE"]
-    c.pool.hands.restore_storage("host2", NFS)
+    c.pool.hands.regain_storage("host2", NFS)
     task = c.pool.store.get("task", tell("Async.host.ha_wait_for_shutdown_via_statefile", c.host("host2").ref))
     c("pool.disable_ha")
     assert task["status"] == "success"
@@ -124,7 +124,7 @@ def test_disks_are_attached_before_anything_starts(calls: Make) -> None:
 def test_one_host_can_forget_it(calls: Make) -> None:
     """It waits for a state file that does not come back; then it starts, but not into a pool that has not forgotten."""
     c = protected(calls)
-    c.pool.hands.cut_storage("host2", NFS)
+    c.pool.hands.lose_storage("host2", NFS)
     c.sleep(400)
     alone = Toolstack(c, "host2")
     assert alone.machine.xapi.error == ["HA_HOST_CANNOT_ACCESS_STATEFILE"]

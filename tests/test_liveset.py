@@ -44,7 +44,7 @@ def test_a_member_that_cannot_say_so_does_not(calls: Make) -> None:
     """It has just lost its way to the state file, on which the new master is written."""
     c = protected(calls)
     lose(c, "host1", 70)
-    c.pool.hands.cut_storage("host2", NFS)
+    c.pool.hands.lose_storage("host2", NFS)
     c.sleep(40)
     assert roles(c)["host3"] == ("master", "master")
 
@@ -172,7 +172,7 @@ def test_a_host_that_loses_the_state_file_resets_itself(calls: Make) -> None:
     """Others reach it, so they take its VMs; without its storage the host cannot take part again."""
     c = protected(calls)
     vms = [vm for vm in guests(c) if vm["resident_on"] == c.host("host2").ref]
-    c.pool.hands.cut_storage("host2", NFS)
+    c.pool.hands.lose_storage("host2", NFS)
     c.sleep(65)
     machine = c.pool.machine("host2")
     assert (machine.state, machine.domains) == ("starting", {})
@@ -181,7 +181,7 @@ def test_a_host_that_loses_the_state_file_resets_itself(calls: Make) -> None:
     assert machine.xapi.mode == "emergency"
     assert c.refused("VM.get_all", on="host2") == ["HA_HOST_CANNOT_ACCESS_STATEFILE"]
     assert c.unharmed()
-    c.pool.hands.restore_storage("host2", NFS)
+    c.pool.hands.regain_storage("host2", NFS)
     c.sleep(60)
     assert machine.xapi.mode == "member"
     assert told(c) == ["HA_HOST_FAILED", "HA_HOST_WAS_FENCED"]
@@ -190,9 +190,9 @@ def test_a_host_that_loses_the_state_file_resets_itself(calls: Make) -> None:
 def test_a_host_that_finds_it_again_in_time_goes_on(calls: Make) -> None:
     """Nothing happened to it."""
     c = protected(calls)
-    c.pool.hands.cut_storage("host2", NFS)
+    c.pool.hands.lose_storage("host2", NFS)
     c.sleep(30)
-    c.pool.hands.restore_storage("host2", NFS)
+    c.pool.hands.regain_storage("host2", NFS)
     c.sleep(200)
     assert c.pool.machine("host2").boots == 1
     assert told(c) == []
@@ -201,22 +201,22 @@ def test_a_host_that_finds_it_again_in_time_goes_on(calls: Make) -> None:
 def test_where_all_lose_it_all_go_on(calls: Make) -> None:
     """It is told, and a host cannot be shut down, since nobody could be told of that."""
     c = protected(calls)
+    for vm in [vm for vm in guests(c) if vm["resident_on"] == c.host("host3").ref]:
+        c("VM.pool_migrate", vm.ref, c.host("host2").ref, {"live": "true"})
+    c("host.disable", c.host("host3").ref)
     for host in ("host1", "host2", "host3"):
-        c.pool.hands.cut_storage(host, NFS)
+        c.pool.hands.lose_storage(host, NFS)
     c.sleep(300)
     assert {machine.boots for machine in c.pool.machines} == {1}
     assert told(c) == ["HA_STATEFILE_LOST"]
     assert {tuple(host["ha_statefiles"]) for host in c.pool.store.table("host").values()} == {()}
-    for vm in [vm for vm in guests(c) if vm["resident_on"] == c.host("host3").ref]:
-        c("VM.pool_migrate", vm.ref, c.host("host2").ref, {"live": "true"})
-    c("host.disable", c.host("host3").ref)
     assert c.refused("host.shutdown", c.host("host3").ref) == ["HA_LOST_STATEFILE"]
 
 
 def test_a_master_that_loses_it_is_replaced(calls: Make) -> None:
     """It resets itself, and a member that reaches the state file takes over."""
     c = protected(calls)
-    c.pool.hands.cut_storage("host1", NFS)
+    c.pool.hands.lose_storage("host1", NFS)
     c.sleep(300)
     assert roles(c)["host2"] == ("master", "master")
     assert c.pool.machine("host1").boots == 2
@@ -225,7 +225,7 @@ def test_a_master_that_loses_it_is_replaced(calls: Make) -> None:
 def test_storage_whose_cable_is_out_cannot_be_plugged(calls: Make) -> None:
     """Nor does a host that boots find it; without high availability it is enabled all the same."""
     c = calls(release="8.2", hosts=2)
-    c.pool.hands.cut_storage("host2", NFS)
+    c.pool.hands.lose_storage("host2", NFS)
     c.halt("host2")
     c.pool.hands.power_on("host2")
     c.back()
@@ -237,7 +237,7 @@ def test_storage_whose_cable_is_out_cannot_be_plugged(calls: Make) -> None:
     )
     assert (pbd["currently_attached"], c.host("host2")["enabled"]) == (False, True)
     assert c.refused("PBD.plug", pbd.ref)[0] == "SR_BACKEND_FAILURE_47"
-    c.pool.hands.restore_storage("host2", NFS)
+    c.pool.hands.regain_storage("host2", NFS)
     c("PBD.plug", pbd.ref)
     assert pbd["currently_attached"]
 

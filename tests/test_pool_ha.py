@@ -163,12 +163,12 @@ def test_a_licence_may_lack_it(calls: Make) -> None:
 def test_one_host_that_cannot_undoes_all(calls: Make) -> None:
     """A host that does not reach the state file: afterwards no host is armed, and the disks stay."""
     c = calls(release="8.2", hosts=3)
-    c.pool.hands.cut_storage("host3", NFS)
+    c.pool.hands.lose_storage("host3", NFS)
     assert c.refused("pool.enable_ha", [], {}) == ["HA_HOST_CANNOT_ACCESS_STATEFILE"]
     assert not c.pool.store.pool()["ha_enabled"]
     assert [(m.ha_daemon, m.system.armed) for m in c.pool.machines] == [("", False)] * 3
     assert len(disks(c, "ha_statefile")) == 1
-    c.pool.hands.restore_storage("host3", NFS)
+    c.pool.hands.regain_storage("host3", NFS)
     c("pool.enable_ha", [], {})
 
 
@@ -229,7 +229,7 @@ def test_without_the_state_file_every_host_must_hear(calls: Make) -> None:
     """The master cannot reach the state file, and a host is lost: switching off goes on until all hosts answer."""
     c = protected(calls)
     for host in ("host1", "host2", "host3"):
-        c.pool.hands.cut_storage(host, NFS)
+        c.pool.hands.lose_storage(host, NFS)
     c.sleep(100)
     assert "HA_STATEFILE_LOST" in told(c)
     c.pool.hands.power_off("host3")
@@ -237,7 +237,7 @@ def test_without_the_state_file_every_host_must_hear(calls: Make) -> None:
     c.sleep(300)
     assert (task["status"], c.pool.store.pool()["ha_enabled"]) == ("pending", True)
     for host in ("host1", "host2", "host3"):
-        c.pool.hands.restore_storage(host, NFS)
+        c.pool.hands.regain_storage(host, NFS)
     c.pool.hands.power_on("host3")
     c.until(lambda: task["status"] != "pending")
     assert task["status"] == "success"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from .. import agility, hosts, liveset, passwords, volumes
+from .. import agility, hosts, passwords, volumes
 from ..call import Call, Steps, refuse
 from ..storage_rules import in_progress, pbds_of
 from ..store import Row
@@ -34,9 +34,9 @@ def plug_in(call: Call, pbd: Row) -> Steps:
         contact = hosts.contact(call.pool, call.db.get("host", pbd["host"]))
         if not pbd["currently_attached"]:
             _assert_sharable(call, sr, pbd)
-            cut = not liveset.connected(call.pool, contact.machine, sr)
-            if cut or sr["uuid"] in call.pool.storage.destroyed:
+            if sr["uuid"] in call.pool.storage.destroyed:
                 raise refuse("SR_BACKEND_FAILURE_47", "", "The SR is not available", "")
+            contact.needs(sr)
             yield call.pool.durations.device
             contact.check()
             call.db.write(pbd, currently_attached=True)

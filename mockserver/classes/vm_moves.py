@@ -35,6 +35,7 @@ def pool_migrate(call: Call, vm: str, host: str, options: dict[str, str]) -> Ste
     target = db.get("host", host)
     with operation(call, row, "pool_migrate", strict=options.get("force") != "true"), ExitStack() as stack:
         source = power.contact(call, row)
+        volumes.reach_disks(call, source, row)
         if rules.migration_refused(db, source.host, target):
             raise refuse("NOT_SUPPORTED_DURING_UPGRADE")
         if source.host is not target:
@@ -204,6 +205,8 @@ def migrate_send(
         _assert_migrates(call, row, target, vdi_map, vif_map)
         _assert_not_too_many(call, row)
         source = power.contact(call, row) if row["power_state"] == "Running" else None
+        if source is not None:
+            volumes.reach_disks(call, source, row)
         there = power.reserve(call, row, target, "vm_migrate", stack)
         moving = dict(_with_snapshots(call, row, vdi_map))
         total = sum(db.get("VDI", ref)["virtual_size"] for ref in moving) + row["memory_static_max"]

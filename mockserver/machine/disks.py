@@ -130,7 +130,8 @@ class Guest(Kept):
 
 @dataclass(eq=False)
 class Domain(Kept):
-    """A guest running on a host. `disks` are those it writes to."""
+    """A guest running on a host. `disks` are those it writes to; while any of the storage in `stalled` (uuids) is out of
+    reach, it does nothing."""
 
     guest: Guest
     host: str
@@ -138,6 +139,7 @@ class Domain(Kept):
     disks: list[Disk]
     since: float
     running: bool = True
+    stalled: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         for disk in self.disks:
@@ -145,7 +147,7 @@ class Domain(Kept):
 
     def catch_up(self, now: float) -> None:
         """Do the writes that fell due up to `now`."""
-        due = int((now - self.since) / WRITE_PERIOD) if self.running else 0
+        due = int((now - self.since) / WRITE_PERIOD) if self.running and not self.stalled else 0
         if due <= 0:
             return
         self.since += due * WRITE_PERIOD
@@ -164,6 +166,17 @@ class Domain(Kept):
 
     def unpause(self, now: float) -> None:
         self.since, self.running = now, True
+
+    def stall(self, sr: str, now: float) -> None:
+        """Wait for storage."""
+        self.catch_up(now)
+        self.stalled.add(sr)
+
+    def go_on(self, sr: str, now: float) -> None:
+        """Storage is back: go on, if nothing else is waited for."""
+        if sr in self.stalled:
+            self.stalled.discard(sr)
+            self.since = now
 
     def open(self, disk: Disk, now: float) -> None:
         """Begin to write to `disk` too."""

@@ -6,6 +6,8 @@ a master the pool database. The installer copies it to the backup partition befo
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from xenctl.releases import Release, accepts, find
 
 from ..journal import Kept
+from .update_repositories import COMPONENTS, Livepatch, Mirror
 
 if TYPE_CHECKING:
     from xenctl.database import Database
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from .ha import Settings
 
 
+OLD_SECRET, NEW_SECRET = "/var/lib/xcp/ptoken.old", "/var/lib/xcp/ptoken.new"
+"""Where a host keeps both secrets while the pool's is rotated."""
 ASKS_THE_MASTER = find("6.0.0")
 """The first release whose installer logs in to a member's master before it offers an upgrade."""
 MINDS_ARMED = find("5.5.0")
@@ -36,8 +41,24 @@ LOCAL: dict[str, Any] = {"ha": None, "static_vdis": ()}
 
 @dataclass(frozen=True)
 class Durations:
-    """Simulated seconds that things take, and bytes a second that move."""
+    """Simulated seconds that things take, and bytes a second that move; for `MockPool.create`, `from_dump`, `from_session`.
 
+    `jitter` is a share from 0 to less than 1: each time something takes that much less, or more, at the most, drawn from the
+    pool's seed. Raises `ValueError` for what is no such number.
+
+    Hosts: `firmware` and `os_boot` (`first_boot` after an installation) make a start, `os_shutdown` a stop, which begins
+    `shutdown_delay` after the call; `installer_boot` and `install` are those of a medium. Toolstacks: `storage_plug` at a
+    start, `member_retry` and `member_settle` of members that look for their master, `garbage_collection` between two passes
+    of the master, `assumed_dead` without a heartbeat, `restore_fuse` from a restored database to the restart.
+
+    VMs: `vm_create`, `vm_boot` until the agent reports, `vm_shutdown` if clean, `vm_destroy` if not; a migration takes
+    `migrate_setup` and its memory at `migrate_rate`, suspending and resuming `save_setup` and the memory at `save_rate`.
+
+    Storage and the rest: `device` for plugging one, `volume` for a disk made or changed, `scan` of a repository, `copy_rate`
+    of disks, `transfer_rate` of uploads and downloads, `host_backup`, `patch` for applying one.
+    """
+
+    jitter: float = 0.0
     firmware: float = 60.0
     os_boot: float = 120.0
     os_shutdown: float = 40.0
@@ -56,6 +77,7 @@ class Durations:
     vm_destroy: float = 2.0
     device: float = 1.0
     patch: float = 60.0
+    sync_updates: float = 30.0
     volume: float = 1.0
     scan: float = 2.0
     copy_rate: float = 80e6
@@ -74,6 +96,15 @@ class Durations:
     ha_replan: float = 1800.0
     ha_patience: float = 1800.0
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value) or value < 0:
+                raise ValueError(f"{name} is a number of seconds, or of bytes a second, not {value!r}")
+            if name.endswith("_rate") and not value:
+                raise ValueError(f"{name} is a number of bytes a second above 0, not {value!r}")
+        if not self.jitter < 1:
+            raise ValueError(f"jitter is a share from 0 to less than 1, not {self.jitter!r}")
+
 
 @dataclass
 class System(Kept):
@@ -88,6 +119,10 @@ class System(Kept):
     saved: Database | None = None
     restored: Database | None = None
     """A database that was put here by a restore: the next start of the toolstack takes it, and it alone."""
+    installed: dict[str, str] = field(default_factory=dict)
+    """The packages that came with updates: their versions by their names with architecture."""
+    mirrors: dict[str, Mirror] = field(default_factory=dict)
+    """On a master: copies of update repositories, by their uuids."""
     new: bool = False
     """Set by the installer: the next boot is the first one of this system."""
     stranger: bool = False
@@ -96,11 +131,19 @@ class System(Kept):
     """What high availability was configured with here."""
     static_vdis: tuple[tuple[str, str], ...] = ()
     """The disks that are attached before the toolstack starts: their uuids, and what each is for."""
+    files: dict[str, bytes] = field(default_factory=dict)
+    """What verbs wrote on the disk, by path. The dict is replaced, never changed: a backup may share it."""
 
     @property
     def armed(self) -> bool:
         """Whether the daemon of high availability starts with each boot."""
         return self.ha is not None and self.ha.armed
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The secrets of the pool that are taken, the one that is sent first: two while a rotation goes on."""
+        known = (self.files[path].decode() for path in (OLD_SECRET, NEW_SECRET) if path in self.files)
+        return (self.pool_secret, *(secret for secret in known if secret != self.pool_secret))
 
 
 class MachineRoomError(Exception):
@@ -131,6 +174,10 @@ class HostMachine(Kept):
     """The network cards that are plugged in: device names and MACs."""
     bridges: frozenset[str] = frozenset()
     """The bridges that the control domain has beside those of its cards."""
+    booted: dict[str, str] = field(default_factory=dict)
+    """The packages as they were when it booted: so old is what runs."""
+    livepatches: dict[str, Livepatch] = field(default_factory=dict)
+    """What was patched since, by component."""
     xapi: Xapi = field(init=False)
     on_running: Callable[[HostMachine], None] = lambda machine: None
     on_stopped: Callable[[HostMachine, bool], None] = lambda machine, clean: None
@@ -141,6 +188,8 @@ class HostMachine(Kept):
     """The daemon of high availability: `fencing` where it would reset the host, `disarmed` where not, empty without one."""
     stopped_cleanly: bool = True
     """Whether it was told to stop when it last stopped."""
+    lost: set[str] = field(default_factory=set)
+    """The uuids of the storage repositories that it does not reach, whatever the database says of its connections."""
     beats: Timer | None = None
     """When the master takes this host for dead, while it does not hear from it."""
     _timer: Timer | None = None
@@ -171,8 +220,15 @@ class HostMachine(Kept):
             boot = self.durations.first_boot if self.system.new else self.durations.os_boot
             self._later(self.durations.firmware + boot, self._running)
 
+    def build_id(self, component: str) -> str:
+        """The build of `xen` or `kernel` that runs."""
+        package = self.booted.get(COMPONENTS[component], "")
+        text = f"{component} {self.system.release.name} {package}"
+        return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
     def _running(self) -> None:
         self.boots += 1
+        self.booted, self.livepatches = dict(self.system.installed), {}
         self._become("running")
         self.on_running(self)
 
@@ -258,13 +314,14 @@ class HostMachine(Kept):
         old = self.system
         if choice == "restore":
             assert self.backup is not None
-            self.system = replace(self.backup)
+            installed, mirrors = dict(self.backup.installed), dict(self.backup.mirrors)
+            self.system = replace(self.backup, installed=installed, mirrors=mirrors)
         elif choice == "upgrade":
             saved = old.database.dump() if old.database is not None else old.saved
             self.backup = replace(old, database=None, saved=saved)
-            self.system = replace(old, release=media, new=True, **LOCAL)
+            self.system = replace(old, release=media, installed={}, mirrors={}, new=True, **LOCAL)
         else:
-            self.system = replace(fresh(old), release=media, new=True, **LOCAL)
+            self.system = replace(fresh(old), release=media, installed={}, mirrors={}, new=True, **LOCAL)
         self.media = None
         self._become("off")
         self.power_on()

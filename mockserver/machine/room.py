@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from xenctl.releases import find
 
-from .. import liveset
+from .. import paths
 from .host import System
 
 if TYPE_CHECKING:
@@ -44,33 +44,28 @@ class MachineRoom:
         with self._pool.guard():
             self._pool.machine(host).power_off()
 
-    def cut_storage(self, host: str, sr: str) -> None:
-        """Pull the cable by which a host reaches a storage repository, which is named by its name or uuid. The host itself
-        notices: a state file there, plugging. What guests do on disks that they have open is not affected."""
-        with self._pool.guard():
-            machine = self._pool.machine(host)
-            self._pool.storage.cut.add((machine.uuid, self._storage(sr)))
-            liveset.storage_cut(self._pool, machine)
-            self._pool.settle(f"{machine.name} lost its way to {sr}")
-
-    def restore_storage(self, host: str, sr: str) -> None:
-        """Put the cable back."""
-        with self._pool.guard():
-            machine = self._pool.machine(host)
-            self._pool.storage.cut.discard((machine.uuid, self._storage(sr)))
-            liveset.storage_back(self._pool, machine)
-            self._pool.settle(f"{machine.name} found its way to {sr}")
-
-    def _storage(self, name: str) -> str:
-        for row in self._pool.store.table("SR").values():
-            if name in (row["uuid"], row["name_label"]):
-                return str(row["uuid"])
-        raise KeyError(f"no storage repository {name!r} in this pool")
-
     def power(self, host: str) -> str:
         """What a look at the host shows: `off`, `starting`, `installer`, `installing`, `running` or `stopping`."""
         with self._pool.guard():
             return self._pool.machine(host).state
+
+    def lose_storage(self, host: str, sr: str, *, guests: str = "stall") -> None:
+        """Cut the host's path to the storage repository called `sr` (name label, uuid or reference). The database goes on
+        saying that it is plugged; guests of the host with disks there `stall` until the path is back, or `crash`.
+
+        Raises `ValueError` for storage that the host is not connected to, and for another word of `guests`.
+        """
+        with self._pool.guard():
+            machine = self._pool.machine(host)
+            if guests not in paths.POLICIES:
+                raise ValueError(f"guests {' or '.join(paths.POLICIES)} where their disks are gone, not {guests!r}")
+            paths.lose(self._pool, machine, paths.named(self._pool, machine, sr)["uuid"], guests)
+
+    def regain_storage(self, host: str, sr: str) -> None:
+        """Have the host reach the storage repository called `sr` again. Raises `ValueError` as `lose_storage` does."""
+        with self._pool.guard():
+            machine = self._pool.machine(host)
+            paths.regain(self._pool, machine, paths.named(self._pool, machine, sr)["uuid"])
 
     def identified(self, host: str) -> str:
         """The product version that the installer on the host's screen found."""
@@ -104,4 +99,5 @@ class MachineRoom:
             database=None,
             saved=None,
             stranger=True,
+            files={},
         )

@@ -25,8 +25,6 @@ class Storage(Kept):
     """The uuids of disks that hold the pool's database as it is."""
     statefiles: dict[str, StateFile] = field(default_factory=dict)
     """What is on the disks by which hosts see each other live, by the disks' uuids."""
-    cut: set[tuple[str, str]] = field(default_factory=set)
-    """The uuids of machines that lost their way to a storage repository, each with that of the repository."""
 
     def forget(self, sr: str, vdi: str, fields: dict[str, Any]) -> None:
         """Remember a disk whose row goes."""

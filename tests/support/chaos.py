@@ -38,11 +38,12 @@ class Fate:
         if here and not self.after:
             self.dead = True
             raise Killed(f"before {what}")
-        answer = deed()
-        if here:
-            self.dead = True
-            raise Killed(f"after {what}")
-        return answer
+        try:
+            return deed()
+        finally:
+            if here:
+                self.dead = True
+                raise Killed(f"after {what}")
 
 
 class MortalTransport:

@@ -51,13 +51,13 @@ class ReferencesHold(Invariant):
         self.excused: dict[tuple[Place, str], None] = KeptIndex()
         index: dict[str, dict[Place, None]] = {}
         for table, fields in _pointing(store).items():
-            plain = [field for field in fields if field.indexed]
-            for row in store.table(table).values():
-                for field in plain:
-                    for ref in field.leads_to(row):
-                        index.setdefault(ref, KeptIndex())[table, row.ref, field.name] = None
-                for field in fields:
-                    for ref in field.dangling(store, row):
+            rows = store.table(table).values()
+            for field in fields:
+                there = store.table(field.target)
+                for row, ref in field.pointers(rows):
+                    if field.indexed:
+                        index.setdefault(ref, {})[table, row.ref, field.name] = None
+                    if ref not in there:
                         self.excused[(table, row.ref, field.name), ref] = None
         self.index = index
 
@@ -81,8 +81,6 @@ class ReferencesHold(Invariant):
                     pairs.update(((*place, ref), None) for ref in {*old, *new})
             if write.kind == "delete":
                 doubtful.update(self._orphans(store, write))
-            elif (write.table, write.field) in _ends(store):
-                pairs.update(_members(store, write))
         for place in doubtful:
             yield from self._dangling(store, place)
         for pair in pairs:
@@ -91,23 +89,25 @@ class ReferencesHold(Invariant):
     def broken_at_end(self, pool: MockPool) -> Iterable[str]:
         store = pool.store
         for table, fields in _pointing(store).items():
-            for ref in store.table(table):
-                for field in fields:
-                    yield from self._dangling(store, (table, ref, field.name))
+            for field in fields:
+                there = store.table(field.target)
+                for row, ref in field.pointers(store.table(table).values()):
+                    if ref not in there:
+                        yield from self._dangling(store, (table, row.ref, field.name))
         for (table, name), (near_table, near) in _ends(store).items():
             members: dict[str, set[str]] = defaultdict(set)
-            for row in store.table(near_table).values():
-                for ref in near.refs(row[near.name]):
-                    members[ref].add(row.ref)
+            for row, ref in near.pointers(store.table(near_table).values()):
+                members[ref].add(row.ref)
             for row in store.table(table).values():
-                if sorted(row[name]) != sorted(members[row.ref]):
+                listed = row[name]
+                if len(listed) != len(members[row.ref]) or not members[row.ref].issuperset(listed):
                     yield f"{table} {row.ref}: {name} is not who says so in {near_table}.{near.name}"
 
     def _index(self, place: Place, old: Iterable[str], new: Iterable[str]) -> None:
         for ref in old:
             self.index.get(ref, {}).pop(place, None)
         for ref in new:
-            self.index.setdefault(ref, KeptIndex())[place] = None
+            self.index.setdefault(ref, {})[place] = None
 
     def _orphans(self, store: Store, write: Write) -> Iterator[tuple[Place, None]]:
         """Where references to a deleted row may stand."""
@@ -153,6 +153,17 @@ class _Pointer:
             both = {*value, *(ref for ref in value.values() if isinstance(ref, str))}
             return tuple(sorted(ref for ref in both if ref.startswith("OpaqueRef:") and ref != NULL))
         return tuple(ref for ref in value if ref != NULL) if isinstance(value, list) else ()
+
+    def pointers(self, rows: Iterable[Row]) -> Iterator[tuple[Row, str]]:
+        """The rows with a reference in this field, and the references."""
+        name = self.name
+        for row in rows:
+            value = row[name]
+            if self._many:
+                for ref in self.refs(value):
+                    yield row, ref
+            elif value != NULL and value:
+                yield row, value
 
     def change(self, write: Write) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The references in this field before a write of its row, and after."""
@@ -216,13 +227,6 @@ def _ends(store: Store) -> dict[tuple[str, str], tuple[str, _Pointer]]:
 def _ends_in(release: Release) -> dict[tuple[str, str], tuple[str, _Pointer]]:
     near = ((table, field) for table, fields in _pointing_in(release).items() for field in fields if field.far)
     return {(field.target, field.far): (table, field) for table, field in near}
-
-
-def _members(store: Store, write: Write) -> Iterator[tuple[tuple[str, str, str, str], None]]:
-    """The pairs of rows that a write of a far end joins or parts."""
-    table, near = _ends(store)[write.table, write.field]
-    for ref in {*write.old} ^ {*write.new}:
-        yield (table, ref, near.name, write.ref), None
 
 
 def _uneven(store: Store, table: str, ref: str, name: str, other: str) -> Iterator[str]:

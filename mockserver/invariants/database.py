@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from xenctl import datamodel
 from xenctl.datamodel import types as t
 
+from ..classes import VERBS
 from ..classes.event import OPERATIONS, collected
 from ..journal import KeptIndex
 from ..store import NULL, REMEMBERED_DELETIONS, Row, Store, Write, far_sides
@@ -29,17 +30,34 @@ LEFT: dict[tuple[str, str], str] = {
     ("pool_update", "vdi"): "the disk of a package may be destroyed, and the update is known nevertheless",
     ("host_patch", "pool_patch"): "dropped by the garbage collection of the database, later",
     ("crashdump", "VDI"): "dropped by the garbage collection of the database, later",
-    ("VLAN", "untagged_PIF"): "PIF.db_forget drops the one row alone",
+    ("PIF", "VLAN_master_of"): "PIF.db_introduce writes what it is given, and VLAN.destroy follows its own PIF alone",
+    ("PIF", "metrics"): "the same, and a VLAN's PIF may share them",
+    ("task", "session"): "a task outlives the session that began it",
+    ("VM", "appliance"): "VM.set_appliance takes any reference",
 }
-"""The references that xapi leaves where what they name is deleted, and why."""
+"""The references that xapi leaves where what they name is deleted, or takes as they come, and why."""
+BLIND: dict[str, str] = {
+    "PIF.db_forget": "it drops the one row, and nothing that names it",
+    "PIF.db_introduce": "it writes what it is given",
+    "PIF.pool_introduce": "it writes what it is given",
+    "VLAN.pool_introduce": "it writes what it is given",
+}
+"""The messages after which references may lead nowhere, being made for toolstacks that know what they do."""
 ELSEWHERE = frozenset({"role", "message"})
 """Classes whose objects are in no table."""
+
+
+def _blind(cause: str) -> bool:
+    """Whether a message writes references unseen: those above, and constructors that follow from the data model."""
+    message = datamodel.load().message(cause)
+    return cause in BLIND or (message is not None and message.kind == "create" and cause not in VERBS)
 
 
 class ReferencesHold(Invariant):
     """The two ends of a relation agree, and no reference that the fake wrote leads to nothing.
 
-    What dangled when the watch began, as references of a loaded dump do, is not judged. Nor are fields that clients write
+    What dangled when the watch began, as references of a loaded dump do, or when a master started, which forgets rows that
+    are not persistent, is not judged. Nor are fields that clients write
     as they like, which hold whatever they were given, and those that xapi leaves behind (`LEFT`).
     """
 
@@ -47,7 +65,7 @@ class ReferencesHold(Invariant):
 
     def begin(self, pool: MockPool) -> None:
         store = pool.store
-        self.store = store
+        self.start = pool.old_events
         self.excused: dict[tuple[Place, str], None] = KeptIndex()
         index: dict[str, dict[Place, None]] = {}
         for table, fields in _pointing(store).items():
@@ -61,9 +79,16 @@ class ReferencesHold(Invariant):
                         self.excused[(table, row.ref, field.name), ref] = None
         self.index = index
 
+    def inspect(self, pool: MockPool, writes: list[Write], cause: str) -> None:
+        texts = list(self.broken(pool, writes))
+        if texts and _blind(cause.removeprefix("Async.")):
+            self.begin(pool)
+        else:
+            self.report(pool, cause, texts)
+
     def broken(self, pool: MockPool, writes: list[Write]) -> Iterable[str]:
         store = pool.store
-        if store is not self.store:
+        if pool.old_events is not self.start:
             self.begin(pool)
             return
         fields, doubtful, pairs = _pointing(store), dict[Place, None](), dict[tuple[str, str, str, str], None]()

@@ -29,6 +29,7 @@ LEFT: dict[tuple[str, str], str] = {
     ("VDI", "snapshot_of"): "a snapshot outlives its disk",
     ("pool_update", "vdi"): "the disk of a package may be destroyed, and the update is known nevertheless",
     ("host_patch", "pool_patch"): "dropped by the garbage collection of the database, later",
+    ("crashdump", "VM"): "dropped by the garbage collection of the database, later",
     ("crashdump", "VDI"): "dropped by the garbage collection of the database, later",
     ("PIF", "VLAN_master_of"): "PIF.db_introduce writes what it is given, and VLAN.destroy follows its own PIF alone",
     ("PIF", "metrics"): "the same, and a VLAN's PIF may share them",
@@ -316,6 +317,8 @@ class OperationsHaveTasks(Invariant):
         row = pool.store.find(table, ref)
         for task, name in (row["current_operations"] if row is not None else {}).items():
             found = pool.store.find("task", task)
+            if found is None and any(task.endswith(f"|{going.label}") for going in pool.going.values()):
+                continue  # a call that has no row in the table of tasks
             if found is None or found["status"] != "pending":
                 state = "does not exist" if found is None else f"is over ({found['status']})"
                 yield f"{name} goes on on {table} {ref}, but its task {task or '(none)'} {state}"

@@ -1,7 +1,8 @@
 """A directory service outside the pool, whose users may log in once a host uses it for authentication.
 
-A pool has one that nobody is in and no host uses. `add` enters users and groups, `connect` makes the hosts use it; who may
-log in then, and with which roles, are the pool's own subjects.
+A pool has one that only its administrator is in and no host uses. `add` enters users and groups; hosts use it once
+somebody calls `pool.enable_external_auth`, or by `connect`. Who may log in then, and with which roles, are the pool's own
+subjects.
 """
 
 from __future__ import annotations
@@ -40,12 +41,17 @@ class Account:
         }
 
 
+DOMAIN = "S-1-5-21-1-2-3"
+ADMINISTRATOR = Account("Administrator", f"{DOMAIN}-500", "secret")
+"""Who is in every directory, so that hosts can join it."""
+
+
 class Directory(Kept):
     """The users and groups of a directory service, by name."""
 
     def __init__(self) -> None:
-        self.accounts: dict[str, Account] = {}
-        self.domain = ""
+        self.accounts: dict[str, Account] = {ADMINISTRATOR.name: ADMINISTRATOR}
+        self.domain = "example.com"
 
     def add(
         self,
@@ -60,7 +66,7 @@ class Directory(Kept):
         that is taken, KeyError for a group that is not there."""
         if name in self.accounts:
             raise ValueError(f"{name!r} is in the directory already")
-        sid = f"S-1-5-21-1-2-3-{1000 + len(self.accounts)}"
+        sid = f"{DOMAIN}-{999 + len(self.accounts)}"
         direct = [self.accounts[group] for group in groups]
         closure = dict.fromkeys(sid for group in direct for sid in (group.sid, *group.groups))
         self.accounts[name] = Account(name, sid, password, tuple(closure), is_group, suspended)

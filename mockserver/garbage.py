@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from xenctl.values import parse_datetime
 
+from . import licence, repositories
+
 if TYPE_CHECKING:
     from .machine.host import HostMachine
     from .pool import MockPool
@@ -38,6 +40,8 @@ def collect_if_due(pool: MockPool, machine: HostMachine) -> None:
         _tasks(pool, now)
         _sessions(pool, now)
         pool.detect_rolling_upgrade()
+        licence.lapse(pool)
+        repositories.sync_if_due(pool, xapi, now)
 
 
 def _tasks(pool: MockPool, now: float) -> None:

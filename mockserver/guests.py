@@ -83,8 +83,8 @@ def placeless(pool: MockPool, vm: Row) -> None:
             store.write(pci, attached_VMs=[ref for ref in pci["attached_VMs"] if ref != vm.ref])
 
 
-def obey(pool: MockPool, vm: Row, *guidances: str) -> None:
-    """Drop what an update had asked to be done with `vm`, and has been done now."""
+def obey(pool: MockPool, row: Row, *guidances: str) -> None:
+    """Drop what an update had asked to be done with a VM or a host, and has been done now."""
     for field in GUIDANCES:
-        if vm.get(field):
-            pool.store.write(vm, **{field: [guidance for guidance in vm[field] if guidance not in guidances]})
+        if row.get(field):
+            pool.store.write(row, **{field: [guidance for guidance in row[field] if guidance not in guidances]})

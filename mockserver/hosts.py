@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 SPELLED = {"vm_start": "VM.start", "vm_resume": "VM.resume", "vm_migrate": "VM.migrate"}
 """The operations that errors spell in another way than the data model."""
 
+NO_STORAGE = "no_local_storage"
+"""The key of `host.other_config` that says that a host keeps no binary objects."""
+
 
 # --- whether a host answers
 

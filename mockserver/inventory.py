@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from . import rules, storage_drivers
+from . import editions, licence, rules, storage_drivers
 from .pifs import GRO
 from .powerup import power_up
 from .store import EPOCH, NULL, Row, Store
@@ -58,11 +58,13 @@ class _Builder:
             suspend_image_SR=disks.ref,
             crash_dump_SR=disks.ref,
         )
+        licence.restrict_pool(self.store)
         disc = self.disk("debian-etch.iso", images, 680 << 20, read_only=True)
         for number in range(1, vms + 1):
             self.vm(number, rows, network, disks, disc)
 
     def host(self, number: int, network: Row) -> Row:
+        cpu = {"cpu_count": "16", "vendor": "GenuineIntel", "socket_count": "2"}
         host = self.add(
             "host",
             name_label=f"host{number}",
@@ -78,13 +80,20 @@ class _Builder:
             supported_bootloaders=["pygrub", "eliloader"],
             sched_policy="credit",
             boot_free_mem=self.memory,
-            license_params={"sku_type": "XE Enterprise"},
-            cpu_info={"cpu_count": "16", "vendor": "GenuineIntel", "socket_count": "2"},
+            cpu_info=cpu,
+            **self.licence(cpu),
         )
         metrics = self.add("host_metrics", memory_total=self.memory, live=True, last_updated=self.pool.clock.stamp())
         self.store.write(host, metrics=metrics.ref)
-        for cpu in range(4):
-            self.add("host_cpu", host=host.ref, number=cpu, vendor="GenuineIntel", modelname="Intel Xeon", speed=2333)
+        for number_of_cpu in range(4):
+            self.add(
+                "host_cpu",
+                host=host.ref,
+                number=number_of_cpu,
+                vendor="GenuineIntel",
+                modelname="Intel Xeon",
+                speed=2333,
+            )
         self.add(
             "PIF",
             host=host.ref,
@@ -120,6 +129,16 @@ class _Builder:
         self.store.write(dom0, metrics=self.add("VM_metrics", VCPUs_number=4, memory_actual=DOM0_MEMORY).ref)
         self.store.write(host, control_domain=dom0.ref)
         return host
+
+    def licence(self, cpu: dict[str, str]) -> dict[str, Any]:
+        """The fields of a host's licence: the highest edition, with every feature."""
+        known = editions.editions(self.release)
+        if not known:
+            return {"license_params": {"sku_type": "XE Enterprise"}}
+        best, names = known[-1], [one.name for one in known]
+        params = licence.described(self.release, best.name, cpu)
+        features = editions.restrictions(self.release, best.lacks)
+        return {"edition": best.name, "editions": names, "license_params": {**params, **features}}
 
     def storage(self, label: str, kind: str, hosts: list[Row], size: int, *, shared: bool) -> Row:
         content = "iso" if kind == "iso" else "user"

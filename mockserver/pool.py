@@ -21,6 +21,7 @@ from xenctl.errors import Failure
 from xenctl.releases import Release, find, serves
 
 from . import classes, guests, live, powerup, rules, savepoint
+from .authority import self_signed
 from .call import Call, Steps, Wait, continue_later, dispatch
 from .classes.event import OldEvents
 from .clock import VirtualClock
@@ -28,10 +29,13 @@ from .directory import Directory
 from .faults import Faults
 from .fork import fork
 from .journal import Journal, Kept, uncollected
+from .machine.balancers import Balancers
 from .machine.disks import Disk, Domain, Guest
 from .machine.host import Durations, HostMachine
+from .machine.licence_servers import LicenceServers
 from .machine.room import MachineRoom
 from .machine.storage import Storage
+from .machine.update_repositories import UpdateRepositories
 from .messages import MessageStore
 from .store import NULL, Row, Store, Write
 from .upkeep import Upkeep
@@ -58,7 +62,8 @@ class MockPool(Kept):
     """A pool of emulated hosts. `store` is what xapi believes, `machines` and `disks` are what is."""
 
     UNKEPT: ClassVar = frozenset(
-        "journal hands faults trace waiter fingerprints guard on_machine on_rollback writes going newest_savepoint".split()
+        "journal hands faults trace waiter fingerprints issue on_certificate guard on_machine on_rollback writes going "
+        "newest_savepoint".split()
     )
 
     def __init__(
@@ -89,6 +94,11 @@ class MockPool(Kept):
         self.directory = Directory()
         self.upkeep = Upkeep()
         self.storage = Storage()
+        self.licences = LicenceServers()
+        self.balancers = Balancers()
+        self.repositories = UpdateRepositories()
+        self.audit: list[str] = []
+        """The lines of the log of who called what."""
         self.actor: classes.Verb | None = None
         self.writes: list[Write] = []
         self.invariants: list[Invariant] = []
@@ -113,6 +123,10 @@ class MockPool(Kept):
         self.waiter: Callable[[Wait], None] = lambda wait: self.clock.run_until(wait.deadline, wait.ready)
         self.fingerprints: dict[str, Mapping[str, str]] = {}
         """Of the certificates that the hosts show, by their machines' uuids and then by kind: none without TLS."""
+        self.issue: Callable[[HostMachine], bytes] = lambda machine: self_signed([machine.address, machine.name])
+        """How a host makes a key and certificate for its port."""
+        self.on_certificate: Callable[[HostMachine], None] = lambda machine: None
+        """Told of a host that shows another certificate."""
         self.guard: Callable[[], AbstractContextManager[object]] = nullcontext
         """What holds the pool for one thread: whoever acts on it from outside enters it first."""
         self.on_rollback: Callable[[], None] = lambda: None

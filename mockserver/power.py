@@ -13,7 +13,7 @@ from xenctl import memory
 from xenctl.errors import Failure
 from xenctl.releases import find
 
-from . import bios, checks, guests, hosts, placement, rules, vdis, vm_rules, volumes
+from . import bios, checks, guests, hosts, licence, placement, rules, vdis, vm_rules, volumes
 from .call import Call, Steps, refuse
 from .records import as_text
 from .store import NULL, Row
@@ -190,6 +190,7 @@ def boot(call: Call, vm: Row, place: Callable[[], Row], *, paused: bool) -> Step
         stack.enter_context(_devices_held(call, vm, "VBD", "VIF"))
         host = place()
         there = reserve(call, vm, host, "vm_start", stack)
+        licence.assert_valid(pool, host)
         placement.assert_memory(pool, vm, host)
         yield pool.durations.vm_create
         machine = there.check()
@@ -228,6 +229,7 @@ def again(call: Call, vm: Row, seconds: float) -> Steps:
     """A new domain in the place of the old one; XenAPI shows the VM running throughout."""
     with _devices_held(call, vm, "VBD", "VIF"):
         there = contact(call, vm)
+        licence.assert_valid(call.pool, there.host)
         yield seconds
         machine = there.check()
         settle_hardware(call, vm)
@@ -347,6 +349,7 @@ def restore(call: Call, vm: Row, place: Callable[[], Row], *, paused: bool) -> S
         stack.enter_context(_devices_held(call, vm, "VBD"))
         host = place()
         there = reserve(call, vm, host, "vm_resume", stack)
+        licence.assert_valid(call.pool, host)
         placement.assert_memory(call.pool, vm, host)
         yield from wake(call, vm, there, paused=paused)
         protect(call, vm, runs=True)

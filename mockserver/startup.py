@@ -11,11 +11,14 @@ A toolstack is one `Xapi` object. Whoever waits for something that it does notic
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from . import guests, hosts, rules, storage_drivers
+from xenctl.errors import Failure
+
+from . import firmware, guests, hosts, licence, rules, storage_drivers, trust
 from .journal import Kept
 from .store import HASHED, NULL, Store
 
@@ -34,7 +37,8 @@ class Xapi(Kept):
     `mode` is `down`, `emergency`, `member`, `master`, `alone` for a host that a clean installation took out of the pool, or
     `dead` where it crashed while the host goes on;
     `error` is what it answers where it serves nothing. It is `complete` once it has plugged its storage. `operations` holds,
-    by task, how to make a running operation look whether it goes on; `collect_at` is when the garbage collection is due.
+    by task, how to make a running operation look whether it goes on; `collect_at` is when the garbage collection is due,
+    `sync_at` when updates are to be looked for, if that is set up.
     """
 
     mode: str = "down"
@@ -43,6 +47,11 @@ class Xapi(Kept):
     complete: bool = False
     operations: dict[str, Callable[[], None]] = field(default_factory=dict)
     collect_at: float = 0.0
+    rotating: bool = False
+    """Whether the pool's secret is being rotated."""
+    login_limits: dict[str, int] = field(default_factory=dict)
+    """How many may log in at a time where that was changed, by the field of the pool that it began with."""
+    sync_at: float = 0.0
 
 
 def replace_xapi(machine: HostMachine, xapi: Xapi) -> None:
@@ -221,12 +230,18 @@ def join(pool: MockPool, machine: HostMachine, xapi: Xapi, *, booted: bool) -> N
         return
     if machine.beats is not None:
         machine.beats.cancel()
+    if machine.system.pool_secret not in pool.master.system.secrets:
+        xapi.error = ["HOST_UNKNOWN_TO_MASTER", machine.system.installation_uuid]
+        return
     ensure_metrics(pool, host)
     store.write(host, address=machine.address)
     store.write(host, enabled=False)
     hosts.set_live(store, host, alive=True)
     synchronise(pool, machine, host, booted=booted)
     xapi.mode = "member"
+    if trust.lacks(pool, machine.system):
+        trust.copy(pool.master.system, machine.system, (trust.POOL_FOLDER, trust.CA_FOLDER))
+        trust.bundle(machine.system)
     plug = pool.durations.storage_plug if booted else pool.durations.member_settle
     pool.clock.after(plug, partial(complete, pool, machine, xapi, plug=booted))
 
@@ -267,8 +282,30 @@ def synchronise(pool: MockPool, machine: HostMachine, host: Row, *, booted: bool
             resynchronise(pool, machine, host, vm)
     for uuid in [uuid for uuid in machine.domains if uuid not in store.by_uuid]:
         machine.domains.pop(uuid).end(pool.clock.now())
+    with suppress(Failure):  # a toolstack starts also where a file is corrupt
+        trust.synchronise(pool, machine)
+        firmware.write(pool, machine)
+    licence.initialise(pool, host)
+    guidance_done(pool, host, booted=booted)
     machine.system.new = False
     pool.clock.after(pool.durations.garbage_collection, pool.detect_rolling_upgrade)
+
+
+REBOOTS = (
+    "reboot_host",
+    "reboot_host_on_livepatch_failure",
+    "reboot_host_on_kernel_livepatch_failure",
+    "reboot_host_on_xen_livepatch_failure",
+)
+"""What is done once a host has booted."""
+
+
+def guidance_done(pool: MockPool, host: Row, *, booted: bool) -> None:
+    """Drop what updates had asked to be done with a host, and has been done by this start. A host that is not of the
+    master's version has not booted what it should."""
+    guests.obey(pool, host, "restart_toolstack")
+    if booted and rules.of_masters_version(pool.store, host):
+        guests.obey(pool, host, *REBOOTS)
 
 
 def resynchronise(pool: MockPool, machine: HostMachine, host: Row, vm: Row) -> None:
@@ -297,4 +334,5 @@ def complete(pool: MockPool, machine: HostMachine, xapi: Xapi, *, plug: bool) ->
         for ref in host["PBDs"]:
             pool.store.write(pool.store.get("PBD", ref), currently_attached=True)
     xapi.complete = True
-    pool.store.write(host, enabled=True)
+    if not host.get("pending_guidances"):
+        pool.store.write(host, enabled=True)

@@ -28,7 +28,7 @@ LONGEST = 16384
 FORMAT = 1
 """Of the file of JSON lines."""
 
-_SECRET_PARAMS = re.compile(r"(?:.*_)?(?:pwd|password|psecret|pool_secret|private_key)")
+_SECRET_PARAMS = re.compile(r"(?:.*_)?(?:pwd|password|psecret|pool_secret|private_key|old_ps|new_ps)")
 _SECRET_KEYS = re.compile(
     r".*(?:pass|passwd|password|passphrase|secret|_transformed|cluster_token|private_key)", re.IGNORECASE | re.DOTALL
 )
@@ -125,7 +125,7 @@ class Redactor:
 
     def record(self, entry: Entry, writes: list[Write], missing: int) -> TraceRecord:
         """The record of `entry`, which made `writes`, of which `missing` are not there."""
-        self._secrets = {machine.system.pool_secret for machine in self._pool.machines} - {""}
+        self._secrets = {secret for machine in self._pool.machines for secret in machine.system.secrets} - {""}
         message = self._message(entry.method) if entry.kind != "event" else None
         arguments, session = [keep(argument) for argument in entry.arguments], ""
         if arguments and (message is None or message.session) and self._is_session(arguments[0], message):

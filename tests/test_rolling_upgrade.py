@@ -10,7 +10,8 @@ import pytest
 from mockserver import MockPool
 from xenctl.errors import ConnectionLost, Failure, ProcedureError
 from xenctl.procedures import rolling_upgrade
-from xenctl.procedures.plan import ACTIONS, Plan, Step
+from xenctl.procedures.acts import KINDS
+from xenctl.procedures.plan import Plan, Step
 from xenctl.session import Session, connect
 
 GIB = 1 << 30
@@ -64,9 +65,9 @@ def test_the_plan_follows_the_installation_guide(session: Session) -> None:
     """Backup first, CDs and suspended guests next, the master before members, homes, CDs and suspending last."""
     plan = rolling_upgrade.plan(session)
     actions = [step.action for step in plan.steps]
-    assert actions[:4] == ["backup", "eject", "eject", "resume"]
+    assert actions[:5] == ["backup", "claim", "eject", "eject", "resume"]
     assert [plan.names[step.host] for step in plan.steps if step.action == "install"] == ["host1", "host2", "host3"]
-    assert actions[-4:] == ["insert", "insert", "suspend", "verify"]
+    assert actions[-5:] == ["insert", "insert", "suspend", "verify", "release"]
     assert actions.index("equal") > max(i for i, action in enumerate(actions) if action == "return")
     assert (plan.source, plan.target, plan.medium) == ("4.0.1", "4.1.0", "XenServer 4.1.0")
 
@@ -76,8 +77,8 @@ def test_a_plan_is_plain_data(session: Session) -> None:
     import json
 
     plan = rolling_upgrade.plan(session)
-    assert json.loads(json.dumps(plan.as_dict()))["target"] == "4.1.0"
-    assert all(step.action in ACTIONS and "{" not in step.text(plan.names) for step in plan.steps)
+    assert Plan.from_dict(json.loads(json.dumps(plan.as_dict()))) == plan
+    assert all(step.action in KINDS and "{" not in step.text(plan.names) for step in plan.steps)
 
 
 def test_after_the_master_guests_go_to_upgraded_hosts_only(session: Session) -> None:
@@ -101,7 +102,7 @@ def test_a_guest_that_cannot_move_is_named_and_shut_down_for_its_hosts_turn(pool
     assert (down.name, down.planned_downtime) == ("vm02", True)
     assert "Local storage on host2" in down.why
     turn = [step.action for step in plan.steps if plan.names.get(step.host) == "host2" and step.action != "migrate"]
-    assert turn == ["disable", "stop", "halt", "install", "return", "start"]
+    assert turn == ["turn", "disable", "stop", "halt", "install", "return", "start"]
 
 
 def test_a_suspend_image_on_local_storage_alone_pins_nobody(pool: MockPool, session: Session) -> None:
@@ -398,7 +399,7 @@ def test_a_host_that_does_not_come_back_is_given_up(pool: MockPool, session: Ses
 
     outcome = rolling_upgrade.run(session, plan, pool.hands, on_step=spoil)
     (problem,) = outcome.problems
-    assert problem.endswith("wait for host1: host1: it did not come back whole within 240 minutes")
+    assert problem.endswith("wait for host1: host1: the pool's master does not answer within 240 minutes")
 
 
 def test_a_member_in_emergency_mode_is_waited_for(pool: MockPool, session: Session) -> None:
@@ -445,7 +446,7 @@ def test_a_suspended_guest_with_a_disc_cannot_be_resumed_once_hosts_are_newer(po
     pool.store.write(drive, VDI=row(pool, "VDI", "debian-etch.iso").ref, empty=False)
     with session_on(pool) as session:
         plan = rolling_upgrade.plan(session)
-        keep = {"backup", "disable", "migrate", "halt", "install", "return", "equal"}
+        keep = {"backup", "turn", "disable", "migrate", "halt", "install", "return", "equal"}
         vm06 = row(pool, "VM", "vm06")["uuid"]
         steps = tuple(s for s in plan.steps if s.action in keep and s.vm != vm06)
         careless = Plan(**{**vars(plan), "steps": steps})

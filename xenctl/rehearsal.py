@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from .database import Database
     from .procedures.plan import Plan
+    from .session import Session
 
 Progress = Callable[[int, int, str], None]
 
@@ -127,6 +129,24 @@ def rehearse(
     verdict = _rehearsed(pool, to, on_plan, on_step)
     verdict.wall_s = time.perf_counter() - started
     return verdict
+
+
+@contextmanager
+def staged(
+    dump: str | PathLike[str] | bytes | Database | None = None, *, seed: int = 0
+) -> Iterator[tuple[MockPool, Session]]:
+    """A fake pool that is loaded from `dump`, and a session with it: what any procedure can be rehearsed on. What is wrong
+    with the pool in the dump is in the pool's `obstacles` and `reports`; the invariants that hold in every pool are watched,
+    and `violations` holds what broke them. Raises `DatabaseError`."""
+    from mockserver.invariants import sound
+
+    from .session import Session
+
+    pool = _pool(dump, "4.0.1", 3, 12, seed)
+    pool.watch(*sound())
+    session = Session(pool.url, transport=pool.transport())
+    session.login_with_password(pool.username, pool.password)
+    yield pool, session
 
 
 def _pool(dump: Any, release: str, hosts: int, vms: int, seed: int) -> MockPool:

@@ -270,6 +270,12 @@ class Session(Classes):
         rest = (version or "1.0", originator) if originator else (version,) if version else ()
         self._open(_Login("session.login_with_password", (username, password, *rest)))
 
+    def login_later(self, username: str, password: str) -> None:
+        """Log in as `login_with_password` does, but with the first call, for hosts that may not be there yet."""
+        with self._lock:
+            self.logout()
+            self._login = _Login("session.login_with_password", (username, password))
+
     def slave_local_login_with_password(self, username: str, password: str) -> None:
         """Log in to this one host, be it a member or in emergency mode, as a local user. Since 4.1.
 

@@ -31,7 +31,12 @@ MODULES = (
     *("sr", "sr_database", "pbd", "vdi", "vdi_content", "vdi_fields", "vbd", "crashdump"),
     *("vif", "network", "pif", "bond", "vlan", "tunnel"),
     *("message", "blob", "secret", "console", "role", "subject", "auth"),
+    *("host_certificates", "pool_certificates"),
+    *("host_secret", "pool_secret"),
+    *("host_external_auth", "pool_external_auth"),
+    *("host_files", "pool_files"),
     *("vm_appliance", "vmss", "pool_patch", "pool_update", "host_patch", "host_crashdump"),
+    *("host_licence", "pool_licence", "balancing", "repository", "host_updates", "vswitch", "audit"),
 )
 
 ALWAYS = frozenset({"task", "session", "machine"})

@@ -8,7 +8,7 @@ from xenctl import datamodel
 from xenctl.errors import Failure
 from xenctl.values import Timestamp
 
-from .. import hosts, placement, rules
+from .. import hosts, rules, workload_balancing
 from ..call import Call, Steps, Wait, refuse
 from ..store import Row
 from . import verbs_of
@@ -32,6 +32,8 @@ def enable(call: Call, host: str) -> str:
     contact = hosts.contact(call.pool, row)
     if not contact.machine.xapi.complete:
         raise refuse("HOST_STILL_BOOTING")
+    if row.get("pending_guidances") and not row["enabled"]:
+        raise refuse("HOST_PENDING_MANDATORY_GUIDANCE_NOT_EMPTY", host)
     call.db.write(row, enabled=True)
     return ""
 
@@ -72,7 +74,7 @@ def _guests(call: Call, host: Row) -> Iterator[Row]:
             yield vm
 
 
-@verb()
+@verb("message.*")
 def assert_can_evacuate(call: Call, host: str) -> str:
     """One parameter for all guests that cannot leave: their errors joined by `|`, the parts of each by a comma."""
     errors = _kept(call, host).values()
@@ -81,22 +83,22 @@ def assert_can_evacuate(call: Call, host: str) -> str:
     return ""
 
 
-@verb()
+@verb("message.*")
 def get_vms_which_prevent_evacuation(call: Call, ref: str) -> dict[str, list[str]]:
     return {vm: error.details for vm, error in _kept(call, ref).items()}
 
 
 def _kept(call: Call, host: str) -> dict[str, Failure]:
-    plan = placement.evacuation(call.pool, call.db.get("host", host))
+    plan = workload_balancing.plan(call, call.db.get("host", host))
     return {vm: found for vm, found in plan.items() if isinstance(found, Failure)}
 
 
-@verb(*MARKS)
+@verb(*MARKS, "message.*")
 def evacuate(call: Call, host: str, network: str, evacuate_batch_size: int) -> Steps:
     """Migrate every guest away, each as a task of its own: one after another up to 5.5, several at a time since."""
     row, db = call.db.get("host", host), call.db
     with hosts.operation(call, row, "evacuate"):
-        plan = placement.evacuation(call.pool, row)
+        plan = workload_balancing.plan(call, row)
         for found in plan.values():
             if isinstance(found, Failure):
                 raise found

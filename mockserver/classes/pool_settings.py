@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from xenctl.errors import Failure
 from xenctl.values import format_datetime
 
-from .. import hosts, pifs
+from .. import hosts, pifs, repositories
 from ..call import Call, Steps, refuse
 from ..garbage import seconds
 from ..passwords import make_secret
@@ -202,6 +202,7 @@ def configure_update_sync(call: Call, ref: str, frequency: str, day: int) -> str
     if frequency == "weekly" and day not in range(7):
         raise refuse("INVALID_UPDATE_SYNC_DAY", day)
     call.db.write(row, update_sync_frequency=frequency, update_sync_day=day if frequency == "weekly" else 0)
+    repositories.reschedule(call.pool)
     return ""
 
 

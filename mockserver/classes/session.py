@@ -132,5 +132,5 @@ def _authenticate(call: Call, uname: str, pwd: str) -> None:
 
 
 def _know_secret(call: Call, who: str, secret: str) -> None:
-    if secret != call.machine.system.pool_secret:
+    if secret not in call.machine.system.secrets:
         raise refuse("SESSION_AUTHENTICATION_FAILED", who, "Pool credentials invalid")

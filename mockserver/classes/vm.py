@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .. import checks, guests, hosts, placement
+from .. import checks, guests, hosts, licence, placement
 from ..call import Call, Steps, refuse
 from ..checks import operation, operation_refused
 from ..power import LIVES, MARKS, PATIENCE, again, announce, boot, contact, delay, on_host, protect, restore, save, stop
@@ -128,7 +128,7 @@ def pause(call: Call, vm: str) -> str:
 def unpause(call: Call, vm: str) -> str:
     row = call.db.get("VM", vm)
     with operation(call, row, "unpause"):
-        contact(call, row)
+        licence.assert_valid(call.pool, contact(call, row).host)
         found = call.pool.domain(row)
         if found:
             found[1].unpause(call.clock.now())

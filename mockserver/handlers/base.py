@@ -159,7 +159,7 @@ def refused(request: Request, handler: Handler) -> Answer | None:
         if known and not roles.has(session, f"http/{handler.action}"):
             return _denied(request, f"http/{handler.action}")
     elif "pool_secret" in given:
-        known = given["pool_secret"] == request.machine.system.pool_secret
+        known = given["pool_secret"] in request.machine.system.secrets
     elif scheme and scheme.lower() != "basic":
         return broken(f"Unknown authorization header: {scheme}")
     else:

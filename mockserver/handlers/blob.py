@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..call import refuse
+from ..hosts import NO_STORAGE
 from ..store import Row
 from .archive import CHUNK
 from .base import Answer, Read, Request, Steps, page, plain
@@ -29,7 +30,12 @@ def _found(request: Request) -> Row | Answer:
     if not {"ref", "uuid"} & set(request.arguments):
         return plain(400, "Bad Request")
     blob = named(request)
-    return page(404, "Unknown reference", close=True, reason="Not Found") if blob is None else blob
+    host = request.pool.host_row(request.machine)
+    stored = host is None or NO_STORAGE not in host["other_config"]
+    if blob is not None and stored:
+        return blob
+    missing = "Unknown reference" if blob is None else "Local storage missing"
+    return page(404, missing, close=True, reason="Not Found")
 
 
 def get_blob(request: Request) -> Answer:

@@ -24,6 +24,8 @@ from .base import Answer, Request, Steps
 from .running import Binding, begin
 
 INVENTORY, ROLE, SECRET = "etc/xensource-inventory", "etc/xensource/pool.conf", "etc/xensource/ptoken"
+BY_VERBS = ("etc/stunnel/", "etc/xensource/xapi-", "var/lib/varstored/", "var/lib/xcp/p", "var/xapi/")
+"""How the names of the files begin that verbs write; of others a real host has very many."""
 DATABASE = "var/backup/pool-database-"
 LOOK = 2.0
 """Simulated seconds between two signs of progress."""
@@ -44,6 +46,8 @@ def _backup(request: Request, binding: Binding) -> Steps:
         binding.show(progress=0.9 * (1.0 - math.exp(-0.1 * turn)))
     for name, text in _files(request.machine).items():
         yield member(name, text.encode(), now)
+    for path, data in system.files.items():
+        yield member(path.lstrip("/"), data, now)
     if system.role == "master":
         yield member(f"{DATABASE}{pool.clock.stamp()[:8]}", database.write(pool.store.dump()), now)
     yield END
@@ -104,4 +108,5 @@ def _system(machine: HostMachine, files: Mapping[str, bytes]) -> System:
         role=files.get(ROLE, b"master").decode(),
         pool_secret=files.get(SECRET, b"").decode(),
         saved=database.read(dumps[0], source="the backup") if dumps else None,
+        files={f"/{name}": data for name, data in files.items() if name.startswith(BY_VERBS)},
     )

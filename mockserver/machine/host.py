@@ -6,6 +6,7 @@ a master the pool database. The installer copies it to the backup partition befo
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from xenctl.releases import Release, accepts, find
 
 from ..journal import Kept
+from .update_repositories import COMPONENTS, Livepatch, Mirror
 
 if TYPE_CHECKING:
     from xenctl.database import Database
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from .disks import Domain
 
 
+OLD_SECRET, NEW_SECRET = "/var/lib/xcp/ptoken.old", "/var/lib/xcp/ptoken.new"
+"""Where a host keeps both secrets while the pool's is rotated."""
 ASKS_THE_MASTER = find("6.0.0")
 """The first release whose installer logs in to a member's master before it offers an upgrade."""
 
@@ -49,6 +53,7 @@ class Durations:
     vm_destroy: float = 2.0
     device: float = 1.0
     patch: float = 60.0
+    sync_updates: float = 30.0
     volume: float = 1.0
     scan: float = 2.0
     copy_rate: float = 80e6
@@ -74,10 +79,22 @@ class System(Kept):
     saved: Database | None = None
     restored: Database | None = None
     """A database that was put here by a restore: the next start of the toolstack takes it, and it alone."""
+    installed: dict[str, str] = field(default_factory=dict)
+    """The packages that came with updates: their versions by their names with architecture."""
+    mirrors: dict[str, Mirror] = field(default_factory=dict)
+    """On a master: copies of update repositories, by their uuids."""
     new: bool = False
     """Set by the installer: the next boot is the first one of this system."""
     stranger: bool = False
     """Set by a clean installation: the host is a pool of its own, with a database that nobody here looks at."""
+    files: dict[str, bytes] = field(default_factory=dict)
+    """What verbs wrote on the disk, by path. The dict is replaced, never changed: a backup may share it."""
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The secrets of the pool that are taken, the one that is sent first: two while a rotation goes on."""
+        known = (self.files[path].decode() for path in (OLD_SECRET, NEW_SECRET) if path in self.files)
+        return (self.pool_secret, *(secret for secret in known if secret != self.pool_secret))
 
 
 class MachineRoomError(Exception):
@@ -108,6 +125,10 @@ class HostMachine(Kept):
     """The network cards that are plugged in: device names and MACs."""
     bridges: frozenset[str] = frozenset()
     """The bridges that the control domain has beside those of its cards."""
+    booted: dict[str, str] = field(default_factory=dict)
+    """The packages as they were when it booted: so old is what runs."""
+    livepatches: dict[str, Livepatch] = field(default_factory=dict)
+    """What was patched since, by component."""
     xapi: Xapi = field(init=False)
     on_running: Callable[[HostMachine], None] = lambda machine: None
     on_stopped: Callable[[HostMachine, bool], None] = lambda machine, clean: None
@@ -144,8 +165,15 @@ class HostMachine(Kept):
             boot = self.durations.first_boot if self.system.new else self.durations.os_boot
             self._later(self.durations.firmware + boot, self._running)
 
+    def build_id(self, component: str) -> str:
+        """The build of `xen` or `kernel` that runs."""
+        package = self.booted.get(COMPONENTS[component], "")
+        text = f"{component} {self.system.release.name} {package}"
+        return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
     def _running(self) -> None:
         self.boots += 1
+        self.booted, self.livepatches = dict(self.system.installed), {}
         self._become("running")
         self.on_running(self)
 
@@ -220,13 +248,14 @@ class HostMachine(Kept):
         old = self.system
         if choice == "restore":
             assert self.backup is not None
-            self.system = replace(self.backup)
+            installed, mirrors = dict(self.backup.installed), dict(self.backup.mirrors)
+            self.system = replace(self.backup, installed=installed, mirrors=mirrors)
         elif choice == "upgrade":
             saved = old.database.dump() if old.database is not None else old.saved
             self.backup = replace(old, database=None, saved=saved)
-            self.system = replace(old, release=media, new=True)
+            self.system = replace(old, release=media, installed={}, mirrors={}, new=True)
         else:
-            self.system = replace(fresh(old), release=media, new=True)
+            self.system = replace(fresh(old), release=media, installed={}, mirrors={}, new=True)
         self.media = None
         self._become("off")
         self.power_on()

@@ -80,4 +80,5 @@ class MachineRoom:
             database=None,
             saved=None,
             stranger=True,
+            files={},
         )

@@ -18,7 +18,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
@@ -29,11 +29,12 @@ from typing import TYPE_CHECKING, Any
 
 from xenctl.errors import ConnectError, ConnectionLost, TransportError, WaitTimeout
 
+from .. import certificates, trust
+from ..authority import Authority, context
 from ..control import PREFIX, Control
 from ..handlers.running import Exchange
 from ..http import RPC_LIMIT, Answer, answer, broken
 from ..striking import ConnectionReset, HalfAnswer
-from .certificates import Authority
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -67,7 +68,11 @@ class _Listener(ThreadingTCPServer):
     request_queue_size = 128
 
     def __init__(
-        self, bound: socket.socket, owner: PoolServer, machine: HostMachine | None, context: SSLContext | None
+        self,
+        bound: socket.socket,
+        owner: PoolServer,
+        machine: HostMachine | None,
+        context: Callable[[], SSLContext | None],
     ) -> None:
         self.owner, self.machine, self._context = owner, machine, context
         self.name = machine.name if machine is not None else "control"
@@ -83,11 +88,12 @@ class _Listener(ThreadingTCPServer):
 
     def finish_request(self, request: Any, client_address: Any) -> None:
         """Serve one connection, in its own thread; with TLS, shake hands first."""
-        if self._context is None:
+        tls = self._context()
+        if tls is None:
             super().finish_request(request, client_address)
             return
         request.settimeout(HANDSHAKE)
-        with self._context.wrap_socket(request, server_side=True, do_handshake_on_connect=False) as secured:
+        with tls.wrap_socket(request, server_side=True, do_handshake_on_connect=False) as secured:
             self._open.discard(request)  # its descriptor is the other's now
             self._open.add(secured)
             try:
@@ -306,8 +312,6 @@ class PoolServer:
         for machine, bound in zip(machines, self._bind(len(machines)), strict=True):
             self._bound[machine.uuid] = bound
             self._places[machine.uuid] = bound.getsockname()[:2]
-        if self._authority is not None:
-            self._certify(self._authority)
         with self._lock:
             self.pool.readdress(
                 {uuid: _named(*place) if self.note else place[0] for uuid, place in self._places.items()}
@@ -315,7 +319,9 @@ class PoolServer:
             self._set_time()
             self._restore.callback(self._give_back, self.pool.waiter, self.pool.on_machine, self.pool.guard)
             self.pool.waiter, self.pool.on_machine, self.pool.guard = self._wait, self._machine_changed, self._hold
-            self.pool.on_rollback = self._set_time
+            self.pool.on_rollback = self._rolled_back
+            if self._authority is not None:
+                self._certify(self._authority)
             for machine in machines:
                 if machine.answers:
                     self._open(machine)
@@ -324,13 +330,34 @@ class PoolServer:
         self._ticker.start()
 
     def _certify(self, authority: Authority) -> None:
-        """Give every host a certificate, and write down whose."""
-        for machine in self.pool.machines:
-            names = [self._places[machine.uuid][0], machine.name]
-            self._contexts[machine.uuid], self.pool.fingerprints[machine.uuid] = authority.context(names)
-        self._restore.callback(self.pool.fingerprints.clear)
+        """Give a certificate to every host that has none of its own, and show whatever hosts have from now on."""
+        pool = self.pool
+        before = pool.issue, pool.on_certificate
+        pool.issue = lambda machine: authority.issue([self._places[machine.uuid][0], machine.name])
+        pool.on_certificate = self._show
+        self._restore.callback(self._keep_certificates, *before)
+        for machine in pool.machines:
+            trust.serve(pool, machine)
         self.cafile = authority.write()
         self._restore.callback(os.remove, self.cafile)
+
+    def _keep_certificates(self, issue: Any, on_certificate: Any) -> None:
+        self.pool.issue, self.pool.on_certificate = issue, on_certificate
+        self.pool.fingerprints.clear()
+
+    def _show(self, machine: HostMachine) -> None:
+        """Answer with the certificate that a host has now whoever connects to it from now on."""
+        certificate = trust.read(machine.system, trust.SERVER)
+        self._contexts[machine.uuid] = context(machine.system.files[trust.SERVER])
+        self.pool.fingerprints[machine.uuid] = {
+            kind: certificates.fingerprint(certificate, kind) for kind in certificates.DIGESTS
+        }
+
+    def _rolled_back(self) -> None:
+        self._set_time()
+        for machine in self.pool.machines if self._authority else ():
+            if trust.SERVER in machine.system.files:
+                self._show(machine)
 
     def _bind(self, count: int) -> list[socket.socket]:
         """A socket for each of `count` hosts, bound to its place."""
@@ -364,7 +391,7 @@ class PoolServer:
         self.pool.on_rollback = lambda: None
 
     def _open(self, machine: HostMachine) -> None:
-        listener = _Listener(self._bound.pop(machine.uuid), self, machine, self._contexts.get(machine.uuid))
+        listener = _Listener(self._bound.pop(machine.uuid), self, machine, lambda: self._contexts.get(machine.uuid))
         self._listeners[machine.uuid] = listener
         threading.Thread(target=listener.serve_forever, args=(0.02,), name=machine.name, daemon=True).start()
 
@@ -373,7 +400,8 @@ class PoolServer:
         bound = _bound(self.listen, 0)
         scheme = "https" if self._authority else "http"
         self.control_url = f"{scheme}://{_named(*bound.getsockname()[:2])}"
-        listener = _Listener(bound, self, None, self._contexts.get(self.pool.machines[0].uuid))
+        first = self.pool.machines[0].uuid
+        listener = _Listener(bound, self, None, lambda: self._contexts.get(first))
         self._listeners[""] = listener
         threading.Thread(target=listener.serve_forever, args=(0.02,), name="control", daemon=True).start()
         control.start()

@@ -2,8 +2,15 @@
 
 observe.py          a picture of the pool, as far as procedures need it
 hands.py            what a person does to the machines
+sequence.py         the steps of a rolling upgrade, played through before anything happens
 placement.py        where VMs can go, and in which order hosts are emptied
 plan.py             a plan as data
 backup.py           the pool database, fetched and verified
+acts/               what each step does, and how to see that it is done
+waiting.py          waiting for a host that was away, stage by stage
+drift.py            what is not as a plan expects it
+journal.py          what a run has to remember when it is killed
+running.py          how a plan is carried out
 rolling_upgrade.py  the plan of a rolling upgrade, and its run
+upgrade_path.py     the hops of a longer way, and what each needs
 """

@@ -7,7 +7,10 @@ Hosts are named by their uuid.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from ..session import Session
 
 
 class Hands(Protocol):
@@ -36,3 +39,13 @@ class Hands(Protocol):
 
     def answer(self, host: str, choice: str, /) -> None:
         """Choose one of the offers; the installer does it and boots the host from its disk."""
+
+
+def hands_for(text: str, session: Session) -> Hands:
+    """The hands that `text` names: `operator`, `plugin:INSTALL_URL` or `fake:TOKEN`. Raises `ValueError` for others."""
+    kind, _, rest = text.partition(":")
+    if kind == "fake" and rest:
+        from .hands_fake import FakeHands
+
+        return FakeHands(session, rest)
+    raise ValueError(f"hands: {text!r} is none of operator, plugin:INSTALL_URL and fake:TOKEN")

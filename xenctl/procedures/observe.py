@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 NULL = "OpaqueRef:NULL"
 UPGRADE_KEY = "rolling_upgrade_in_progress"
+MARK = "xenctl-run"
+"""The key in the pool's `other_config` that tells everybody of a run under way."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Disc:
 class VMFacts:
     """One guest. `host` is the uuid of the host it runs on, empty where it does not; `memory` what it takes of a host, in
     bytes; `storage` the SRs of its disks, CDs apart; `image` that of its suspend image; `stuck` why it could not migrate, if
-    so."""
+    so; `affinity` the uuid of the host that it prefers, `order` its place when many are started."""
 
     ref: str
     uuid: str
@@ -67,11 +69,14 @@ class VMFacts:
     image: str
     stuck: str
     busy: tuple[str, ...]
+    affinity: str = ""
+    order: int = 0
 
 
 @dataclass(frozen=True)
 class PoolFacts:
-    """The pool: hosts and guests (no control domains, templates or snapshots) by uuid."""
+    """The pool: hosts and guests (no control domains, templates or snapshots) by uuid. `mark` is the run that it is marked
+    with, `unplugged` the PBDs that are not plugged."""
 
     ref: str
     uuid: str
@@ -82,6 +87,8 @@ class PoolFacts:
     hosts: Mapping[str, HostFacts]
     vms: Mapping[str, VMFacts]
     storage_names: Mapping[str, str]
+    mark: str = ""
+    unplugged: frozenset[str] = frozenset()
 
     @property
     def release(self) -> Release:
@@ -153,6 +160,8 @@ def observe(session: Session) -> PoolFacts:
             image=vdis[vm.suspend_VDI].SR if vm.power_state == "Suspended" and vm.suspend_VDI in vdis else "",
             stuck=_stuck(vm, agents, vdis),
             busy=tuple(sorted(set(vm.current_operations.values()))),
+            affinity=by_ref.get(vm.affinity, ""),
+            order=vm.get("order", 0),
         )
 
     guests = {
@@ -170,6 +179,8 @@ def observe(session: Session) -> PoolFacts:
         hosts=facts,
         vms=guests,
         storage_names={ref: sr.name_label for ref, sr in srs.items()},
+        mark=pool.other_config.get(MARK, ""),
+        unplugged=frozenset(ref for ref, pbd in pbds.items() if not pbd.currently_attached),
     )
 
 

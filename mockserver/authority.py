@@ -1,24 +1,27 @@
-"""Certificates made on the fly: an authority, and a certificate for each host that it vouches for.
+"""Certificates made on the fly: an authority that vouches for hosts, and hosts that vouch for themselves.
 
-Needs `cryptography` (extra `server`). Keys are of this process; nothing but the authority's certificate is written to disk.
+Needs `cryptography` (extra `server`); that and `ssl` are loaded with the first certificate. Keys are of this process; of
+what is made here only an authority's certificate is written to a file that stays. How long certificates hold is told by the
+real clock: it is real clients that look at them.
 """
 
 from __future__ import annotations
 
 import os
-import ssl
-import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ssl import SSLContext
+
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from cryptography.x509 import Certificate
 
-VALID = timedelta(days=1)
+BEFORE, AFTER = timedelta(days=1), timedelta(days=3650)
 """How long the certificates hold, before and after now: clocks of clients may differ."""
+AUTHORITY = "mockserver CA"
+"""The name of whoever vouches for hosts that are served."""
 
 
 class Authority:
@@ -30,34 +33,49 @@ class Authority:
         except ImportError:
             raise ImportError("TLS needs the cryptography library: install xenctl[server], or cryptography") from None
         self._key = _key()
-        self._certificate = _certificate("mockserver CA", self._key, None, ())
+        self._certificate = _certificate(AUTHORITY, self._key, None, (), authority=True)
         self.pem: bytes = self._certificate.public_bytes(serialization.Encoding.PEM)
 
-    def context(self, names: Iterable[str]) -> tuple[ssl.SSLContext, Mapping[str, str]]:
-        """What a host called `names` (addresses or names) answers TLS with, and its certificate's fingerprints: hex
-        with colons, by `sha-256` and `sha-1`."""
-        from cryptography.hazmat.primitives import hashes, serialization
-
-        key = _key()
-        found = list(names)
-        certificate = _certificate(found[0], key, (self._certificate, self._key), found)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        private = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        with tempfile.NamedTemporaryFile(suffix=".pem") as file:  # the ssl module takes keys from files alone
-            file.write(private + certificate.public_bytes(serialization.Encoding.PEM))
-            file.flush()
-            context.load_cert_chain(file.name)
-        digests = {"sha-256": hashes.SHA256(), "sha-1": hashes.SHA1()}  # noqa: S303 - xapi tells both
-        return context, {name: certificate.fingerprint(kind).hex(":").upper() for name, kind in digests.items()}
+    def issue(self, names: Iterable[str]) -> bytes:
+        """A key and a certificate, as PEM, for a host called `names` (addresses or names)."""
+        key, found = _key(), list(names)
+        return _pem(key, _certificate(found[0], key, (self._certificate, self._key), found))
 
     def write(self) -> str:
         """Write the authority's certificate to a new file; its path."""
+        import tempfile
+
         handle, path = tempfile.mkstemp(prefix="mockserver-ca-", suffix=".pem")
         with os.fdopen(handle, "wb") as file:
             file.write(self.pem)
         return path
+
+
+def self_signed(names: Iterable[str]) -> bytes:
+    """A key and a certificate that nobody else vouches for, as PEM, for a host called `names`."""
+    key, found = _key(), list(names)
+    return _pem(key, _certificate(found[0], key, None, found))
+
+
+def context(pem: bytes) -> SSLContext:
+    """What a host answers TLS with that has this key, certificate and chain. Raises `ssl.SSLError` for others."""
+    import ssl
+    import tempfile
+
+    out = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with tempfile.NamedTemporaryFile(suffix=".pem") as file:  # the ssl module takes keys from files alone
+        file.write(pem)
+        file.flush()
+        out.load_cert_chain(file.name)
+    return out
+
+
+def _pem(key: EllipticCurvePrivateKey, certificate: Certificate) -> bytes:
+    from cryptography.hazmat.primitives import serialization
+
+    plain = serialization.NoEncryption()
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+    return private + certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def _key() -> EllipticCurvePrivateKey:
@@ -71,8 +89,10 @@ def _certificate(
     key: EllipticCurvePrivateKey,
     issuer: tuple[Certificate, EllipticCurvePrivateKey] | None,
     names: Iterable[str],
+    *,
+    authority: bool = False,
 ) -> Certificate:
-    """A certificate for `names`, signed by `issuer`; without one an authority's, signed by itself."""
+    """A certificate for `names`, signed by `issuer`; without one by itself."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes
     from cryptography.x509.oid import NameOID
@@ -86,15 +106,16 @@ def _certificate(
         .issuer_name(issuer[0].subject if issuer else subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - VALID)
-        .not_valid_after(now + VALID)
-        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+        .not_valid_before(now - BEFORE)
+        .not_valid_after(now + AFTER)
+        .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
-        .add_extension(_usage(authority=issuer is None), critical=True)
+        .add_extension(_usage(authority=authority), critical=True)
     )
-    if issuer:
-        builder = builder.add_extension(x509.SubjectAlternativeName([_name(text) for text in names]), critical=False)
+    alternatives = [_name(text) for text in names]
+    if alternatives:
+        builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
     return builder.sign(signer, hashes.SHA256())
 
 
@@ -107,6 +128,8 @@ def _usage(*, authority: bool) -> Any:
 
 
 def _name(text: str) -> Any:
+    from ipaddress import ip_address
+
     from cryptography import x509
 
     try:

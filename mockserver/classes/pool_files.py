@@ -1,0 +1,58 @@
+"""What every host of a pool keeps in files: certificates for guests' firmware, and binary objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from xenctl.errors import Failure
+
+from .. import firmware
+from ..call import Call, refuse
+from . import host_files, verbs_of
+from .pool_certificates import members
+
+verb = verbs_of("pool")
+
+UEFI = ("host.uefi_certificates", "uefi_certificates")
+
+
+@verb("custom_uefi_certificates", *UEFI)
+def set_custom_uefi_certificates(call: Call, ref: str, value: str) -> str:
+    """Every host writes them where guests' firmware looks; "" brings back what the systems came with."""
+    if not firmware.allowed(call.db.release):
+        text = "Setting UEFI certificates is not possible when allow_custom_uefi_certs is false"
+        raise refuse("OPERATION_NOT_ALLOWED", text)
+    call.db.write(call.db.get("pool", ref), custom_uefi_certificates=value)
+    for host in list(call.db.table("host")):
+        host_files.write_uefi_certificates_to_disk(call, host)
+    return ""
+
+
+@verb()
+def set_uefi_certificates(call: Call, ref: str, value: str) -> str:
+    """Always refused: the field says what systems come with."""
+    text = "Setting UEFI certificates is deprecated, please use `set_custom_uefi_certificates`"
+    raise refuse("OPERATION_NOT_ALLOWED", text)
+
+
+@verb("host.other_config")
+def enable_binary_storage(call: Call) -> str:
+    return _on_all(call, host_files.enable_binary_storage)
+
+
+@verb("host.other_config", "message.*")
+def disable_binary_storage(call: Call) -> str:
+    return _on_all(call, host_files.disable_binary_storage)
+
+
+def _on_all(call: Call, action: Callable[[Call, str], str]) -> str:
+    """Members first; those that answer do it whatever becomes of others, and the first error is raised."""
+    first: Failure | None = None
+    for host in [*members(call), call.db.pool()["master"]]:
+        try:
+            action(call, host)
+        except Failure as error:
+            first = first or error
+    if first is not None:
+        raise first
+    return ""

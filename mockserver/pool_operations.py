@@ -1,0 +1,79 @@
+"""What may be done to the pool itself: its operations exclude each other, since 7.0."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from xenctl.errors import Failure
+from xenctl.releases import find
+
+from . import rules
+from .call import Call, refuse
+from .checks import marked
+from .store import Row, Store
+
+DUNDEE, INVERNESS, STOCKHOLM, NILE = (find(name).order for name in ("7.0.0", "7.3.0", "8.2.0", "8.4.0"))
+
+SINCE = {
+    **dict.fromkeys(("ha_enable", "ha_disable"), DUNDEE),
+    "cluster_create": INVERNESS,
+    "designate_new_master": STOCKHOLM,
+    **dict.fromkeys(
+        "tls_verification_enable configure_repositories sync_updates sync_bundle apply_updates cert_refresh "
+        "exchange_certificates_on_join exchange_ca_certificates_on_join copy_primary_host_certs eject get_updates".split(),
+        NILE,
+    ),
+}
+"""The operations, and when each came, in the order in which they are listed."""
+WAITING = frozenset(
+    "cert_refresh exchange_certificates_on_join exchange_ca_certificates_on_join copy_primary_host_certs eject "
+    "get_updates exchange_crls_on_join".split()
+)
+"""Those that say of what goes on only that it does; the others name it by an error of its own."""
+
+
+def refused(store: Store, operation: str) -> Failure | None:
+    """The first reason why an operation may not be done to the pool, as an error; None where it may."""
+    pool = store.pool()
+    going = pool.get("current_operations", {})
+    blocking = next((name for name in going.values() if name not in WAITING), "")
+    waiting = next(((name, task) for task, name in going.items() if name in WAITING), None)
+    if blocking and operation not in WAITING:
+        return refuse(f"{blocking.upper()}_IN_PROGRESS")
+    if going:
+        return refuse("OTHER_OPERATION_IN_PROGRESS", "pool", pool.ref, *(waiting or ()))
+    enabled = bool(pool.get("ha_enabled"))
+    if operation in ("ha_enable", "tls_verification_enable") and enabled:
+        return refuse("HA_IS_ENABLED")
+    if operation == "ha_disable" and not enabled:
+        return refuse("HA_NOT_ENABLED")
+    if operation in ("cluster_create", "tls_verification_enable") and rules.upgrading(store):
+        return refuse("NOT_SUPPORTED_DURING_UPGRADE")
+    if operation == "cluster_create" and "Cluster" in store.tables and store.table("Cluster"):
+        return refuse("CLUSTER_ALREADY_EXISTS")
+    if operation == "cluster_create" and enabled:
+        return refuse("INCOMPATIBLE_CLUSTER_STACK_ACTIVE", pool["ha_cluster_stack"])
+    return None
+
+
+@contextmanager
+def operation(call: Call, name: str) -> Iterator[None]:
+    """Hold the pool for an operation. Before there were such, nothing is checked or shown."""
+    if call.db.release.order < SINCE[name]:
+        yield
+        return
+    pool = call.db.pool()
+    if pool.get("is_psr_pending"):
+        raise refuse("POOL_SECRET_ROTATION_PENDING")
+    error = refused(call.db, name)
+    if error is not None:
+        raise error
+    with marked(call, pool, name):
+        yield
+
+
+def refresh(store: Store, pool: Row) -> None:
+    """Recompute `pool.allowed_operations`."""
+    names = [name for name, since in SINCE.items() if since <= store.release.order]
+    store.write(pool, allowed_operations=[name for name in names if refused(store, name) is None])

@@ -1,0 +1,182 @@
+"""`xenctl upgrade` as its user meets it: against a pool in another process, killed, resumed, interrupted, refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+TOKEN = "s3cr3t"
+
+
+@dataclass
+class Served:
+    """A pool in a process of its own."""
+
+    url: str
+    folder: Path
+
+    def arguments(self, *words: str) -> list[str]:
+        return [sys.executable, "-m", "xenctl", "upgrade", *words]
+
+    def live(self, *words: str) -> list[str]:
+        """The command line of a subcommand that reaches the pool and its machine room."""
+        return self.arguments(*words, "--server", self.url, "--hands", f"fake:{TOKEN}", "--journal", str(self.journal))
+
+    @property
+    def journal(self) -> Path:
+        return self.folder / "journal"
+
+    def status(self) -> dict[str, object]:
+        done = run(self.arguments("status", "--journal", str(self.journal), "--json"))
+        assert done.returncode == 0, done.stderr
+        found: dict[str, object] = json.loads(done.stdout)
+        return found
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "XENCTL_PASSWORD": "secret", "COLUMNS": "100"}
+
+
+def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        arguments,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        env=environment(),
+    )
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    command = [sys.executable, "-m", "mockserver", "--release", "4.0.1", "--hosts", "2", "--vms", "6"]
+    server = subprocess.Popen([*command, "--control", TOKEN], stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    ready = json.loads(server.stdout.readline())
+    yield Served(ready["url"], tmp_path)
+    server.terminate()
+    server.wait(timeout=20)
+    server.stdout.close()
+
+
+def begun(served: Served, steps: int) -> subprocess.Popen[str]:
+    """An upgrade that has done some steps."""
+    process = subprocess.Popen(
+        served.live("run"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment()
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith(f"{steps + 1}/"):
+            return process
+    raise AssertionError("the run ended early")
+
+
+def test_a_run_that_is_killed_is_resumed(served: Served) -> None:
+    """Killed while the master is away, with no warning: another process goes on and finishes."""
+    process = begun(served, 11)
+    process.kill()
+    process.communicate(timeout=20)
+    found = served.status()
+    assert found["state"] == "running"
+    assert str(found["next"]).startswith("install 4.1.0 on host1")
+    done = run(served.live("resume", "--json"))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["state"] == "done"
+    assert served.status()["state"] == "done"
+    again = run(served.live("resume"))
+    assert again.returncode == 2
+    assert "this run is done; there is nothing left to do" in again.stderr
+
+
+def test_an_interrupted_run_ends_with_3_and_can_be_given_up(served: Served) -> None:
+    """Ctrl-C before the first host went down; abandoning undoes what was prepared."""
+    process = begun(served, 5)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert served.status()["state"] == "stopped"
+    done = run(served.live("abandon", "--json"))
+    assert (done.returncode, json.loads(done.stdout)["left"]) == (0, []), done.stdout
+    assert served.status()["state"] == "abandoned"
+
+
+def test_one_run_at_a_time(served: Served) -> None:
+    """While a run is at work, a second one with the same journal or with another is refused."""
+    process = begun(served, 3)
+    try:
+        done = run(served.live("resume"))
+        assert done.returncode == 2
+        assert "is in use: a run with this journal is at work" in done.stderr
+        other = Served(served.url, served.folder / "other")
+        other.folder.mkdir()
+        done = run(other.live("run"))
+        assert done.returncode in (1, 3)
+    finally:
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+def test_a_plan_is_shown_and_changes_nothing(served: Served) -> None:
+    """Steps by number, with their reasons; or one JSON object."""
+    done = run(served.arguments("plan", "--server", served.url))
+    assert done.returncode == 0, done.stderr
+    assert "1  fetch and verify a database backup" in done.stdout
+    assert "install 4.1.0 on host1" in done.stdout
+    done = run(served.arguments("plan", "--server", served.url, "--to", "5.5", "--json"))
+    assert done.returncode == 1
+    assert "does not upgrade" in json.loads(done.stdout)["problems"][0]
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (("plan",), 2, "give --server URL, or --rehearse DUMP"),
+        (("plan", "--server", "http://127.0.0.1:1"), 2, "cannot be reached"),
+        (("run", "--server", "http://127.0.0.1:1"), 2, "give --journal FILE"),
+        (("run", "--server", "URL", "--journal", "J", "--hands", "magic"), 2, "is none of operator, plugin:"),
+        (("run", "--server", "URL", "--journal", "no/such/folder/j", "--hands", "fake:x"), 2, "cannot be written"),
+        (("run", "--server", "URL", "--journal", "J", "--hands", "fake:x", "--to", "9"), 2, "no release is called '9'"),
+        (("run", "--server", "URL", "--journal", "J", "--hands", "fake:x", "--to", "5.5"), 1, "cannot be done"),
+        (("resume", "--server", "URL", "--journal", "J"), 2, "there is no journal"),
+        (("resume", "--rehearse", "x.xml", "--journal", "J"), 2, "there is no run to take up"),
+        (("status", "--journal", __file__), 2, "cannot be read: file is not a database"),
+    ],
+)
+def test_bad_input_is_one_sentence(served: Served, words: tuple[str, ...], status: int, said: str) -> None:
+    """What is wrong, and nothing changed."""
+    place = {"URL": served.url, "J": str(served.journal)}
+    done = run(served.arguments(*(place.get(word, word) for word in words)))
+    assert done.returncode == status, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_password_is_said(served: Served, tmp_path: Path) -> None:
+    """Before anything happens."""
+    wrong = tmp_path / "password"
+    wrong.write_text("wrong\n")
+    done = run(served.arguments("plan", "--server", served.url, "--password-file", str(wrong)))
+    assert done.returncode == 2
+    assert "SESSION_AUTHENTICATION_FAILED" in done.stderr
+
+
+DATA = Path(__file__).parents[1] / "data"
+
+
+def test_any_procedure_can_be_rehearsed() -> None:
+    """`--rehearse DUMP` runs it on a fake pool; what would fail ends with 1, since there is nothing to resume."""
+    words = ("run", "--rehearse", str(DATA / "pool-4.0.1.xml"), "--json", "--accept-downtime")
+    done = run([sys.executable, "-m", "xenctl", "upgrade", *words])
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert (found["ok"], found["state"], found["violations"]) == (True, "done", [])

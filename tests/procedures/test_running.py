@@ -1,0 +1,219 @@
+"""A run that stops: what it leaves, how it goes on, is planned anew, adopted or given up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chaos import Fate, Killed, MortalHands, session_on
+
+from mockserver import MockPool
+from mockserver.invariants import rolling_upgrade as invariants
+from xenctl.errors import ProcedureError
+from xenctl.procedures import rolling_upgrade, running
+from xenctl.procedures.journal import Journal
+from xenctl.procedures.observe import MARK, observe
+from xenctl.procedures.running import Run
+from xenctl.session import Session, connect
+
+
+@pytest.fixture
+def pool() -> MockPool:
+    made = MockPool.create(hosts=3, vms=9, release="5.0")
+    made.watch(*invariants())
+    return made
+
+
+@pytest.fixture
+def session(pool: MockPool) -> Session:
+    return connect(pool.url, pool.username, pool.password, transport=pool.transport())
+
+
+def row(pool: MockPool, kind: str, name: str) -> Any:
+    return next(r for r in pool.store.table(kind).values() if r["name_label"] == name)
+
+
+def stop_at(host: str) -> Any:
+    """A gate that stops before a host's turn, once."""
+    stopped = []
+
+    def gate(run: Run, step: Any) -> str:
+        if run.plan.names[step.host] == host and not stopped:
+            stopped.append(host)
+            return f"stop before {host}"
+        return ""
+
+    return gate
+
+
+def half_done(pool: MockPool, session: Session, journal: Journal | None = None) -> Journal:
+    """Upgrade the master only, and pause."""
+    plan = rolling_upgrade.plan(session)
+    journal = journal or Journal.create(plan)
+    outcome = rolling_upgrade.run(session, plan, pool.hands, journal=journal, gates=[stop_at("host2")])
+    assert outcome.problems == []
+    assert "stop before host2" in outcome.paused
+    assert not outcome.ok
+    return journal
+
+
+def versions(pool: MockPool) -> list[str]:
+    return [machine.system.release.product_version for machine in pool.machines]
+
+
+def test_a_gate_stops_before_a_hosts_turn_and_the_run_goes_on_later(pool: MockPool, session: Session) -> None:
+    """Nothing of the turn has begun; a later run begins with it."""
+    journal = half_done(pool, session)
+    assert journal.state == "stopped"
+    assert versions(pool) == ["5.5.0", "5.0.0", "5.0.0"]
+    assert row(pool, "host", "host2")["enabled"]
+    assert rolling_upgrade.run(session, journal.plan, pool.hands, journal=journal).ok
+    assert (journal.state, versions(pool)) == ("done", ["5.5.0"] * 3)
+    pool.conclude()
+    assert pool.violations == []
+    assert MARK not in pool.store.pool()["other_config"]
+    assert [change for change in journal.changes() if not change.undone] == []
+
+
+def test_a_moved_guest_stops_the_run_before_the_next_turn(pool: MockPool, session: Session) -> None:
+    """Somebody else moved one: the difference is named, and planning anew goes on from there, to the old homes."""
+    journal = half_done(pool, session)
+    first, home = observe(session), {vm.uuid: vm.home for vm in journal.plan.vms}
+    vm = next(vm for vm in first.vms.values() if vm.host == home[vm.uuid] and first.hosts[vm.host].name == "host2")
+    session.VM.pool_migrate(vm.ref, first.hosts[first.master].ref, {})  # type: ignore[arg-type]
+    outcome = rolling_upgrade.run(session, journal.plan, pool.hands, journal=journal)
+    (problem,) = outcome.problems
+    assert f"{vm.name} is on host1, and is to be on host2" in problem
+    journal.replan(rolling_upgrade.replan(session, journal))
+    assert journal.plan.problems == ()
+    assert rolling_upgrade.run(session, journal.plan, pool.hands, journal=journal).ok
+    assert observe(session).vms[vm.uuid].host == vm.host
+    pool.conclude()
+    assert pool.violations == []
+
+
+@pytest.mark.parametrize("deed", ["new VM", "halted", "HA", "gone"])
+def test_what_changed_meanwhile_is_named(pool: MockPool, session: Session, deed: str) -> None:
+    """A new VM, one that is down, one that is gone, high availability."""
+    journal = half_done(pool, session)
+    vm = row(pool, "VM", "vm02")
+    if deed == "new VM":
+        session.VM.set_name_label(session.VM.clone(row(pool, "VM", "vm04").ref, "new"), "fresh")
+    elif deed == "halted":
+        session.VM.hard_shutdown(vm.ref)
+    elif deed == "gone":
+        session.VM.destroy(row(pool, "VM", "vm04").ref)
+    else:
+        pool.store.write(pool.store.pool(), ha_enabled=True)
+    said = {
+        "new VM": "fresh is new",
+        "halted": "vm02 is Halted, and is to be Running",
+        "HA": "high availability was switched on",
+        "gone": "vm04 is gone",
+    }
+    (problem,) = rolling_upgrade.run(session, journal.plan, pool.hands, journal=journal).problems
+    assert said[deed] in problem
+    assert versions(pool) == ["5.5.0", "5.0.0", "5.0.0"]
+
+
+def test_a_run_that_is_given_up_undoes_what_it_prepared(pool: MockPool, session: Session) -> None:
+    """Before the first host went down: discs back in their drives, guests suspended again, the host enabled, no mark."""
+    before, path = observe(session), Fate()
+    plan = rolling_upgrade.plan(session)
+    journal = Journal.create(plan)
+    number = next(n for n, step in enumerate(plan.steps, 1) if step.action == "halt")
+    run = Run(session, plan, MortalHands(pool.hands, Fate(1)), journal)  # type: ignore[arg-type]
+    with pytest.raises(Killed):
+        run.carry_out()
+    assert journal.finished() == number - 1
+    assert path.points == []
+    assert running.abandon(session, journal, pool.hands) == []
+    assert journal.state == "abandoned"
+    now = observe(session)
+    assert now.mark == ""
+    assert {vm.uuid: (vm.state, vm.discs) for vm in now.vms.values()} == {
+        vm.uuid: (vm.state, vm.discs) for vm in before.vms.values()
+    }
+    assert all(host.enabled for host in now.hosts.values())
+
+
+def test_what_cannot_be_undone_yet_is_named_and_tried_again(pool: MockPool, session: Session) -> None:
+    """In mixed mode nothing can be suspended: that is left, and the mark with it, until it can."""
+    journal = half_done(pool, session)
+    pool.faults.add("error", method="VM.suspend", code="HOST_OFFLINE", params=["x"], times=1)
+    left = running.abandon(session, journal, pool.hands)
+    assert len(left) == 1
+    assert left[0].startswith("suspend vm06: HOST_OFFLINE")
+    assert journal.state == "stopped"
+    assert observe(session).mark == journal.run_id
+
+
+def test_a_run_that_is_done_is_not_given_up(pool: MockPool, session: Session) -> None:
+    """There is nothing to undo."""
+    journal = half_done(pool, session)
+    rolling_upgrade.run(session, journal.plan, pool.hands, journal=journal)
+    with pytest.raises(ProcedureError, match="is done: there is nothing to abandon"):
+        running.abandon(session, journal, pool.hands)
+
+
+def test_a_second_run_is_refused_until_it_takes_over(pool: MockPool, session: Session) -> None:
+    """The mark of a run that is lost is in the way, and says whose it is."""
+    journal = half_done(pool, session)
+    plan = rolling_upgrade.adopt(session)
+    assert any(f"another run ({journal.run_id}) is at work" in problem for problem in plan.problems)
+    plan = rolling_upgrade.adopt(session, take_over=True)
+    assert plan.problems == ()
+    assert rolling_upgrade.run(session, plan, pool.hands, take_over=True).ok
+    assert versions(pool) == ["5.5.0"] * 3
+
+
+def test_an_upgrade_that_was_left_half_done_is_adopted(pool: MockPool, session: Session) -> None:
+    """Without a journal: the rest of the hosts, from the pool as it is; no backup, which would be the stub."""
+    half_done(pool, session)
+    session.pool.remove_from_other_config(next(iter(session.pool.get_all())), MARK)
+    plan = rolling_upgrade.plan(session)
+    assert any("adopt it, or revert it" in problem for problem in plan.problems)
+    plan = rolling_upgrade.adopt(session)
+    assert (plan.source, plan.target, plan.problems) == ("5.0.0", "5.5.0", ())
+    assert [plan.names[step.host] for step in plan.steps if step.action == "install"] == ["host2", "host3"]
+    assert "backup" not in {step.action for step in plan.steps}
+    assert rolling_upgrade.run(session, plan, pool.hands).ok
+    pool.conclude()
+    assert versions(pool) == ["5.5.0"] * 3
+
+
+def test_a_pool_whose_member_is_newer_than_the_master_is_not_adopted(pool: MockPool, session: Session) -> None:
+    """Going on would make it worse."""
+    half_done(pool, session)
+    facts = observe(session)
+    hosts = {
+        uuid: type(host)(**{**vars(host), **_as(facts, facts.hosts[facts.master], host)})
+        for uuid, host in facts.hosts.items()
+    }
+    turned = type(facts)(**{**vars(facts), "hosts": hosts, "mark": ""})
+    (problem,) = rolling_upgrade.make_plan(turned, "5.5.0", half_done=True).problems
+    assert "newer than the master" in problem
+
+
+def _as(facts: Any, master: Any, host: Any) -> dict[str, Any]:
+    """The release that a host would have if the master had been left out."""
+    other = next(other for other in facts.hosts.values() if other.release != master.release)
+    source = other if host is master else master
+    return {"release": source.release, "version": source.version}
+
+
+def test_the_journal_ends_on_a_full_disk_and_the_run_stops(pool: MockPool, tmp_path: Path) -> None:
+    """What cannot be written down is not done: the run stops with one sentence, and goes on when there is room."""
+    session = session_on(pool, Fate())
+    plan = rolling_upgrade.plan(session)
+    path = tmp_path / "journal"
+    with Journal.create(plan, path) as journal:
+        pages = journal._db.execute("PRAGMA page_count").fetchone()[0]
+        journal._db.execute(f"PRAGMA max_page_count={pages + 1}")
+        journal.note("x" * 3500)
+        (problem,) = rolling_upgrade.run(session, plan, pool.hands, journal=journal).problems
+        assert "database or disk is full; see to the disk and resume" in problem
+    with Journal.open(path, to_run=True) as journal:
+        assert 0 < journal.finished() < len(plan.steps)
+        assert rolling_upgrade.run(session, plan, pool.hands, journal=journal).ok

@@ -1,0 +1,131 @@
+"""How commands end: errors and outcomes as exit statuses, and what is printed of them.
+
+0 done; 1 would fail, or failed and is as before; 2 bad usage or input, not readable, not reachable, and nothing changed;
+3 stopped half way, and can be resumed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import DatabaseError, Failure, ProcedureError, TransportError
+from .reach import Reached, tell
+
+if TYPE_CHECKING:
+    from ..procedures.journal import Journal
+    from ..procedures.plan import Plan
+    from ..procedures.running import Outcome, Progress
+
+DONE, IMPOSSIBLE, BAD_INPUT, RESUMABLE = 0, 1, 2, 3
+
+
+@contextmanager
+def ending() -> Iterator[None]:
+    """Tell what a command raises and end with its status. Nothing has been changed by then."""
+    from ..procedures.journal import JournalError
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        tell("interrupted")
+        sys.exit(RESUMABLE)
+    except ProcedureError as error:
+        tell(error)
+        sys.exit(BAD_INPUT if isinstance(error, JournalError) else IMPOSSIBLE)
+    except (DatabaseError, ValueError, OSError, TransportError, Failure) as error:
+        tell(error)
+        sys.exit(BAD_INPUT)
+
+
+def show_plan(plan: Plan, *, steps: bool = False) -> None:
+    """Print what is known before the start; with `steps` each of them, numbered."""
+    from rich.markup import escape
+
+    from .tables import console
+
+    out = console()
+    way = f" from {plan.source} to {plan.target}" if plan.target else ""
+    out.print(f"[bold]{escape(plan.pool_name)}[/]: {plan.procedure}{way}")
+    for vm in plan.downtime:
+        out.print(f"planned downtime: {escape(vm.name)}: {escape(vm.why)}")
+    for warning in plan.warnings:
+        out.print(f"note: {escape(warning)}")
+    for number, step in enumerate(plan.steps if steps else (), 1):
+        reason = f"  [dim]({escape(step.reason)})[/]" if step.reason else ""
+        out.print(f"{number:4}  {escape(step.text(plan.names))}{reason}")
+    for problem in plan.problems:
+        out.print(f"[red]problem[/]: {escape(problem)}")
+
+
+@contextmanager
+def progress(*, quiet: bool) -> Iterator[Progress]:
+    """Where a run tells its steps: a bar on a terminal, else a line each on standard error; nothing where `quiet`."""
+    if quiet:
+        yield lambda number, total, text: None
+    elif not sys.stderr.isatty():
+        yield lambda number, total, text: click.echo(f"{number}/{total} {text}", err=True)
+    else:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        from .tables import console
+
+        columns = (BarColumn(30), MofNCompleteColumn(), TextColumn("{task.description}", markup=False))
+        with Progress(*columns, console=console(stderr=True), transient=True) as bar:
+            job = bar.add_task("looking at the pool", total=None)
+            yield lambda number, total, text: bar.update(job, completed=number - 1, total=total, description=text)
+
+
+def finish(outcome: Outcome, journal: Journal, at: Reached, *, as_json: bool, **more: Any) -> None:
+    """Print what came of a run, and end with its status. A rehearsal leaves nothing to resume: it would fail."""
+    violations = at.violations
+    failed = IMPOSSIBLE if at.pool is not None else RESUMABLE
+    status = DONE if outcome.ok and not violations else failed
+    if at.pool is not None:
+        more["violations"] = violations
+    if as_json:
+        print_json(as_data(outcome, journal, **more))
+    else:
+        from rich.markup import escape
+
+        from .tables import console
+
+        out = console()
+        for problem in outcome.problems:
+            out.print(f"[red]problem[/]: {escape(problem)}")
+        if outcome.paused:
+            out.print(f"paused: {escape(outcome.paused)}")
+        for violation in violations:
+            out.print(f"[red]broken[/]: {escape(violation)}")
+        if outcome.ok:
+            out.print(f"[green]{escape(outcome.plan.pool_name)}: {outcome.plan.procedure} done[/]")
+        elif at.pool is not None:
+            out.print(f"it would stop after {len(outcome.steps)} of {len(outcome.plan.steps)} steps")
+        else:
+            where = f" with --journal {journal.path}" if journal.path else ""
+            out.print(f"stopped after {len(outcome.steps)} steps; go on{escape(where)}")
+    sys.exit(status)
+
+
+def as_data(outcome: Outcome, journal: Journal, **more: Any) -> Mapping[str, Any]:
+    """An outcome as plain values, as `--json` prints it."""
+    return {
+        "ok": outcome.ok,
+        "procedure": outcome.plan.procedure,
+        "state": journal.state,
+        "journal": str(journal.path) if journal.path else None,
+        "problems": outcome.problems,
+        "paused": outcome.paused,
+        "steps": [step.as_dict() for step in outcome.steps],
+        **more,
+    }
+
+
+def print_json(value: Any) -> None:
+    """One object on one line of standard output."""
+    click.echo(json.dumps(value))

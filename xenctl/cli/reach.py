@@ -1,0 +1,228 @@
+"""How a command reaches a pool: the options that say where it is, and the hands on its machines.
+
+Every procedure's command takes these. `--server URL` is a live pool; `--rehearse DUMP` a fake one in this process, loaded
+from a dump, on which the very same code runs.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from ..credentials import USERNAME, password_in, read_password
+from ..transport import origin_at
+
+if TYPE_CHECKING:
+    from mockserver.pool import MockPool
+
+    from ..procedures.hands import Hands
+    from ..procedures.plan import Plan
+    from ..session import Session
+    from ..transport import HttpOptions
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+LIVE = ("username", "password_file", "ca_file", "fingerprint", "no_verify", "legacy_tls")
+"""The options that say how to reach a live pool."""
+OPTIONS: Mapping[str, str] = {
+    "legacy_tls=True": "--legacy-tls",
+    "fingerprint=": "--fingerprint",
+    "verify=False": "--no-verify",
+    "verify=": "--ca-file",
+    "verify: ": "--ca-file: ",
+}
+"""What errors call the library's arguments, and the options that set them."""
+_ARGUMENT = re.compile(rf"(?<!\w)(?:{'|'.join(OPTIONS)})")
+
+
+@dataclass
+class Reached:
+    """A pool that was reached. `pool` is the fake one of a rehearsal, `named` the hands that were asked for."""
+
+    session: Session
+    named: str
+    pool: MockPool | None = None
+
+    @cached_property
+    def hands(self) -> Hands:
+        """Who acts on the machines."""
+        from ..procedures.hands import hands_for
+
+        return self.pool.hands if self.pool is not None else hands_for(self.named, self.session)
+
+    @property
+    def violations(self) -> list[str]:
+        """What the fake pool of a rehearsal saw broken; nothing on a live pool, which nobody watches so."""
+        if self.pool is None:
+            return []
+        self.pool.conclude()
+        return [f"{violation.invariant}: {violation.text}" for violation in self.pool.violations]
+
+    def knows(self, plan: Plan) -> None:
+        """Let the session and the hands know where the plan's hosts are: its master may be away, or another by now."""
+        if self.pool is None:
+            addresses = (host.address for host in plan.hosts)
+            self.session.hosts = tuple(origin_at(self.session.origin, address) for address in addresses if address)
+
+    @property
+    def poll(self) -> float | None:
+        """Seconds between two looks at a host that is waited for, where the usual is not right."""
+        return getattr(self.hands, "poll", None)
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What the options said. `server` and `rehearse` exclude each other."""
+
+    server: str | None
+    username: str
+    password_file: str | None
+    trust: HttpOptions
+    legacy_tls: bool
+    rehearse: str | None = None
+    hands: str = "operator"
+
+    @contextmanager
+    def opened(self, *, now: bool = True) -> Iterator[Reached]:
+        """The pool. With `now` false nobody logs in before the first call, for a master that may be away."""
+        if self.rehearse is not None:
+            from ..rehearsal import staged
+
+            with staged(self.rehearse) as (pool, session):
+                yield Reached(session, self.hands, pool)
+            return
+        if self.server is None:
+            raise click.UsageError("give --server URL, or --rehearse DUMP")
+        with self.session(now=now) as session:
+            yield Reached(session, self.hands)
+
+    @contextmanager
+    def session(self, *, now: bool = True) -> Iterator[Session]:
+        """A session with the live pool. Warnings are told like errors; that nothing is verified was asked for."""
+        from urllib3.exceptions import InsecureRequestWarning
+
+        from ..session import Session
+
+        assert self.server is not None
+        password, options = _password(self.password_file), self.trust.copy()
+        options["legacy_tls"] = self.legacy_tls
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", InsecureRequestWarning)
+            warnings.showwarning = lambda message, *_, **__: tell(message)
+            with Session(self.server, **options) as session:
+                if now:
+                    session.login_with_password(self.username, password)
+                else:
+                    session.login_later(self.username, password)
+                yield session
+
+
+def live_options(function: F) -> F:
+    """Add the options of a live pool. The function gets `server` and `reach` instead of the rest."""
+    options = (
+        click.option("--server", metavar="URL", help="Any host of the live pool."),
+        click.option(
+            "--username", default=USERNAME, show_default=True, envvar="XENCTL_USERNAME", help="User on the live pool."
+        ),
+        click.option(
+            "--password-file",
+            type=click.Path(),
+            help="File whose first line is the password; else XENCTL_PASSWORD, XENCTL_PASSWORD_FILE, or a prompt.",
+        ),
+        click.option("--ca-file", metavar="PATH", help="CA file, or folder, that vouches for the live pool's hosts."),
+        click.option(
+            "--fingerprint", metavar="SHA256", help="SHA-256 of the certificate of the host at URL, not a CA."
+        ),
+        click.option("--no-verify", is_flag=True, help="Do not check the live pool's certificate."),
+        click.option("--legacy-tls", is_flag=True, help="Speak the old TLS of hosts before 7.0 too."),
+    )
+
+    @functools.wraps(function)
+    def gathered(
+        *args: Any,
+        server: str | None,
+        username: str,
+        password_file: str | None,
+        ca_file: str | None,
+        fingerprint: str | None,
+        no_verify: bool,
+        legacy_tls: bool,
+        rehearse: str | None = None,
+        hands: str = "operator",
+        **others: Any,
+    ) -> Any:
+        if server is not None and rehearse is not None:
+            raise click.UsageError("give --server or --rehearse, not both")
+        if server is None:
+            _refuse_live_options()
+        trust = _trust(ca_file, fingerprint, no_verify=no_verify)
+        reach = Reach(server, username, password_file, trust, legacy_tls, rehearse, hands)
+        return function(*args, reach=reach, **others)
+
+    return functools.reduce(lambda made, option: option(made), reversed(options), gathered)  # type: ignore[return-value]
+
+
+def pool_options(function: F) -> F:
+    """Add the options of every procedure: a live pool, or a rehearsal. The function gets them as `reach`."""
+    rehearse = click.option("--rehearse", metavar="DUMP", help="Run it on a fake pool that is loaded from this dump.")
+    return live_options(rehearse(function))
+
+
+def hands_option(function: F) -> F:
+    """Add the option that says who installs hosts."""
+    return click.option(
+        "--hands",
+        default="operator",
+        show_default=True,
+        metavar="operator|plugin:URL|fake:TOKEN",
+        help="Who installs: a person, the hosts themselves from URL, or the machine room of a mockserver.",
+    )(function)
+
+
+def tell(message: object) -> None:
+    """An error or a warning in one sentence on standard error, which names options where the library names arguments."""
+    text = _ARGUMENT.sub(lambda found: OPTIONS[found[0]], str(message))
+    click.echo(f"xenctl: {text}", err=True)
+
+
+def _refuse_live_options() -> None:
+    """Without a live pool, options for one would do nothing."""
+    context = click.get_current_context()
+    given = [name for name in LIVE if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if given:
+        raise click.UsageError(f"--{given[0].replace('_', '-')} is for a live pool: give --server too")
+
+
+def _trust(ca_file: str | None, fingerprint: str | None, *, no_verify: bool) -> HttpOptions:
+    """How the live pool's hosts prove to be themselves: in one way."""
+    ways: dict[str, HttpOptions] = {}
+    if ca_file is not None:
+        ways["--ca-file"] = {"verify": ca_file}
+    if fingerprint is not None:
+        ways["--fingerprint"] = {"fingerprint": fingerprint}
+    if no_verify:
+        ways["--no-verify"] = {"verify": False}
+    if len(ways) > 1:
+        raise click.UsageError(f"give one of {', '.join(ways)}: each is a way to know the host by")
+    return ways.popitem()[1] if ways else {}
+
+
+def _password(file: str | None) -> str:
+    """The password: from the file, the environment, or a prompt."""
+    found = read_password(file) if file is not None else password_in(os.environ)
+    if found is not None:
+        return found
+    if not sys.stdin.isatty():
+        raise click.UsageError("no password: give --password-file, or set XENCTL_PASSWORD")
+    return str(click.prompt("Password", hide_input=True, err=True))

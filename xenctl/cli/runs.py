@@ -1,0 +1,93 @@
+"""Procedures as commands: begun, or gone on with where the journal says that they were begun."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..errors import ProcedureError
+from .endings import ending, finish, print_json, progress, show_plan
+from .reach import Reach, Reached
+
+if TYPE_CHECKING:
+    from ..procedures.journal import Journal
+    from ..procedures.plan import Plan
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+JOURNAL = click.option(
+    *("--journal", "file"),
+    type=click.Path(),
+    metavar="FILE",
+    help="The run's journal. Where it holds a run that stopped, the command goes on with that.",
+)
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Show the plan, step by step, and change nothing.")
+
+
+def run_or_resume(
+    reach: Reach,
+    file: str | None,
+    procedure: str,
+    make: Callable[[Reached], Plan],
+    *,
+    as_json: bool,
+    dry_run: bool = False,
+    **options: Any,
+) -> None:
+    """Plan a procedure and carry it out, or go on with the one in the journal; end with the exit status of what came of it.
+
+    `make` makes the plan. `options` go to `Run`.
+    """
+    if file is None and reach.rehearse is None and not dry_run:
+        raise click.UsageError("give --journal FILE: without it a run that is killed cannot be resumed")
+    from ..procedures.journal import Journal
+
+    with ending():
+        if file is not None and Path(file).exists() and not dry_run:
+            with opened(file, procedure) as journal, reach.opened(now=False) as at:
+                carry_out(at, journal, as_json=as_json, **options)
+        with reach.opened() as at:
+            made = make(at)
+            if not as_json:
+                show_plan(made, steps=dry_run)
+            if dry_run:
+                if as_json:
+                    print_json(made.as_dict())
+                sys.exit(1 if made.problems else 0)
+            if made.problems:
+                raise ProcedureError(f"this {procedure} cannot be done", made.problems)
+            with Journal.create(made, file) as journal:
+                carry_out(at, journal, as_json=as_json, **options)
+
+
+def opened(file: str, procedure: str) -> Journal:
+    """The journal of a run of `procedure` that is not over. Raises `JournalError` for any other."""
+    from ..procedures.journal import ABANDONED, DONE, Journal, JournalError
+
+    journal = Journal.open(file, to_run=True)
+    plan, state = journal.plan, journal.state
+    if plan.procedure == procedure and state not in (DONE, ABANDONED):
+        return journal
+    journal.close()
+    if plan.procedure != procedure:
+        raise JournalError(f"{file} is the journal of another procedure ({plan.procedure}): name another file")
+    raise JournalError(f"{file}: this run is {state}; there is nothing left to do")
+
+
+def carry_out(at: Reached, journal: Journal, *, as_json: bool, **options: Any) -> None:
+    """Carry out the journal's plan from where it is, and end with the exit status of what came of it."""
+    from ..procedures.running import Run
+
+    at.knows(journal.plan)
+    with progress(quiet=as_json) as on_step:
+        run = Run(at.session, journal.plan, at.hands, journal, poll=at.poll, ask=ask, **options)
+        outcome = run.carry_out(on_step)
+    finish(outcome, journal, at, as_json=as_json)
+
+
+def ask(question: str) -> bool:
+    """Ask the person at the terminal; nobody there says no."""
+    return sys.stdin.isatty() and click.confirm(question, err=True)

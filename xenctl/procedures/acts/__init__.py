@@ -1,0 +1,52 @@
+"""What a step does, one class for each action: how to see that it holds, how to bring it about, what it leaves behind.
+
+A run takes a step only if it does not hold in the pool, and afterwards looks whether it does, so that a kind never has to
+know whether it was tried before: `act` starts from whatever it finds.
+
+    guests.py   VMs: migrate, start, stop, suspend, resume; their CDs
+    hosts.py    hosts: disable, halt, install, wait for the return
+    shutting.py many guests shut down at once, and started again
+    restoring.py a database put back
+    pools.py    the pool: the backup, settings, the mark of a run, versions that are equal, the comparison at the end
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from ..plan import Expected, Step
+    from ..running import Run
+
+
+class Kind:
+    """One action. `text` is the step in words; `{host}`, `{vm}`, `{to}` stand for names."""
+
+    name: ClassVar[str] = ""
+    text: ClassVar[str] = ""
+
+    def __init_subclass__(cls) -> None:
+        if cls.name:
+            KINDS[cls.name] = cls()
+
+    def holds(self, run: Run, step: Step) -> bool:
+        """Whether the pool shows what the step is for."""
+        raise NotImplementedError
+
+    def act(self, run: Run, step: Step) -> None:
+        """Bring it about. Raises what the calls raise, `ProcedureError` where going on would do harm."""
+        raise NotImplementedError
+
+    def undo(self, step: Step) -> Step | None:
+        """The step that takes this one back, where a run that is abandoned is to do so."""
+        return None
+
+    def leaves(self, step: Step, before: Expected) -> Expected:
+        """What the step's guest is afterwards."""
+        return before
+
+
+KINDS: dict[str, Kind] = {}
+"""The actions by name."""
+
+from . import guests, hosts, pools, restoring, shutting  # noqa: E402, F401  (they register themselves)

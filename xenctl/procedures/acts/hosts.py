@@ -1,0 +1,135 @@
+"""What is done to hosts: by calls, and by hands in the machine room."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...errors import ProcedureError
+from ..plan import Step
+from ..waiting import await_return, is_back
+from . import Kind
+
+if TYPE_CHECKING:
+    from ..running import Run
+
+HOST_TIMEOUT = 4 * 3600.0
+"""Seconds after which a machine that does not get on is given up."""
+
+
+class Turn(Kind):
+    """A host's turn begins. The pool is compared with the plan first, and whoever has a say may stop the run here."""
+
+    name, text = "turn", "begin with {host}"
+
+    def holds(self, run: Run, step: Step) -> bool:
+        return step.host in run.begun
+
+    def act(self, run: Run, step: Step) -> None:
+        run.begin_turn(step)
+
+
+class Disable(Kind):
+    """Keep guests from coming to a host."""
+
+    name, text = "disable", "disable {host}"
+
+    def holds(self, run: Run, step: Step) -> bool:
+        return not run.session.host.get_enabled(run.host(step.host))
+
+    def act(self, run: Run, step: Step) -> None:
+        run.session.host.disable(run.host(step.host))
+
+    def undo(self, step: Step) -> Step:
+        return Step("enable", host=step.host)
+
+
+class Enable(Kind):
+    """Let guests come to a host again."""
+
+    name, text = "enable", "enable {host}"
+
+    def holds(self, run: Run, step: Step) -> bool:
+        return run.session.host.get_enabled(run.host(step.host))
+
+    def act(self, run: Run, step: Step) -> None:
+        run.session.host.enable(run.host(step.host))
+
+
+class Halt(Kind):
+    """Shut down a host that is empty."""
+
+    name, text = "halt", "shut down {host}"
+
+    def holds(self, run: Run, step: Step) -> bool:
+        return run.hands.power(step.host) not in ("running", "stopping")
+
+    def act(self, run: Run, step: Step) -> None:
+        if run.hands.power(step.host) == "running":
+            refuse_guests(run, step)
+            run.session.host.shutdown(run.host(step.host))
+        run.until(
+            lambda: run.hands.power(step.host) == "off",
+            f"{run.plan.names[step.host]}: it does not switch off",
+            HOST_TIMEOUT,
+        )
+
+
+def refuse_guests(run: Run, step: Step) -> None:
+    """Stop before a host goes down on which guests still run: newer hosts would shut them down on the way."""
+    host = run.host(step.host)
+    left = [
+        vm.name_label
+        for vm in run.session.VM.get_all_records().values()
+        if vm.resident_on == host and vm.power_state != "Halted" and not vm.is_control_domain
+    ]
+    if left:
+        where = run.plan.names[step.host]
+        raise ProcedureError(f"{where} is not empty: {', '.join(sorted(left))} still there; somebody put guests on it")
+
+
+class Install(Kind):
+    """Boot the medium, see that the installer found what is there and preserves it, let it work."""
+
+    name, text = "install", "install {release} on {host}"
+
+    def holds(self, run: Run, step: Step) -> bool:
+        """Whether the host is beyond the installer: it runs. Which release it runs is the next step's business."""
+        return run.hands.power(step.host) == "running"
+
+    def act(self, run: Run, step: Step) -> None:
+        hands, host, name = run.hands, step.host, run.plan.names[step.host]
+        if hands.power(host) == "off":
+            hands.insert_media(host, run.plan.medium)
+            hands.power_on(host)
+        run.until(
+            lambda: hands.power(host) in ("installer", "installing", "running"),
+            f"{name}: the installer does not come up",
+            HOST_TIMEOUT,
+        )
+        if hands.power(host) == "installer":
+            self.answer(run, step)
+        run.until(lambda: hands.power(host) == "running", f"{name}: the installation does not end", HOST_TIMEOUT)
+
+    def answer(self, run: Run, step: Step) -> None:
+        """Choose the upgrade, if it is one of what the plan started from."""
+        hands, host, source = run.hands, step.host, run.before[step.host]
+        found, offered = hands.identified(host), hands.offers(host)
+        if found != source or "upgrade" not in offered:
+            hands.eject_media(host)
+            raise ProcedureError(
+                f"{run.plan.names[host]}: the installer found {found} and offers {', '.join(offered)}; only an upgrade "
+                f"of {source} preserves settings and guests, so nothing was chosen"
+            )
+        hands.answer(host, "upgrade")
+
+
+class Return(Kind):
+    """Wait until a host, and the pool with it, is whole again."""
+
+    name, text = "return", "wait for {host}"
+
+    def holds(self, run: Run, step: Step) -> bool:
+        return is_back(run, step.host, step.release)
+
+    def act(self, run: Run, step: Step) -> None:
+        await_return(run, step.host, step.release)

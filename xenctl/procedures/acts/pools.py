@@ -1,0 +1,118 @@
+"""What concerns the pool as a whole."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...errors import ProcedureError
+from .. import backup
+from ..observe import MARK, UPGRADE_KEY, observe
+from ..plan import Step
+from . import Kind
+
+if TYPE_CHECKING:
+    from ..running import Run
+
+FLAG_TIMEOUT = 600.0
+"""Seconds that the master may take to notice that all versions are equal."""
+
+
+class Backup(Kind):
+    """Fetch the pool's database, verified."""
+
+    name, text = "backup", "fetch and verify a database backup"
+
+    def holds(self, run: Run, step: Step) -> bool:
+        return run.outcome.backup is not None
+
+    def act(self, run: Run, step: Step) -> None:
+        taken = backup.take(run.session, run.backup_to)
+        run.journal.put("backup", {"sha256": taken.sha256, "size": taken.size, "path": taken.path})
+        run.outcome.backup = taken
+
+
+class Claim(Kind):
+    """Mark the pool as being worked on, so that a second run, from wherever, is refused."""
+
+    name, text = "claim", "mark the pool as being worked on"
+
+    def holds(self, run: Run, step: Step) -> bool:
+        return run.mark() == run.journal.run_id
+
+    def act(self, run: Run, step: Step) -> None:
+        other = run.mark()
+        if other and not run.take_over:
+            raise ProcedureError(
+                f"another run ({other}) is at work on this pool; resume or abandon that one, or take over if it is lost"
+            )
+        if other:
+            run.session.pool.remove_from_other_config(run.pool, MARK)
+        run.session.pool.add_to_other_config(run.pool, MARK, run.journal.run_id)
+
+    def undo(self, step: Step) -> Step:
+        return Step("release")
+
+
+class Release(Kind):
+    """Take the mark away."""
+
+    name, text = "release", "unmark the pool"
+
+    def holds(self, run: Run, step: Step) -> bool:
+        return run.mark() != run.journal.run_id
+
+    def act(self, run: Run, step: Step) -> None:
+        run.session.pool.remove_from_other_config(run.pool, MARK)
+
+
+class Equal(Kind):
+    """Wait until the master has noticed that all versions are equal."""
+
+    name, text = "equal", "wait until all versions are equal"
+
+    def holds(self, run: Run, step: Step) -> bool:
+        """Whether every host has the new version and the master has noticed."""
+        versions = {h.software_version.get("product_version") for h in run.session.host.get_all_records().values()}
+        (pool,) = run.session.pool.get_all_records().values()
+        return versions == {step.release} and UPGRADE_KEY not in pool.other_config
+
+    def act(self, run: Run, step: Step) -> None:
+        run.until(lambda: self.holds(run, step), "the pool: the master still sees mixed versions", FLAG_TIMEOUT)
+
+
+class Verify(Kind):
+    """Compare the pool with what it is to be in the end."""
+
+    name, text = "verify", "compare the pool with what it was"
+
+    def holds(self, run: Run, step: Step) -> bool:
+        return not self.different(run)
+
+    def act(self, run: Run, step: Step) -> None:
+        different = self.different(run)
+        if different:
+            raise ProcedureError("the pool is not what it was", different)
+
+    def different(self, run: Run) -> list[str]:
+        """How the pool differs from what the plan promised."""
+        plan, now = run.plan, observe(run.session)
+        out = []
+        for host in now.hosts.values():
+            if plan.target and host.version != plan.target:
+                out.append(f"{host.name} runs {host.version}, not {plan.target}")
+            if not host.enabled or not host.live:
+                out.append(f"{host.name} is not enabled and live")
+        for planned in plan.vms:
+            vm = now.vms.get(planned.uuid)
+            if vm is None:
+                out.append(f"{planned.name} is gone")
+            elif vm.state != planned.state:
+                out.append(f"{planned.name} was {planned.state} and is {vm.state}")
+            elif planned.home and vm.host != planned.home and planned.uuid not in plan.away:
+                out.append(f"{planned.name} is not on {plan.names[planned.home]}, where it was")
+        inserts = (step for step in plan.steps if step.action == "insert")
+        return out + [
+            f"the CD of {plan.names[step.vm]} is not back in its drive"
+            for step in inserts
+            if run.session.VBD.get_VDI(step.vbd) != step.vdi  # type: ignore[arg-type]
+        ]

@@ -1,0 +1,60 @@
+"""Putting a database back."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ... import database, transfers
+from ...errors import Failure, ProcedureError, TransportError
+from . import Kind
+
+if TYPE_CHECKING:
+    from ..plan import Step
+    from ..running import Run
+
+FUSE = 1800.0
+"""Seconds in which the master restarts with the restored database."""
+
+
+class Prove(Kind):
+    """Ask the master whether it would take the dump."""
+
+    name, text = "prove", "prove that the master takes the dump"
+
+    def holds(self, run: Run, step: Step) -> bool:
+        return bool(run.journal.get("proved"))
+
+    def act(self, run: Run, step: Step) -> None:
+        transfers.restore_database(run.session, _bytes(step), dry_run=True)
+        run.journal.put("proved", True)
+
+
+class Restore(Kind):
+    """Put the dump in the place of the database. The mark of this run is in the old one only, so it tells them apart."""
+
+    name, text = "restore", "restore the database; {host} restarts"
+
+    def holds(self, run: Run, step: Step) -> bool:
+        try:
+            return run.mark() != run.journal.run_id
+        except (Failure, TransportError):
+            return False
+
+    def act(self, run: Run, step: Step) -> None:
+        transfers.restore_database(run.session, _bytes(step))
+        run.until(lambda: self.holds(run, step), "the master does not come back with the restored database", FUSE)
+
+
+def _bytes(step: Step) -> bytes:
+    """The dump of a step, if the file still holds what was planned. Raises `ProcedureError`."""
+    path = step.args["path"]
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ProcedureError(f"the dump {path} cannot be read: {error.strerror}") from None
+    if hashlib.sha256(data).hexdigest() != step.args["sha256"]:
+        raise ProcedureError(f"{path} is not the file that this restore was planned with")
+    database.verify(database.read(data, source=path))
+    return data

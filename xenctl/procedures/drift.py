@@ -1,0 +1,32 @@
+"""What is not as a plan expects it: somebody else was at work, or a guest went down by itself."""
+
+from __future__ import annotations
+
+from .observe import PoolFacts
+from .plan import Plan
+
+
+def differences(plan: Plan, steps: int, now: PoolFacts) -> list[str]:
+    """How the pool differs from what it is to be once the first `steps` steps of `plan` are done, one sentence each."""
+    out = []
+    if plan.master and now.master != plan.master:
+        out.append(f"the master is {now.hosts[now.master].name}, and was {plan.names[plan.master]}")
+    if now.ha_enabled:
+        out.append("high availability was switched on")
+    planned = {host.uuid: host.name for host in plan.hosts}
+    out += [f"{host.name} has joined the pool" for host in now.hosts.values() if host.uuid not in planned]
+    out += [f"{name} has left the pool" for uuid, name in planned.items() if uuid not in now.hosts]
+    expected = plan.expected(steps)
+    for uuid, vm in now.vms.items():
+        if uuid not in expected:
+            out.append(f"{vm.name} is new")
+            continue
+        wanted = expected[uuid]
+        if vm.state != wanted.state:
+            out.append(f"{vm.name} is {vm.state}, and is to be {wanted.state}")
+        elif wanted.state == "Running" and vm.host != wanted.host:
+            names = {host: facts.name for host, facts in now.hosts.items()}
+            at, to = names.get(vm.host, "no host"), plan.names.get(wanted.host, "no host")
+            out.append(f"{vm.name} is on {at}, and is to be on {to}")
+    out += [f"{plan.names[uuid]} is gone" for uuid in expected if uuid not in now.vms]
+    return out

@@ -1,0 +1,76 @@
+"""The machine room of a `mockserver` in another process, through its control path: so that a run over sockets can be killed
+and resumed while the pool lives on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ProcedureError, TransportError
+from ..transport import Request, origin_of
+
+if TYPE_CHECKING:
+    from ..session import Session
+
+
+class FakeHands:
+    """Hands on the machines behind a control path. `token` may name the path's own port: `TOKEN@http://127.0.0.1:1234`,
+    which answers when every host is off; else the session's hosts are asked, one after another.
+
+    Errors are `ProcedureError` for what the room refuses, `TransportError` where nobody answers.
+    """
+
+    poll = 0.2
+    """A fake pool's clock runs fast: it is looked at often."""
+
+    def __init__(self, session: Session, token: str) -> None:
+        self._token, _, own = token.partition("@")
+        self._transport = session.transport
+        self._origins = [origin_of(own)] if own else [session.origin, *session.hosts]
+
+    def _asked(self, method: str, path: str, body: Any = None) -> Any:
+        lost: TransportError | None = None
+        for origin in list(self._origins):
+            headers = {"authorization": f"Bearer {self._token}", "content-type": "application/json"}
+            data = b"" if body is None else json.dumps(body).encode()
+            try:
+                answer = self._transport.send(Request(origin, method, f"/_mockserver/{path}", headers, data))
+                text = answer.read()
+            except TransportError as error:
+                lost = error
+                continue
+            if answer.status >= 400:
+                raise ProcedureError(f"the machine room refuses: {json.loads(text).get('error', text)}")
+            self._origins.remove(origin)
+            self._origins.insert(0, origin)
+            return json.loads(text)
+        assert lost is not None
+        raise lost
+
+    def _host(self, host: str) -> Any:
+        return self._asked("GET", f"hosts/{host}")
+
+    def insert_media(self, host: str, release: str, /) -> None:
+        self._asked("POST", f"hosts/{host}", {"media": release})
+
+    def eject_media(self, host: str, /) -> None:
+        self._asked("POST", f"hosts/{host}", {"media": None})
+
+    def power_on(self, host: str, /) -> None:
+        self._asked("POST", f"hosts/{host}", {"power": "on"})
+
+    def power_off(self, host: str, /) -> None:
+        self._asked("POST", f"hosts/{host}", {"power": "off"})
+
+    def power(self, host: str, /) -> str:
+        return str(self._host(host)["power"])
+
+    def identified(self, host: str, /) -> str:
+        return str((self._host(host)["installer"] or {}).get("identified", ""))
+
+    def offers(self, host: str, /) -> Sequence[str]:
+        return list((self._host(host)["installer"] or {}).get("offers", ()))
+
+    def answer(self, host: str, choice: str, /) -> None:
+        self._asked("POST", f"hosts/{host}", {"answer": choice})

@@ -1,0 +1,229 @@
+"""The journal of a run: what the pool itself cannot tell, kept so that a run can be killed anywhere and go on.
+
+One SQLite file a run, written with `synchronous=FULL`: the plan with its baseline (homes and power states of guests), each
+step's intent before its act and its end after it, what preparation changed and how to undo it, the backup's digest. A run
+that goes on observes the pool again; nothing is replayed from here.
+
+Who runs a journal holds a lock beside it (`FILE-lock`), which the system drops when the process dies. Reading needs none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import ProcedureError
+from .plan import Plan, Step
+
+MAGIC = 0x78656E63
+"""SQLite's `application_id` of a journal: `xenc`."""
+LAYOUT = 1
+TABLES = """
+CREATE TABLE kept (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE log (number INTEGER NOT NULL, phase TEXT NOT NULL, at REAL NOT NULL, text TEXT NOT NULL);
+CREATE TABLE change (id INTEGER PRIMARY KEY, undo TEXT NOT NULL, undone INTEGER NOT NULL DEFAULT 0);
+"""
+PLANNED, RUNNING, STOPPED, DONE, ABANDONED = "planned", "running", "stopped", "done", "abandoned"
+"""The states of a run."""
+
+
+class JournalError(ProcedureError):
+    """A journal that cannot be used; says which, why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the log. `number` is that of the step, from 1, or 0; `phase` is `intent`, `done`, `held` (it was so
+    already), `failed` or `note`; `at` is in seconds of the run's clock."""
+
+    number: int
+    phase: str
+    at: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """What preparation changed, told by the step that undoes it."""
+
+    id: int
+    undo: Step
+    undone: bool
+
+
+class Journal:
+    """A run's journal, opened by `create` or `open`. Without a path it is kept in memory, for rehearsals."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path | None, lock: sqlite3.Connection | None) -> None:
+        self._db, self.path, self._lock = connection, path, lock
+        self.now: Any = lambda: 0.0
+
+    @classmethod
+    def create(cls, plan: Plan, path: str | os.PathLike[str] | None = None) -> Journal:
+        """A new journal for `plan`. Raises `JournalError` where there is a file already, or none can be written."""
+        where = None if path is None else Path(path)
+        if where is not None and where.exists():
+            raise JournalError(f"{where} exists: resume or abandon that run, or name another file for a new one")
+        with _told(where, "cannot be written"):
+            lock = _locked(where)
+            if where is not None:
+                os.close(os.open(where, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            db = _connect(where)
+            db.executescript(f"PRAGMA application_id={MAGIC}; PRAGMA user_version={LAYOUT};{TABLES}")
+        journal = cls(db, where, lock)
+        journal._put_all(
+            {
+                "run": f"{plan.procedure.replace(' ', '-')}-{uuid.uuid4().hex[:12]}",
+                "state": PLANNED,
+                "plan": plan.as_dict(),
+            }
+        )
+        return journal
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, to_run: bool = False) -> Journal:
+        """The journal at `path`; `to_run` takes its lock. Raises `JournalError` for what is none, or is run by somebody."""
+        where = Path(path)
+        if not where.is_file():
+            raise JournalError(f"{where}: there is no journal; `run` makes one")
+        with _told(where, "cannot be read"):
+            lock = _locked(where) if to_run else None
+            db = _connect(where)
+            kind, layout = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
+        if kind != MAGIC or layout != LAYOUT:
+            db.close()
+            what = "no journal of a run" if kind != MAGIC else f"of layout {layout}, and this program knows {LAYOUT}"
+            raise JournalError(f"{where} is {what}")
+        return cls(db, where, lock)
+
+    def close(self) -> None:
+        """Let the journal and its lock go."""
+        self._db.close()
+        if self._lock is not None:
+            self._lock.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- what is kept
+
+    def put(self, name: str, value: Any) -> None:
+        """Keep a value of JSON's types under `name`."""
+        self._put_all({name: value})
+
+    def _put_all(self, values: dict[str, Any]) -> None:
+        with self._writing() as db:
+            db.executemany(
+                "INSERT OR REPLACE INTO kept VALUES (?, ?)", [(name, json.dumps(v)) for name, v in values.items()]
+            )
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """What is kept under `name`."""
+        found = self._db.execute("SELECT value FROM kept WHERE name=?", (name,)).fetchone()
+        return default if found is None else json.loads(found[0])
+
+    @property
+    def run_id(self) -> str:
+        """The name of the run, by which the pool is marked."""
+        return str(self.get("run"))
+
+    @property
+    def state(self) -> str:
+        """`planned`, `running`, `stopped`, `done` or `abandoned`. A run that was killed still says `running`."""
+        return str(self.get("state"))
+
+    @property
+    def plan(self) -> Plan:
+        return Plan.from_dict(self.get("plan"))
+
+    def enter(self, state: str) -> None:
+        """Change the state of the run."""
+        self.put("state", state)
+
+    def replan(self, plan: Plan) -> None:
+        """Go on with another plan: what was done belongs to the old one, and stays in the log."""
+        with self._writing() as db:
+            db.execute("INSERT OR REPLACE INTO kept VALUES ('plan', ?)", (json.dumps(plan.as_dict()),))
+            db.execute("UPDATE log SET number=0 WHERE number > 0")
+
+    # --- the log
+
+    def write(self, number: int, phase: str, text: str = "") -> None:
+        """Add an entry: on the disk when this returns."""
+        with self._writing() as db:
+            db.execute("INSERT INTO log VALUES (?, ?, ?, ?)", (number, phase, self.now(), text))
+
+    def note(self, text: str) -> None:
+        """Add a remark."""
+        self.write(0, "note", text)
+
+    def entries(self) -> list[Entry]:
+        """The log, oldest first."""
+        return [Entry(*row) for row in self._db.execute("SELECT number, phase, at, text FROM log ORDER BY rowid")]
+
+    def finished(self) -> int:
+        """The number of the last step that was done, 0 for none."""
+        query = "SELECT max(number) FROM log WHERE phase IN ('done', 'held')"
+        return int(self._db.execute(query).fetchone()[0] or 0)
+
+    # --- what is to be undone
+
+    def changed(self, undo: Step) -> None:
+        """Note, before it happens, that something is being changed that `undo` undoes. The same is noted once."""
+        if undo not in [change.undo for change in self.changes()]:
+            with self._writing() as db:
+                db.execute("INSERT INTO change (undo) VALUES (?)", (json.dumps(undo.as_dict()),))
+
+    def undone(self, change: Change) -> None:
+        """Note that a change was undone."""
+        with self._writing() as db:
+            db.execute("UPDATE change SET undone=1 WHERE id=?", (change.id,))
+
+    def changes(self) -> list[Change]:
+        """What was changed, in the order in which it was."""
+        rows = self._db.execute("SELECT id, undo, undone FROM change ORDER BY id")
+        return [Change(number, Step(**json.loads(undo)), bool(undone)) for number, undo, undone in rows]
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with _told(self.path, "cannot be written"), self._db:
+            yield self._db
+
+
+def _connect(path: Path | None) -> sqlite3.Connection:
+    db = sqlite3.connect(":memory:" if path is None else path, timeout=10.0)
+    db.execute("PRAGMA synchronous=FULL")
+    return db
+
+
+def _locked(path: Path | None) -> sqlite3.Connection | None:
+    """A lock that lasts as long as the process."""
+    if path is None:
+        return None
+    lock = sqlite3.connect(f"{path}-lock", timeout=0.0, isolation_level=None)
+    try:
+        lock.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as error:
+        lock.close()
+        if "locked" not in str(error):
+            raise
+        raise JournalError(f"{path} is in use: a run with this journal is at work") from None
+    return lock
+
+
+@contextmanager
+def _told(path: Path | None, what: str) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise JournalError(f"the journal {path or 'in memory'} {what}: {error}; see to the disk and resume") from error

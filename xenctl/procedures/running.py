@@ -1,0 +1,306 @@
+"""How a plan is carried out: step by step, each observed, written down, done, and looked at again.
+
+A step that holds in the pool is passed over. Else its intent goes into the journal, it acts, and the pool must show it. So
+a run that was killed anywhere goes on from the journal's last finished step, and does nothing twice. Errors that may pass
+are met by trying the step again, after another look; what goes on failing stops the run, which can be resumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from ..errors import (
+    ConnectionLost,
+    DatabaseError,
+    Failure,
+    ProcedureError,
+    TaskCancelled,
+    TransportError,
+    WaitTimeout,
+)
+from .acts import KINDS
+from .drift import differences
+from .journal import ABANDONED, DONE, RUNNING, STOPPED, Journal, JournalError
+from .observe import MARK, observe
+from .plan import Plan, Step
+from .waiting import POLL
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from ..session import Session
+    from .backup import Backup
+    from .hands import Hands
+
+BUSY, BUSY_TIMEOUT = "OTHER_OPERATION_IN_PROGRESS", 2 * 3600.0
+"""What a guest answers on which something is at work, and the seconds in which that may end."""
+LOST_TIMEOUT = 900.0
+"""Seconds in which the effect of a call may show whose answer was lost."""
+ATTEMPTS, PAUSES = 3, 2
+"""How often a step is tried, and how many times the time between two looks passes before it is tried again."""
+
+Progress = Callable[[int, int, str], None]
+Gate = Callable[["Run", Step], str]
+"""Asked before each host's turn: why to stop here, empty to go on."""
+
+Ask = Callable[[str], bool]
+"""Asks a person, who says yes or no."""
+
+
+class Paused(ProcedureError):
+    """A run that stops before a host's turn because it was told to. It can be resumed."""
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """One step of a run: `at` and `took` are seconds of the pool's clock, from the start of the run; `skipped` says that it
+    held already."""
+
+    step: Step
+    text: str
+    at: float
+    took: float
+    skipped: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            **self.step.as_dict(),
+            "text": self.text,
+            "at_s": self.at,
+            "took_s": self.took,
+            "skipped": self.skipped,
+        }
+
+
+@dataclass
+class Outcome:
+    """What came of a run. `problems` is empty where every step is done; `paused` says why it was told to stop; a run that
+    has neither is done."""
+
+    plan: Plan
+    steps: list[StepDone] = field(default_factory=list)
+    backup: Backup | None = None
+    problems: list[str] = field(default_factory=list)
+    paused: str = ""
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems and not self.paused
+
+
+class Run:
+    """A plan under way: what the steps need to look and to act."""
+
+    def __init__(
+        self,
+        session: Session,
+        plan: Plan,
+        hands: Hands,
+        journal: Journal,
+        *,
+        backup_to: str | PathLike[str] | None = None,
+        take_over: bool = False,
+        gates: Sequence[Gate] = (),
+        poll: float | None = None,
+        ask: Ask | None = None,
+    ) -> None:
+        self.session, self.plan, self.hands, self.journal = session, plan, hands, journal
+        self.backup_to, self.take_over, self.gates = backup_to, take_over, gates
+        self.poll = POLL if poll is None else poll
+        self.ask: Ask = ask or (lambda question: False)
+        self.outcome = Outcome(plan)
+        self.begun: set[str] = set()
+        self.before = {host.uuid: host.before for host in plan.hosts}
+        self.number = 0
+        self._refs: dict[str, Any] = {}
+
+    # --- what steps ask for
+
+    def host(self, uuid: str) -> Any:
+        """The reference of the host with this uuid."""
+        if uuid not in self._refs:
+            self._refs[uuid] = self.session.host.get_by_uuid(uuid)
+        return self._refs[uuid]
+
+    def vm(self, uuid: str) -> Any:
+        """The reference of the VM with this uuid."""
+        if uuid not in self._refs:
+            self._refs[uuid] = self.session.VM.get_by_uuid(uuid)
+        return self._refs[uuid]
+
+    @cached_property
+    def pool(self) -> Any:
+        """The reference of the pool."""
+        return next(iter(self.session.pool.get_all()))
+
+    @property
+    def unplugged(self) -> frozenset[str]:
+        """The PBDs that were not plugged when the run was planned, and are not waited for."""
+        return frozenset(self.plan.unplugged)
+
+    def mark(self) -> str:
+        """The name of the run that the pool is marked with, empty where it is not."""
+        return str(self.session.pool.get_other_config(self.pool).get(MARK, ""))
+
+    def begin_turn(self, step: Step) -> None:
+        """Compare the pool with the plan, and ask whoever has a say. Raises `ProcedureError`, or `Paused`."""
+        found = differences(self.plan, self.number - 1, observe(self.session))
+        if found:
+            raise ProcedureError("the pool is not as the plan expects; put it right, or plan anew", found)
+        for gate in self.gates:
+            why = gate(self, step)
+            if why:
+                raise Paused(why)
+        self.begun.add(step.host)
+
+    def until(self, holds: Callable[[], bool], otherwise: str, timeout: float) -> None:
+        """Look again and again until `holds()`. Raises `ProcedureError` with `otherwise` after `timeout` seconds."""
+        if not self.comes_true(holds, timeout):
+            raise ProcedureError(f"{otherwise} within {timeout / 60:.0f} minutes")
+
+    def comes_true(self, holds: Callable[[], bool], timeout: float) -> bool:
+        """Look again and again until `holds()`; False where it does not within `timeout` seconds."""
+        clock = self.session.clock
+        deadline = clock.now() + timeout
+        while not holds():
+            if clock.now() >= deadline:
+                return False
+            clock.sleep(self.poll)
+        return True
+
+    def do(self, step: Step) -> None:
+        """Do one step by itself, unless it holds."""
+        kind = KINDS[step.action]
+        if not kind.holds(self, step):
+            kind.act(self, step)
+            if not kind.holds(self, step):
+                raise ProcedureError("no error came, but the pool does not show it done")
+
+    # --- the run itself
+
+    def carry_out(self, on_step: Progress | None = None) -> Outcome:
+        """Take every step that the journal does not call finished. A step that does not do what it is for stops the run,
+        and `Outcome.problems` says which and why."""
+        self.journal.now = self.session.clock.now
+        self.journal.enter(RUNNING)
+        try:
+            self._take_all(on_step)
+        except KeyboardInterrupt:
+            self.outcome.paused = f"step {self.number} of {len(self.plan.steps)}: interrupted"
+        except JournalError as error:  # nothing can be written down any more, so nothing is done any more
+            self.outcome.problems.append(f"step {self.number} of {len(self.plan.steps)}: {error}")
+            return self.outcome
+        self.journal.enter(DONE if self.outcome.ok else STOPPED)
+        return self.outcome
+
+    def _take_all(self, on_step: Progress | None) -> None:
+        """Take the steps until one stops the run."""
+        steps, clock, start = self.plan.steps, self.session.clock, self.session.clock.now()
+        finished = self.journal.finished()
+        self.begun.update(step.host for step in steps[:finished] if step.action == "turn")
+        for number, step in enumerate(steps[finished:], finished + 1):
+            text, self.number = step.text(self.plan.names), number
+            if on_step is not None:
+                on_step(number, len(steps), text)
+            at = clock.now()
+            try:
+                skipped = self._take(number, step)
+            except JournalError:
+                raise
+            except Paused as pause:
+                self.outcome.paused = f"step {number} of {len(steps)}, {text}: {pause}"
+                self.journal.note(self.outcome.paused)
+                return
+            except (Failure, TransportError, TaskCancelled, DatabaseError, ProcedureError) as error:
+                self.outcome.problems.append(f"step {number} of {len(steps)}, {text}: {error}")
+                self.journal.write(number, "failed", str(error))
+                return
+            self.journal.write(number, "held" if skipped else "done", text)
+            self._settle(step)
+            self.outcome.steps.append(StepDone(step, text, at - start, clock.now() - at, skipped))
+
+    def _settle(self, step: Step) -> None:
+        """What this step undoes, and so does the return of a host that was disabled, need not be undone any more."""
+        done = [_bare(step), *([Step("enable", host=step.host)] if step.action == "return" else ())]
+        for change in self.journal.changes():
+            if not change.undone and _bare(change.undo) in done:
+                self.journal.undone(change)
+
+    def _take(self, number: int, step: Step) -> bool:
+        """Do a step unless what it is for holds, trying again what may pass; True where it held already."""
+        kind = KINDS[step.action]
+        for attempt in range(ATTEMPTS, 0, -1):
+            try:
+                if kind.holds(self, step):
+                    return attempt == ATTEMPTS
+                undo = kind.undo(step)
+                if undo is not None:
+                    self.journal.changed(undo)
+                self.journal.write(number, "intent", step.text(self.plan.names))
+                try:
+                    kind.act(self, step)
+                except (ConnectionLost, WaitTimeout):
+                    if not self._comes_to_hold(step):  # the answer was lost, which says nothing of the effect
+                        raise
+                if kind.holds(self, step):
+                    return False
+            except (Failure, TransportError) as error:
+                if attempt == 1:
+                    raise
+                self.journal.note(f"step {number} is tried again: {error}")
+                if isinstance(error, Failure) and error.code == BUSY and step.vm:
+                    self.until(lambda: self._idle(step), "the operation on the guest does not end", BUSY_TIMEOUT)
+            else:
+                raise ProcedureError("no error came, but the pool does not show it done")
+            self.session.clock.sleep(PAUSES * self.poll)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _idle(self, step: Step) -> bool:
+        """Whether nothing is at work on the step's guest: a process that was killed may have left an operation under way."""
+        return not self.session.VM.get_current_operations(self.vm(step.vm))
+
+    def _comes_to_hold(self, step: Step) -> bool:
+        """Whether what a step is for holds after all, within the time that a lost answer is given."""
+
+        def shows() -> bool:
+            try:
+                return KINDS[step.action].holds(self, step)
+            except TransportError:
+                return False
+
+        return self.comes_true(shows, LOST_TIMEOUT)
+
+
+def abandon(session: Session, journal: Journal, hands: Hands, *, poll: float | None = None) -> list[str]:
+    """Give a run up: undo what it changed on the way and the pool allows to be undone now, newest first; unmark the pool.
+
+    Returns what is left to be undone, one sentence each; abandon again to try again. Hosts that are upgraded stay so, for
+    `adopt` and `revert`. Raises `ProcedureError` for a run that is done.
+    """
+    if journal.state == DONE:
+        raise ProcedureError(f"{journal.run_id} is done: there is nothing to abandon")
+    run, left = Run(session, journal.plan, hands, journal, poll=poll), []
+    for change in reversed(journal.changes()):
+        if change.undone or change.undo.action == "release":
+            continue
+        text = change.undo.text(run.plan.names)
+        try:
+            run.do(change.undo)
+        except (Failure, TransportError, TaskCancelled, ProcedureError) as error:
+            left.append(f"{text}: {error}")
+        else:
+            journal.undone(change)
+    for change in journal.changes():
+        if not change.undone and change.undo.action == "release" and not left:
+            run.do(change.undo)
+            journal.undone(change)
+    journal.enter(ABANDONED if not left else STOPPED)
+    return left
+
+
+def _bare(step: Step) -> Step:
+    """A step without the reason for it, and without what follows from the rest."""
+    return replace(step, reason="", host=step.host if step.vm == "" else "")

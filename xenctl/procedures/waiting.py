@@ -1,0 +1,151 @@
+"""Waiting for a host that was away, stage by stage, each with its own time and remedy.
+
+A host that answers is not back yet: its release must be the new one, the pool out of emergency mode, the host enabled, its
+metrics live, its storage plugged (without high availability a host is enabled before it is). Each stage says what it waits
+for; where a remedy exists it is applied once, when half of the stage's time is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import Failure, ProcedureError, TransportError
+from .observe import attached
+
+if TYPE_CHECKING:
+    from .running import Run
+
+POLL = 15.0
+"""Seconds between two looks at a host that is being waited for."""
+AWAY = frozenset({"HOST_STILL_BOOTING", "HOST_IS_SLAVE", "SESSION_INVALID", "HOST_OFFLINE"})
+"""What a host answers that is on its way."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """The pool at one moment, as far as waiting needs it; `host` is the reference of the one that is waited for."""
+
+    host: str
+    master: str
+    hosts: Any
+    metrics: Any
+    pbds: Any
+
+
+def look(run: Run, uuid: str) -> Look | None:
+    """Look at the pool; None where its master does not answer. Raises `Failure` for what waiting does not cure."""
+    session = run.session
+    try:
+        metrics, hosts = session.host_metrics.get_all_records(), session.host.get_all_records()
+        pbds, master = session.PBD.get_all_records(), next(iter(session.pool.get_all_records().values())).master
+    except Failure as error:
+        if error.code in AWAY:
+            return None
+        raise
+    except TransportError:
+        return None
+    ref = next((ref for ref, host in hosts.items() if host.uuid == uuid), "")
+    return Look(ref, master, hosts, metrics, pbds) if ref else None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One thing to wait for. `what` ends the sentence "HOST ..."; `advice` says what a person can do."""
+
+    name: str
+    timeout: float
+    what: str
+    advice: str
+    holds: Callable[[Run, Look, str], bool]
+    remedy: Callable[[Run, Look], None] | None = None
+
+
+def _version(run: Run, seen: Look, release: str) -> bool:
+    return not release or seen.hosts[seen.host].software_version.get("product_version") == release
+
+
+def _attached(run: Run, seen: Look, release: str) -> bool:
+    return all(attached(run.session, host.address) for ref, host in seen.hosts.items() if ref != seen.master)
+
+
+def _enabled(run: Run, seen: Look, release: str) -> bool:
+    return all(host.enabled for host in seen.hosts.values())
+
+
+def _enable(run: Run, seen: Look) -> None:
+    for ref, host in seen.hosts.items():
+        if not host.enabled:
+            run.session.host.enable(ref)
+
+
+def _live(run: Run, seen: Look, release: str) -> bool:
+    return all(h.metrics in seen.metrics and seen.metrics[h.metrics].live for h in seen.hosts.values())
+
+
+def _plugged(run: Run, seen: Look, release: str) -> bool:
+    unplugged = run.unplugged
+    mine = (pbd for pbd in seen.hosts[seen.host].PBDs if pbd in seen.pbds and pbd not in unplugged)
+    return all(seen.pbds[pbd].currently_attached for pbd in mine)
+
+
+def _plug(run: Run, seen: Look) -> None:
+    for pbd in seen.hosts[seen.host].PBDs:
+        if pbd in seen.pbds and not seen.pbds[pbd].currently_attached and pbd not in run.unplugged:
+            run.session.PBD.plug(pbd)
+
+
+STAGES = (
+    Stage(
+        *("version", 7200.0, "does not run the new release"),
+        *("look at its screen: it may have booted its disk instead of the medium", _version),
+    ),
+    Stage(
+        *("attached", 1800.0, "is back, but members of the pool are still in emergency mode"),
+        *("restart their toolstacks, or see whether they reach the master", _attached),
+    ),
+    Stage("enabled", 1800.0, "is back, but not every host is enabled", "enable them by hand", _enabled, _enable),
+    Stage("live", 1200.0, "is back, but the master has no heartbeat of every host", "see to the network", _live),
+    Stage(
+        *("storage", 1800.0, "is back, but not all of its storage is plugged"),
+        *("see to the storage and plug the PBDs", _plugged, _plug),
+    ),
+)
+REACHABLE = 4 * 3600.0
+"""Seconds after which a host that does not answer is given up."""
+
+
+def is_back(run: Run, uuid: str, release: str) -> bool:
+    """Whether the pool is whole: the host of `release` (any, if empty), and all stages hold."""
+    seen = look(run, uuid)
+    return seen is not None and all(stage.holds(run, seen, release) for stage in STAGES)
+
+
+def await_return(run: Run, uuid: str, release: str) -> None:
+    """Wait until the host is back, stage by stage. Raises `ProcedureError` naming the stage that does not come."""
+    name, clock = run.plan.names.get(uuid, uuid), run.session.clock
+    seen: Look | None = None
+
+    def reachable() -> bool:
+        nonlocal seen
+        seen = look(run, uuid)
+        return seen is not None
+
+    run.until(reachable, f"{name}: the pool's master does not answer", REACHABLE)
+    for stage in STAGES:
+        start, remedied = clock.now(), stage.remedy is None
+        while not (seen is not None and stage.holds(run, seen, release)):
+            passed = clock.now() - start
+            if passed >= stage.timeout:
+                minutes = f"{stage.timeout / 60:.0f} minutes"
+                raise ProcedureError(f"{name} {stage.what} within {minutes}; {stage.advice}")
+            if seen is not None and not remedied and passed >= stage.timeout / 2 and stage.remedy is not None:
+                remedied = True
+                run.journal.note(f"{name} {stage.what}; trying to mend that")
+                with suppress(Failure, TransportError):  # it shows, or the time runs out
+                    stage.remedy(run, seen)
+            clock.sleep(run.poll)
+            seen = look(run, uuid)
+        run.journal.note(f"{name}: {stage.name}")

@@ -21,8 +21,8 @@ from world import Make, World
 from mockserver import MockPool, classes
 from xenctl.errors import Failure
 
-STEPS = 50
-QUICK = 3
+STEPS = 30
+QUICK = 2
 """Runs for each pool in the quick form."""
 FUZZ = int(os.environ.get("XENCTL_FUZZ", "0"))
 """The same in the long one; 0 where the quick one is asked for."""
@@ -150,7 +150,7 @@ def test_a_wrong_verb_is_found(calls: Make, tmp_path: Path, plant: Any, mistake:
     pool = MockPool.create(hosts=2, vms=4, release="8.2")
     machine = machine_for(pool, Tally(), tmp_path, only=frozenset({"VM.pause"}))
     with pytest.raises((AssertionError, ValueError, KeyError), match=told):
-        run(machine, 20)
+        run(machine, 10)
 
 
 def test_too_little_coverage_fails() -> None:

@@ -46,6 +46,8 @@ LAGGING = frozenset(
     "pool.set_other_config".split()
 )
 """Messages that xapi only writes down: the lists of allowed operations that follow stay as they were."""
+LATE = frozenset({"VDI", "SR"})
+"""Classes whose lists may lag behind what is only written down of their devices and disks."""
 DECODED = 8
 """Rows that a step wrote and that the client then decodes, at the most."""
 WAITING = frozenset({"event.from", "event.next"})
@@ -88,6 +90,8 @@ SENT: dict[str, range] = {
     "NO_HOSTS_AVAILABLE": range(2),
     "CANNOT_FIND_UPDATE": range(2),
     "OPERATION_PARTIALLY_FAILED": range(1, 999),
+    "VM_SNAPSHOT_WITH_QUIESCE_NOT_SUPPORTED": range(1, 3),
+    "WLB_INTERNAL_ERROR": range(3),
 }
 """Errors that xapi raises with other numbers of parameters than its data model lists."""
 
@@ -122,6 +126,7 @@ class Tally:
 
     def assert_covered(self, *, called: float, succeeded: float) -> None:
         """Enough of the messages were called, and of those with behaviour of their own enough ever succeeded."""
+        classes.load()
         verbs = {name for name in self.served if name in classes.VERBS}
         shares = self.share(self.called, lambda name: True), self.share(self.succeeded, verbs.__contains__)
         told = f"called {shares[0]:.0%} of {len(self.served)} messages, succeeded with {shares[1]:.0%} of {len(verbs)} verbs"
@@ -246,7 +251,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.points.clear()
         self.touched = next((i for i in pool.invariants if isinstance(i, Touched)), None) or Touched()
         if self.touched not in pool.invariants:
-            pool.watch(*sound(), self.touched)
+            pool.watch(*judged(), self.touched)
 
     # --- calling
 
@@ -314,7 +319,8 @@ class PoolMachine(RuleBasedStateMachine):
         if self.pool.master_serves and not self.lagging:
             self.pool.upkeep.do_all(self.pool.store)
             self.pool.settle("all lists are made anew")
-            check(not self.touched.rows, f"lists of allowed operations were stale: {list(self.touched.rows)}")
+            stale = [row for row in self.touched.rows if row[0] not in LATE]
+            check(not stale, f"lists of allowed operations were stale: {stale}")
 
     # --- reading
 
@@ -415,7 +421,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.pool.save(path)
         loaded = MockPool.from_dump(path)
         self.tally.steps["save and load"] += 1
-        loaded.watch(*sound())
+        loaded.watch(*judged())
         loaded.clock.advance(60)
         loaded.conclude()
         check(not loaded.violations, loaded.violations)
@@ -432,6 +438,8 @@ OWN_WORDS = (
     "missing field",
     "Rrd.Invalid_data_source",
     "Internal API ",
+    "Stunnel.Stunnel_error",
+    "Invalid_argument",
     "duplicate objects in database: ",
 )
 """What xapi itself calls an internal error although each argument has its type."""
@@ -450,6 +458,11 @@ def telling(class_name: str, release: Release) -> frozenset[str]:
     if class_name in ("VBD", "VIF"):
         return frozenset({"plug", "unplug", "insert", "eject"})
     return frozenset()
+
+
+def judged() -> list[Invariant]:
+    """The invariants of every pool, but for what is on disks: calls that overwrite a disk are among those made here."""
+    return [invariant for invariant in sound() if invariant.name != "data follows"]
 
 
 def check(holds: bool, otherwise: object) -> None:

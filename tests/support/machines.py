@@ -440,6 +440,7 @@ OWN_WORDS = (
     "Internal API ",
     "Stunnel.Stunnel_error",
     "Invalid_argument",
+    "cleanup_internal: ",
     "duplicate objects in database: ",
 )
 """What xapi itself calls an internal error although each argument has its type."""

@@ -441,6 +441,8 @@ OWN_WORDS = (
     "Stunnel.Stunnel_error",
     "Invalid_argument",
     "cleanup_internal: ",
+    "notify_new: ",
+    "notify_send: ",
     "duplicate objects in database: ",
 )
 """What xapi itself calls an internal error although each argument has its type."""

@@ -594,10 +594,10 @@ class MockPool(Kept):
             self.writes.clear()
             return
         writes, self.writes = self.writes, []
-        touched = {write.table for write in writes}
         for invariant in self.invariants:
-            if invariant.tables & touched:
-                invariant.inspect(self, [w for w in writes if w.table in invariant.tables], cause)
+            concerned = invariant.concerned(writes)
+            if concerned:
+                invariant.inspect(self, concerned, cause)
 
 
 @cache

@@ -20,7 +20,7 @@ from xenctl.database import Database
 from xenctl.errors import Failure
 from xenctl.releases import Release, find, serves
 
-from . import backups, classes, guests, live, powerup, rules, savepoint
+from . import backups, classes, guests, ha_monitor, live, powerup, rules, savepoint
 from .call import Call, Steps, Wait, continue_later, dispatch
 from .classes.event import OldEvents
 from .faults import Faults
@@ -581,6 +581,8 @@ class MockPool(Kept):
         """After a call or a physical event: make anew what is stale, wake who waits, and hold the writes against the
         invariants."""
         self.freshen()
+        if self.upkeep.replan:
+            ha_monitor.wake(self)
         if self._waiting:
             for entry in [entry for entry in self._waiting if entry[0].ready()]:
                 self._waiting.remove(entry)
@@ -592,10 +594,10 @@ class MockPool(Kept):
             self.writes.clear()
             return
         writes, self.writes = self.writes, []
-        touched = {write.table for write in writes}
         for invariant in self.invariants:
-            if invariant.tables & touched:
-                invariant.inspect(self, [w for w in writes if w.table in invariant.tables], cause)
+            concerned = invariant.concerned(writes)
+            if concerned:
+                invariant.inspect(self, concerned, cause)
 
 
 @cache

@@ -2,102 +2,28 @@
 
 from __future__ import annotations
 
-import os
-import random
 from pathlib import Path
-from typing import Any
 
 import pytest
-from chaos import Fate, Killed, MortalHands, mortal, session_on
+from recovery import (
+    RELEASES,
+    ROOT,
+    carried_out,
+    killed_anywhere,
+    made,
+    reach,
+    row,
+    running,
+    status,
+    towards,
+    unharmed,
+)
 
-from mockserver import MockPool
-from mockserver.invariants import sound
+from mockserver import MockPool, membership
 from mockserver.machine.disks import damage
-from xenctl.credentials import Credentials
-from xenctl.procedures import emergency, recover
-from xenctl.procedures.journal import Journal
+from xenctl import database
+from xenctl.procedures import backup, emergency, recover
 from xenctl.procedures.observe import observe
-from xenctl.procedures.plan import Plan
-from xenctl.procedures.running import Outcome, Run
-from xenctl.session import Session
-
-RELEASES = ("4.0.1", "4.1", "5.0", "5.6", "6.2", "7.1", "8.2")
-ROOT = Credentials("", "root", "secret")
-POINTS = int(os.environ.get("XENCTL_CHAOS_SAMPLE", "12"))
-"""How many points of death are tried in each procedure; 0 for all."""
-
-
-def made(release: str = "8.2", **what: Any) -> MockPool:
-    pool = MockPool.create(**{"hosts": 3, "vms": 9, "release": release, **what})
-    pool.watch(*sound())
-    return pool
-
-
-def reach(pool: MockPool, fate: Fate | None = None) -> Session:
-    return session_on(pool, fate or Fate())
-
-
-def towards(pool: MockPool, host: str, fate: Fate | None = None) -> Session:
-    """A session that logs in later at one host, which need not be the master yet."""
-    session = session_on(pool, fate or Fate())
-    session.origin = f"http://{pool.machine(host).address}"
-    return session
-
-
-def row(pool: MockPool, kind: str, name: str) -> Any:
-    return next(r for r in pool.store.table(kind).values() if r["name_label"] == name)
-
-
-def unharmed(pool: MockPool) -> bool:
-    assert [v.as_dict() for v in pool.violations] == []
-    return all(list(damage(guest, pool.disks)) == [] for guest in pool.guests.values())
-
-
-def address(pool: MockPool, host: str) -> str:
-    return str(pool.machine(host).address)
-
-
-def status(pool: MockPool, *hosts: str) -> emergency.Status:
-    return emergency.status(reach(pool), [address(pool, host) for host in hosts], ROOT)
-
-
-def at_the_console(pool: MockPool) -> Any:
-    """A person who types at a host's console what is asked, which hosts of 4.0 need: the console knows the pool's secret."""
-
-    def ask(question: str) -> bool:
-        where, command = question.removesuffix(". Is that done?").split("console of ")[1].split(" and type: ")
-        machine = pool.machine(where)
-        session = pool.dispatch("session.slave_local_login", [machine.system.pool_secret], machine)
-        verb, *rest = command.removeprefix("xe pool-").split(" ")
-        arguments = [word.partition("=")[2] for word in rest]
-        pool.dispatch(f"pool.{verb.replace('-', '_')}", [session, *arguments], machine)
-        return True
-
-    return ask
-
-
-def carried_out(
-    pool: MockPool, plan: Plan, session: Session | None = None, journal: Journal | None = None, **options: Any
-) -> tuple[Outcome, Journal]:
-    assert plan.problems == ()
-    kept, given = journal or Journal.create(plan), {"hands": pool.hands, **options}
-    run = Run(
-        session or reach(pool), plan, given.pop("hands"), kept, credentials=ROOT, ask=at_the_console(pool), **given
-    )
-    return run.carry_out(), kept
-
-
-def running(pool: MockPool) -> dict[str, str]:
-    """Where each guest that runs does so, by the names of guests and hosts, as the machines have it."""
-    names = {vm["uuid"]: vm["name_label"] for vm in pool.store.table("VM").values() if not vm["is_control_domain"]}
-    return {names[uuid]: m.name for m in pool.machines for uuid in m.domains if uuid in names}
-
-
-def states(pool: MockPool, session: Session | None = None) -> dict[str, tuple[str, str]]:
-    facts = observe(session or reach(pool))
-    names = {uuid: host.name for uuid, host in facts.hosts.items()}
-    return {vm.name: (vm.state, names.get(vm.host, "")) for vm in facts.vms.values()}
-
 
 # --- hosts looked at one by one
 
@@ -190,10 +116,7 @@ def test_members_follow_a_master_whose_address_they_do_not_know(release: str) ->
     pool = made(release)
     before = running(pool)
     for name in ("host2", "host3"):
-        machine = pool.machine(name)
-        secret = machine.system.pool_secret
-        session = pool.dispatch("session.slave_local_login", [secret], machine)
-        pool.dispatch("pool.emergency_reset_master", [session, "10.9.9.9"], machine)
+        membership.follow(pool.machine(name), "10.9.9.9")
     pool.clock.advance(120)
     assert not status(pool, "host1").ok
     plan = recover.plan_members(reach(pool), ROOT)
@@ -210,7 +133,7 @@ def test_a_member_that_is_off_is_named_and_not_waited_for() -> None:
     pool.hands.power_off("host3")
     plan = recover.plan_members(reach(pool), ROOT)
     assert plan.warnings == ("host3 does not answer, and is not waited for: see whether it is on",)
-    outcome, journal = carried_out(pool, plan)
+    outcome, _ = carried_out(pool, plan)
     assert outcome.problems == []
 
 
@@ -223,7 +146,7 @@ def test_an_old_master_that_serves_beside_the_new_one_becomes_its_member() -> No
     assert outcome.problems == []
     assert status(pool, "host2").ok
     assert [m.name for m in pool.machines if m.xapi.mode == "master"] == ["host2"]
-    assert unharmed(pool)
+    assert all(list(damage(guest, pool.disks)) == [] for guest in pool.guests.values())
 
 
 # --- the master
@@ -237,7 +160,7 @@ def test_a_member_takes_the_place_of_a_master_that_is_lost(release: str) -> None
     pool.hands.power_off("host1")
     pool.clock.advance(60)
     plan = recover.plan_master(reach(pool), "10.0.0.2", "10.0.0.1", ROOT, hosts=["10.0.0.3"], start=True)
-    outcome, journal = carried_out(pool, plan, towards(pool, "host2"))
+    outcome, _ = carried_out(pool, plan, towards(pool, "host2"))
     assert outcome.problems == []
     after = running(pool)
     assert set(after) == set(before)
@@ -273,3 +196,184 @@ def test_a_master_that_only_seems_lost_is_left_in_its_place() -> None:
     assert plan.steps == ()
     assert "10.0.0.1 answers: a pool whose master can be reached needs no other one" in plan.problems
     assert any("10.0.0.2 follows 10.0.0.1: only a host in emergency mode" in problem for problem in plan.problems)
+
+
+def test_a_master_that_hangs_and_is_on_is_not_replaced() -> None:
+    """It does not answer, but nobody switched it off: its guests run."""
+    pool = made()
+    pool.machine("host1").xapi.mode = "dead"
+    for name in ("host2", "host3"):
+        pool.machine(name).xapi.mode = "emergency"
+    plan = recover.plan_master(reach(pool), "10.0.0.2", "10.0.0.1", ROOT, start=True)
+    outcome, _ = carried_out(pool, plan, towards(pool, "host2"))
+    assert "10.0.0.1 does not answer, but it is not off (running): switch it off" in outcome.problems[0]
+    assert pool.machine("host2").system.role == "slave:10.0.0.1"
+
+
+def test_with_a_dump_hosts_have_names_and_a_newer_one_is_preferred() -> None:
+    """One that is newer could never follow; without a dump nobody knows that."""
+    pool = made("5.6")
+    dump = database.read(backup.fetch(reach(pool)))
+    (third,) = [found for found in dump.tables["host"].rows.values() if found.cells["name__label"] == "host3"]
+    third.cells["software_version"] = "(('product_version' '6.0.0'))"
+    pool.hands.power_off("host1")
+    pool.clock.advance(60)
+    plan = recover.plan_master(reach(pool), "10.0.0.2", "10.0.0.1", ROOT, dump=dump)
+    assert plan.problems == ("host3 is newer than host2, and could never follow it: choose that one",)
+    plan = recover.plan_master(reach(pool), "10.0.0.3", "10.0.0.1", ROOT, dump=dump)
+    assert plan.problems == ()
+    assert [host.name for host in plan.hosts] == ["host3", "host1", "host2"]
+    blind = recover.plan_master(reach(pool), "10.0.0.2", "10.0.0.1", ROOT)
+    assert any("releases cannot be seen without a master" in warning for warning in blind.warnings)
+
+
+def test_high_availability_is_switched_off_where_it_would_keep_roles_from_changing() -> None:
+    """On each host that answers, and in the database that the new master serves."""
+    pool = made("7.1")
+    session = reach(pool)
+    (sr,) = [ref for ref, found in session.SR.get_all_records().items() if found.type == "nfs"]
+    session.Async.pool.enable_ha([sr], {}).wait()
+    pool.clock.advance(120)
+    assert session.pool.get_all_records()[session.pool.get_all()[0]].ha_enabled
+    for name in ("host1", "host2", "host3"):
+        pool.hands.power_off(name)
+    for name in ("host2", "host3"):  # without its state file nobody is elected
+        pool.hands.lose_storage(name, row(pool, "SR", "NFS virtual disk storage")["uuid"])
+        pool.hands.power_on(name)
+    pool.clock.advance(900)
+    plan = recover.plan_master(reach(pool), "10.0.0.2", "10.0.0.1", ROOT, hosts=["10.0.0.3"])
+    outcome, _ = carried_out(pool, plan, towards(pool, "host2"))
+    assert [p for p in outcome.problems if "storage of" not in p] == []
+    assert not any(membership.armed(pool.machine(name)) for name in ("host2", "host3"))
+    (record,) = towards(pool, "host2").pool.get_all_records().values()
+    assert not record.ha_enabled
+
+
+# --- guests of a host that is lost
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_the_guests_of_a_lost_host_run_elsewhere(release: str) -> None:
+    """Once, and with their disks as they left them; the others do not notice."""
+    pool = made(release)
+    before = running(pool)
+    pool.hands.power_off("host2")
+    plan = recover.plan_vms(reach(pool), "host2")
+    outcome, _ = carried_out(pool, plan)
+    assert outcome.problems == []
+    after = running(pool)
+    assert set(after) == set(before)
+    assert all(after[vm] == host for vm, host in before.items() if host != "host2")
+    assert "host2" not in after.values()
+    pool.hands.power_on("host2")
+    pool.clock.run_until(pool.clock.now() + 3600, lambda: pool.machine("host2").xapi.complete)
+    assert running(pool) == after
+    assert unharmed(pool)
+
+
+def test_a_host_that_runs_is_not_lost() -> None:
+    """Neither one that answers, nor one that hangs with its guests running; and the master answers for itself."""
+    pool = made()
+    outcome, _ = carried_out(pool, recover.plan_vms(reach(pool), "host2", off=True))
+    assert "host2 answers at 10.0.0.2, so it is not lost" in outcome.problems[0]
+    pool = made()
+    pool.machine("host2").xapi.mode = "dead"
+    before = running(pool)
+    outcome, _ = carried_out(pool, recover.plan_vms(reach(pool), "host2"))
+    assert "host2 does not answer, but it is not off (running)" in outcome.problems[0]
+    assert running(pool) == before
+    assert recover.plan_vms(reach(pool), "host1").problems == ("host1 is the master, and it answers: it is not lost",)
+    with pytest.raises(ValueError, match="no host is called 'nobody'; there are host1, host2, host3"):
+        recover.plan_vms(reach(pool), "nobody")
+
+
+def test_what_cannot_be_started_elsewhere_is_named_and_the_rest_starts() -> None:
+    """A disk on the lost host's own storage, and memory that no other host has."""
+    pool = made()
+    vms = [vm for vm, host in running(pool).items() if host == "host2"]
+    name = vms[0]
+    pool.store.write(row(pool, "VDI", f"disk of {name}"), SR=row(pool, "SR", "Local storage on host2").ref)
+    pool.hands.power_off("host2")
+    plan = recover.plan_vms(reach(pool), "host2")
+    assert plan.warnings == (
+        f"{name} cannot be started elsewhere: its disks are on storage that no other host reaches (Local storage on host2)",
+    )
+    outcome, _ = carried_out(pool, plan)
+    assert outcome.problems == []
+    assert name not in running(pool)
+    assert set(vms[1:]) <= set(running(pool))
+    assert row(pool, "VM", name)["power_state"] == "Halted"
+
+
+def test_memory_that_is_missing_is_named() -> None:
+    """With what is needed and what is left."""
+    pool = made()
+    vm = next(vm for vm, host in running(pool).items() if host == "host2")
+    size = 1 << 40
+    pool.store.write(row(pool, "VM", vm), memory_static_max=size, memory_dynamic_max=size, memory_dynamic_min=size)
+    pool.hands.power_off("host2")
+    (warning,) = recover.plan_vms(reach(pool), "host2").warnings
+    assert f"{vm} cannot be started elsewhere: it needs 10" in warning
+    assert "and the most that is left is" in warning
+
+
+def test_a_pool_that_is_worked_on_is_left_alone() -> None:
+    """The other run is named."""
+    pool = made()
+    plan = recover.plan_vms(reach(pool), "host2")
+    pool.store.write(pool.store.pool(), other_config={"xenctl-run": "another"})
+    for made_plan in (recover.plan_vms(reach(pool), "host2"), recover.plan_members(reach(pool), ROOT)):
+        assert made_plan.problems == ("another run (another) is at work on this pool: resume or abandon that one",)
+    assert plan.problems == ()
+
+
+def test_a_run_that_speaks_to_single_hosts_wants_credentials() -> None:
+    """Said before anything is done."""
+    pool = made()
+    plan = recover.plan_vms(reach(pool), "host2")
+    outcome, _ = carried_out(pool, plan, credentials=None)
+    assert "give the run credentials" in outcome.problems[0]
+
+
+# --- killed anywhere
+
+
+def lost_member(release: str = "8.2") -> MockPool:
+    pool = made(release, vms=6)
+    pool.hands.power_off("host2")
+    return pool
+
+
+def lost_master(release: str) -> MockPool:
+    pool = made(release, vms=6)
+    pool.hands.power_off("host1")
+    pool.clock.advance(60)
+    return pool
+
+
+def test_guests_are_brought_back_wherever_it_is_killed(tmp_path: Path) -> None:
+    """Each guest runs once, with its disks whole."""
+    want = set(running(made(vms=6)))
+    killed_anywhere(
+        tmp_path,
+        lost_member,
+        lambda pool: recover.plan_vms(reach(pool), "host2"),
+        lambda pool: set(running(pool)) == want and unharmed(pool),
+    )
+
+
+@pytest.mark.parametrize("release", ["4.0.1", "8.2"])
+def test_a_master_is_replaced_wherever_it_is_killed(tmp_path: Path, release: str) -> None:
+    """One master in the end, the others follow it, and each guest runs once."""
+    want = set(running(made(release, vms=6)))
+    killed_anywhere(
+        tmp_path,
+        lambda: lost_master(release),
+        lambda pool: recover.plan_master(reach(pool), "10.0.0.2", "10.0.0.1", ROOT, hosts=["10.0.0.3"], start=True),
+        lambda pool: (
+            [m.name for m in pool.machines if m.xapi.mode == "master"] == ["host2"]
+            and set(running(pool)) == want
+            and unharmed(pool)
+        ),
+        master="host2",
+    )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .. import xmlrpc
-from ..errors import Failure, TransportError
+from ..errors import Failure, ProcedureError, TransportError
 from ..session import Session
 from ..transport import Request, origin_at
 
@@ -53,8 +53,14 @@ REASONS = {
     "SESSION_AUTHENTICATION_FAILED": ("it serves as master, and refuses the password", ""),
 }
 """What the codes mean that a login comes to, and what mends it."""
-LOGIN, LOCAL_LOGIN = "session.login_with_password", "session.slave_local_login_with_password"
+LOGIN = "session.login_with_password"
 UNKNOWN = "MESSAGE_METHOD_UNKNOWN"
+NO_SUCH_LOGIN = frozenset({UNKNOWN, "SESSION_INVALID"})
+"""What hosts of 4.0 answer to a local login: they know none, or take its first argument for a session."""
+
+
+class NoWayIn(ProcedureError):
+    """A host that has no login of its own for users, being of 4.0: what concerns it alone is typed at its console."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +124,7 @@ def _refused(session: Session, address: str, credentials: Credentials, error: Fa
     if code == "SESSION_AUTHENTICATION_FAILED":
         return HostState(address, CLOSED, code=code, params=params, text=text, mend=mend)
     emergency: bool | None = None
-    with suppress(Failure, TransportError), at(session, address, credentials) as local:
+    with suppress(Failure, TransportError, NoWayIn), at(session, address, credentials) as local:
         emergency = local.host.is_in_emergency_mode()
     return HostState(address, EMERGENCY, code=code, params=params, text=text, mend=mend, emergency=emergency)
 
@@ -130,10 +136,15 @@ def _short(error: Exception) -> str:
 @contextmanager
 def at(session: Session, address: str, credentials: Credentials, *, local: bool = True) -> Iterator[Session]:
     """A session with the host at `address` alone, ended on leaving. A `local` one is open in emergency mode too, since 4.1;
-    another wants a host that is its own master. Raises what a login does."""
+    another wants a host that is its own master. Raises what a login does, and `NoWayIn`."""
     own = Session(origin_at(session.origin, address), transport=session.transport, protocol="xmlrpc")
     if local:
-        own.slave_local_login_with_password(credentials.username, credentials.password)
+        try:
+            own.slave_local_login_with_password(credentials.username, credentials.password)
+        except Failure as error:
+            if error.code not in NO_SUCH_LOGIN:
+                raise
+            raise NoWayIn(f"{address} lets no user in while it has no master: hosts do since 4.1") from None
     else:
         own.login_with_password(credentials.username, credentials.password)
     try:

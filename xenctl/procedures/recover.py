@@ -121,7 +121,8 @@ def plan_master(
     addresses = list(dict.fromkeys([new, *hosts, *known]))
     found = {address: look(session, address, credentials) for address in addresses if address != lost}
     gone = look(session, lost, credentials)
-    names = {address: known[address].name if address in known else address for address in [*addresses, lost]}
+    everybody = list(dict.fromkeys([*addresses, lost]))
+    names = {address: known[address].name if address in known else address for address in everybody}
     problems = list(_against(new, lost, gone, found, names, known))
     answering = [address for address, state in found.items() if state.state != SILENT]
     warnings = [f"{names[a]} does not answer, and is not waited for" for a in found if a not in answering and a != new]
@@ -159,7 +160,7 @@ def plan_master(
         source="",
         target="",
         medium="",
-        hosts=tuple(PlannedHost(address, names[address], "", address) for address in [*addresses, lost]),
+        hosts=tuple(PlannedHost(address, names[address], "", address) for address in everybody),
         vms=(),
         steps=() if problems else tuple(steps),
         problems=tuple(problems),

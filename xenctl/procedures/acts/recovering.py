@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import Failure, ProcedureError, TaskCancelled, TransportError
 from ...tasks import Task
 from ...values import to_void
-from ..emergency import MASTER, MEMBER, SILENT, UNKNOWN, HostState, at, look
+from ..emergency import MASTER, MEMBER, SILENT, UNKNOWN, HostState, NoWayIn, at, look
 from ..losing import Losing
 from ..observe import observe
 from . import Kind
@@ -202,6 +202,8 @@ class Disarm(Kind):
         try:
             with at(run.session, step.args["address"], run.credentials) as local:
                 local.host.emergency_ha_disable(False)
+        except NoWayIn:
+            pass  # nor has its release high availability
         except Failure as error:
             if error.code not in HA_OFF:
                 raise
@@ -227,9 +229,7 @@ class Promote(Kind):
         try:
             with at(run.session, address, run.credentials) as local:
                 local.pool.emergency_transition_to_master()
-        except Failure as error:
-            if error.code != UNKNOWN:
-                raise
+        except NoWayIn:
             by_hand(run, address, "xe pool-emergency-transition-to-master")
         run.until(lambda: self.holds(run, step), f"{address} does not come up as master", FOLLOWING)
 
@@ -277,9 +277,7 @@ class Gather(Kind):
         try:
             with at(run.session, found.address, run.credentials) as local:
                 local.pool.emergency_reset_master(master)
-        except Failure as error:
-            if error.code != UNKNOWN:
-                raise
+        except NoWayIn:
             if found.state == MASTER:
                 with at(run.session, found.address, run.credentials, local=False) as own:
                     own.pool.emergency_reset_master(master)

@@ -64,8 +64,6 @@ _NOT_TEXT = {t.Scalar("int"), t.Scalar("float"), t.Scalar("bool"), t.Scalar("dat
 def to_text(value: Any) -> str:
     """A value as a column's text."""
     kind = type(value)
-    if kind is str:
-        return str(value)
     if kind is bool:
         return "true" if value else "false"
     if kind is list or kind is dict:

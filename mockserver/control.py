@@ -134,7 +134,7 @@ class Control:
 
     def _hosts(self, asked: _Asked) -> Answer:
         _only(asked.body)
-        return _json(200, [self._host_of(machine) for machine in self._pool.machines])
+        return _json(200, [self._host_of(machine) for machine in self._pool.world.machines])
 
     def _host(self, asked: _Asked) -> Answer:
         _only(asked.body)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from xenctl.database import Database
 
     from ..clock import Timer, VirtualClock
+    from ..pool import MockPool
     from ..startup import Xapi
     from ..store import Store
     from .disks import Domain
@@ -82,6 +83,7 @@ class Durations:
     transfer_rate: float = 100e6
     host_backup: float = 60.0
     restore_fuse: float = 30.0
+    toolstack_fuse: float = 10.0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -102,6 +104,8 @@ class System(Kept):
     control_domain_uuid: str
     role: str
     pool_secret: str
+    pool: MockPool = field(repr=False, compare=False)
+    """The pool whose host it is, or of which it was one when it last ran."""
     database: Store | None = None
     saved: Database | None = None
     restored: Database | None = None
@@ -110,14 +114,18 @@ class System(Kept):
     """The packages that came with updates: their versions by their names with architecture."""
     mirrors: dict[str, Mirror] = field(default_factory=dict)
     """On a master: copies of update repositories, by their uuids."""
+    password: str = ""
+    """Root's."""
+    management: str = ""
+    """The bridge that the host is reached by, where somebody has said so since it was installed; `none` for not at all."""
+    local: dict[str, str] = field(default_factory=dict)
+    """The toolstack's own keys and values, which no database holds."""
     new: bool = False
     """Set by the installer: the next boot is the first one of this system."""
     syslog: str = ""
     """Where log messages go beside the disk: the address of a server, or empty."""
     archived_at: float = 0.0
     """When what was measured here was last put where a restart does not lose it; 0 if never."""
-    stranger: bool = False
-    """Set by a clean installation: the host is a pool of its own, with a database that nobody here looks at."""
     files: dict[str, bytes] = field(default_factory=dict)
     """What verbs wrote on the disk, by path. The dict is replaced, never changed: a backup may share it."""
 
@@ -126,6 +134,17 @@ class System(Kept):
         """The secrets of the pool that are taken, the one that is sent first: two while a rotation goes on."""
         known = (self.files[path].decode() for path in (OLD_SECRET, NEW_SECRET) if path in self.files)
         return (self.pool_secret, *(secret for secret in known if secret != self.pool_secret))
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What a start finds in a host: fields of its row, those of a row for each processor, the card of its management
+    interface, and the bytes of its disk."""
+
+    fields: Mapping[str, Any]
+    processors: tuple[Mapping[str, Any], ...]
+    management: str
+    disk: int
 
 
 class MachineRoomError(Exception):
@@ -147,6 +166,11 @@ class HostMachine(Kept):
     clock: VirtualClock
     durations: Durations
     system: System
+    hardware: Hardware = field(repr=False)
+    local_storage: list[str] = field(default_factory=list)
+    """The uuids of the storage repositories on its own disk."""
+    next: System | None = field(default=None, repr=False)
+    """What its files say already, for the next start of its toolstack."""
     backup: System | None = None
     media: Release | None = None
     prepared: Release | None = None
@@ -182,7 +206,7 @@ class HostMachine(Kept):
     on_running: Callable[[HostMachine], None] = lambda machine: None
     on_stopped: Callable[[HostMachine, bool], None] = lambda machine, clean: None
     on_state: Callable[[HostMachine, str], None] = lambda machine, old: None
-    masters_release: Callable[[], Release | None] = lambda: None
+    masters_release: Callable[[HostMachine], Release | None] = lambda machine: None
     """What the installer learns from the pool's master; None where that does not answer."""
     lost: set[str] = field(default_factory=set)
     """The uuids of the storage repositories that it does not reach, whatever the database says of its connections."""
@@ -191,9 +215,26 @@ class HostMachine(Kept):
     _timer: Timer | None = None
 
     @property
+    def pool(self) -> MockPool:
+        """The pool that the system on its disk is of."""
+        return self.system.pool
+
+    def install(self, system: System) -> None:
+        """Have `system` on the disk from now on; the machine is of the pool that it names."""
+        old, self.system = self.system.pool, system
+        if system.pool is not old:
+            system.pool.world.moved(self, old)
+
+    def turn(self) -> None:
+        """Be what its files say: its toolstack has stopped."""
+        if self.next is not None:
+            system, self.next = self.next, None
+            self.install(system)
+
+    @property
     def answers(self) -> bool:
-        """Whether its port is open: it runs, and so does its toolstack."""
-        return self.state == "running" and self.xapi.mode != "dead"
+        """Whether its port is open: it runs, so does its toolstack, and it has an interface for that."""
+        return self.state == "running" and self.xapi.mode != "dead" and self.system.management != "none"
 
     def _become(self, state: str) -> None:
         old, self.state = self.state, state
@@ -293,12 +334,12 @@ class HostMachine(Kept):
         return tuple(out)
 
     def _before_its_master(self, media: Release) -> bool:
-        master = self.masters_release() if media >= ASKS_THE_MASTER and self.system.role != "master" else None
+        master = self.masters_release(self) if media >= ASKS_THE_MASTER and self.system.role != "master" else None
         return master is not None and master < media
 
-    def answer(self, choice: str, *, fresh: Callable[[System], System] | None = None) -> None:
+    def answer(self, choice: str, *, fresh: Callable[[HostMachine, Release], System] | None = None) -> None:
         """Answer the installer on screen. It copies the old system to the backup partition, installs, ejects the medium
-        and boots from disk. `fresh` makes the system of a clean installation from the old one; only that needs it."""
+        and boots from disk. `fresh` makes the system of a clean installation of a release; only that needs it."""
         media = self._at_installer()
         if choice not in self.offers():
             raise MachineRoomError(
@@ -308,19 +349,19 @@ class HostMachine(Kept):
         self._become("installing")
         self._later(self.durations.install, lambda: self._installed(choice, media, fresh))
 
-    def _installed(self, choice: str, media: Release, fresh: Callable[[System], System] | None) -> None:
+    def _installed(self, choice: str, media: Release, fresh: Callable[[HostMachine, Release], System] | None) -> None:
         old = self.system
         if choice == "restore":
             assert self.backup is not None
             installed, mirrors = dict(self.backup.installed), dict(self.backup.mirrors)
-            self.system = replace(self.backup, installed=installed, mirrors=mirrors)
+            self.install(replace(self.backup, installed=installed, mirrors=mirrors))
         elif choice == "upgrade":
             saved = old.database.dump() if old.database is not None else old.saved
-            self.backup = replace(old, database=None, saved=saved)
-            self.system = replace(old, release=media, installed={}, mirrors={}, new=True)
+            self.backup = replace(old, database=None, saved=saved, local=dict(old.local))
+            self.install(replace(old, release=media, installed={}, mirrors={}, new=True))
         else:
             assert fresh is not None
-            self.system = replace(fresh(old), release=media, installed={}, mirrors={}, new=True)
+            self.install(fresh(self, media))
         self.media = self.fetched = self.prepared = None
         self._become("off")
         self.power_on()

@@ -104,6 +104,7 @@ def open_figures(runs: int) -> Iterator[Figure]:
             f"{shown} read by us, not loaded", steady(lambda: database.read_file(path), runs=few), math.inf, "s"
         )
         yield Figure(f"{shown} read by lxml into dicts", steady(lambda: plain_lxml(path), runs=few), math.inf, "s")
+    yield from reading.records(big, runs)
     for name, share in noting(runs).items():
         yield Figure(f"what {name} more for being traced", 100.0 * share, 20.0, "%")
     yield from calls.start_and_stop(runs)

@@ -41,7 +41,7 @@ def follow(machine: HostMachine, address: str) -> None:
 
 def armed(machine: HostMachine) -> bool:
     """Whether the host's own files say that high availability is on."""
-    return machine.system.local.get("ha.armed") == "true"
+    return machine.system.armed or machine.system.local.get("ha.armed") == "true"
 
 
 def assert_manageable(store: Store, pif: Row) -> None:

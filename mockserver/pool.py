@@ -19,7 +19,7 @@ from xenctl.database import Database
 from xenctl.errors import Failure
 from xenctl.releases import Release, find
 
-from . import backups, classes, guests, live, powerup, rules, savepoint
+from . import backups, classes, guests, ha_monitor, live, powerup, rules, savepoint
 from .call import Call, Steps, Wait, continue_later, dispatch, methods, underscored
 from .classes.event import OldEvents
 from .faults import Faults
@@ -592,6 +592,8 @@ class MockPool(Kept):
         invariants."""
         if self.upkeep.stale:
             self.freshen()
+        if self.upkeep.replan:
+            ha_monitor.wake(self)
         if self._waiting:
             for entry in [entry for entry in self._waiting if entry[0].ready()]:
                 self._waiting.remove(entry)
@@ -603,7 +605,7 @@ class MockPool(Kept):
             self.writes.clear()
             return
         writes, self.writes = self.writes, []
-        touched = {write.table for write in writes}
         for invariant in self.invariants:
-            if invariant.tables & touched:
-                invariant.inspect(self, [w for w in writes if w.table in invariant.tables], cause)
+            concerned = invariant.concerned(writes)
+            if concerned:
+                invariant.inspect(self, concerned, cause)

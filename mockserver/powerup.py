@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from xenctl.releases import Release, of_host
 
-from . import hardware, hosts, licence, observers, rules, startup, trust
+from . import hardware, hosts, licence, liveset, observers, rules, startup, trust
 from .machine.disks import Disk
 from .machine.host import Hardware, HostMachine, System
 from .pifs import management, physical_pifs
@@ -91,6 +91,7 @@ def _power_up(pool: MockPool, store: Store) -> None:
     for vm in store.table("VM").values():
         store.write(vm, scheduled_to_be_resident_on=NULL)
     licence.known_servers(pool)
+    liveset.power_up(pool)
     if rules.mixed(store):
         pool.detect_rolling_upgrade()
     pool.upkeep.do_all(store)

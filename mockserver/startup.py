@@ -22,8 +22,10 @@ from . import (
     backups,
     firmware,
     guests,
+    ha_monitor,
     hosts,
     licence,
+    liveset,
     newcomers,
     observers,
     passthrough,
@@ -69,6 +71,7 @@ class Xapi(Kept):
     login_limits: dict[str, int] = field(default_factory=dict)
     """How many may log in at a time where that was changed, by the field of the pool that it began with."""
     sync_at: float = 0.0
+    monitor: ha_monitor.Monitor = field(default_factory=ha_monitor.Monitor)
 
 
 def replace_xapi(machine: HostMachine, xapi: Xapi) -> None:
@@ -81,6 +84,8 @@ def replace_xapi(machine: HostMachine, xapi: Xapi) -> None:
 def host_started(pool: MockPool, machine: HostMachine, *, booted: bool = True) -> None:
     """The toolstack of `machine` starts: its operating system is up, or, where that was not `booted`, it died before."""
     replace_xapi(machine, Xapi(mode="emergency"))
+    if not liveset.may_start(pool, machine):
+        return
     if machine.system.role == "master":
         yield_to_other(pool, machine)
     if machine.system.role == "master":
@@ -136,6 +141,7 @@ def host_stopped(pool: MockPool, machine: HostMachine, clean: bool) -> None:
         hosts.set_live(pool.store, pool.host_row(machine), alive=False)
     elif was == "member":
         await_beats(pool, machine)
+    liveset.stopped(pool, machine, clean=clean)
     machine.turn()
 
 
@@ -159,7 +165,7 @@ def await_beats(pool: MockPool, machine: HostMachine) -> None:
     xapi = master.xapi
 
     def dead() -> None:
-        if master.xapi is xapi:
+        if master.xapi is xapi and not master.ha_daemon:
             hosts.set_live(pool.store, pool.host_row(machine), alive=False)
 
     if machine.beats is not None:
@@ -177,7 +183,10 @@ def shut_guests_down(pool: MockPool, machine: HostMachine) -> None:
         found = pool.store.by_uuid.get(uuid)
         machine.domains.pop(uuid).end(pool.clock.now())
         if found:
-            pool.force_halted(pool.store.get(*found))
+            vm = pool.store.get(*found)
+            if vm.get("ha_always_run"):
+                pool.store.write(vm, ha_always_run=False)
+            pool.force_halted(vm)
 
 
 # --- the master
@@ -203,6 +212,8 @@ def start_master(pool: MockPool, machine: HostMachine, *, booted: bool = True) -
     for row in store.table("host").values():
         ensure_metrics(pool, row)
     store.write(store.pool(), master=host.ref)
+    if "ha_enabled" in store.pool():
+        ha_monitor.master_started(pool, machine)
     synchronise(pool, machine, host, booted=booted)
     hosts.set_live(store, host, alive=True)
     for vm in store.table("VM").values():
@@ -303,6 +314,9 @@ def join(pool: MockPool, machine: HostMachine, xapi: Xapi, *, booted: bool) -> N
     if machine.system.release > store.release:
         xapi.error = _too_new(store.release, machine.system.release)
         return
+    if liveset.shut_out(pool, machine):
+        xapi.error = [liveset.SHUT_OUT]
+        return
     if machine.beats is not None:
         machine.beats.cancel()
     if machine.system.pool_secret not in pool.master.system.secrets:
@@ -362,6 +376,7 @@ def synchronise(pool: MockPool, machine: HostMachine, host: Row, *, booted: bool
     synchronise_management(pool, machine, host)
     if booted:
         passthrough.booted(store, host)
+        ha_monitor.host_booted(pool, machine, host)
         for ref in host["PBDs"]:
             store.write(store.get("PBD", ref), currently_attached=False)
     for vm in list(store.table("VM").values()):
@@ -425,10 +440,13 @@ def complete(pool: MockPool, machine: HostMachine, xapi: Xapi) -> None:
     host = pool.host_row(machine)
     if machine.xapi is not xapi or not pool.master_serves or host is None:
         return
-    for pbd in [pool.store.get("PBD", ref) for ref in host["PBDs"]]:
+    pbds = [pool.store.get("PBD", ref) for ref in host["PBDs"]]
+    for pbd in pbds:
         sr = pool.store.find("SR", pbd["SR"])
-        if sr is not None and sr["uuid"] not in machine.lost and sr["uuid"] not in pool.storage.destroyed:
+        if sr is not None and liveset.connected(machine, sr) and sr["uuid"] not in pool.storage.destroyed:
             pool.store.write(pbd, currently_attached=True)
     xapi.complete = True
-    if not host.get("pending_guidances"):
+    storage_is_there = not machine.system.armed or all(pbd["currently_attached"] for pbd in pbds)
+    if storage_is_there and not host.get("pending_guidances"):
         pool.store.write(host, enabled=True)
+        ha_monitor.host_enabled(pool)

@@ -27,7 +27,7 @@ from xenctl.errors import DatabaseError, Failure
 from xenctl.releases import serves
 from xenctl.values import format_datetime
 
-from .columns import EPOCH, NULL, empty_value, from_text, is_text, to_text
+from .columns import EPOCH, NULL, PLAIN, empty_value, fitting, from_text, is_text, to_text
 from .intake import UNKNOWN, Known, Plan, members_in
 from .journal import FIXED, Kept, KeptIndex
 from .rows import STALE, Encode, Row, Shape, Table, Write
@@ -172,7 +172,8 @@ class Store(Kept):
     # --- writing
 
     def create(self, name: str, ref: str, fields: dict[str, Any]) -> Row:
-        """Add a row; fields left out get the release's default, fields the release does not know are left out."""
+        """Add a row; fields left out get the release's default, fields the release does not know are left out. Raises
+        `INTERNAL_ERROR` for a map with an empty key."""
         shape = self.shape(name)
         row = Row(name, ref, self._values(shape, fields))
         self._claim(row)
@@ -215,6 +216,7 @@ class Store(Kept):
             values[field] = values[field].copy()
         for field, value in fields.items():
             if field in values:
+                value = value if type(value) in PLAIN else fitting(value)
                 values[field] = value if type(value) in FIXED else own(value)
         for field in shape.far:
             values[field] = []
@@ -222,7 +224,7 @@ class Store(Kept):
 
     def write(self, row: Row, **fields: Any) -> None:
         """Set fields of a row; a value that stays as it is changes nothing, and one that the release does not know is passed
-        over. Raises `HANDLE_INVALID` for a row that was deleted."""
+        over. Raises `HANDLE_INVALID` for a row that was deleted, `INTERNAL_ERROR` for a map with an empty key."""
         name, ref = row.table, row.ref
         table = self.tables.get(name)
         if table is None or table.rows.get(ref) is not row:
@@ -234,6 +236,10 @@ class Store(Kept):
             old = row[field]
             if old == value and type(old) is type(value):
                 continue
+            if type(value) not in PLAIN:
+                value = fitting(value)
+                if value == old and type(value) is type(old):
+                    continue
             end = (name, field)
             if end in self._far:
                 raise ValueError(f"{name}.{field} follows from the other end of its relation and is never written")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING
 
-from . import appliances, checks, hosts, network_rules, passthrough, rules, storage_rules, vm_rules
+from . import appliances, checks, hosts, network_rules, passthrough, pool_operations, rules, storage_rules, vm_rules
 from .storage_drivers import is_tools_sr
 
 if TYPE_CHECKING:
@@ -161,5 +161,6 @@ ALIKE: dict[str, tuple[Facts, Allowed]] = {
     "SR": (never, storage_rules.sr_allowed_operations),
     "VM_appliance": (never, appliances.allowed_operations),
     "host": (of_host, hosts.allowed_operations),
+    "pool": (never, pool_operations.allowed_operations),
 }
 """By class, what gives the facts of a row, and what works out its list."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from xenctl.wire import Encoded
 
 from ..call import Call, refuse
-from ..store import Row, Store, to_text
+from ..store import EMPTY_KEY, Row, Store, to_text
 
 if TYPE_CHECKING:
     from xenctl.datamodel import Message
@@ -62,7 +62,7 @@ def add_to(message: Message) -> Function:
     def verb(call: Call, ref: str, key: str, value: Any) -> str:
         row = call.db.get(table, ref)
         if not key:
-            raise refuse("INTERNAL_ERROR", 'Failure("the empty key is not allowed")')
+            raise refuse(*EMPTY_KEY)
         if key in row[field]:
             column = call.db.shape(table).fields[field].column
             raise refuse("MAP_DUPLICATE_KEY", table, column, ref, key)

@@ -6,7 +6,7 @@ from typing import Any
 
 from xenctl.errors import Failure
 
-from .. import hosts, passthrough, passwords, rules, volumes
+from .. import ha_disks, hosts, passthrough, passwords, rules, volumes
 from ..call import Call, Steps, refuse
 from ..data_sources import unknown
 from ..storage_drivers import capabilities, supported_types
@@ -14,7 +14,6 @@ from ..storage_rules import pbds_of
 from ..store import Row
 from . import verbs_of
 from .pbd import connect, plug_in
-from .sr_database import assert_everywhere
 
 verb = verbs_of("SR")
 
@@ -347,9 +346,5 @@ def create_new_blob(call: Call, ref: str, name: str, mime_type: str, public: boo
 
 @verb()
 def assert_can_host_ha_statefile(call: Call, ref: str) -> str:
-    row = call.db.get("SR", ref)
-    assert_everywhere(call, row)
-    can = capabilities(call.db, row["type"])
-    if not {"VDI_GENERATE_CONFIG", "VDI_ATTACH_OFFLINE"} & can:
-        raise refuse("SR_OPERATION_NOT_SUPPORTED", ref)
+    ha_disks.assert_can_host(call, call.db.get("SR", ref))
     return ""

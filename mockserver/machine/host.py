@@ -26,12 +26,19 @@ if TYPE_CHECKING:
     from ..startup import Xapi
     from ..store import Store
     from .disks import Domain
+    from .ha import Settings
 
 
 OLD_SECRET, NEW_SECRET = "/var/lib/xcp/ptoken.old", "/var/lib/xcp/ptoken.new"
 """Where a host keeps both secrets while the pool's is rotated."""
 ASKS_THE_MASTER = find("6.0.0")
 """The first release whose installer logs in to a member's master before it offers an upgrade."""
+MINDS_ARMED = find("5.5.0")
+"""The first release whose installer does not upgrade a host on which high availability is armed."""
+
+
+LOCAL: dict[str, Any] = {"ha": None, "static_vdis": ()}
+"""What a host keeps for itself, as an installer leaves it."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,13 @@ class Durations:
     host_backup: float = 60.0
     restore_fuse: float = 30.0
     toolstack_fuse: float = 10.0
+    ha_join: float = 10.0
+    ha_timeout: float = 60.0
+    ha_monitor: float = 20.0
+    ha_healthcheck: float = 120.0
+    ha_retry: float = 120.0
+    ha_replan: float = 1800.0
+    ha_patience: float = 1800.0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -126,8 +140,17 @@ class System(Kept):
     """Where log messages go beside the disk: the address of a server, or empty."""
     archived_at: float = 0.0
     """When what was measured here was last put where a restart does not lose it; 0 if never."""
+    ha: Settings | None = None
+    """What high availability was configured with here."""
+    static_vdis: tuple[tuple[str, str], ...] = ()
+    """The disks that are attached before the toolstack starts: their uuids, and what each is for."""
     files: dict[str, bytes] = field(default_factory=dict)
     """What verbs wrote on the disk, by path. The dict is replaced, never changed: a backup may share it."""
+
+    @property
+    def armed(self) -> bool:
+        """Whether the daemon of high availability starts with each boot."""
+        return self.ha is not None and self.ha.armed
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -208,6 +231,10 @@ class HostMachine(Kept):
     on_state: Callable[[HostMachine, str], None] = lambda machine, old: None
     masters_release: Callable[[HostMachine], Release | None] = lambda machine: None
     """What the installer learns from the pool's master; None where that does not answer."""
+    ha_daemon: str = ""
+    """The daemon of high availability: `fencing` where it would reset the host, `disarmed` where not, empty without one."""
+    stopped_cleanly: bool = True
+    """Whether it was told to stop when it last stopped."""
     lost: set[str] = field(default_factory=set)
     """The uuids of the storage repositories that it does not reach, whatever the database says of its connections."""
     beats: Timer | None = None
@@ -287,6 +314,9 @@ class HostMachine(Kept):
             self._timer.cancel()
         self.fetched = None
         was_running = self.state == "running"
+        self.ha_daemon = ""
+        if was_running:
+            self.stopped_cleanly = False
         for domain in list(self.domains.values()):
             domain.end(self.clock.now())
         self.domains.clear()
@@ -294,10 +324,16 @@ class HostMachine(Kept):
         if was_running:
             self.on_stopped(self, False)
 
+    def fence(self) -> None:
+        """What a host does to itself that must not go on: it resets, and boots again."""
+        self.power_off()
+        self.power_on()
+
     def shut_down(self, then_on: bool) -> None:
         """What the operating system does when told to halt or reboot: stop, then off, then on again where asked."""
         if self.state != "running":
             return
+        self.stopped_cleanly = True
         self.on_stopped(self, True)
         self._become("stopping")
 
@@ -322,12 +358,14 @@ class HostMachine(Kept):
         return self.system.release
 
     def offers(self) -> tuple[str, ...]:
-        """What the installer on screen offers: `upgrade` only for a release it accepts, whose first boot was completed, and
-        since 6.0 not before the master was upgraded; `fresh` always; `restore` where the backup partition holds a system of
-        a release it accepts."""
+        """What the installer on screen offers: `upgrade` only for a release it accepts, whose first boot was completed,
+        since 5.5 not where high availability is armed, and since 6.0 not before the master was upgraded; `fresh` always;
+        `restore` where the backup partition holds a system of a release it accepts."""
         media = self._at_installer()
         out = ["fresh"]
-        if accepts(media, self.system.release) and not self.system.new and not self._before_its_master(media):
+        armed = self.system.armed and media >= MINDS_ARMED
+        held_back = self.system.new or armed or self._before_its_master(media)
+        if accepts(media, self.system.release) and not held_back:
             out.insert(0, "upgrade")
         if self.backup is not None and accepts(media, self.backup.release):
             out.append("restore")
@@ -358,7 +396,7 @@ class HostMachine(Kept):
         elif choice == "upgrade":
             saved = old.database.dump() if old.database is not None else old.saved
             self.backup = replace(old, database=None, saved=saved, local=dict(old.local))
-            self.install(replace(old, release=media, installed={}, mirrors={}, new=True))
+            self.install(replace(old, release=media, installed={}, mirrors={}, new=True, **LOCAL))
         else:
             assert fresh is not None
             self.install(fresh(self, media))

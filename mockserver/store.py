@@ -53,8 +53,7 @@ if TYPE_CHECKING:
 
 REMEMBERED_DELETIONS = 512
 """A table's list of deleted rows is cut to its newest half when it would reach this."""
-INDEXED = frozenset({"uuid", "scheduled_to_be_resident_on"})
-"""The fields by whose values rows are looked for."""
+INDEXED = frozenset({"uuid", "scheduled_to_be_resident_on"})  # by whose values rows are looked for
 HASHED = (5, 61)
 """The last schema whose dumps had their tables in no order, and the host's identity in the manifest."""
 
@@ -229,7 +228,7 @@ class Store(Kept):
         table = self.tables.get(name)
         if table is None or table.rows.get(ref) is not row:
             raise Failure(["HANDLE_INVALID", name, ref])
-        own_fields, kept = self.__dict__, self.journal.entries is not None
+        kept = self.journal.entries is not None
         for field, value in fields.items():
             if field not in row:
                 continue
@@ -253,8 +252,8 @@ class Store(Kept):
                 self._stamp(row, self.next_generation())
             else:  # the same without the calls: this is done for each write
                 _set(row, field, value)
-                row.modified = generation = own_fields["generation"]
-                own_fields["generation"] = generation + 1
+                row.modified = generation = self.__dict__["generation"]
+                self.__dict__["generation"] = generation + 1
                 table.recent.append((generation, ref))
             if self._bulk:
                 continue
@@ -602,8 +601,7 @@ def _form(release: Release) -> database.Form:
 
 Change = Callable[["list[str]", str], "list[str] | None"]
 _set = dict.__setitem__
-_noted = tuple.__new__
-"""Makes a `Write` in half the time of its class."""
+_noted = tuple.__new__  # makes a `Write` in half the time of its class
 
 
 def own(value: Any) -> Any:

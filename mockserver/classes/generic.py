@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from xenctl.wire import Encoded
 
 from ..call import Call, refuse
-from ..store import EMPTY_KEY, Row, Store, to_text
+from ..columns import EMPTY_KEY
+from ..store import Row, Store, to_text
 
 if TYPE_CHECKING:
     from xenctl.datamodel import Message

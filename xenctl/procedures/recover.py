@@ -210,6 +210,11 @@ class _Known:
         self.release = tuple(int(part) for part in version.split(".") if part.isdigit())
 
 
+def master_of(dump: Database) -> str:
+    """The address of the master in a dump."""
+    return dump.row("host", dump.master).cells["address"]
+
+
 def _known(dump: Database | None) -> dict[str, _Known]:
     """The hosts of a dump by address."""
     out = {}

@@ -37,9 +37,11 @@ def plan(session: Session, host: str, *, off: bool = False, accept_loss: bool = 
     for sr in own_storage(session, facts.ref):
         losses += len(sr.disks)
         what = f"with {', '.join(sr.disks)}" if sr.disks else "with nothing on it"
-        warnings.append(f"{sr.name} of {facts.name} is lost, {what}")
+        warnings.append(f"{sr.name} is lost, {what}")
     if losses and not accept_loss:
-        problems.append(f"{losses} disks on storage of {facts.name} alone would be lost: agree to that (--accept-loss)")
+        problems.append(
+            f"disks on storage of {facts.name} alone would be lost ({losses}): agree to that (--accept-loss)"
+        )
     running = [vm for vm in pool.vms.values() if vm.host == lost]
     warnings += losing.left.values()
     warnings += [f"{vm.name} is started elsewhere and stays there: {vm.stuck}" for vm in running if vm.stuck]
@@ -61,6 +63,7 @@ def _steps(session: Session, pool: PoolFacts, lost: str, losing: Losing, *, off:
     gone = {sr.ref for sr in own_storage(session, facts.ref)}
     home = sorted((vm for vm in running if not vm.stuck and not vm.storage & gone), key=lambda vm: (vm.order, vm.name))
     before = {
+        "address": facts.address,
         "name": facts.name,
         "description": session.host.get_name_description(facts.ref),  # type: ignore[arg-type]
         "affinity": [vm.uuid for vm in pool.vms.values() if vm.affinity == lost],
@@ -78,5 +81,5 @@ def _steps(session: Session, pool: PoolFacts, lost: str, losing: Losing, *, off:
         Step("as-before", host=lost, args=before),
     ]
     if home:
-        steps.append(Step("go-home", host=lost, args={"vms": [vm.uuid for vm in home]}))
+        steps.append(Step("go-home", host=lost, args={"address": facts.address, "vms": [vm.uuid for vm in home]}))
     return [*steps, Step("release")]

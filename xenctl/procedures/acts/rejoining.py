@@ -13,6 +13,7 @@ from .hosts import HOST_TIMEOUT
 from .recovering import FOLLOWING, await_dead, lost_host, report, seen
 
 if TYPE_CHECKING:
+    from ...session import Session
     from ..plan import Step
     from ..running import Run
 
@@ -21,7 +22,10 @@ REFUSALS = {
     "HOSTS_NOT_COMPATIBLE": "another release is installed on it than the pool has",
     "LICENCE_RESTRICTION": "its licence, or the pool's, does not allow it to join: give it the pool's edition first",
     "LICENSE_DOES_NOT_SUPPORT_POOLING": "its licence does not allow it to join: give it the pool's edition first",
-    "LICENSE_HOST_POOL_MISMATCH": "its edition is not the pool's: give it the pool's edition first",
+    "LICENSE_HOST_POOL_MISMATCH": (
+        "its edition is not the pool's: give it that, or, in the midst of an upgrade, upgrade the other hosts first "
+        "(upgrade adopt), and go on"
+    ),
     "HA_IS_ENABLED": "high availability is on: switch it off first",
     "JOINING_HOST_CANNOT_BE_MASTER_OF_OTHER_HOSTS": "it is the master of a pool of its own: it was not installed afresh",
     "JOINING_HOST_CANNOT_CONTAIN_SHARED_SRS": "it has shared storage: it was not installed afresh",
@@ -39,6 +43,22 @@ REFUSALS = {
     "POOL_JOINING_EXTERNAL_AUTH_MISMATCH": "the pool has a directory of users that the host is not joined to: join it first",
 }
 """Why a host may not join, in words, by what `pool.join` answers."""
+OTHER_EDITION = "LICENSE_HOST_POOL_MISMATCH"
+
+
+def came_back(run: Run, step: Step) -> str | None:
+    """The uuid by which the pool knows now the host that was lost; None before it has joined."""
+    records = run.session.host.get_all_records().values()
+    found = (host.uuid for host in records if host.address == step.args["address"] and host.uuid != step.host)
+    return next(found, None)
+
+
+def new_host(run: Run, step: Step) -> Any:
+    """The reference of the host that came back. Raises `ProcedureError` where it is gone again."""
+    uuid = came_back(run, step)
+    if uuid is None:
+        raise ProcedureError(f"the pool has no host at {step.args['address']} any more: somebody took it away")
+    return run.host(uuid)
 
 
 class ForgetHost(Kind):
@@ -109,39 +129,52 @@ class Join(Kind):
     name, text = "join", "have {host} join the pool"
 
     def holds(self, run: Run, step: Step) -> bool:
-        found = seen(run, step.args["address"])
-        return found.state == MEMBER and found.master == step.args["master"] and self.joined(run, step) is not None
+        """Whether it follows the master, which knows it by a new uuid. That is told here, since no act may be needed."""
+        found, new = seen(run, step.args["address"]), came_back(run, step)
+        if new is None or (found.state, found.master) != (MEMBER, step.args["master"]):
+            return False
+        report(run, f"{run.plan.names[step.host]} is known to the pool by a new uuid, {new}; it was {step.host}")
+        return True
 
     def act(self, run: Run, step: Step) -> None:
-        if self.joined(run, step) is None:
+        if came_back(run, step) is None:
             self.join(run, step)
         name = run.plan.names[step.host]
         run.until(lambda: self.holds(run, step), f"{name} joined, and does not follow the master", FOLLOWING)
-        new = self.joined(run, step)
-        run.journal.put("joined", new)
-        report(run, f"{name} is known to the pool by a new uuid, {new}; it was {step.host}")
 
     def join(self, run: Run, step: Step) -> None:
-        """Call the host itself. Raises `ProcedureError` with the reason in words."""
-        master, who = step.args["master"], run.credentials
+        """Call the host itself, with an edition of the pool's where its own is refused. Raises `ProcedureError` with the
+        reason in words."""
         try:
-            with at(run.session, step.args["address"], who, local=False) as own:
-                if len(own.host.get_all()) > 1:
-                    raise ProcedureError(REFUSALS["JOINING_HOST_CANNOT_BE_MASTER_OF_OTHER_HOSTS"])
-                join = own.Async.pool.join_force if step.args["force"] else own.Async.pool.join
-                join(master, who.username, who.password).wait()
+            with at(run.session, step.args["address"], run.credentials, local=False) as own:
+                try:
+                    self.asked(run, step, own)
+                except Failure as error:
+                    if error.code != OTHER_EDITION or not self.licensed(run, step, own):
+                        raise
         except Failure as error:
             if error.code not in REFUSALS:
                 raise
-            raise ProcedureError(
-                f"{run.plan.names[step.host]} may not join: {REFUSALS[error.code]} ({error})"
-            ) from error
+            text = f"{run.plan.names[step.host]} may not join: {REFUSALS[error.code]} ({error})"
+            raise ProcedureError(text) from error
 
-    def joined(self, run: Run, step: Step) -> str | None:
-        """The uuid by which the pool knows the host now."""
-        records = run.session.host.get_all_records().values()
-        found = (host.uuid for host in records if host.address == step.args["address"] and host.uuid != step.host)
-        return next(found, None)
+    def asked(self, run: Run, step: Step, own: Session) -> None:
+        """Ask the host to join."""
+        join = own.Async.pool.join_force if step.args["force"] else own.Async.pool.join
+        join(step.args["master"], run.credentials.username, run.credentials.password).wait()
+
+    def licensed(self, run: Run, step: Step, own: Session) -> bool:
+        """Give the host each of the pool's editions until it may join with one; False where it may with none."""
+        (me,) = own.host.get_all()
+        hosts = run.session.host.get_all_records().values()
+        for edition, server in {host.edition: dict(host.license_server) for host in hosts}.items():
+            with suppress(Failure):  # of the licence server, or that this edition is not the one either
+                own.host.set_license_server(me, server)
+                own.host.apply_edition(me, edition)
+                self.asked(run, step, own)
+                report(run, f"{run.plan.names[step.host]} was given the edition {edition}, as the pool has it")
+                return True
+        return False
 
 
 class AsBefore(Kind):
@@ -153,7 +186,7 @@ class AsBefore(Kind):
         return not self.different(run, step)
 
     def act(self, run: Run, step: Step) -> None:
-        host = run.host(run.journal.get("joined"))
+        host = new_host(run, step)
         run.session.host.set_name_label(host, step.args["name"])
         run.session.host.set_name_description(host, step.args["description"])
         for vm in step.args["affinity"]:
@@ -161,7 +194,7 @@ class AsBefore(Kind):
                 run.session.VM.set_affinity(run.vm(vm), host)
 
     def different(self, run: Run, step: Step) -> bool:
-        host = run.host(run.journal.get("joined"))
+        host = new_host(run, step)
         record, vms = run.session.host.get_record(host), run.session.VM.get_all_records().values()
         mine = any(vm.uuid in step.args["affinity"] and vm.affinity != host for vm in vms)
         named = (record.name_label, record.name_description) == (step.args["name"], step.args["description"])
@@ -178,7 +211,7 @@ class GoHome(Kind):
         return not self.away(run, step)
 
     def act(self, run: Run, step: Step) -> None:
-        host, reasons = run.host(run.journal.get("joined")), []
+        host, reasons = new_host(run, step), []
         for ref, vm in self.away(run, step):
             name = vm.name_label
             try:
@@ -199,7 +232,7 @@ class GoHome(Kind):
 
     def away(self, run: Run, step: Step) -> list[tuple[Any, Any]]:
         """The guests that do not run at home, with their records."""
-        host = run.host(run.journal.get("joined"))
+        host = new_host(run, step)
         records = {vm.uuid: (ref, vm) for ref, vm in run.session.VM.get_all_records().items()}
         there = [records[vm] for vm in step.args["vms"] if vm in records]
         return [(ref, vm) for ref, vm in there if vm.resident_on != host or vm.power_state not in ("Running", "Paused")]

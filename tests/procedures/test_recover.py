@@ -287,6 +287,50 @@ def test_a_host_that_runs_is_not_lost() -> None:
         recover.plan_vms(reach(pool), "nobody")
 
 
+class Blind:
+    """Hands that see nothing but the network, as a person's do who is not asked."""
+
+    def power(self, host: str) -> str:
+        return "off"
+
+
+def test_where_nobody_sees_the_power_a_person_is_asked() -> None:
+    """That a host does not answer says nothing: one that hangs looks the same, and its guests run."""
+    pool, asked = made(), list[str]()
+    pool.machine("host2").xapi.mode = "dead"
+    before = running(pool)
+
+    def no(question: str) -> bool:
+        asked.append(question)
+        return False
+
+    plan = recover.plan_vms(reach(pool), "host2")
+    outcome, _ = carried_out(pool, plan, hands=Blind(), ask=no)
+    assert asked == ["host2 does not answer. Do you see that its power is off?"]
+    assert "neither does a host that hangs: switch it off, see that it is, and say so (--is-off" in outcome.problems[0]
+    assert running(pool) == before
+    for said, answer in ((True, no), (False, lambda question: True)):
+        pool = made()
+        pool.hands.power_off("host2")
+        outcome, _ = carried_out(pool, recover.plan_vms(reach(pool), "host2", off=said), hands=Blind(), ask=answer)
+        assert outcome.problems == []
+        assert set(running(pool)) == set(before)
+
+
+def test_without_anybody_at_an_old_hosts_console_the_run_waits() -> None:
+    """It says what to type where, and goes on afterwards."""
+    pool = lost_master("4.0.1")
+    plan = recover.plan_master(reach(pool), "10.0.0.2", "10.0.0.1", ROOT, hosts=["10.0.0.3"])
+    outcome, journal = carried_out(pool, plan, towards(pool, "host2"), ask=lambda question: False)
+    assert outcome.paused.endswith(
+        "log in at the console of 10.0.0.2 and type: xe pool-emergency-transition-to-master; then go on with this run"
+    )
+    membership.lead(pool.machine("host2"))
+    pool.clock.advance(60)
+    outcome, _ = carried_out(pool, plan, towards(pool, "host2"), journal, ask=lambda question: False)
+    assert (outcome.problems, outcome.paused) == ([], "")
+
+
 def test_what_cannot_be_started_elsewhere_is_named_and_the_rest_starts() -> None:
     """A disk on the lost host's own storage, and memory that no other host has."""
     pool = made()

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chaos import Fate
 from recovery import RELEASES, ROOT, carried_out, killed_anywhere, made, reach, row, running, status, unharmed
 
 from mockserver import MockPool
+from xenctl.errors import ConnectionLost
 from xenctl.procedures import rejoin, rolling_upgrade
 from xenctl.procedures.journal import Journal
 from xenctl.procedures.observe import observe
@@ -91,6 +93,53 @@ def test_a_host_that_somebody_switched_on_meanwhile_is_not_overwritten() -> None
 
     outcome = Run(reach(pool), plan, pool.hands, journal, credentials=ROOT).carry_out(on_step)
     assert "host2 was switched on, and runs what was on its disks" in outcome.problems[0]
+
+
+class Blind:
+    """Hands that see nothing but the network."""
+
+
+def test_a_person_is_told_what_to_install() -> None:
+    """And what becomes of its disks; nobody at the terminal pauses the run, which goes on with what was installed."""
+    pool = failed()
+    plan = rejoin.plan(reach(pool), "host2", off=True)
+    outcome, journal = carried_out(pool, plan, hands=Blind(), ask=lambda question: False)
+    assert (
+        "boot host2 from the medium of XenServer 8.2.0, have it install afresh (what is on its disks is"
+        in outcome.paused
+    )
+    pool.hands.insert_media("host2", "8.2")
+    pool.hands.power_on("host2")
+    pool.clock.run_until(pool.clock.now() + 3600, lambda: pool.hands.power("host2") == "installer")
+    pool.hands.answer("host2", "fresh")
+    outcome, _ = carried_out(pool, plan, journal=journal, hands=Blind(), ask=lambda question: True)
+    assert (outcome.problems, outcome.paused) == ([], "")
+    assert status(pool, "host1").ok
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["Async.pool.join", "host.declare_dead", "host.destroy", "SR.forget", "Async.VM.start_on", "Async.VM.pool_migrate"],
+)
+def test_an_answer_that_is_lost_says_nothing_of_the_effect(method: str) -> None:
+    """The pool is looked at again, and the run goes on."""
+    pool = made()
+    before, lost = running(pool), list[str]()
+    pool.hands.power_off("host2")
+
+    class Losing(Fate):
+        def meets(self, what: str, deed: Any) -> Any:
+            answer = deed()
+            if what == method and not lost:
+                lost.append(what)
+                raise ConnectionLost("the connection broke", host="", method=what)
+            return answer
+
+    outcome, _ = carried_out(pool, rejoin.plan(reach(pool), "host2"), reach(pool, Losing()))
+    assert lost == [method]
+    assert outcome.problems == []
+    assert running(pool) == before
+    assert unharmed(pool)
 
 
 @pytest.mark.parametrize(

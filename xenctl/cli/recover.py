@@ -207,6 +207,9 @@ def _without_master(at: Reached, new: str, lost: str) -> None:
 
     if at.pool is None or at.credentials is None:
         return
+    for address in (new, lost):
+        if address not in [machine.address for machine in at.pool.machines]:
+            raise ValueError(f"the pool has no host at {address}")
     at.pool.hands.power_off(lost)
     at.session = Session(origin_at(at.session.origin, new), transport=at.session.transport)
     at.session.login_later(at.credentials.username, at.credentials.password)

@@ -62,12 +62,14 @@ def _why(pool: PoolFacts, board: Board, vm: VMFacts, able: list[str]) -> str:
 
 @dataclass(frozen=True)
 class OwnStorage:
-    """A storage repository that only one host reaches. `disks` are the names of the disks on it, with the guest of each."""
+    """A storage repository that only one host reaches. `disks` are the names of the disks on it, with the guest of each;
+    removable `media` are none."""
 
     ref: str
     uuid: str
     name: str
     disks: tuple[str, ...]
+    media: bool
 
 
 def own_storage(session: Session, host: str) -> list[OwnStorage]:
@@ -90,6 +92,6 @@ def own_storage(session: Session, host: str) -> list[OwnStorage]:
             )
             of = f" of {', '.join(users)}" if users else ""
             disks.append(f"{disk.name_label or disk.uuid}{of}")
-        content = sr.content_type == "iso" or sr.type == "udev"
-        out.append(OwnStorage(ref, sr.uuid, sr.name_label, () if content else tuple(sorted(disks))))
+        media = sr.content_type == "iso" or sr.type == "udev"
+        out.append(OwnStorage(ref, sr.uuid, sr.name_label, () if media else tuple(sorted(disks)), media))
     return out

@@ -37,7 +37,7 @@ def plan(session: Session, host: str, *, off: bool = False, accept_loss: bool = 
     for sr in own_storage(session, facts.ref):
         losses += len(sr.disks)
         what = f"with {', '.join(sr.disks)}" if sr.disks else "with nothing on it"
-        warnings.append(f"{sr.name} is lost, {what}")
+        warnings += [f"{sr.name} is lost, {what}"] * (not sr.media)
     if losses and not accept_loss:
         problems.append(
             f"disks on storage of {facts.name} alone would be lost ({losses}): agree to that (--accept-loss)"

@@ -24,6 +24,8 @@ ASSUMED_DEAD = 1200.0
 """Seconds in which the master takes a host that is off for dead: ten minutes, and as much again."""
 LOST = "lost"
 """Under which name the journal keeps the host that was lost, and its guests."""
+CONFIRM = "switch it off, see that it is, and say so (--is-off, or at the terminal), or its guests could run twice"
+"""What is wanted of whoever can see the host."""
 HA_OFF = frozenset({"HA_NOT_ENABLED", UNKNOWN})
 """What a host answers that has no high availability to forget."""
 
@@ -42,11 +44,21 @@ def seen(run: Run, address: str) -> HostState:
 
 def by_hand(run: Run, address: str, command: str) -> None:
     """Have a person type `command` at a host that can be told in no other way. Raises `Paused` where nobody does."""
+    told(run, f"log in at the console of {address} and type: {command}")
+
+
+def told(run: Run, what: str) -> None:
+    """Have a person do something that can be seen afterwards. Raises `Paused` where nobody does."""
     from ..running import Paused
 
-    what = f"log in at the console of {address} and type: {command}"
     if not run.ask(f"{what}. Is that done?"):
         raise Paused(f"{what}; then go on with this run")
+
+
+def sees_power(hands: object) -> bool:
+    """Whether hands see if a machine is on. Others infer it from the network, where a host that hangs looks as if it were
+    off while its guests run."""
+    return bool(getattr(hands, "sees_power", False))
 
 
 # --- a host that was lost
@@ -58,13 +70,15 @@ def assert_away(run: Run, step: Step) -> None:
     found = seen(run, address)
     if found.state != SILENT:
         raise ProcedureError(f"{name} answers at {address}, so it is not lost; see what it says with `recover status`")
-    if step.args.get("off"):
+    if sees_power(run.hands):
+        power = run.hands.power(step.host)
+        if power != "off":
+            what = "switch it off, or guests could run twice"
+            raise ProcedureError(f"{name} does not answer, but it is not off ({power}): {what}")
         return
-    power = run.hands.power(step.host)
-    if power != "off":
-        raise ProcedureError(
-            f"{name} does not answer, but it is not off ({power}): switch it off, or guests could run twice"
-        )
+    said = step.args.get("off") or run.journal.get(f"away {step.host}")
+    if not said and not run.ask(f"{name} does not answer. Do you see that its power is off?"):
+        raise ProcedureError(f"{name} does not answer, and neither does a host that hangs: {CONFIRM}")
 
 
 class Away(Kind):
@@ -135,8 +149,8 @@ class BelieveOff(Kind):
 
     def act(self, run: Run, step: Step) -> None:
         host = lost_host(run, step)
-        assert_away(run, step)
         await_dead(run, step, host)
+        assert_away(run, step)
         try:
             run.session.host.declare_dead(host)  # with its hooks, which free the locks of disks
         except Failure as error:

@@ -10,7 +10,7 @@ from ..emergency import MASTER, MEMBER, at
 from ..losing import own_storage
 from . import Kind
 from .hosts import HOST_TIMEOUT
-from .recovering import FOLLOWING, await_dead, lost_host, report, seen
+from .recovering import FOLLOWING, await_dead, lost_host, report, seen, sees_power, told
 
 if TYPE_CHECKING:
     from ...session import Session
@@ -104,6 +104,15 @@ class InstallAfresh(Kind):
 
     def act(self, run: Run, step: Step) -> None:
         hands, host, name = run.hands, step.host, run.plan.names[step.host]
+        address = step.args["address"]
+        if not sees_power(hands):
+            told(
+                run,
+                f"boot {name} from the medium of {step.release}, have it install afresh (what is on its disks is lost), "
+                f"with the address {address} and the pool's password for root, and wait until it is up",
+            )
+            run.until(lambda: self.holds(run, step), f"{name}: no new installation answers at {address}", HOST_TIMEOUT)
+            return
         if hands.power(host) == "off" and not run.journal.get("answered"):
             hands.insert_media(host, run.plan.medium)
             hands.power_on(host)
@@ -120,7 +129,7 @@ class InstallAfresh(Kind):
                 raise ProcedureError(f"{name}: the installer offers {', '.join(offered)}, and no fresh installation")
             run.journal.put("answered", True)
             hands.answer(host, "fresh")
-        run.until(lambda: self.holds(run, step), f"{name}: it does not come up at {step.args['address']}", HOST_TIMEOUT)
+        run.until(lambda: self.holds(run, step), f"{name}: it does not come up at {address}", HOST_TIMEOUT)
 
 
 class Join(Kind):

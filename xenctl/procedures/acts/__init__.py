@@ -7,6 +7,9 @@ know whether it was tried before: `act` starts from whatever it finds.
     hosts.py    hosts: disable, halt, install, wait for the return
     shutting.py many guests shut down at once, and started again
     restoring.py a database put back
+    maintenance.py, mastership.py   maintenance mode of a host; the master handed over
+    rebooting.py, updating.py       a host, its toolstack or a guest started anew; an update applied
+    availability.py                 high availability off and on
     pools.py    the pool: the backup, settings, the mark of a run, versions that are equal, the comparison at the end
 """
 
@@ -49,4 +52,15 @@ class Kind:
 KINDS: dict[str, Kind] = {}
 """The actions by name."""
 
-from . import guests, hosts, pools, restoring, shutting  # noqa: E402, F401  (they register themselves)
+from . import (  # noqa: E402  (they register themselves)
+    availability,  # noqa: F401
+    guests,  # noqa: F401
+    hosts,  # noqa: F401
+    maintenance,  # noqa: F401
+    mastership,  # noqa: F401
+    pools,  # noqa: F401
+    rebooting,  # noqa: F401
+    restoring,  # noqa: F401
+    shutting,  # noqa: F401
+    updating,  # noqa: F401
+)

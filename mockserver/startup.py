@@ -311,6 +311,8 @@ def guidance_done(pool: MockPool, host: Row, *, booted: bool) -> None:
     """Drop what updates had asked to be done with a host, and has been done by this start. A host that is not of the
     master's version has not booted what it should."""
     guests.obey(pool, host, "restart_toolstack")
+    if booted and host.get("updates_requiring_reboot"):
+        pool.store.write(host, updates_requiring_reboot=[])
     if booted and rules.of_masters_version(pool.store, host):
         guests.obey(pool, host, *REBOOTS)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import Failure
 from ..releases import find
+from ..values import Ref
 from .acts.maintenance import LISTS
 from .observe import PoolFacts, VMFacts, attached
 from .placement import GIB, Board, pinned, reachable
@@ -23,11 +24,12 @@ if TYPE_CHECKING:
 REFUSE, SUSPEND, SHUT_DOWN = "refuse", "suspend", "shut-down"
 POLICIES = (REFUSE, SUSPEND, SHUT_DOWN)
 """What becomes of a guest that cannot leave its host: the procedure is refused, or the guest is suspended or shut down."""
-AWAY_BY: Mapping[str, tuple[str, str, str]] = {
-    SUSPEND: ("suspend", "resume", "suspended"),
-    SHUT_DOWN: ("stop", "start", "halted"),
+AWAY_BY: Mapping[str, tuple[str, str, str, str]] = {
+    SUSPEND: ("suspend", "resume", "suspended", "suspend"),
+    SHUT_DOWN: ("stop", "start", "halted", "clean_shutdown"),
 }
-"""The steps by which a policy puts a guest away and brings it back, and the list that the guest is in then."""
+"""The steps by which a policy puts a guest away and brings it back, the list that the guest is in then, and the operation
+that it must allow."""
 
 CAUSES: Mapping[str, str] = {
     "VM_REQUIRES_SR": "it needs storage that no other host reaches",
@@ -65,14 +67,14 @@ class Emptying:
     problems: list[str] = field(default_factory=list)
 
 
-def empty(board: Board, host: str, policy: str, refused: Mapping[str, str], reason: str) -> Emptying:
-    """Empty `host` on `board`, big guests first. `refused` are the guests that cannot leave as the pool says, by uuid, and
-    why."""
+def empty(session: Session, board: Board, host: str, policy: str, reason: str) -> Emptying:
+    """Empty `host` on `board`, big guests first; nothing is changed in the pool, which is only asked."""
     pool, out = board.pool, Emptying()
+    refused = refused_by_pool(session, pool, host) if pool.hosts[host].live else {}
     allowed = targets(pool, host)
     for vm in board.on(host):
         whole = with_discs(vm)
-        why = refused.get(vm.uuid, "") or pinned(pool, vm, host) or _disc_pins(pool, whole, host)
+        why = pinned(pool, vm, host) or _disc_pins(pool, whole, host) or refused.get(vm.uuid, "")
         target = None if why or vm.state == "Paused" else board.best(whole, allowed)
         if target is not None:
             board.move(vm, target)
@@ -80,21 +82,24 @@ def empty(board: Board, host: str, policy: str, refused: Mapping[str, str], reas
             out.away.append(Step("migrate", host=host, vm=vm.uuid, to=target, reason=reason))
             out.back.append(Step("migrate", host=target, vm=vm.uuid, to=host, reason="home"))
         else:
-            _put_away(out, board, vm, host, policy, why or f"it fits nowhere: {_rooms(board, allowed, whole)}")
+            why = why or f"it fits nowhere: {_rooms(board, allowed, whole)}"
+            _put_away(session, out, board, vm, policy, why)
     return out
 
 
-def _put_away(out: Emptying, board: Board, vm: VMFacts, host: str, policy: str, why: str) -> None:
-    """Do with a guest that cannot move what the policy says."""
-    where = board.pool.hosts[host].name
+def _put_away(session: Session, out: Emptying, board: Board, vm: VMFacts, policy: str, why: str) -> None:
+    """Do with a guest that cannot move what the policy says, if the guest allows that."""
+    host, where = vm.host, board.pool.hosts[vm.host].name
     if vm.state == "Paused":
         out.problems.append(f"{vm.name} is paused, and cannot leave {where}: unpause it, or shut it down")
     elif vm.stuck:
         out.problems.append(f"{vm.name} cannot leave {where}, nor be suspended or shut down cleanly: {vm.stuck}")
     elif policy == REFUSE:
         out.problems.append(f"{vm.name} cannot leave {where}: {why}")
+    elif AWAY_BY[policy][3] not in session.VM.get_allowed_operations(Ref(vm.ref)):
+        out.problems.append(f"{vm.name} cannot leave {where}: {why}; and it does not allow {AWAY_BY[policy][3]} now")
     else:
-        there, back, what = AWAY_BY[policy]
+        there, back, what, _ = AWAY_BY[policy]
         out.left[what].append(vm.uuid)
         out.away.append(Step(there, host=host, vm=vm.uuid, reason=why))
         out.back.insert(
@@ -147,7 +152,7 @@ def refused_by_pool(session: Session, pool: PoolFacts, host: str) -> dict[str, s
     """The guests of `host` that the pool would not let go, by uuid, and why; those that only lack memory left out."""
     if pool.release < find(ASKED_SINCE):
         return {}
-    said = session.host.get_vms_which_prevent_evacuation(pool.hosts[host].ref)  # type: ignore[arg-type]
+    said = session.host.get_vms_which_prevent_evacuation(Ref(pool.hosts[host].ref))
     by_ref = {vm.ref: vm.uuid for vm in pool.vms.values()}
     return {
         by_ref[ref]: CAUSES.get(error[0], Failure(list(error)).args[0] if error else "the pool does not say why")

@@ -12,9 +12,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ProcedureError
+from ..values import Ref
 from .acts.maintenance import LISTS, MODE, TOLERATED
-from .emptying import POLICIES, REFUSE, empty, marked, planned, refused_by_pool
-from .journal import ABANDONED, Journal
+from .emptying import POLICIES, REFUSE, empty, marked, planned
+from .journal import ABANDONED, Journal, JournalError
 from .master import against as against_master
 from .observe import PoolFacts, observe
 from .placement import Board
@@ -56,7 +57,7 @@ def plan_enter(
         problems.append(f"{facts.name} is not running")
     if MODE in session.host.get_other_config(facts.ref):  # type: ignore[arg-type]
         problems.append(f"{facts.name} is in maintenance mode already: leave it first")
-    found = empty(Board.of(pool), uuid, stuck, refused_by_pool(session, pool, uuid), f"{facts.name} is emptied")
+    found = empty(session, Board.of(pool), uuid, stuck, f"{facts.name} is emptied")
     steps = [Step("claim")]
     tolerance, lowered = _tolerance(session, pool, facts.name, lower_ha=lower_ha)
     problems += tolerance
@@ -96,7 +97,7 @@ def _tolerance(session: Session, pool: PoolFacts, name: str, *, lower_ha: bool) 
     away is one failure."""
     if not pool.ha_enabled:
         return [], None
-    now = session.pool.get_ha_host_failures_to_tolerate(pool.ref)  # type: ignore[arg-type]
+    now = session.pool.get_ha_host_failures_to_tolerate(Ref(pool.ref))
     most = max(0, session.pool.ha_compute_max_host_failures_to_tolerate() - 1)
     if now <= most:
         return [], None
@@ -123,7 +124,10 @@ def enter(
         if not outcome.problems or outcome.paused:
             return outcome
         steps = outcome.steps
-        journal.replan(unwinding(journal.plan, outcome.problems))
+        try:
+            journal.replan(unwinding(journal.plan, outcome.problems))
+        except JournalError:  # what cannot be written down is not done
+            return outcome
     plan = journal.plan
     back = Run(session, plan, hands, journal, poll=poll).carry_out(on_step)
     if back.ok:

@@ -6,12 +6,12 @@ console. Each host is emptied, rebooted, waited for stage by stage, and gets its
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..values import Ref
-from .emptying import POLICIES, REFUSE, against_work, empty, planned, refused_by_pool
+from .emptying import POLICIES, REFUSE, against_work, empty, planned
 from .observe import PoolFacts, observe
 from .placement import Board
 from .plan import Plan, Step
@@ -69,7 +69,7 @@ class Turns:
             self.steps += [*work, Step("return", host=host)]
             return
         board = self.board.copy()
-        found = empty(board, host, self.stuck, self._refused(host), f"it is the turn of {self.pool.hosts[host].name}")
+        found = empty(self.session, board, host, self.stuck, f"it is the turn of {self.pool.hosts[host].name}")
         self.downtime.update(found.downtime)
         self.problems += found.problems
         stays = set(found.left["migrated"]) if self.stay else set()
@@ -83,11 +83,6 @@ class Turns:
         ]
         for vm in stays:
             self.board.move(self.pool.vms[vm], board.where[vm])
-
-    def _refused(self, host: str) -> Mapping[str, str]:
-        """What the pool says of the guests that are on a host now. A host that is not in service is a problem anyhow."""
-        facts = self.pool.hosts[host]
-        return refused_by_pool(self.session, self.pool, host) if facts.live else {}
 
     def plan(
         self, procedure: str, order: Sequence[str], problems: Iterable[str] = (), *, then: Iterable[Step] = ()
@@ -109,7 +104,7 @@ def ha_around(session: Session, pool: PoolFacts) -> tuple[Step, ...]:
     """The steps that switch high availability off and on again as it is; none where it is off."""
     if not pool.ha_enabled:
         return ()
-    record = session.pool.get_record(pool.ref)  # type: ignore[arg-type]
+    record = session.pool.get_record(Ref(pool.ref))
     disks = [session.VDI.get_SR(Ref(vdi)) for vdi in record.ha_statefiles]
     args = {
         "srs": list(dict.fromkeys(session.SR.get_uuid(sr) for sr in disks)),

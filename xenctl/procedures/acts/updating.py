@@ -46,8 +46,8 @@ class Route:
     kind: str
     hosts: Callable[[Session, Any], set[str]]
     clean: Callable[[Session, Any], None]
-    package: Callable[[Any], bool]
-    """Whether the package of the update in this record is there still."""
+    package: Callable[[Any], bool] | None = None
+    """Whether the package of the update in this record is there still; None where no record shows it."""
 
     def messages(self, session: Session) -> Any:
         """The messages of the class."""
@@ -57,7 +57,7 @@ class Route:
 ROUTES: Mapping[str, Route] = {
     route.kind: route
     for route in (
-        Route("pool_patch", _patched, _clean_patch, lambda record: bool(record.get("filename", ""))),
+        Route("pool_patch", _patched, _clean_patch),
         Route(
             "pool_update",
             _updated,
@@ -95,11 +95,14 @@ class Clean(Kind):
 
     def holds(self, run: Run, step: Step) -> bool:
         route, ref = update_of(run.session, step)
+        if route.package is None:
+            return bool(run.journal.get(self.name))
         return not route.package(route.messages(run.session).get_record(ref))
 
     def act(self, run: Run, step: Step) -> None:
         route, ref = update_of(run.session, step)
         route.clean(run.session, ref)
+        run.journal.put(self.name, True)
 
 
 class Applied(Kind):

@@ -91,7 +91,7 @@ class Reach:
     trust: HttpOptions
     legacy_tls: bool
     rehearse: str | None = None
-    hands: str = "operator"
+    hands: str = "none"
 
     @contextmanager
     def opened(self, *, now: bool = True) -> Iterator[Reached]:
@@ -159,7 +159,7 @@ def live_options(function: F) -> F:
         no_verify: bool,
         legacy_tls: bool,
         rehearse: str | None = None,
-        hands: str = "operator",
+        hands: str = "none",
         **others: Any,
     ) -> Any:
         if server is not None and rehearse is not None:

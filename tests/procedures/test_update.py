@@ -101,11 +101,13 @@ def began(pool: MockPool, vm: str) -> Any:
 def test_only_the_hosts_that_are_named_get_it(tmp_path: Path) -> None:
     """The package stays, since the others lack it; they can have it later, and those that have it are passed over."""
     pool, uuid = made_with("8.2", tmp_path)
-    plan = update.plan(reach(pool), uuid, ["host2"])
+    (problem,) = update.plan(reach(pool), uuid, ["host2"]).problems
+    assert problem == f"host1 is the master and lacks {NAME}: name it too, members follow it"
+    plan = update.plan(reach(pool), uuid, ["host2", "host1"])
     assert carried_out(pool, plan).problems == []
-    assert patched(pool) == {"host2"}
-    plan = update.plan(reach(pool), uuid)
-    assert [plan.names[step.host] for step in plan.steps if step.action == "apply"] == ["host1", "host3"]
+    assert patched(pool) == {"host1", "host2"}
+    plan = update.plan(reach(pool), uuid, ["host2", "host3"])
+    assert [plan.names[step.host] for step in plan.steps if step.action == "apply"] == ["host3"]
     assert carried_out(pool, plan).problems == []
     assert patched(pool) == {"host1", "host2", "host3"}
     assert update.plan(reach(pool), uuid).problems == (f"{NAME} is on host1, host2, host3 already",)

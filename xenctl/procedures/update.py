@@ -174,6 +174,9 @@ def plan(
     if not lacking:
         problems = [f"{update.name} is on {', '.join(pool.hosts[host].name for host in order)} already"]
         return planned(pool, UPDATE, order, [], problems=problems)
+    master = pool.hosts[pool.master]
+    if pool.master not in order and master.ref not in update.there:
+        problems.append(f"{master.name} is the master and lacks {update.name}: name it too, members follow it")
     turns = Turns(session, pool, stuck=stuck)
     for host in lacking:
         refusal = precheck(session, update, pool, host)

@@ -10,7 +10,8 @@ from .runs import DRY_RUN, JOURNAL, JSON, run_or_resume
 
 
 @click.command()
-@click.argument("what", metavar="FILE|UUID")
+@click.argument("what", metavar="[FILE|UUID]", required=False)
+@click.option("--sync", is_flag=True, help="Update from the pool's repositories instead (XCP-ng 8.3, XenServer 8).")
 @HOSTS
 @STUCK
 @click.option("--restart-guests", is_flag=True, help="Reboot the guests that the update wants restarted.")
@@ -23,7 +24,8 @@ from .runs import DRY_RUN, JOURNAL, JSON, run_or_resume
 @DRY_RUN
 @JSON
 def update(
-    what: str,
+    what: str | None,
+    sync: bool,
     hosts: str | None,
     stuck: str,
     restart_guests: bool,
@@ -36,12 +38,25 @@ def update(
 ) -> None:
     """Apply an update to hosts one after another, the master first.
 
-    FILE is brought to the pool first; UUID is that of an update that the pool has.
+    FILE is brought to the pool first; UUID is that of an update that the pool has. With --sync hosts get what the pool's
+    repositories publish now.
     """
+    from ..procedures import repositories
     from ..procedures import update as procedure
     from ..procedures.plan import Plan
 
-    known, chosen = bool(procedure.UUID.fullmatch(what)), names(hosts)
+    if (what is None) != sync:
+        raise click.UsageError("give FILE or UUID, or --sync")
+    chosen = names(hosts)
+
+    def make_synced(at: Reached) -> Plan:
+        return repositories.plan(at.session, repositories.sync(at.session), chosen, stuck=stuck)
+
+    if what is None:
+        refuse_others(restart_guests=restart_guests, sr=sr, keep=keep)
+        run_or_resume(reach, file, repositories.SYNCED, make_synced, as_json=as_json, dry_run=dry_run)
+        return
+    known = bool(procedure.UUID.fullmatch(what))
     if dry_run and not known and reach.rehearse is None:
         raise click.UsageError("a dry run brings nothing to the pool: give the UUID of an update that it has")
 
@@ -50,6 +65,13 @@ def update(
         return procedure.plan(at.session, uuid, chosen, stuck=stuck, restart_guests=restart_guests, keep=keep)
 
     run_or_resume(reach, file, procedure.UPDATE, make, as_json=as_json, dry_run=dry_run)
+
+
+def refuse_others(**given: object) -> None:
+    """Options that concern an update's file would do nothing."""
+    for name, value in given.items():
+        if value:
+            raise click.UsageError(f"--{name.replace('_', '-')} is for an update's file or uuid, not for --sync")
 
 
 COMMANDS = (update,)

@@ -9,6 +9,7 @@ know whether it was tried before: `act` starts from whatever it finds.
     restoring.py a database put back
     maintenance.py, mastership.py   maintenance mode of a host; the master handed over
     rebooting.py, updating.py       a host, its toolstack or a guest started anew; an update applied
+    repositories.py                 updates from repositories, and what a host must do then
     availability.py                 high availability off and on
     pools.py    the pool: the backup, settings, the mark of a run, versions that are equal, the comparison at the end
 """
@@ -60,6 +61,7 @@ from . import (  # noqa: E402  (they register themselves)
     mastership,  # noqa: F401
     pools,  # noqa: F401
     rebooting,  # noqa: F401
+    repositories,  # noqa: F401
     restoring,  # noqa: F401
     shutting,  # noqa: F401
     updating,  # noqa: F401

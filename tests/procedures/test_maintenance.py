@@ -233,6 +233,33 @@ def test_where_entering_fails_all_is_taken_back() -> None:
     assert unharmed(pool)
 
 
+def test_entering_that_another_run_forestalls_changes_nothing() -> None:
+    """Its mark came between the plan and the run, and stays."""
+    pool = made("8.2")
+    before, plan = states(pool), maintenance.plan_enter(reach(pool), "host2")
+    call(pool, "pool.add_to_other_config", pool.store.pool().ref, "xenctl-run", "another")
+    journal = Journal.create(plan)
+    (problem,) = maintenance.enter(reach(pool), journal, pool.hands).problems
+    assert "another run (another) is at work" in problem
+    assert maintenance.is_unwound(journal)
+    assert (states(pool), keys(pool, "host2"), look(pool).mark) == (before, {}, "another")
+
+
+def test_where_taking_back_fails_too_it_can_be_gone_on_with() -> None:
+    """The journal holds what is left to be done; done, it is abandoned."""
+    pool = made("8.2")
+    before = states(pool)
+    pin(pool, on(pool, "host2")[-1], "host2")
+    pool.faults.add("error", method="VM.suspend", code="VM_BAD_POWER_STATE", params=["x", "running", "y"], times=3)
+    broken = pool.faults.add("error", method="host.enable", code="HOST_STILL_BOOTING", times=3)
+    outcome, journal = entered(pool, stuck="suspend")
+    assert len(outcome.problems) == 2 and "enable host2: HOST_STILL_BOOTING" in outcome.problems[1]
+    assert (journal.state, maintenance.is_unwound(journal), broken.fired) == ("stopped", False, 3)
+    maintenance.enter(reach(pool), journal, pool.hands)
+    assert maintenance.is_unwound(journal)
+    assert (states(pool), keys(pool, "host2"), look(pool).mark) == (before, {}, "")
+
+
 @pytest.mark.parametrize("release", ["4.1", "5.6", "8.2"])
 def test_the_master_hands_over_first_where_that_is_asked_for(release: str) -> None:
     """Else it stays, with a warning."""

@@ -125,7 +125,7 @@ def enter(
             return outcome
         steps = outcome.steps
         try:
-            journal.replan(unwinding(journal.plan, outcome.problems))
+            journal.replan(unwinding(journal.plan, outcome.problems, begun=journal.finished() > 0))
         except JournalError:  # what cannot be written down is not done
             return outcome
     plan = journal.plan
@@ -135,11 +135,13 @@ def enter(
     return Outcome(plan, [*steps, *back.steps], problems=[*plan.problems, *back.problems], paused=back.paused)
 
 
-def unwinding(plan: Plan, failed: Sequence[str]) -> Plan:
-    """The plan that takes an entering back, whatever it had come to. `failed` says why."""
+def unwinding(plan: Plan, failed: Sequence[str], *, begun: bool = True) -> Plan:
+    """The plan that takes an entering back, whatever it had come to. `failed` says why; one that was not `begun` has changed
+    nothing yet, unless it marked the pool and was not told so."""
     (host,) = {step.host for step in plan.steps if step.action == "mark-host"}
     keys = next(step.args["keys"] for step in plan.steps if step.action == "mark-host")
-    return replace(plan, procedure=UNWIND, steps=tuple(_returning(host, keys)), problems=tuple(failed))
+    steps = _returning(host, keys) if begun else [Step("release")]
+    return replace(plan, procedure=UNWIND, steps=tuple(steps), problems=tuple(failed))
 
 
 def is_unwound(journal: Journal) -> bool:

@@ -55,8 +55,8 @@ def plan(session: Session, digest: str, hosts: Sequence[str] = (), *, stuck: str
         names = ", ".join(pool.hosts[uuid].name for uuid in order)
         return planned(pool, SYNCED, order, [], problems=[f"{names}: there is nothing that could be updated"])
     problems = against_work(session, pool, lacking)
-    for uuid, host in records.items():
-        asked = ", ".join(map(str, host.get("pending_guidances", [])))
+    for uuid, record in records.items():
+        asked = ", ".join(map(str, record.get("pending_guidances", [])))
         if asked:
             name = pool.hosts[uuid].name
             problems.append(f"{name} has not done what an earlier update asks for ({asked}): reboot it first")

@@ -38,5 +38,9 @@ class OneMaster(Invariant):
         if master.system.role != "master" and not master.xapi.leaving:
             yield f"{master.name} serves as master, but its role file says {master.system.role}"
         for member in pool.machines:
-            if member.xapi.mode == "member" and not member.xapi.leaving and member.system.role != f"slave:{master.address}":
+            if (
+                member.xapi.mode == "member"
+                and not member.xapi.leaving
+                and member.system.role != f"slave:{master.address}"
+            ):
                 yield f"{member.name} is a member, but its role file says {member.system.role}, not {master.name}"

@@ -12,7 +12,9 @@ from upkeep import booted, call, carried_out, killed_anywhere, look, made, on, p
 from mockserver import MockPool
 from xenctl.errors import ProcedureError
 from xenctl.procedures import update
+from xenctl.procedures.journal import Journal
 from xenctl.procedures.plan import Plan
+from xenctl.procedures.running import Run
 from xenctl.session import Session
 
 UUID = "0a1b2c3d-4e5f-4678-9abc-def012345678"
@@ -205,18 +207,12 @@ def test_an_update_that_fails_on_one_host_goes_no_further(tmp_path: Path) -> Non
     pool, uuid = made_with("6.2", tmp_path)
     plan = update.plan(reach(pool), uuid)
     pool.faults.add("error", method="pool_patch.apply", code="PATCH_APPLY_FAILED", params=["broken"], nth=2, times=3)
-    journal = update_journal(plan)
+    journal = Journal.create(plan)
     (problem,) = carried_out(pool, plan, journal).problems
     assert f"apply {NAME} to host2: PATCH_APPLY_FAILED" in problem
     assert patched(pool) == {"host1"}
     assert carried_out(pool, plan, journal).problems == []
     assert patched(pool) == {"host1", "host2", "host3"}
-
-
-def update_journal(plan: Plan) -> Any:
-    from xenctl.procedures.journal import Journal
-
-    return Journal.create(plan)
 
 
 def test_success_without_effect_is_not_believed(tmp_path: Path) -> None:
@@ -240,9 +236,6 @@ def test_success_without_effect_is_not_believed(tmp_path: Path) -> None:
 
         def close(self) -> None:
             inner.close()
-
-    from xenctl.procedures.journal import Journal
-    from xenctl.procedures.running import Run
 
     session.transport.inner = Forgetful()  # type: ignore[attr-defined]
     outcome = Run(session, plan, pool.hands, Journal.create(plan)).carry_out()

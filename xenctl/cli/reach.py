@@ -92,7 +92,7 @@ class Reach:
     trust: HttpOptions
     legacy_tls: bool
     rehearse: str | None = None
-    hands: str = "operator"
+    hands: str = "none"
 
     @cached_property
     def password(self) -> str:
@@ -165,7 +165,7 @@ def live_options(function: F) -> F:
         no_verify: bool,
         legacy_tls: bool,
         rehearse: str | None = None,
-        hands: str = "operator",
+        hands: str = "none",
         **others: Any,
     ) -> Any:
         if server is not None and rehearse is not None:

@@ -64,16 +64,16 @@ def run_or_resume(
                 carry_out(at, journal, as_json=as_json, **options)
 
 
-def opened(file: str, procedure: str) -> Journal:
-    """The journal of a run of `procedure` that is not over. Raises `JournalError` for any other."""
+def opened(file: str, *procedures: str) -> Journal:
+    """The journal of a run of one of `procedures` that is not over. Raises `JournalError` for any other."""
     from ..procedures.journal import ABANDONED, DONE, Journal, JournalError
 
     journal = Journal.open(file, to_run=True)
     plan, state = journal.plan, journal.state
-    if plan.procedure == procedure and state not in (DONE, ABANDONED):
+    if plan.procedure in procedures and state not in (DONE, ABANDONED):
         return journal
     journal.close()
-    if plan.procedure != procedure:
+    if plan.procedure not in procedures:
         raise JournalError(f"{file} is the journal of another procedure ({plan.procedure}): name another file")
     raise JournalError(f"{file}: this run is {state}; there is nothing left to do")
 

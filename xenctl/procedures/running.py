@@ -293,7 +293,10 @@ def abandon(session: Session, journal: Journal, hands: Hands, *, poll: float | N
     if journal.state == DONE:
         raise ProcedureError(f"{journal.run_id} is done: there is nothing to abandon")
     run, left = Run(session, journal.plan, hands, journal, poll=poll), []
-    for change in reversed(journal.changes()):
+    newest = list(reversed(journal.changes()))
+    for change in sorted(
+        newest, key=lambda change: change.undo.action != "enable"
+    ):  # guests come back to enabled hosts
         if change.undone or change.undo.action == "release":
             continue
         text = change.undo.text(run.plan.names)

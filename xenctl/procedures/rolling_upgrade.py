@@ -21,7 +21,8 @@ from .hands import Hands
 from .journal import Journal
 from .observe import HostFacts, PoolFacts, attached, observe
 from .placement import DoesNotFit
-from .plan import Plan, PlannedHost, PlannedVM, Step
+from .plan import Plan, PlannedHost, PlannedVM, Proof, Step
+from .planner.pieces import Wishes
 from .running import Gate, Outcome, Progress, Run, StepDone
 from .sequence import Baseline, Played, find_sequence
 
@@ -82,8 +83,10 @@ def make_plan(
     silent: Sequence[str] = (),
     take_over: bool = False,
     half_done: bool = False,
+    wishes: Wishes | None = None,
 ) -> Plan:
-    """The plan for a pool that was observed. `half_done` allows versions to be mixed already, and takes no backup then."""
+    """The plan for a pool that was observed. `half_done` allows versions to be mixed already, and takes no backup then;
+    `wishes` is how guests are to be treated."""
     source = _source(pool) if half_done else pool.release
     release = _wanted(source, target) if target is not None else next_release(source)
     if release is None:
@@ -93,10 +96,10 @@ def make_plan(
         return _plan(pool, source, release, problems=problems)
     warnings, kept = _oddities(pool), baseline or Baseline.of(pool)
     try:
-        played = find_sequence(pool, release, kept)
+        played = find_sequence(pool, release, kept, wishes)
     except DoesNotFit as error:
         refusal = f"no way was found to empty the hosts one after another: {error}"
-        return _plan(pool, source, release, problems=[refusal], warnings=warnings)
+        return _plan(pool, source, release, problems=[refusal], warnings=warnings, proof=error.proof)
     mixed = len({host.version for host in pool.hosts.values()}) > 1
     first = [Step("claim")] if mixed else [Step("backup"), Step("claim")]
     steps = [*first, *played.steps, Step("verify"), Step("release")]
@@ -210,6 +213,7 @@ def _plan(
     steps: Sequence[Step] = (),
     problems: Sequence[str] = (),
     warnings: Sequence[str] = (),
+    proof: Proof | None = None,
 ) -> Plan:
     first = [pool.master] if played is None else played.order
     order = [*first, *(uuid for uuid in pool.hosts if uuid not in first)]
@@ -241,6 +245,8 @@ def _plan(
         away=() if played is None else played.away,
         master=pool.master,
         unplugged=tuple(sorted(pool.unplugged)),
+        effort=None if played is None else played.effort,
+        proof=proof,
     )
 
 

@@ -35,17 +35,19 @@ if TYPE_CHECKING:
 # --- planning
 
 
-def plan(session: Session, target: str | None = None, *, take_over: bool = False) -> Plan:
+def plan(session: Session, target: str | None = None, *, take_over: bool = False, wishes: Wishes | None = None) -> Plan:
     """The plan for upgrading the session's pool to `target` (a product version; the next release if left out).
 
     Whatever stands against it is in `Plan.problems`; nothing is changed. `take_over` plans although the pool is marked with
-    another run, which is lost. Raises `ValueError` for an unknown release.
+    another run, which is lost; `wishes` is how guests are to be treated. Raises `ValueError` for an unknown release.
     """
     pool = observe(session)
-    return make_plan(pool, target, silent=_silent(session, pool), take_over=take_over)
+    return make_plan(pool, target, silent=_silent(session, pool), take_over=take_over, wishes=wishes)
 
 
-def adopt(session: Session, target: str | None = None, *, take_over: bool = False) -> Plan:
+def adopt(
+    session: Session, target: str | None = None, *, take_over: bool = False, wishes: Wishes | None = None
+) -> Plan:
     """The plan for the rest of an upgrade that was left half done, by whomever: the pool of mixed versions is taken as the
     baseline, since nobody knows how it was before. `target` is the master's release if left out."""
     pool = observe(session)
@@ -57,11 +59,15 @@ def adopt(session: Session, target: str | None = None, *, take_over: bool = Fals
         silent=silent,
         take_over=take_over,
         half_done=True,
+        wishes=wishes,
     )
 
 
-def replan(session: Session, journal: Journal) -> Plan:
-    """The plan for the rest of the run in `journal`, from the pool as it is now back to the baseline of the first plan."""
+def replan(session: Session, journal: Journal, *, wishes: Wishes | None = None) -> Plan:
+    """The plan for the rest of the run in `journal`, from the pool as it is now back to the baseline of the first plan.
+
+    `wishes` is how guests are to be treated; if left out they go home where the first plan was to bring them there.
+    """
     pool, first = observe(session), journal.plan
     baseline = Baseline.of_plan(first, pool)
     done = journal.finished()
@@ -72,6 +78,7 @@ def replan(session: Session, journal: Journal) -> Plan:
         silent=_silent(session, pool),
         take_over=pool.mark == journal.run_id,
         half_done=begun,
+        wishes=wishes or Wishes(return_home=first.effort is None or first.effort.return_home),
     )
 
 

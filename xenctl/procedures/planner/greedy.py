@@ -109,6 +109,11 @@ class Walk:
             if guest.at != NOWHERE:
                 self.free[guest.at] -= guest.size
                 self.on[guest.at][i] = None
+        self.out = {
+            i: None
+            for i, guest in enumerate(puzzle.guests)
+            if NOWHERE not in (guest.at, guest.home) and guest.home != guest.at and guest.reach >> guest.home & 1
+        }
         self.order = self._order()
         self.turns = {host: number for number, host in enumerate(self.order)}
         self._resume()
@@ -141,6 +146,11 @@ class Walk:
         self.where[guest] = host
         self.free[host] -= size
         self.on[host][guest] = None
+        facts = self.puzzle.guests[guest]
+        if facts.home == host:
+            self.out.pop(guest, None)
+        elif facts.home != NOWHERE and facts.reach >> facts.home & 1:
+            self.out[guest] = None
         self.acts.append(Hop(guest, at, host))
 
     def _take(self, guest: int) -> None:
@@ -228,6 +238,7 @@ class Walk:
         if not self.dropping:
             raise NoRoom(Stuck(host, guest, self.new, tuple(self.free), allowed))
         self._take(guest)
+        self.out.pop(guest, None)
         self.dropped.append(guest)
 
     def _make_room(self, guest: int, allowed: int, clearing: int) -> int | None:
@@ -255,19 +266,10 @@ class Walk:
 
     # --- going home
 
-    def _away(self) -> list[int]:
-        """The guests that are not at home, and could be."""
-        guests = self.puzzle.guests
-        return [
-            i
-            for i, at in enumerate(self.where)
-            if at != NOWHERE and guests[i].home not in (NOWHERE, at) and guests[i].reach >> guests[i].home & 1
-        ]
-
     def _send_home(self) -> None:
         """Send home from new hosts whoever has a new home with room, the biggest first."""
         guests, new = self.puzzle.guests, self.new
-        waiting = [i for i in self._away() if new >> guests[i].home & 1 and new >> self.where[i] & 1]
+        waiting = [i for i in self.out if new >> guests[i].home & 1 and new >> self.where[i] & 1]
         for guest in sorted(waiting, key=lambda i: (-guests[i].size, i)):
             if self.free[guests[guest].home] >= guests[guest].size:
                 self._put(guest, guests[guest].home)
@@ -275,7 +277,7 @@ class Walk:
     def _home_at_last(self) -> None:
         """Send everybody home. Where guests stand in each other's way one steps aside, each once at the most."""
         aside: set[int] = set()
-        while away := self._away():
+        while away := list(self.out):
             acts = len(self.acts)
             self._send_home()
             if len(self.acts) > acts:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 NOWHERE = -1
@@ -111,6 +111,7 @@ class Puzzle:
         return Puzzle(self.names, tuple(before), tuple(after), guests, self.new, self.closed, self.sideways)
 
 
+@lru_cache(maxsize=1 << 12)
 def bits(mask: int) -> Sequence[int]:
     """The numbers of the hosts in a set."""
     out = []
@@ -118,7 +119,7 @@ def bits(mask: int) -> Sequence[int]:
         low = mask & -mask
         out.append(low.bit_length() - 1)
         mask ^= low
-    return out
+    return tuple(out)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,6 +23,7 @@ from xenctl.errors import DatabaseError
 from xenctl.releases import find
 
 from .anonymise import anonymise
+from .durations import parse
 from .pool import MockPool
 from .transports.server import PoolServer
 
@@ -62,6 +64,21 @@ def parser() -> argparse.ArgumentParser:
         metavar="X",
         help="simulated seconds a second; 0 (the default): on to the next thing due whenever no call is served",
     )
+    out.add_argument(
+        "--duration",
+        action="append",
+        default=[],
+        metavar="NAME=N",
+        help="simulated seconds that something takes, or bytes a second: vm_boot=5, migrate_rate=1e9 (again for others; "
+        "mockserver.Durations tells them all)",
+    )
+    out.add_argument(
+        "--jitter",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="let each thing take up to this share less or more, by the seed (0: as long each time)",
+    )
     out.add_argument("--user", default="root", help="the one user (root)")
     out.add_argument("--password", default="secret", help="the user's password (secret)")
     out.add_argument(
@@ -91,8 +108,14 @@ def main(argv: list[str] | None = None) -> int:
     done = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: done.set())
-    who = {"seed": options.seed, "username": options.user, "password": options.password}
     try:
+        durations = replace(parse(options.duration), jitter=options.jitter)
+        who = {
+            "seed": options.seed,
+            "username": options.user,
+            "password": options.password,
+            "durations": durations,
+        }
         if options.dump:
             pool = MockPool.from_dump(options.dump, **who)
         else:

@@ -110,6 +110,10 @@ class Control:
 
     def _invariants(self, asked: _Asked) -> Answer:
         _only(asked.body)
+        if asked.query.keys() - {"watched"}:
+            raise _Refused(400, "the query is empty, or watched", "query")
+        if "watched" in asked.query:
+            return _json(200, [invariant.described() for invariant in self._pool.invariants])
         return _json(200, [violation.as_dict() for violation in self._pool.violations])
 
     def _clock(self, asked: _Asked) -> Answer:
@@ -134,7 +138,7 @@ class Control:
 
     def _hosts(self, asked: _Asked) -> Answer:
         _only(asked.body)
-        return _json(200, [self._host_of(machine) for machine in self._pool.machines])
+        return _json(200, [self._host_of(machine) for machine in self._pool.world.machines])
 
     def _host(self, asked: _Asked) -> Answer:
         _only(asked.body)
@@ -158,13 +162,14 @@ class Control:
             "installer": {"identified": machine.identified().product_version, "offers": list(machine.offers())}
             if installer
             else None,
+            "lost": sorted(machine.lost),
         }
 
     def _act_on_host(self, asked: _Asked) -> Answer:
         machine, body, hands = self._machine(asked.place[0]), asked.body, self._pool.hands
-        _only(body, "power", "media", "answer")
+        _only(body, "power", "media", "answer", "lose", "regain")
         if len(body) != 1:
-            raise _Refused(400, "give one of power, media and answer", "body")
+            raise _Refused(400, "give one of power, media, answer, lose and regain", "body")
         ((word, value),) = body.items()
         acts: dict[tuple[str, Any], Callable[[], None]] = {
             ("power", "on"): lambda: hands.power_on(machine.uuid),
@@ -173,19 +178,40 @@ class Control:
         }
         if word == "power" and value not in ("on", "off"):
             raise _Refused(400, f"power is on or off, not {value!r}", "body.power")
-        if value is not None and not isinstance(value, str):
+        if not isinstance(value, str) and (value is not None or word in ("lose", "regain")):
             raise _Refused(400, f"{word} is a text, not {value!r}", f"body.{word}")
         if word == "answer" and value not in ("upgrade", "fresh", "restore"):
             raise _Refused(400, f"answer is upgrade, fresh or restore, not {value!r}", "body.answer")
         insert: Callable[[], None] = lambda: hands.insert_media(machine.uuid, str(value))  # noqa: E731
-        other = insert if word == "media" else lambda: hands.answer(machine.uuid, str(value))
+        others: dict[str, Callable[[], None]] = {
+            "media": insert,
+            "answer": lambda: hands.answer(machine.uuid, str(value)),
+            "lose": lambda: hands.lose_storage(machine.uuid, str(value)),
+            "regain": lambda: hands.regain_storage(machine.uuid, str(value)),
+        }
         try:
-            acts.get((word, value), other)()
+            (acts.get((word, value)) or others[word])()
         except MachineRoomError as error:
             raise _Refused(409, str(error), f"body.{word}") from None
         except ValueError as error:
             raise _Refused(400, str(error), f"body.{word}") from None
         return _json(200, self._host_of(machine))
+
+    def _media(self, asked: _Asked) -> Answer:
+        _only(asked.body)
+        return _json(200, {url: release.product_version for url, release in self._pool.media.items()})
+
+    def _publish(self, asked: _Asked) -> Answer:
+        body = asked.body
+        _only(body, "url", "release")
+        for word in ("url", "release"):
+            if not isinstance(body.get(word), str):
+                raise _Refused(400, f"{word} is a text, not {body.get(word)!r}", f"body.{word}")
+        try:
+            self._pool.hands.publish(body["url"], body["release"])
+        except ValueError as error:
+            raise _Refused(400, str(error), "body") from None
+        return _json(201, {"url": body["url"], "release": body["release"]})
 
     # --- faults
 
@@ -269,6 +295,8 @@ _ROUTES: dict[tuple[str, str], Callable[[Control, _Asked], Answer]] = {
     ("GET", "hosts"): Control._hosts,
     ("GET", "hosts/HOST"): Control._host,
     ("POST", "hosts/HOST"): Control._act_on_host,
+    ("GET", "media"): Control._media,
+    ("POST", "media"): Control._publish,
     ("GET", "faults"): Control._faults,
     ("POST", "faults"): Control._add_fault,
     ("DELETE", "faults"): Control._clear_faults,

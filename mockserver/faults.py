@@ -13,16 +13,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 from urllib.parse import urlsplit
 
 from xenctl import xmlrpc
 from xenctl.errors import ConnectionLost, ProtocolError
 
-from . import handlers
+from . import handlers, paths
 from .handlers.base import Answer
 from .striking import AFTER, BEFORE, ERRORS, PHYSICAL, around, go_to_its_end
 
@@ -43,16 +43,47 @@ KINDS: dict[str, str] = {
     "http_status": "a proxy on the way answers with a page and `status`: no effect",
     "toolstack_crash": "the toolstack of `victim` dies while its guests go on; it starts again after `lasting` seconds",
     "power_loss": "`victim` loses its power, its guests are gone; it is switched on again after `lasting` seconds",
+    "storage_path_lost": "`victim` does not reach the storage `sr`, which stays plugged: its disk calls there fail, its "
+    "`guests` there `stall` or `crash`; it is back after `lasting` seconds",
 }
 """What can go wrong, by name."""
 
 TAKES: dict[str, frozenset[str]] = {
     **dict.fromkeys(ERRORS, frozenset({"code", "params", "unknown_code"})),
     **dict.fromkeys(PHYSICAL, frozenset({"victim", "lasting"})),
+    "storage_path_lost": frozenset({"victim", "lasting", "sr", "guests"}),
     "stall": frozenset({"seconds"}),
     "http_status": frozenset({"status"}),
 }
 """What each kind can be told beside its coordinates."""
+
+
+class _Kind(TypedDict):
+    kind: str
+
+
+class Planned(_Kind, total=False):
+    """A fault that is yet to be added, as `Faults.plan` takes it: a plain dict of the words of `Faults.add`, the kind under
+    `kind`. `Planned(kind="answer_lost", method="VM.start", nth=2)`."""
+
+    method: str | None
+    host: str | None
+    nth: int
+    times: int | None
+    at: float | None
+    after: float | None
+    about: str | None
+    when: Callable[[Arrival], bool] | None
+    code: str
+    params: Sequence[str]
+    unknown_code: bool
+    victim: str
+    lasting: float | None
+    sr: str
+    guests: str
+    seconds: float
+    status: int
+
 
 READ_TIMEOUT = 300.0
 """Simulated seconds that a client waits for an answer unless told otherwise: what `HttpTransport` waits."""
@@ -180,8 +211,9 @@ class Faults:
         `about` among its arguments, and for which `when(arrival)` holds. All that are given must fit.
 
         What kinds take beside these: errors `code`, `params` and, for a code that no XenAPI has, `unknown_code=True`;
-        `stall` the `seconds` of the client's patience; `http_status` the `status`; `power_loss` and `toolstack_crash` their
-        `victim`, and `lasting`, the seconds until it is back (None: until somebody sees to it). These two happen at their
+        `stall` the `seconds` of the client's patience; `http_status` the `status`; `power_loss`, `toolstack_crash` and
+        `storage_path_lost` their `victim`, and `lasting`, the seconds until it is back (None: until somebody sees to it);
+        the last one the `sr` (name label, uuid or reference) and whether `guests` `stall` or `crash`. These happen at their
         time where no request is named, and else before the request is served.
 
         An error takes the place of the verb, or comes after it: a request that is refused earlier (arguments, session,
@@ -219,6 +251,19 @@ class Faults:
             else:
                 self.armed = True
             return fault
+
+    def plan(self, what: Planned | Mapping[str, Any] | str) -> Fault:
+        """Add a fault that is given as a mapping (see `Planned`) or as text, which has its kind, the method if there is one,
+        and other words as `word=value`: `"answer_lost VM.start nth=2"`, `"error VM.start code=HOST_OFFLINE params=x"`,
+        `"power_loss victim=host2 after=90"`. Values are without spaces, params are parted by commas.
+
+        Raises what `add` raises, and `ValueError` for what is no such text or mapping.
+        """
+        words = _from_text(what) if isinstance(what, str) else dict(what)
+        kind = words.pop("kind", None)
+        if not isinstance(kind, str):
+            raise ValueError(f"which fault? Give its kind in {what!r}")  # noqa: TRY004 - of one kind with what cannot be
+        return self.add(kind, **words)
 
     def remove(self, fault: Fault | int) -> None:
         """Take a fault back, by itself or by its number. Raises `KeyError` for one that is not there."""
@@ -314,6 +359,15 @@ class Faults:
             raise ValueError(f"lasting is a number of seconds, not {lasting!r}")
         return {"victim": self._name(settings["victim"]), "lasting": lasting}
 
+    def _path(self, settings: dict[str, Any]) -> dict[str, Any]:
+        made, sr, guests = self._accident(settings), settings.get("sr"), settings.get("guests", paths.STALL)
+        if sr is None:
+            raise ValueError("the path to which storage? Give its name, uuid or reference as sr=")
+        if guests not in paths.POLICIES:
+            raise ValueError(f"guests {' or '.join(paths.POLICIES)} where their disks are gone, not {guests!r}")
+        row = paths.named(self._pool, self._pool.machine(made["victim"]), _text("sr", sr))
+        return {**made, "sr": row["uuid"], "guests": guests}
+
     def _patience(self, settings: dict[str, Any]) -> dict[str, Any]:
         seconds = settings.get("seconds", READ_TIMEOUT)
         if not _number("seconds", seconds) > 0:
@@ -400,10 +454,11 @@ class Faults:
         if arrival is None and fault.over:
             return
         fault.over = fault.over or arrival is None
-        if PHYSICAL[fault.kind](self._pool, self._pool.machine(fault.settings["victim"]), fault.settings["lasting"]):
-            self._note(fault, arrival)
+        why_not = PHYSICAL[fault.kind](self._pool, self._pool.machine(fault.settings["victim"]), fault.settings)
+        if why_not:
+            fault.missed.append(why_not)
         else:
-            fault.missed.append(f"{fault.settings['victim']} did not run")
+            self._note(fault, arrival)
 
     def _note(self, fault: Fault, arrival: Arrival | None) -> None:
         fault.fired += 1
@@ -414,14 +469,45 @@ class Faults:
         fault.calls.append(arrival.number)
         if self._pool.trace is not None:
             self._pool.trace.struck(fault, arrival)
+        if self._pool.log is not None and fault.kind not in ERRORS:
+            self._pool.log.struck(fault, arrival)
 
 
 _SETTINGS: dict[str, Callable[[Faults, dict[str, Any]], dict[str, Any]]] = {
     **dict.fromkeys(ERRORS, Faults._error),
     **dict.fromkeys(PHYSICAL, Faults._accident),
+    "storage_path_lost": Faults._path,
     "stall": Faults._patience,
     "http_status": Faults._page,
 }
+
+
+_VALUES: dict[str, Callable[[str], Any]] = {
+    **dict.fromkeys(("nth", "status"), int),
+    **dict.fromkeys(("at", "after", "lasting", "seconds"), float),
+    **dict.fromkeys(("method", "host", "about", "code", "victim", "sr", "guests"), str),
+    "times": lambda text: None if text == "always" else int(text),
+    "params": lambda text: text.split(",") if text else [],
+    "unknown_code": {"true": True, "false": False}.__getitem__,
+}
+"""What the words of a fault that is given as text hold, made of their text."""
+
+
+def _from_text(text: str) -> dict[str, Any]:
+    """The words of a fault that is given as text."""
+    kind, *rest = text.split() or [""]
+    words: dict[str, Any] = {"kind": kind}
+    if rest and "=" not in rest[0]:
+        words["method"] = rest.pop(0)
+    for part in rest:
+        word, mark, value = part.partition("=")
+        if not mark or word not in _VALUES or word in words:
+            raise ValueError(f"not a word of a fault: {part!r} in {text!r}; there are {', '.join(_VALUES)}, each once")
+        try:
+            words[word] = _VALUES[word](value)
+        except (ValueError, KeyError):
+            raise ValueError(f"not a value of {word}: {value!r} in {text!r}") from None
+    return words
 
 
 def _split(method: str) -> tuple[str, bool]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from .faults import Faults
 from .pool import MockPool
 
 if TYPE_CHECKING:
@@ -38,8 +39,11 @@ class FreshPools:
             yield pool
         finally:
             if not point.gone and pool.guard == point.guard:
+                if pool.trace is not None:
+                    pool.trace.stop()
                 for name, value in wiring.items():
                     setattr(pool, name, value)
+                pool.faults, pool.log = Faults(pool), None
                 point.rollback()
                 self._points[key] = point
                 if len(self._points) > SHAPES:

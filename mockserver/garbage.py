@@ -6,13 +6,20 @@ fallen due; nobody can see the difference. Changes of version set a timer of the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from xenctl.releases import find
 from xenctl.values import parse_datetime
+
+from . import licence, repositories
+from .store import NULL
 
 if TYPE_CHECKING:
     from .machine.host import HostMachine
     from .pool import MockPool
+    from .store import Row
 
 COMPLETED = ("success", "failure", "cancelled")
 TASK_KEPT = 3900.0
@@ -23,8 +30,13 @@ TASKS = 200
 """Tasks beyond which completed ones are dropped, the oldest first."""
 SESSION_KEPT = 86400.0
 """Seconds that a session lives without a call."""
+SESSIONS: Mapping[str, int] = {"all": 200, "pool": 400, "external": 400, "originator": 500, "user": 500}
+"""Sessions of each kind beyond which the longest unused are dropped."""
+GROUPED_SINCE = find("6.2.0").order
+"""The first release in which sessions have kinds; before, all are counted together."""
 
 
+@lru_cache(maxsize=1024)
 def seconds(stamp: str) -> float:
     """A date of the database as seconds since the epoch."""
     return parse_datetime(stamp).timestamp()
@@ -38,6 +50,8 @@ def collect_if_due(pool: MockPool, machine: HostMachine) -> None:
         _tasks(pool, now)
         _sessions(pool, now)
         pool.detect_rolling_upgrade()
+        licence.lapse(pool)
+        repositories.sync_if_due(pool, xapi, now)
 
 
 def _tasks(pool: MockPool, now: float) -> None:
@@ -60,11 +74,39 @@ def _tasks(pool: MockPool, now: float) -> None:
 
 
 def _sessions(pool: MockPool, now: float) -> None:
-    for row in list(pool.store.table("session").values()):
-        if now - seconds(row["last_active"]) > SESSION_KEPT and not _at_work(pool, row.ref):
-            pool.store.delete(row)
-
-
-def _at_work(pool: MockPool, session: str) -> bool:
+    """Drop the sessions that nobody used for a day, and where there are too many of a kind the longest unused. One with a
+    task that goes on, or whose parent has one, stays."""
     tasks = pool.store.table("task").values()
-    return any(task["session"] == session and task["status"] not in COMPLETED for task in tasks)
+    busy = {task["session"] for task in tasks if task["status"] not in COMPLETED}
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in list(pool.store.table("session").values()):
+        if _at_work(pool, row, busy):
+            continue
+        if now - seconds(row["last_active"]) > SESSION_KEPT:
+            pool.store.delete(row)
+        else:
+            groups.setdefault(_group(pool, row), []).append(row)
+    for (kind, _), rows in groups.items():
+        if len(rows) > SESSIONS[kind]:
+            rows.sort(key=lambda row: (str(row["last_active"]), row.created), reverse=True)
+            for row in rows[SESSIONS[kind] :]:
+                pool.store.delete(row)
+
+
+def _at_work(pool: MockPool, row: Row | None, busy: set[str]) -> bool:
+    while row is not None:
+        if row.ref in busy:
+            return True
+        row = pool.store.find("session", row.get("parent", NULL))
+    return False
+
+
+def _group(pool: MockPool, row: Row) -> tuple[str, str]:
+    """The sessions with which one is counted."""
+    if pool.store.release.order < GROUPED_SINCE:
+        return "all", ""
+    if row["pool"]:
+        return "pool", ""
+    if row["auth_user_name"] not in ("", "root"):
+        return "user", row["auth_user_name"]
+    return ("originator", row["originator"]) if row["originator"] else ("external", "")

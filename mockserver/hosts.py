@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from xenctl.errors import Failure
 
-from . import rules
+from . import paths, rules
 from .call import Call, refuse
 from .checks import marked
-from .store import Row, Store
+from .store import Row, Store, Write
 
 if TYPE_CHECKING:
     from .machine.host import HostMachine
@@ -46,16 +46,37 @@ def contact(pool: MockPool, host: Row) -> Contact:
 
 
 class Contact:
-    """A host that takes part in an operation. `check()` raises `CANNOT_CONTACT_HOST` once its toolstack has stopped."""
+    """A host that takes part in an operation. `check()` raises `CANNOT_CONTACT_HOST` once its toolstack has stopped, and
+    what the storage's plugin says once the host does not reach what it `needs`."""
 
     def __init__(self, host: Row, machine: HostMachine) -> None:
         self.host, self.machine = host, machine
         self._xapi: Xapi = machine.xapi
+        self._needed: list[tuple[str, str]] = []
+
+    def needs(self, sr: Row, vdi: Row | None = None) -> None:
+        """Have it need storage from now on, or a disk there. Raises what `check` does."""
+        self._needed.append((sr["uuid"], vdi["uuid"] if vdi is not None else ""))
+        self.check()
 
     def check(self) -> HostMachine:
         if self.machine.xapi is not self._xapi:
             raise refuse("CANNOT_CONTACT_HOST", self.host.ref)
+        for sr, vdi in self._needed:
+            paths.assert_reached(self.machine, sr, vdi)
         return self.machine
+
+
+def note(call: Call, machine: HostMachine, what: str, old: object, new: object) -> None:
+    """Tell whoever follows writes that a call changes something about a machine that no row says."""
+    call.db.on_write(Write("write", "machine", machine.uuid, what, old, new, call.clock.now()))
+
+
+def send_out(call: Call, machine: HostMachine, file: str, url: str) -> None:
+    """A file of a host leaves the pool; what left, and where to, is in `MockPool.uploads`."""
+    pool = call.pool
+    old, pool.uploads = pool.uploads, (*pool.uploads, (file, url))
+    note(call, machine, "uploads", old, pool.uploads)
 
 
 # --- what may be done to it
@@ -91,13 +112,13 @@ def _excludes(store: Store, going: str, operation: str) -> bool:
     )
 
 
-def refresh(store: Store, host: Row) -> None:
-    """Recompute `host.allowed_operations`."""
+def allowed_operations(store: Store, host: Row) -> list[str]:
+    """What may be done to a host now."""
     names = rules.advertised_by_hosts(store.release)
     allowed = [name for name in names if operation_refused(store, host, name) is None]
     if rules.upgrading(store):
         allowed = [name for name in allowed if name in rules.HOST_UPGRADE_OPERATIONS]
-    store.write(host, allowed_operations=allowed)
+    return allowed
 
 
 @contextmanager

@@ -13,13 +13,29 @@ from xenctl import memory
 from xenctl.errors import Failure
 from xenctl.releases import find
 
-from . import bios, checks, guests, hosts, placement, rules, vdis, vm_rules, volumes
-from .call import Call, Steps, refuse
+from . import (
+    bios,
+    checks,
+    failover_plan,
+    guests,
+    hosts,
+    licence,
+    messages,
+    passthrough,
+    placement,
+    rules,
+    vdis,
+    vm_rules,
+    volumes,
+)
+from .call import Call, Steps, Wait, refuse
 from .records import as_text
 from .store import NULL, Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from .pool import MockPool
 
 MARKS = ("current_operations", "message.*")
 MARKS_ON_HOST = ("host.current_operations",)
@@ -30,7 +46,7 @@ BOOT = ("domain_type", "memory_overhead", "bios_strings", "hardware_platform_ver
 RECORDS = ("last_boot_CPU_flags", "last_booted_record", "ha_always_run", *guests.GUIDANCES)
 LIVES = (
     *(*MARKS, *MARKS_ON_HOST, *DEVICES, *PLACE, *AGENT, *BOOT, *RECORDS),
-    *("suspend_VDI", "PCI.attached_VMs", *vdis.WRITES),
+    *("suspend_VDI", *passthrough.HOLDS, *vdis.WRITES),
 )
 """What a change of a VM's power state may write."""
 
@@ -68,16 +84,8 @@ def contact(call: Call, vm: Row) -> hosts.Contact:
 def announce(call: Call, vm: Row, name: str, what: str) -> None:
     """Tell operators in a message what was done to `vm`."""
     if call.at_least(MESSAGES_SINCE):
-        fields = {
-            "uuid": call.pool.new_uuid(),
-            "name": name,
-            "priority": PRIORITY,
-            "cls": "VM",
-            "obj_uuid": vm["uuid"],
-            "timestamp": call.clock.stamp(),
-            "body": f"VM '{vm['name_label']}' (uuid: {vm['uuid']}) {what}",
-        }
-        call.pool.messages.add(call.db, call.pool.new_ref(), fields)
+        body = f"VM '{vm['name_label']}' (uuid: {vm['uuid']}) {what}"
+        messages.post(call.pool, name, priority=PRIORITY, cls="VM", uuid=vm["uuid"], body=body)
 
 
 def on_host(call: Call, vm: Row) -> str:
@@ -92,7 +100,8 @@ def delay(vm: Row, field: str) -> Steps:
         yield float(vm[field])
 
 
-def _attach(call: Call, vm: Row) -> None:
+def _attach(call: Call, vm: Row, host: Row) -> None:
+    passthrough.take(call.db, vm, host)
     for vbd in call.pool.vbds(vm):
         if not vbd["empty"] or checks.is_hvm(vm):
             call.db.write(vbd, currently_attached=True)
@@ -132,14 +141,19 @@ def _devices_held(call: Call, vm: Row, *tables: str) -> Iterator[None]:
 
 def reserve(call: Call, vm: Row, host: Row, name: str, stack: ExitStack) -> hosts.Contact:
     """Keep a place for `vm` on `host` until the operation is over."""
+    failover_plan.assert_can_place(call.pool, vm, host)
     found = hosts.contact(call.pool, host)
     stack.enter_context(hosts.operation(call, host, name))
+    passthrough.allocate(call.pool, vm, host)
     call.db.write(vm, scheduled_to_be_resident_on=host.ref)
     stack.callback(_release, call, vm, host)
+    volumes.reach_disks(call, found, vm)
     return found
 
 
 def _release(call: Call, vm: Row, host: Row) -> None:
+    if call.db.find("VM", vm.ref) is vm:
+        passthrough.release(call.db, vm)
     if call.db.find("VM", vm.ref) is vm and vm["scheduled_to_be_resident_on"] == host.ref:
         call.db.write(vm, scheduled_to_be_resident_on=NULL)
 
@@ -190,6 +204,7 @@ def boot(call: Call, vm: Row, place: Callable[[], Row], *, paused: bool) -> Step
         stack.enter_context(_devices_held(call, vm, "VBD", "VIF"))
         host = place()
         there = reserve(call, vm, host, "vm_start", stack)
+        licence.assert_valid(pool, host)
         placement.assert_memory(pool, vm, host)
         yield pool.durations.vm_create
         machine = there.check()
@@ -206,7 +221,7 @@ def boot(call: Call, vm: Row, place: Callable[[], Row], *, paused: bool) -> Step
 
 def _booted(call: Call, vm: Row, host: Row) -> None:
     """Write down what the new domain of `vm` is like."""
-    _attach(call, vm)
+    _attach(call, vm, host)
     metrics = metrics_of(call, vm)
     call.db.write(
         metrics,
@@ -228,6 +243,8 @@ def again(call: Call, vm: Row, seconds: float) -> Steps:
     """A new domain in the place of the old one; XenAPI shows the VM running throughout."""
     with _devices_held(call, vm, "VBD", "VIF"):
         there = contact(call, vm)
+        licence.assert_valid(call.pool, there.host)
+        volumes.reach_disks(call, there, vm)
         yield seconds
         machine = there.check()
         settle_hardware(call, vm)
@@ -241,6 +258,21 @@ def again(call: Call, vm: Row, seconds: float) -> Steps:
 
 
 # --- stopping
+
+
+def stalled(pool: MockPool, vm: Row) -> bool:
+    """Whether the guest in `vm` waits for its disks."""
+    found = pool.domain(vm)
+    return found is not None and bool(found[1].stalled)
+
+
+def stop_cleanly(call: Call, vm: Row, seconds: float) -> Steps:
+    """Let the guest in `vm` shut down, in `seconds`. One that waits for its disks does not hear until they are back."""
+    if stalled(call.pool, vm):
+        yield Wait(call.clock.now() + PATIENCE, lambda: not stalled(call.pool, vm), idle=False)
+        if stalled(call.pool, vm):
+            raise refuse("VM_SHUTDOWN_TIMEOUT", vm.ref, f"{PATIENCE:g}")
+    yield from stop(call, vm, seconds)
 
 
 def stop(call: Call, vm: Row, seconds: float) -> Steps:
@@ -303,11 +335,13 @@ def save(call: Call, vm: Row) -> Steps:
     """Suspend a running VM to disk. In a checkpoint it keeps its place, to go on there."""
     db, pool = call.db, call.pool
     there = contact(call, vm)
+    volumes.reach_disks(call, there, vm)
     goal, call.goal = call.goal, call.reached
     image = yield from _new_image(call, vm, _suspend_sr(call, vm, there.host))
     call.goal = goal
     db.write(vm, suspend_VDI=image.ref)
     try:
+        there.needs(db.get("SR", image["SR"]), image)
         with volumes.attached(call, there, (image, "RW")):
             yield pool.durations.save_setup + vm["memory_static_max"] / pool.durations.save_rate
             machine = there.check()
@@ -347,6 +381,7 @@ def restore(call: Call, vm: Row, place: Callable[[], Row], *, paused: bool) -> S
         stack.enter_context(_devices_held(call, vm, "VBD"))
         host = place()
         there = reserve(call, vm, host, "vm_resume", stack)
+        licence.assert_valid(call.pool, host)
         placement.assert_memory(call.pool, vm, host)
         yield from wake(call, vm, there, paused=paused)
         protect(call, vm, runs=True)
@@ -357,6 +392,7 @@ def wake(call: Call, vm: Row, there: hosts.Contact, *, paused: bool) -> Steps:
     """Let a suspended VM go on at a host."""
     db, pool, host = call.db, call.pool, there.host
     image = db.get("VDI", vm["suspend_VDI"])
+    there.needs(db.get("SR", image["SR"]), image)
     _assert_same_drive(call, vm, there)
     with volumes.attached(call, there, (image, "RO")):
         yield pool.durations.save_setup + vm["memory_static_max"] / pool.durations.save_rate
@@ -366,7 +402,7 @@ def wake(call: Call, vm: Row, there: hosts.Contact, *, paused: bool) -> Steps:
     domain = pool.start_domain(vm, machine, not paused)
     db.write(vm, resident_on=host.ref, scheduled_to_be_resident_on=NULL, domid=domain.domid)
     db.write(vm, power_state="Paused" if paused else "Running")
-    _attach(call, vm)
+    _attach(call, vm, host)
     _console(call, vm, host)
     db.write(metrics_of(call, vm), last_updated=call.clock.stamp(), memory_actual=vm["memory_static_max"])
     drop_image(call, vm)
@@ -392,5 +428,6 @@ def move(call: Call, vm: Row, source: hosts.Contact, target: hosts.Contact) -> N
         raise refuse("VM_BAD_POWER_STATE", vm.ref, "running", vm["power_state"].lower())
     domain = call.pool.move_domain(vm, machine, to)
     call.db.write(vm, resident_on=target.host.ref, scheduled_to_be_resident_on=NULL, domid=domain.domid)
+    passthrough.take(call.db, vm, target.host)
     guests.obey(call.pool, vm, "restart_device_model")
     _console(call, vm, target.host)

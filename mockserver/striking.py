@@ -7,7 +7,7 @@ what the client sees: each transport makes of these what its clients know them a
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from http import HTTPStatus
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from xenctl.errors import ConnectError, ConnectionLost, Failure, WaitTimeout
 from xenctl.transport import Stream
 
-from . import startup
+from . import paths, startup
 from .call import Steps, Wait
 from .handlers import base as handlers
 from .handlers.base import Answer
@@ -191,9 +191,9 @@ def around(fault: Fault, verb: Verb) -> Verb:
 # --- what happens to hosts
 
 
-def _toolstack_crash(pool: MockPool, machine: HostMachine, lasting: float | None) -> bool:
+def _toolstack_crash(pool: MockPool, machine: HostMachine, settings: Mapping[str, Any]) -> str:
     if not machine.answers:
-        return False
+        return f"{machine.name} did not run"
     startup.toolstack_died(pool, machine)
     dead = machine.xapi
 
@@ -201,27 +201,41 @@ def _toolstack_crash(pool: MockPool, machine: HostMachine, lasting: float | None
         if machine.xapi is dead:
             startup.toolstack_restarted(pool, machine)
 
-    if lasting is not None:
-        pool.clock.after(lasting, again)
-    return True
+    _later(pool, settings, again)
+    return ""
 
 
-def _power_loss(pool: MockPool, machine: HostMachine, lasting: float | None) -> bool:
+def _power_loss(pool: MockPool, machine: HostMachine, settings: Mapping[str, Any]) -> str:
     if machine.state == "off":
-        return False
+        return f"{machine.name} did not run"
     machine.power_off()
 
     def again() -> None:
         if machine.state == "off":
             machine.power_on()
 
-    if lasting is not None:
-        pool.clock.after(lasting, again)
-    return True
+    _later(pool, settings, again)
+    return ""
 
 
-PHYSICAL: dict[str, Callable[[MockPool, HostMachine, float | None], bool]] = {
+def _storage_path_lost(pool: MockPool, machine: HostMachine, settings: Mapping[str, Any]) -> str:
+    sr = settings["sr"]
+    if sr in machine.lost:
+        return f"{machine.name} did not reach the storage already"
+    paths.lose(pool, machine, sr, settings["guests"])
+    _later(pool, settings, lambda: paths.regain(pool, machine, sr))
+    return ""
+
+
+def _later(pool: MockPool, settings: Mapping[str, Any], again: Callable[[], None]) -> None:
+    """Have a host as it was, after the seconds that it is to last."""
+    if settings["lasting"] is not None:
+        pool.clock.after(settings["lasting"], again)
+
+
+PHYSICAL: dict[str, Callable[[MockPool, HostMachine, Mapping[str, Any]], str]] = {
     "toolstack_crash": _toolstack_crash,
     "power_loss": _power_loss,
+    "storage_path_lost": _storage_path_lost,
 }
-"""What happens to a host, by kind; False where it could not, the host being down already."""
+"""What happens to a host, by kind; says why not where it could not."""

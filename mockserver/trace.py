@@ -24,7 +24,7 @@ from xenctl.errors import Failure, TransportError
 
 from . import call as path
 from .store import Write
-from .traced import Redactor, TraceRecord, keep, plain_write
+from .traced import LONGEST, Redactor, TraceRecord, keep, plain_write
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -56,7 +56,7 @@ class Entry(NamedTuple):
     generation: int
     last_generation: int
     last: int
-    stretches: list[tuple[int, int]]
+    stretches: tuple[tuple[int, int], ...]
     arguments: tuple[Any, ...]
     result: Any = None
     error: tuple[str, ...] = ()
@@ -85,6 +85,7 @@ class Trace:
         self._current: list[tuple[int, int]] | None = None
         """The stretches of the call that is at work, None between calls."""
         self._cut: tuple[int, str] = (0, "the trace began")
+        self._store, self._now = pool.store, pool.clock.now
         self._redactor = Redactor(pool)
 
     def __enter__(self) -> Trace:
@@ -144,9 +145,8 @@ class Trace:
         """Answer a call, and note it."""
         if self._stretch != self._written:
             self._flush("between calls")
-        pool, clock = self._pool, self._pool.clock
         self.calls = number = self.calls + 1
-        began, generation = clock.now(), pool.store.generation
+        began, generation = self._now(), self._store.generation
         stretches: list[tuple[int, int]] = []
         outer, self._current = self._current, stretches
         arguments = tuple(params)
@@ -154,8 +154,8 @@ class Trace:
         error: tuple[str, ...] = ()
         lost = ""
         try:
-            answer = path.dispatch(pool, machine, method, params, traced=True)
-            result = keep(answer)
+            answer = path.dispatch(self._pool, machine, method, params, traced=True)
+            result = answer if type(answer) is str and len(answer) <= LONGEST else keep(answer)
             return answer
         except Failure as failure:
             error = tuple(failure.details)
@@ -167,19 +167,19 @@ class Trace:
             if self._stretch != self._written:
                 self._claim(stretches)
             self._current = outer
-            now, then = clock.now(), pool.store.generation
-            self._entries.append(  # a plain tuple: this is done for each call
+            # A plain tuple that holds no list: this is done for each call, and Python's collector has nothing to look into.
+            self._entries.append(
                 (
                     "call",
                     number,
                     method,
                     machine.name,
                     began,
-                    now,
+                    self._now(),
                     generation,
-                    then,
+                    self._store.generation,
                     self._written,
-                    stretches,
+                    tuple(stretches),
                     arguments,
                     result,
                     error,
@@ -217,6 +217,7 @@ class Trace:
     def cut(self, reason: str) -> None:
         """From here on the past cannot be reached, as something changed that no write tells of."""
         self._cut = (self._written, reason)
+        self._store = self._pool.store
 
     def _claim(self, stretches: list[tuple[int, int]]) -> None:
         if self._stretch != self._written:
@@ -237,7 +238,18 @@ class Trace:
         place = self._written
         self._entries.append(
             Entry(
-                kind, self.calls, method, host, now, now, generation, generation, place, stretches, arguments, lost=lost
+                kind,
+                self.calls,
+                method,
+                host,
+                now,
+                now,
+                generation,
+                generation,
+                place,
+                tuple(stretches),
+                arguments,
+                lost=lost,
             )
         )
         self._added += 1

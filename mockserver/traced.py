@@ -83,6 +83,15 @@ class TraceRecord:
     generations: tuple[int, int] = (0, 0)
     missing: int = 0
 
+    def text(self) -> str:
+        """Who called what and what came of it, in one line of any length."""
+        said = ", ".join([*([self.session] if self.session else []), *map(repr, self.arguments)])
+        if self.error:
+            outcome = f"refused: {self.error[0]}({', '.join(self.error[1:])})"
+        else:
+            outcome = f"no answer: {self.lost}" if self.lost else repr(self.result)
+        return f"{self.host} {self.method}({said}) -> {outcome}"
+
 
 # --- keeping values
 
@@ -109,7 +118,7 @@ def _size(value: Sized, members: Iterable[Any]) -> int:
 
 def plain_write(write: Write) -> Write:
     """The making of a row with the fields that it had then."""
-    return write._replace(new=dict(write.new))
+    return Write(write.kind, write.table, write.ref, write.field, write.old, dict(write.new), write.at)
 
 
 # --- secrets
@@ -121,11 +130,14 @@ class Redactor:
     def __init__(self, pool: MockPool) -> None:
         self._pool = pool
         self._sessions: dict[str, str] = {}
-        self._secrets: set[str] = set()
+        self._secrets = self._pool_secrets()
+
+    def _pool_secrets(self) -> set[str]:
+        return {secret for machine in self._pool.machines for secret in machine.system.secrets} - {""}
 
     def record(self, entry: Entry, writes: list[Write], missing: int) -> TraceRecord:
         """The record of `entry`, which made `writes`, of which `missing` are not there."""
-        self._secrets = {secret for machine in self._pool.machines for secret in machine.system.secrets} - {""}
+        self._secrets = self._pool_secrets()
         message = self._message(entry.method) if entry.kind != "event" else None
         arguments, session = [keep(argument) for argument in entry.arguments], ""
         if arguments and (message is None or message.session) and self._is_session(arguments[0], message):
@@ -200,12 +212,14 @@ class Redactor:
         return self._clean(value, message.class_name)
 
     def _change(self, write: Write) -> Change:
-        secret = (write.table, write.field) in _SECRET_FIELDS or bool(_SECRET_KEYS.fullmatch(write.field))
-        old, new = (
-            REDACTED if secret and value else self._clean(dict(value) if isinstance(value, Row) else value, write.table)
-            for value in (write.old, write.new)
-        )
+        old, new = (self.value(write.table, write.field, value) for value in (write.old, write.new))
         return Change(write.kind, write.table, self._sessions.get(write.ref, write.ref), write.field, old, new)
+
+    def value(self, table: str, name: str, value: Any) -> Any:
+        """What field `name` of `table` holds, or a row of it, without secrets."""
+        if value and ((table, name) in _SECRET_FIELDS or _SECRET_KEYS.fullmatch(name)):
+            return REDACTED
+        return self._clean(dict(value) if isinstance(value, Row) else value, table)
 
     def _clean(self, value: Any, table: str = "") -> Any:
         if isinstance(value, str):

@@ -37,25 +37,41 @@ SM_SESSION = "_sm_session"
 
 def serving(call: Call, sr: Row, *, unplugged: bool = False) -> hosts.Contact:
     """The host that does what is asked of `sr`: one that has it plugged, of several the master. Raises
-    `SR_HAS_NO_PBDS`. With `unplugged` a connection that is not plugged will do."""
+    `SR_HAS_NO_PBDS`, and what the plugin says where the host does not reach it. With `unplugged` a connection that is not
+    plugged will do."""
     pbds = pbds_of(call.db, sr)
     fitting = [pbd for pbd in pbds if unplugged or pbd["currently_attached"]]
     if len(pbds) > 1:
         fitting = [pbd for pbd in fitting if pbd["host"] == call.db.pool()["master"]]
     if not fitting:
         raise refuse("SR_HAS_NO_PBDS", sr.ref)
-    return hosts.contact(call.pool, call.db.get("host", fitting[0]["host"]))
+    found = hosts.contact(call.pool, call.db.get("host", fitting[0]["host"]))
+    found.needs(sr)
+    return found
 
 
 def seeing(call: Call, srs: Iterable[Row]) -> hosts.Contact | None:
     """A host that has all of `srs` plugged, a member before the master; None where there is none."""
-    needed, master = {sr.ref for sr in srs}, call.db.pool()["master"]
+    wanted, master = list(srs), call.db.pool()["master"]
+    needed = {sr.ref for sr in wanted}
     for host in sorted(call.db.table("host").values(), key=lambda host: bool(host.ref == master)):
         pbds = (call.db.find("PBD", ref) for ref in host["PBDs"])
         plugged = {pbd["SR"] for pbd in pbds if pbd is not None and pbd["currently_attached"]}
         if needed <= plugged and hosts.live(call.db, host) and host["enabled"]:
-            return hosts.contact(call.pool, host)
+            found = hosts.contact(call.pool, host)
+            for sr in wanted:
+                found.needs(sr)
+            return found
     return None
+
+
+def reach_disks(call: Call, contact: hosts.Contact, vm: Row) -> None:
+    """Have a host need the disks of `vm`. Raises what the plugin says where it does not reach one."""
+    for vbd in call.pool.vbds(vm):
+        vdi = call.db.find("VDI", vbd["VDI"])
+        sr = call.db.find("SR", vdi["SR"]) if vdi is not None else None
+        if sr is not None:
+            contact.needs(sr, vdi)
 
 
 def assert_from_plugin(call: Call, sr: str) -> None:
@@ -140,14 +156,32 @@ def fitting_size(sr: Row, size: int) -> int:
 def measure(call: Call, sr: Row) -> None:
     """Write down how large storage is and how much of it is taken."""
     vdis = [vdi for vdi in (call.db.find("VDI", ref) for ref in sr["VDIs"]) if vdi is not None]
-    size = call.pool.storage.sizes.setdefault(
-        sr["uuid"], sr["physical_size"] if sr["physical_size"] >= 0 else UNKNOWN_SIZE
-    )
+    told = [row["physical_size"] for row in (sr, *elsewhere(call, sr)) if row["physical_size"] >= 0]
+    size = call.pool.storage.sizes.setdefault(sr["uuid"], next(iter(told), UNKNOWN_SIZE))
     used = sum(vdi["physical_utilisation"] for vdi in vdis)
     call.pool.upkeep.growth.pop(sr.ref, None)
     call.db.write(
         sr, physical_size=size, physical_utilisation=used, virtual_allocation=sum(v["virtual_size"] for v in vdis)
     )
+
+
+def elsewhere(call: Call, sr: Row) -> list[Row]:
+    """The rows of the same storage in the databases of other pools."""
+    stores = [pool.store for pool in call.pool.world.pools if pool is not call.pool]
+    found = [(store, store.by_uuid.get(sr["uuid"])) for store in stores]
+    return [store.get("SR", place[1]) for store, place in found if place is not None and place[0] == "SR"]
+
+
+def on_storage(call: Call, sr: Row) -> dict[str, dict[str, Any]]:
+    """The disks that storage holds and this pool may not know, by their uuids: those that were forgotten, and those that
+    only other pools have rows of."""
+    out = dict(call.pool.storage.forgotten.get(sr["uuid"], {}))
+    for pool in call.pool.world.pools:
+        place = pool.store.by_uuid.get(sr["uuid"]) if pool is not call.pool else None
+        for ref in pool.store.get("SR", place[1])["VDIs"] if place is not None else ():
+            vdi = pool.store.get("VDI", ref)
+            out[vdi["uuid"]] = {name: vdi[name] for name in REMEMBERED if name in vdi}
+    return out
 
 
 # --- disks come and go
@@ -274,7 +308,7 @@ def _forget_image(call: Call, vdi: Row) -> None:
 
 def found_again(call: Call, sr: Row, uuid: str, fields: dict[str, Any]) -> Row:
     """The row of a disk that was forgotten and is found on its storage."""
-    call.pool.storage.forgotten[sr["uuid"]].pop(uuid)
+    call.pool.storage.forgotten.get(sr["uuid"], {}).pop(uuid, None)
     known = {**fields, "uuid": uuid, "SR": sr.ref, "managed": True, "missing": False, "parent": NULL}
     if call.db.find("VDI", str(known.get("snapshot_of", NULL))) is None:
         known["snapshot_of"] = NULL

@@ -168,6 +168,26 @@ class TestPowers:
             with xenctl.connect(server.url, "root", "secret") as session:
                 assert len(session.host.get_all()) == 1
 
+    def test_paths_to_storage(self) -> None:
+        """Lost by a fault or by hand, found again by hand; the host tells what it does not reach."""
+        with controlled() as (server, remote), xenctl.connect(server.url, "root", "secret") as session:
+            (sr,) = session.SR.get_by_name_label("NFS virtual disk storage")
+            uuid = session.SR.get_uuid(sr)
+            fault = {
+                "kind": "storage_path_lost",
+                "victim": "host1",
+                "sr": uuid,
+                "guests": "stall",
+                "method": "SR.update",
+            }
+            assert remote("POST", "faults", fault)[0] == 201
+            with pytest.raises(xenctl.Failure, match="SR_BACKEND_FAILURE_47"):
+                session.SR.update(sr)
+            assert remote("GET", "hosts/host1")[1]["lost"] == [uuid]
+            assert remote("POST", "hosts/host1", {"regain": uuid})[1]["lost"] == []
+            session.SR.update(sr)
+            assert remote("POST", "hosts/host1", {"lose": "NFS virtual disk storage"})[1]["lost"] == [uuid]
+
     def test_faults(self) -> None:
         """Added, told, taken back."""
         with controlled() as (server, remote), xenctl.connect(server.url, "root", "secret") as session:
@@ -281,16 +301,25 @@ class TestMistakes:
                 "no host 'host9' in this pool: host1, host2",
                 "GET /_mockserver/hosts/host9",
             ),
-            ("POST", "hosts/host1", {}, 400, "give one of power, media and answer", "body"),
+            ("POST", "hosts/host1", {}, 400, "give one of power, media, answer, lose and regain", "body"),
             (
                 "POST",
                 "hosts/host1",
                 {"power": "off", "media": None},
                 400,
-                "give one of power, media and answer",
+                "give one of power, media, answer, lose and regain",
                 "body",
             ),
             ("POST", "hosts/host1", {"power": None}, 400, "power is on or off, not None", "body.power"),
+            ("POST", "hosts/host1", {"lose": None}, 400, "lose is a text, not None", "body.lose"),
+            (
+                "POST",
+                "hosts/host1",
+                {"lose": "nowhere"},
+                400,
+                "host1 is connected to no storage repository called 'nowhere'",
+                "body.lose",
+            ),
             ("POST", "hosts/host1", {"media": 8}, 400, "media is a text, not 8", "body.media"),
             ("POST", "hosts/host1", {"media": "99"}, 400, "", "body.media"),
             (
@@ -304,6 +333,9 @@ class TestMistakes:
             ("POST", "hosts/host1", {"answer": None}, 400, "answer is upgrade, fresh or restore", "body.answer"),
             ("POST", "hosts/host1", {"answer": "fresh"}, 409, "host1 does not show an installer", "body.answer"),
             ("POST", "hosts/host1", {"power": "on"}, 409, "host1 is on already (running)", "body.power"),
+            ("POST", "media", {"url": "http://a/"}, 400, "release is a text, not None", "body.release"),
+            ("POST", "media", {"url": "a", "release": "8.4"}, 400, "not a URL: 'a'", "body"),
+            ("POST", "media", {"url": "http://a/", "release": "99"}, 400, "no release is called '99'", "body"),
             ("POST", "faults", {}, 400, "kind is a text", "body.kind"),
             ("POST", "faults", {"kind": "reset", "when": "x"}, 400, "a condition is a function", "body.when"),
             ("POST", "faults", {"kind": "reset", "code": "x"}, 400, "a fault 'reset' does not take code", "body"),

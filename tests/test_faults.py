@@ -7,7 +7,7 @@ import socket
 import time
 import xmlrpc.client
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from xml.parsers.expat import ExpatError
 
@@ -18,6 +18,7 @@ import XenAPI
 import xenctl
 from mockserver import MockPool, PoolServer, activate
 from mockserver.faults import KINDS, Arrival
+from mockserver.pool import START
 from mockserver.striking import AFTER, BEFORE, ERRORS, PHYSICAL
 from mockserver.transports.xenapi import XenAPITransport
 from xenctl import ConnectError, ConnectionLost, Failure, ProtocolError, Session, WaitTimeout
@@ -498,6 +499,106 @@ class TestHosts:
         assert all(host["enabled"] for host in pool.store.table("host").values())
 
 
+PHYSICALLY: dict[str, dict[str, Any]] = {
+    "toolstack_crash": {"victim": "host2"},
+    "power_loss": {"victim": "host2"},
+    "storage_path_lost": {"victim": "host2", "sr": "Local storage on host2"},
+}
+"""Each kind of what happens to hosts, with what it is told."""
+EVERY_KIND = {**{kind: words for kind, words, _, _ in ON_THE_WAY}, **PHYSICALLY}
+COORDINATES: dict[str, tuple[dict[str, Any], int]] = {
+    "the nth call": ({"nth": 3}, 2),
+    "the nth call of a method": ({"method": METHOD, "nth": 2}, 2),
+    "at a virtual time": ({"after": 150.0}, 2),
+    "on one host": ({"host": "host1"}, 1),
+    "about an object": ({"about": "the last"}, 3),
+    "when a condition holds": ({"when": lambda arrival: arrival.arguments[-1:] == ("the second",)}, 2),
+}
+"""Each coordinate, with which of the calls below it means."""
+CALLS: list[tuple[str, list[str], str]] = [
+    ("VM.get_all", [], "host2"),
+    (METHOD, ["VM", "the first"], "host1"),
+    (METHOD, ["VM", "the second"], "host1"),
+    (METHOD, ["VM", "the last"], "host1"),
+]
+"""Calls, between which 100 seconds pass."""
+
+
+class TestEveryKindByEveryCoordinate:
+    """A list of all, so that none is forgotten."""
+
+    def test_every_kind_is_there(self) -> None:
+        """As well as what happens to hosts."""
+        assert set(EVERY_KIND) == set(KINDS)
+        assert set(PHYSICALLY) == set(PHYSICAL)
+
+    @pytest.mark.parametrize("coordinate", COORDINATES)
+    @pytest.mark.parametrize("kind", EVERY_KIND)
+    def test_strikes_the_one_that_is_meant(self, calls: Callable[..., Any], kind: str, coordinate: str) -> None:
+        """And no other call: it had not happened before, and happens once."""
+        c, (words, meant) = calls(release="8.2", hosts=2, vms=1), COORDINATES[coordinate]
+        fault, vm = c.pool.faults.add(kind, **EVERY_KIND[kind], **words), c.vm("vm01").ref
+        for number, (method, arguments, host) in enumerate(CALLS):
+            assert fault.fired == (number > meant or (fault.timed and number == meant))
+            with suppress(Failure, xenctl.TransportError):
+                c(method, *(vm if argument == "VM" else argument for argument in arguments), on=host)
+            c.pool.clock.run_until(START + (number + 1) * 100.0)
+        assert fault.fired == 1
+        assert not fault.missed
+
+
+class TestPlans:
+    """Faults that are given as a whole: as a mapping, or as text."""
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("answer_lost", {"kind": "answer_lost"}),
+            ("answer_lost VM.start nth=2", {"kind": "answer_lost", "method": "VM.start", "nth": 2}),
+            (
+                "error VM.start code=HOST_NOT_ENOUGH_FREE_MEMORY params=1,0 times=always",
+                {
+                    "kind": "error",
+                    "method": "VM.start",
+                    "code": "HOST_NOT_ENOUGH_FREE_MEMORY",
+                    "params": ["1", "0"],
+                    "times": None,
+                },
+            ),
+            ("error code=OUT_OF_SPACE params=x times=3", {"code": "OUT_OF_SPACE", "params": ["x"], "times": 3}),
+            ("error code=X params= unknown_code=true", {"code": "X", "params": [], "unknown_code": True}),
+            ("stall host=host1 about=OpaqueRef:x seconds=60", {"host": "host1", "about": "OpaqueRef:x", "seconds": 60}),
+            ("power_loss victim=host2 after=90 lasting=0.5", {"victim": "host2", "lasting": 0.5}),
+            ("http_status method=VM.get_all status=503", {"method": "VM.get_all", "status": 503}),
+        ],
+    )
+    def test_as_text_and_as_mapping(self, pool: MockPool, text: str, words: dict[str, Any]) -> None:
+        """They come to the same, and both to what `add` was told."""
+        planned = pool.faults.plan(text)
+        told = {"kind": planned.kind, **planned.coordinates, **planned.settings}
+        assert words.items() <= told.items()
+        again = pool.faults.plan({k: v for k, v in told.items() if v is not None or k == "times"})
+        assert str(again) == str(planned)
+
+    @pytest.mark.parametrize(
+        ("what", "message"),
+        [
+            ("", "no such fault: ''"),
+            ("reset nth=2 VM.start", "not a word of a fault: 'VM.start' in 'reset nth=2 VM.start'; there are nth"),
+            ("reset when=now", "not a word of a fault: 'when=now'"),
+            ("reset nth=1 nth=2", "not a word of a fault: 'nth=2'"),
+            ("reset nth=two", "not a value of nth: 'two'"),
+            ("error code=X unknown_code=yes", "not a value of unknown_code: 'yes'"),
+            ({"method": "VM.start"}, "which fault"),
+        ],
+    )
+    def test_mistakes(self, pool: MockPool, what: Any, message: str) -> None:
+        """A sentence each, and nothing was added."""
+        with pytest.raises(ValueError, match=message):
+            pool.faults.plan(what)
+        assert (len(pool.faults), pool.faults.armed) == (0, False)
+
+
 class TestMistakes:
     """What cannot be asked for is refused at once, with what was meant."""
 
@@ -528,6 +629,22 @@ class TestMistakes:
             ("power_loss", {"victim": "host1"}, "when is 'power_loss' to happen"),
             ("power_loss", {"after": 1}, "whose"),
             ("power_loss", {"after": 1, "victim": "host1", "lasting": 0}, "lasting is a number of seconds, not 0"),
+            ("storage_path_lost", {"after": 1, "victim": "host1"}, "the path to which storage"),
+            (
+                "storage_path_lost",
+                {"after": 1, "victim": "host1", "sr": "nowhere"},
+                "host1 is connected to no storage repository called 'nowhere'; there are '",
+            ),
+            (
+                "storage_path_lost",
+                {"after": 1, "victim": "host1", "sr": "Local storage on host1", "guests": "cry"},
+                "guests stall or crash where their disks are gone, not 'cry'",
+            ),
+            (
+                "storage_path_lost",
+                {"victim": "host1", "sr": "Local storage on host1"},
+                "when is 'storage_path_lost' to",
+            ),
             ("stall", {"seconds": 0}, "seconds is how long the client waits, not 0"),
             ("http_status", {"status": 200}, "300 to 599, not 200"),
         ],

@@ -66,10 +66,10 @@ def test_the_key_tells_that_versions_are_mixed(calls: Make, before: str, after: 
 
 def test_whoever_waits_for_events_hears_of_the_key(calls: Make) -> None:
     """Its coming and going are changes of the pool, although nobody calls."""
-    c = calls(release="8.1", hosts=2, vms=0).upgrade("host1", "8.2")
+    c = calls(release="7.5", hosts=2, vms=0).upgrade("host1", "7.6")
     assert key(c) == "true"
     c.halt("host2")
-    c.install("host2", "8.2")
+    c.install("host2", "7.6")
     token = c("event.from", ["pool"], "", 0)["token"]
     started = c.pool.clock.now()
     out = c("event.from", ["pool"], token, 600.0)

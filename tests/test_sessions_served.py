@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mockserver import MockPool
+from mockserver import Durations, MockPool
 from mockserver.http import answer
 from xenctl import database
 from xenctl.errors import ConnectionLost, Failure
@@ -96,6 +96,58 @@ def test_a_session_without_calls_ends_after_a_day(calls: Make) -> None:
     c.sleep(400)
     c("VM.get_all")
     assert row["last_active"] == c.pool.clock.stamp()
+
+
+def test_a_client_whose_session_ended_logs_in_again() -> None:
+    """Nobody notices: the call is answered, in another session."""
+    pool = MockPool.create(hosts=1, vms=2, release="8.2")
+    with connect(pool.url, "root", "secret", transport=pool.transport()) as session:
+        first, vms = session.ref, session.VM.get_all()
+        pool.clock.advance(86400.0 + 600.0)
+        assert session.VM.get_all() == vms
+        assert session.ref != first
+        assert pool.store.find("session", first) is None
+
+
+def test_a_session_whose_task_goes_on_does_not_end(calls: Make) -> None:
+    """Nor does one that was made on its behalf."""
+    c = calls(vms=2, release="8.2", durations=Durations(vm_shutdown=100_000.0))
+    child = c.again()
+    c.pool.store.write(c.pool.store.get("session", child.session), parent=c.session)
+    task = c.start("VM.clean_shutdown", c.vm("vm01").ref)
+    c.sleep(90_000.0)
+    c.pool.store.write(task, created=c.pool.clock.stamp())  # xapi gives up pending tasks after a day, too
+    other = c.again()
+    assert c("VM.get_all") == other("VM.get_all") == child("VM.get_all")
+
+
+@pytest.mark.parametrize(
+    ("release", "login", "limit"),
+    [
+        ("8.2", ["root", "secret"], 400),
+        ("8.2", ["root", "secret", "1.0", "backup"], 500),
+        ("6.2", ["root", "secret", "1.0", "backup"], 500),
+        ("6.1", ["root", "secret"], 200),
+        ("4.0.1", ["root", "secret"], 200),
+    ],
+)
+def test_of_too_many_sessions_the_longest_unused_go(calls: Make, release: str, login: list[str], limit: int) -> None:
+    """Logging in is never refused; the next pass drops those beyond the limit of their kind."""
+    c = calls(hosts=1, release=release)
+    c.sleep(60.0)
+    made = []
+    for _ in range(limit):
+        made.append(c.pool.dispatch("session.login_with_password", login))
+        c.sleep(0.1)
+    c.sleep(700.0)
+    c.pool.dispatch("VM.get_all", [made[0]])
+    newest = c.pool.dispatch("session.login_with_password", login)
+    c.sleep(30.0)
+    c.pool.dispatch("VM.get_all", [newest])
+    assert refusal(c.pool, "VM.get_all", made[1]) == ["SESSION_INVALID", made[1]]
+    for ref in (made[0], made[-1]):
+        assert len(c.pool.dispatch("VM.get_all", [ref])) == 1
+    assert len(c.pool.store.table("session")) == limit + (release in ("8.2", "6.2") and len(login) > 2)
 
 
 def test_a_local_session_is_known_to_its_host_alone(calls: Make) -> None:

@@ -134,7 +134,7 @@ def test_an_appliance_needs_its_storage_to_be_recovered(c: Any) -> None:
 def test_a_licence_may_forbid_starting_appliances(c: Any) -> None:
     row = appliance(c, vm04=0)
     c.pool.store.write(c.pool.store.pool(), restrictions={"restrict_vm_appliance_start": "true"})
-    assert c.refused("VM_appliance.start", row.ref, False) == ["LICENCE_RESTRICTION", "Start"]
+    assert c.refused("VM_appliance.start", row.ref, False) == ["LICENCE_RESTRICTION", "VM_appliance_start"]
 
 
 # --- schedules of snapshots

@@ -199,10 +199,12 @@ def test_mistakes(words: dict[str, Any], message: str) -> None:
 
 
 @pytest.mark.parametrize("victim", ["host1", "host2"])
-@pytest.mark.parametrize("kind", ["toolstack_crash", "power_loss"])
+@pytest.mark.parametrize("kind", ["toolstack_crash", "power_loss", "storage_path_lost"])
 def test_hosts_that_fail_before_each_call(kind: str, victim: str) -> None:
     """Master or member, and whatever it ran: the pool is sound again once it is back."""
     fault = {"kind": kind, "victim": victim, "lasting": 300}
+    if kind == "storage_path_lost":
+        fault["sr"] = "NFS virtual disk storage"
     report = mockserver.sweep(careful, make=make, faults=[fault])
     report.verify()
     assert (report.points, report.run) == (4, 4)

@@ -126,8 +126,8 @@ def test_a_protected_vm_stays_agile(c: Any) -> None:
 
 def test_a_licence_without_locking_locks_no_vif(c: Any) -> None:
     c.pool.store.write(c.pool.store.pool(), restrictions={"restrict_vif_locking": "true"})
-    assert c.refused("VIF.create", args(c, "vm04", locking_mode="locked")) == ["LICENCE_RESTRICTION", "VIFLock"]
-    assert c.refused("VIF.set_locking_mode", vif(c, "vm04").ref, "locked") == ["LICENCE_RESTRICTION", "VIFLock"]
+    assert c.refused("VIF.create", args(c, "vm04", locking_mode="locked")) == ["LICENCE_RESTRICTION", "VIF_locking"]
+    assert c.refused("VIF.set_locking_mode", vif(c, "vm04").ref, "locked") == ["LICENCE_RESTRICTION", "VIF_locking"]
     c("VIF.set_locking_mode", vif(c, "vm04").ref, "disabled")
 
 

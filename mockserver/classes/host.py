@@ -8,7 +8,7 @@ from xenctl import datamodel
 from xenctl.errors import Failure
 from xenctl.values import Timestamp
 
-from .. import hosts, placement, rules
+from .. import agility, failover_plan, ha_monitor, hosts, liveset, rules, workload_balancing
 from ..call import Call, Steps, Wait, refuse
 from ..store import Row
 from . import verbs_of
@@ -22,7 +22,9 @@ BATCH = 10
 
 @verb("enabled")
 def disable(call: Call, host: str, auto_enable: bool) -> str:
-    call.db.write(call.db.get("host", host), enabled=False)
+    row = call.db.get("host", host)
+    failover_plan.assert_can_disable(call.pool, row)
+    call.db.write(row, enabled=False)
     return ""
 
 
@@ -32,7 +34,15 @@ def enable(call: Call, host: str) -> str:
     contact = hosts.contact(call.pool, row)
     if not contact.machine.xapi.complete:
         raise refuse("HOST_STILL_BOOTING")
+    if row.get("pending_guidances") and not row["enabled"]:
+        raise refuse("HOST_PENDING_MANDATORY_GUIDANCE_NOT_EMPTY", host)
+    if contact.machine.stays_disabled:
+        raise refuse("HOST_DISABLED_UNTIL_REBOOT", host)
+    for pbd in (call.db.get("PBD", ref) for ref in row["PBDs"]):
+        if not pbd["currently_attached"]:
+            agility.assert_not_needed(call.db, call.db.get("SR", pbd["SR"]))
     call.db.write(row, enabled=True)
+    ha_monitor.host_enabled(call.pool)
     return ""
 
 
@@ -52,6 +62,8 @@ def _halt(call: Call, host: Row, name: str) -> None:
     """The call returns at once; the operating system stops a little later, and with it what still runs there."""
     with hosts.operation(call, host, name):
         machine = hosts.contact(call.pool, host).machine
+        if machine.ha_daemon and not liveset.reaches(call.pool, machine):
+            raise refuse("HA_LOST_STATEFILE")
         if call.db.release.order <= rules.GEORGE:
             for vm in _guests(call, host):
                 if vm["power_state"] in ("Running", "Paused"):
@@ -72,7 +84,7 @@ def _guests(call: Call, host: Row) -> Iterator[Row]:
             yield vm
 
 
-@verb()
+@verb("message.*")
 def assert_can_evacuate(call: Call, host: str) -> str:
     """One parameter for all guests that cannot leave: their errors joined by `|`, the parts of each by a comma."""
     errors = _kept(call, host).values()
@@ -81,22 +93,23 @@ def assert_can_evacuate(call: Call, host: str) -> str:
     return ""
 
 
-@verb()
+@verb("message.*")
 def get_vms_which_prevent_evacuation(call: Call, ref: str) -> dict[str, list[str]]:
     return {vm: error.details for vm, error in _kept(call, ref).items()}
 
 
 def _kept(call: Call, host: str) -> dict[str, Failure]:
-    plan = placement.evacuation(call.pool, call.db.get("host", host))
+    plan = workload_balancing.plan(call, call.db.get("host", host))
     return {vm: found for vm, found in plan.items() if isinstance(found, Failure)}
 
 
-@verb(*MARKS)
+@verb(*MARKS, "message.*")
 def evacuate(call: Call, host: str, network: str, evacuate_batch_size: int) -> Steps:
     """Migrate every guest away, each as a task of its own: one after another up to 5.5, several at a time since."""
     row, db = call.db.get("host", host), call.db
+    failover_plan.assert_can_disable(call.pool, row)
     with hosts.operation(call, row, "evacuate"):
-        plan = placement.evacuation(call.pool, row)
+        plan = workload_balancing.plan(call, row)
         for found in plan.values():
             if isinstance(found, Failure):
                 raise found

@@ -36,6 +36,7 @@ def plug_in(call: Call, pbd: Row) -> Steps:
             _assert_sharable(call, sr, pbd)
             if sr["uuid"] in call.pool.storage.destroyed:
                 raise refuse("SR_BACKEND_FAILURE_47", "", "The SR is not available", "")
+            contact.needs(sr)
             yield call.pool.durations.device
             contact.check()
             call.db.write(pbd, currently_attached=True)

@@ -71,6 +71,17 @@ def clean(call: Call, ref: str) -> str:
     return ""
 
 
+@verb("filename")
+def clean_on_host(call: Call, ref: str, host: str) -> str:
+    """The master's file is the one that is known; members' are copies of it."""
+    row, there = call.db.get("pool_patch", ref), call.db.get("host", host)
+    if not call.at_least(ELY):
+        hosts.contact(call.pool, there)
+        if host == call.db.pool()["master"]:
+            call.db.write(row, filename="")
+    return ""
+
+
 @verb("filename", "pool_update.vdi", "VBD.*")
 def pool_clean(call: Call, ref: str) -> Steps:
     row = call.db.get("pool_patch", ref)

@@ -3,7 +3,10 @@ older clients see it."""
 
 from __future__ import annotations
 
-from .. import hosts, rules, subtasks
+import re
+from uuid import UUID
+
+from .. import hosts, rules, subtasks, volumes
 from ..call import Call, Steps, refuse
 from ..store import NULL, Row
 from . import verbs_of
@@ -11,6 +14,13 @@ from .generic import make
 
 verb = verbs_of("pool_update")
 
+LOOKED_AT = 1 << 20
+"""Bytes of a disk among which the update's document is looked for."""
+_ELEMENT = re.compile(rb"<update\s([^<>]*)>(.*?)</update>", re.DOTALL)
+_ATTRIBUTE = re.compile(rb"""([\w-]+)=["']([^"']*)["']""")
+_DESCRIPTION = re.compile(rb"<name-description>([^<]+)</name-description>")
+AFTERWARDS = frozenset({"restartHVM", "restartPV", "restartHost", "restartXAPI"})
+"""What an update may ask to be restarted."""
 APPLIED = ("host.updates", "host.updates_requiring_reboot", "host_patch.*", "pool_patch.*")
 
 
@@ -25,6 +35,76 @@ def _patch_of(call: Call, update: Row) -> Row:
 def _package(call: Call, update: Row) -> Row | None:
     """The disk that holds the update's package, None once it was cleaned away."""
     return call.db.find("VDI", update["vdi"])
+
+
+# --- coming to the pool
+
+
+@verb("*", "pool_patch.*", "VBD.*")
+def introduce(call: Call, vdi: str) -> Steps:
+    """An update from the disk that its package is on; one that is known and lost its disk gets this one."""
+    disk = call.db.get("VDI", vdi)
+    if disk["type"] == "cbt_metadata":
+        raise refuse("VDI_INCOMPATIBLE_TYPE", vdi, "cbt_metadata")
+    contact = hosts.contact(call.pool, _host_of(call, disk))
+    yield call.pool.durations.device
+    contact.check()
+    info = update_info(volumes.content(call, disk).read(0, LOOKED_AT))
+    found = call.db.by_uuid.get(info["uuid"])
+    if found is None or found[0] != "pool_update":
+        return _noted(call, info, vdi)
+    row = call.db.get(*found)
+    if _package(call, row) is None:
+        call.db.write(row, vdi=vdi)
+    elif row["vdi"] != vdi:
+        raise refuse("UPDATE_ALREADY_EXISTS", info["uuid"])
+    return row.ref
+
+
+def update_info(data: bytes) -> dict[str, str]:
+    """What an update says it is: the attributes of its element `<update ...>` and its description. Who signed it is not
+    looked at. Raises `INVALID_UPDATE`."""
+    element = _ELEMENT.search(data)
+    if element is None:
+        raise refuse("INVALID_UPDATE", "missing update document (update.xml) in the package.")
+    found = _ATTRIBUTE.findall(element[1])
+    info = {key.decode(): value.decode("utf-8", "replace") for key, value in found}
+    for name in ("uuid", "name-label", "version"):
+        if name not in info:
+            raise refuse("INVALID_UPDATE", f"missing <{name}> in update.xml")
+    text = _DESCRIPTION.search(element[2])
+    if text is None:
+        raise refuse("INVALID_UPDATE", "missing <name-description> in update.xml")
+    try:
+        UUID(info["uuid"])
+    except ValueError:
+        raise refuse("INVALID_UPDATE", f"{info['uuid']!r} is no uuid") from None
+    return {**info, "name-description": text[1].decode("utf-8", "replace")}
+
+
+def _noted(call: Call, info: dict[str, str], vdi: str) -> str:
+    """The records of an update, and of the patch that stands for it."""
+    asked = [name for name in info.get("after-apply-guidance", "").split(",") if name]
+    size = info.get("installation-size", "")
+    common = {
+        "name_label": info["name-label"],
+        "name_description": info["name-description"],
+        "version": info["version"],
+        "after_apply_guidance": asked if set(asked) <= AFTERWARDS else [],
+    }
+    length = int(size) if size.isdecimal() else 0
+    more = {
+        "key": info.get("key", "").rpartition("/")[2],
+        "installation_size": length,
+        "vdi": vdi,
+        "enforce_homogeneity": info.get("enforce-homogeneity") in ("true", "1"),
+    }
+    update = call.db.create("pool_update", call.pool.new_ref(), {"uuid": info["uuid"], **common, **more})
+    patch = f"{info['uuid'][:9]}0000-0000{info['uuid'][18:]}"
+    call.db.create(
+        "pool_patch", call.pool.new_ref(), {"uuid": patch, **common, "size": length, "pool_update": update.ref}
+    )
+    return update.ref
 
 
 # --- on hosts

@@ -58,6 +58,7 @@ def insert(call: Call, vbd: str, vdi: str) -> Steps:
             pbds = (call.db.get("PBD", pbd) for pbd in sr["PBDs"])
             if not any(pbd["host"] == vm["resident_on"] and pbd["currently_attached"] for pbd in pbds):
                 raise refuse("VM_REQUIRES_SR", vm.ref, sr.ref)
+            host.needs(sr, disc)
             yield call.pool.durations.device
             host.check()
         call.db.write(row, VDI=vdi, empty=False)
@@ -74,7 +75,9 @@ def plug(call: Call, ref: str) -> Steps:
         if is_hvm(vm) and row["type"] != "CD" and row["mode"] == "RO":
             raise refuse("DISK_VBD_MUST_BE_READWRITE_FOR_HVM", ref)
         if not row["empty"]:
-            volumes.content(call, call.db.get("VDI", row["VDI"]))
+            vdi = call.db.get("VDI", row["VDI"])
+            volumes.content(call, vdi)
+            host.needs(call.db.get("SR", vdi["SR"]), vdi)
         yield call.pool.durations.device
         host.check()
         found, disk = call.pool.domain(vm), call.pool.disk_of(row["VDI"])

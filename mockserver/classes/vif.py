@@ -36,7 +36,7 @@ def create(call: Call, args: dict[str, Any]) -> str:
     if is_sriov(call.db, network):
         assert_enabled(call, "Network_sriov")
     if args.get("locking_mode") == "locked" or args.get("ipv4_allowed") or args.get("ipv6_allowed"):
-        assert_enabled(call, "VIFLock")
+        assert_enabled(call, "VIF_locking")
     device = args["device"]
     if not device.isdecimal() or not device.isascii():
         raise refuse("INVALID_DEVICE", device)
@@ -157,7 +157,7 @@ def set_locking_mode(call: Call, ref: str, value: str) -> str:
         host = call.db.get("host", call.db.pool()["master"])
         if call.db.table("SDN_controller") and host["software_version"].get("network_backend") == "openvswitch":
             raise refuse("OPERATION_NOT_ALLOWED", "A vswitch controller is active")
-        assert_enabled(call, "VIFLock")
+        assert_enabled(call, "VIF_locking")
     call.db.write(row, locking_mode=value)
     return ""
 
@@ -167,7 +167,7 @@ def _allow(call: Call, ref: str, kind: str, addresses: list[str], *, checked: li
     row, field = call.db.get("VIF", ref), f"{kind}_allowed"
     _host(call, row)
     if checked:
-        assert_enabled(call, "VIFLock")
+        assert_enabled(call, "VIF_locking")
     for address in checked:
         assert_ip_or_cidr(kind, field, address)
     call.db.write(row, **{field: addresses})
@@ -215,7 +215,7 @@ def _configure(call: Call, ref: str, kind: str, mode: str, address: str, gateway
     row = call.db.get("VIF", ref)
     _host(call, row)
     if mode == "Static":
-        assert_enabled(call, "GuestIP")
+        assert_enabled(call, "Guest_ip_setting")
         assert_cidr(kind, "address", address)
         cidr = parse_cidr(kind, address)
         locked = _effective(call, row, row["locking_mode"]) == "locked"

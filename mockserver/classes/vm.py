@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from .. import checks, guests, hosts, placement
+from .. import checks, guests, hosts, licence, placement
 from ..call import Call, Steps, refuse
 from ..checks import operation, operation_refused
-from ..power import LIVES, MARKS, PATIENCE, again, announce, boot, contact, delay, on_host, protect, restore, save, stop
+from ..power import (
+    LIVES,
+    MARKS,
+    PATIENCE,
+    again,
+    announce,
+    boot,
+    contact,
+    delay,
+    on_host,
+    protect,
+    restore,
+    save,
+    stalled,
+    stop,
+    stop_cleanly,
+)
 from ..store import Row
 from . import verbs_of
 
@@ -48,7 +64,7 @@ def _fit(call: Call, vm: Row, host: Row) -> Row:
 def clean_shutdown(call: Call, vm: str) -> Steps:
     row = call.db.get("VM", vm)
     with operation(call, row, "clean_shutdown"):
-        yield from stop(call, row, call.pool.durations.vm_shutdown)
+        yield from stop_cleanly(call, row, call.pool.durations.vm_shutdown)
         yield from delay(row, "shutdown_delay")
     announce(call, row, "VM_SHUTDOWN", "shutdown")
     return ""
@@ -80,7 +96,7 @@ def shutdown(call: Call, vm: str) -> Steps:
     with operation(call, row, "shutdown"):
         if not clean:
             yield from _force_off(call, row)
-        elif seconds <= patience:
+        elif seconds <= patience and not stalled(call.pool, row):
             yield from stop(call, row, seconds)
             yield from delay(row, "shutdown_delay")
         else:
@@ -128,7 +144,7 @@ def pause(call: Call, vm: str) -> str:
 def unpause(call: Call, vm: str) -> str:
     row = call.db.get("VM", vm)
     with operation(call, row, "unpause"):
-        contact(call, row)
+        licence.assert_valid(call.pool, contact(call, row).host)
         found = call.pool.domain(row)
         if found:
             found[1].unpause(call.clock.now())

@@ -36,7 +36,7 @@ def destroy(call: Call, ref: str) -> str:
 
 @verb(*MARKS)
 def start(call: Call, ref: str, paused: bool) -> Steps:
-    assert_enabled(call, "Start")
+    assert_enabled(call, "VM_appliance_start")
     row = call.db.get("VM_appliance", ref)
     yield from _perform(call, row, "start", "Paused" if paused else "Running", paused, False)
     return ""

@@ -4,7 +4,7 @@ base.py        requests, answers, pages, who may ask
 running.py     the task that a handler is bound to; what drives its steps
 database.py    /pool/xmldbdump            host.py      /host_backup, /host_restore
 exporting.py   /export, /export_metadata  importing.py /import, /import_metadata
-raw.py, vhd.py /export_raw_vdi, /import_raw_vdi        patch.py, blob.py
+raw.py, vhd.py /export_raw_vdi, /import_raw_vdi        patch.py, blob.py, updates.py
 archive.py     archives, sent and received; checksums.py; records.py, objects.py: what their ova.xml says
 """
 
@@ -14,7 +14,7 @@ from xenctl.errors import Failure
 from xenctl.releases import Release
 from xenctl.releases import find as find_release
 
-from . import blob, database, exporting, host, importing, patch, raw, rrd
+from . import blob, database, exporting, host, importing, patch, raw, rrd, updates
 from .base import Answer, Handler, Request, failed, page, refused
 
 HANDLERS: dict[tuple[str, str], Handler] = {
@@ -32,6 +32,7 @@ HANDLERS: dict[tuple[str, str], Handler] = {
     ("GET", "/rrd_updates"): Handler("rrd_updates", rrd.rrd_updates),
     ("GET", "/blob"): Handler("get_blob", blob.get_blob, since="5.0.0", public=blob.public),
     ("PUT", "/blob"): Handler("put_blob", blob.put_blob, since="5.0.0"),
+    ("GET", "/updates"): Handler("get_updates", updates.get_updates, since="8.4.0", master_only=True),
 }
 """What answers a method on a path that begins so; of several the longest."""
 

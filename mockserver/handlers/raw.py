@@ -8,7 +8,7 @@ from __future__ import annotations
 from xenctl import xmlrpc
 from xenctl.errors import Failure
 
-from .. import volumes
+from .. import paths, volumes
 from ..call import refuse
 from ..machine.disks import Disk
 from ..store import Row
@@ -108,6 +108,7 @@ def _attached(request: Request, vdi: Row, *, writing: bool) -> Disk:
             raise refuse("VDI_IN_USE", vdi.ref, "attach")
     if writing and vdi["read_only"]:
         raise refuse("VDI_READONLY", vdi.ref)
+    paths.assert_reached(request.machine, store.get("SR", vdi["SR"])["uuid"], vdi["uuid"])
     disk = volumes.current(request.pool, vdi)
     if disk is None:
         raise refuse("VDI_IO_ERROR", "Device I/O errors")

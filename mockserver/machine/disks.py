@@ -130,7 +130,8 @@ class Guest(Kept):
 
 @dataclass(eq=False)
 class Domain(Kept):
-    """A guest running on a host. `disks` are those it writes to."""
+    """A guest running on a host. `disks` are those it writes to; while any of the storage in `stalled` (uuids) is out of
+    reach, it does nothing."""
 
     guest: Guest
     host: str
@@ -138,6 +139,9 @@ class Domain(Kept):
     disks: list[Disk]
     since: float
     running: bool = True
+    stalled: set[str] = field(default_factory=set)
+    asleep: bool = False
+    """Whether its guest put it to sleep: it does nothing, and nobody outside sees that."""
 
     def __post_init__(self) -> None:
         for disk in self.disks:
@@ -145,7 +149,7 @@ class Domain(Kept):
 
     def catch_up(self, now: float) -> None:
         """Do the writes that fell due up to `now`."""
-        due = int((now - self.since) / WRITE_PERIOD) if self.running else 0
+        due = int((now - self.since) / WRITE_PERIOD) if self.running and not self.stalled else 0
         if due <= 0:
             return
         self.since += due * WRITE_PERIOD
@@ -163,7 +167,28 @@ class Domain(Kept):
         self.running = False
 
     def unpause(self, now: float) -> None:
-        self.since, self.running = now, True
+        self.since, self.running = now, not self.asleep
+
+    def fall_asleep(self, now: float) -> None:
+        """The guest goes to sleep."""
+        self.pause(now)
+        self.asleep = True
+
+    def wake_up(self, now: float) -> None:
+        """Somebody wakes the guest."""
+        self.asleep = False
+        self.unpause(now)
+
+    def stall(self, sr: str, now: float) -> None:
+        """Wait for storage."""
+        self.catch_up(now)
+        self.stalled.add(sr)
+
+    def go_on(self, sr: str, now: float) -> None:
+        """Storage is back: go on, if nothing else is waited for."""
+        if sr in self.stalled:
+            self.stalled.discard(sr)
+            self.since = now
 
     def open(self, disk: Disk, now: float) -> None:
         """Begin to write to `disk` too."""
@@ -188,9 +213,11 @@ class Domain(Kept):
         self.disks = []
 
 
-def damage(guest: Guest, disks: dict[str, Disk]) -> Iterable[str]:
-    """What `guest` wrote and no longer finds, one sentence a disk; `disks` are those that exist, by VDI uuid."""
-    for uuid, blocks in guest.ledger.items():
+def damage(guest: Guest, disks: dict[str, Disk], *, only: Iterable[str] | None = None) -> Iterable[str]:
+    """What `guest` wrote and no longer finds, one sentence a disk; `disks` are those that exist, by VDI uuid, `only` those
+    that are looked at, of those that it wrote to."""
+    for uuid in list(guest.ledger if only is None else only):
+        blocks = guest.ledger[uuid]
         disk = disks.get(uuid)
         if disk is None:
             yield f"disk {uuid} is gone, with {len(blocks)} blocks that guest {guest.uuid} wrote"

@@ -6,15 +6,21 @@ hands wait for their turn like everybody else.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
 
 from xenctl.releases import find
 
-from .host import System
+from .. import paths, standalone
 
 if TYPE_CHECKING:
     from ..pool import MockPool
+
+
+def without_login(url: str) -> str:
+    """The place that a URL names, whoever asks for it."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
 
 
 class MachineRoom:
@@ -33,6 +39,20 @@ class MachineRoom:
         with self._pool.guard():
             self._pool.machine(host).eject_media()
 
+    def publish(self, url: str, release: str) -> None:
+        """Put the installation medium of `release` on a server, for hosts that are told to install themselves from `url`.
+        Raises `ValueError` for what is no URL, or no release."""
+        parts = urlsplit(url)
+        if not parts.scheme or not (parts.netloc or parts.path):
+            raise ValueError(f"not a URL: {url!r} (expected such as http://server/xenserver-8.2)")
+        with self._pool.guard():
+            self._pool.media[without_login(url)] = find(release)
+
+    def serve(self, url: str, data: bytes) -> None:
+        """Put a file on a server, for hosts that fetch it from `url`: an archive of VMs, for `VM.import`."""
+        with self._pool.guard():
+            self._pool.files[url] = data
+
     def power_on(self, host: str) -> None:
         """Switch the host on; it boots the medium in its drive, else its disk."""
         with self._pool.guard():
@@ -48,6 +68,24 @@ class MachineRoom:
         with self._pool.guard():
             return self._pool.machine(host).state
 
+    def lose_storage(self, host: str, sr: str, *, guests: str = "stall") -> None:
+        """Cut the host's path to the storage repository called `sr` (name label, uuid or reference). The database goes on
+        saying that it is plugged; guests of the host with disks there `stall` until the path is back, or `crash`.
+
+        Raises `ValueError` for storage that the host is not connected to, and for another word of `guests`.
+        """
+        with self._pool.guard():
+            machine = self._pool.machine(host)
+            if guests not in paths.POLICIES:
+                raise ValueError(f"guests {' or '.join(paths.POLICIES)} where their disks are gone, not {guests!r}")
+            paths.lose(self._pool, machine, paths.named(self._pool, machine, sr)["uuid"], guests)
+
+    def regain_storage(self, host: str, sr: str) -> None:
+        """Have the host reach the storage repository called `sr` again. Raises `ValueError` as `lose_storage` does."""
+        with self._pool.guard():
+            machine = self._pool.machine(host)
+            paths.regain(self._pool, machine, paths.named(self._pool, machine, sr)["uuid"])
+
     def identified(self, host: str) -> str:
         """The product version that the installer on the host's screen found."""
         with self._pool.guard():
@@ -61,24 +99,4 @@ class MachineRoom:
     def answer(self, host: str, choice: str) -> None:
         """Answer the installer; it installs and boots the host from its disk."""
         with self._pool.guard():
-            self._pool.machine(host).answer(choice, fresh=self._fresh)
-
-    def _fresh(self, old: System) -> System:
-        """A clean installation: new identity, new database, and the local storage on the same disk is gone."""
-        pool = self._pool
-        for sr in pool.local_storage(old.installation_uuid):
-            for vdi in sr["VDIs"]:
-                row = pool.store.find("VDI", vdi)
-                if row is not None:
-                    pool.disks.pop(row["uuid"], None)
-        return replace(
-            old,
-            installation_uuid=pool.new_uuid(),
-            control_domain_uuid=pool.new_uuid(),
-            role="master",
-            pool_secret="/".join(pool.new_uuid() for _ in range(3)),
-            database=None,
-            saved=None,
-            stranger=True,
-            files={},
-        )
+            self._pool.machine(host).answer(choice, fresh=standalone.system)

@@ -31,7 +31,7 @@ MANNERS = tuple(Manner(*made) for made in product(ORDERS, FILLS, (True, False)))
 
 
 WORK = 25_000
-"""The acts after which no further manner is tried once there is a way; four times as many where there is none."""
+"""The acts after which no further manner is tried once there is a way; twice as many where there is none."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def best(puzzle: Puzzle, bound: int, manners: Iterable[Manner] = MANNERS) -> Tri
     """The cheapest way of all manners; the first one that costs no more than `bound`."""
     acts, least, stuck, work = None, None, None, 0
     for manner in manners:
-        if work > (WORK if acts is not None else 4 * WORK):
+        if work > (WORK if acts is not None else 2 * WORK):
             break
         walk = Walk(puzzle, manner)
         try:

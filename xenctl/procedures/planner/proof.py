@@ -13,7 +13,7 @@ from itertools import combinations
 
 from .bounds import least
 from .exact import HOSTS, search
-from .greedy import MANNERS, NoRoom, Stuck, Walk, best
+from .greedy import MANNERS, WORK, NoRoom, Stuck, Walk, best
 from .puzzle import NEVER, NOWHERE, Puzzle, bits
 
 ALONE, COUNTED, SEARCHED, TRIED = "alone", "counted", "searched", "tried"
@@ -25,6 +25,8 @@ SMALL = 70_000
 guests."""
 THOROUGH, BRIEF = 2_000_000, 40_000
 """The states that a search may make on a small pool, where that is every one, and on a bigger one."""
+MANY = 300
+"""The guests up to which those are looked for that were taken out and need not be."""
 LONG = 600_000
 """The states that may be made in looking for the smallest set; what is found afterwards is not proven to be the
 smallest."""
@@ -153,7 +155,7 @@ def _by_trying(puzzle: Puzzle, choice: Sequence[int], must: Sequence[int], *, he
     found = min((s for s in sets if s is not None and set(s) <= set(choice)), key=len, default=None)
     if found is None:
         return None
-    for guest in sorted(found, key=lambda i: puzzle.size[i]):
+    for guest in sorted(found, key=lambda i: puzzle.size[i]) if len(puzzle.guests) <= MANY else ():
         fewer = tuple(i for i in found if i != guest)
         if guest not in must and len(found) <= 16 and can_be(puzzle.without(fewer, held=held), 0)[0]:
             found = fewer
@@ -161,14 +163,15 @@ def _by_trying(puzzle: Puzzle, choice: Sequence[int], must: Sequence[int], *, he
 
 
 def _taken_out(puzzle: Puzzle, must: Iterable[int], *, held: bool, manner: int) -> tuple[int, ...] | None:
-    """The guests that one manner has to leave out, none of them twice."""
-    out = list(must)
-    while len(out) <= len(puzzle.guests):
+    """The guests that one manner has to leave out; None where that takes too long to find out."""
+    out, work = list(must), 0
+    while len(out) <= len(puzzle.guests) and work <= WORK:
         rest = [i for i in range(len(puzzle.guests)) if i not in set(out)]
         walk = Walk(puzzle.without(out, held=held), MANNERS[manner], dropping=not held)
         try:
             walk.go()
         except NoRoom as error:
+            work += len(walk.acts)
             out.append(rest[error.stuck.guest])
             continue
         return tuple(out) + tuple(rest[i] for i in walk.dropped)

@@ -54,6 +54,8 @@ def show_plan(plan: Plan, *, steps: bool = False) -> None:
     out.print(f"[bold]{escape(plan.pool_name)}[/]: {plan.procedure}{way}")
     for vm in plan.downtime:
         out.print(f"planned downtime: {escape(vm.name)}: {escape(vm.why)}")
+    if plan.effort is not None:
+        out.print(escape(plan.effort.text))
     for warning in plan.warnings:
         out.print(f"note: {escape(warning)}")
     for number, step in enumerate(plan.steps if steps else (), 1):

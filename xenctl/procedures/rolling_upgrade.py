@@ -21,7 +21,8 @@ from .hands import Hands
 from .journal import Journal
 from .observe import HostFacts, PoolFacts, attached, observe
 from .placement import DoesNotFit
-from .plan import Plan, PlannedHost, PlannedVM, Step
+from .plan import Plan, PlannedHost, PlannedVM, Proof, Step
+from .planner.pieces import Wishes
 from .running import Gate, Outcome, Progress, Run, StepDone
 from .sequence import Baseline, Played, find_sequence
 
@@ -34,17 +35,19 @@ if TYPE_CHECKING:
 # --- planning
 
 
-def plan(session: Session, target: str | None = None, *, take_over: bool = False) -> Plan:
+def plan(session: Session, target: str | None = None, *, take_over: bool = False, wishes: Wishes | None = None) -> Plan:
     """The plan for upgrading the session's pool to `target` (a product version; the next release if left out).
 
     Whatever stands against it is in `Plan.problems`; nothing is changed. `take_over` plans although the pool is marked with
-    another run, which is lost. Raises `ValueError` for an unknown release.
+    another run, which is lost; `wishes` is how guests are to be treated. Raises `ValueError` for an unknown release.
     """
     pool = observe(session)
-    return make_plan(pool, target, silent=_silent(session, pool), take_over=take_over)
+    return make_plan(pool, target, silent=_silent(session, pool), take_over=take_over, wishes=wishes)
 
 
-def adopt(session: Session, target: str | None = None, *, take_over: bool = False) -> Plan:
+def adopt(
+    session: Session, target: str | None = None, *, take_over: bool = False, wishes: Wishes | None = None
+) -> Plan:
     """The plan for the rest of an upgrade that was left half done, by whomever: the pool of mixed versions is taken as the
     baseline, since nobody knows how it was before. `target` is the master's release if left out."""
     pool = observe(session)
@@ -56,11 +59,15 @@ def adopt(session: Session, target: str | None = None, *, take_over: bool = Fals
         silent=silent,
         take_over=take_over,
         half_done=True,
+        wishes=wishes,
     )
 
 
-def replan(session: Session, journal: Journal) -> Plan:
-    """The plan for the rest of the run in `journal`, from the pool as it is now back to the baseline of the first plan."""
+def replan(session: Session, journal: Journal, *, wishes: Wishes | None = None) -> Plan:
+    """The plan for the rest of the run in `journal`, from the pool as it is now back to the baseline of the first plan.
+
+    `wishes` is how guests are to be treated; if left out they go home where the first plan was to bring them there.
+    """
     pool, first = observe(session), journal.plan
     baseline = Baseline.of_plan(first, pool)
     done = journal.finished()
@@ -71,6 +78,7 @@ def replan(session: Session, journal: Journal) -> Plan:
         silent=_silent(session, pool),
         take_over=pool.mark == journal.run_id,
         half_done=begun,
+        wishes=wishes or Wishes(return_home=first.effort is None or first.effort.return_home),
     )
 
 
@@ -82,8 +90,10 @@ def make_plan(
     silent: Sequence[str] = (),
     take_over: bool = False,
     half_done: bool = False,
+    wishes: Wishes | None = None,
 ) -> Plan:
-    """The plan for a pool that was observed. `half_done` allows versions to be mixed already, and takes no backup then."""
+    """The plan for a pool that was observed. `half_done` allows versions to be mixed already, and takes no backup then;
+    `wishes` is how guests are to be treated."""
     source = _source(pool) if half_done else pool.release
     release = _wanted(source, target) if target is not None else next_release(source)
     if release is None:
@@ -93,10 +103,10 @@ def make_plan(
         return _plan(pool, source, release, problems=problems)
     warnings, kept = _oddities(pool), baseline or Baseline.of(pool)
     try:
-        played = find_sequence(pool, release, kept)
+        played = find_sequence(pool, release, kept, wishes)
     except DoesNotFit as error:
         refusal = f"no way was found to empty the hosts one after another: {error}"
-        return _plan(pool, source, release, problems=[refusal], warnings=warnings)
+        return _plan(pool, source, release, problems=[refusal], warnings=warnings, proof=error.proof)
     mixed = len({host.version for host in pool.hosts.values()}) > 1
     first = [Step("claim")] if mixed else [Step("backup"), Step("claim")]
     steps = [*first, *played.steps, Step("verify"), Step("release")]
@@ -210,6 +220,7 @@ def _plan(
     steps: Sequence[Step] = (),
     problems: Sequence[str] = (),
     warnings: Sequence[str] = (),
+    proof: Proof | None = None,
 ) -> Plan:
     first = [pool.master] if played is None else played.order
     order = [*first, *(uuid for uuid in pool.hosts if uuid not in first)]
@@ -241,6 +252,8 @@ def _plan(
         away=() if played is None else played.away,
         master=pool.master,
         unplugged=tuple(sorted(pool.unplugged)),
+        effort=None if played is None else played.effort,
+        proof=proof,
     )
 
 

@@ -59,6 +59,7 @@ def power_up(pool: MockPool, store: Store) -> None:
             on_running=lambda m: startup.host_started(pool, m),
             on_stopped=lambda m, clean: startup.host_stopped(pool, m, clean=clean),
             on_state=pool.machine_changed,
+            clean=lambda system: pool.hands.clean(system),
             masters_release=lambda: pool.master.system.release if pool.master_serves else None,
         )
         observers.load(store, machine, row)

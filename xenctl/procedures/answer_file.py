@@ -207,8 +207,11 @@ _SPELLINGS = {known.older: name for name, known in ELEMENTS.items() if known.old
 
 
 def write(answer: AnswerFile, release: Release, *, preserving: bool = True) -> bytes:
-    """The file that tells the installer of `release` what `answer` says. `preserving` refuses every mode after which
-    settings and guests would be gone. Raises `AnswerFileError` for what that installer does not know, or would do harm with."""
+    """The file that tells the installer of `release` what `answer` says.
+
+    `preserving` refuses every mode after which settings and guests would be gone. Raises `AnswerFileError` for what that
+    installer does not know, or would do harm with.
+    """
     from lxml import etree
 
     reasons = [*_refused(answer, release, preserving=preserving)] or [*_missing(answer, release)]
@@ -363,24 +366,24 @@ def read(data: bytes, *, source: str = "the answer file", release: Release | Non
     mode, remarks, wrong = _mode(root), list[str](), list[str]()
     if root.tag not in ("installation", "upgrade", "restore"):
         raise AnswerFileError(
-            source, [f"line {_line(root)}: <{root.tag}> is no answer file: begin with <installation>"]
+            source, [f"line {_line(root)}: <{_tag(root)}> is no answer file: begin with <installation>"]
         )
     if mode not in MODES:
         raise AnswerFileError(source, [f"line {_line(root)}: mode is {', '.join(MODES[:3])}, not {mode!r}: correct it"])
     if root.tag != "restore" and root.get("mode") is None:
         remarks.append(
-            f"line {_line(root)}: <{root.tag}> without a mode is a clean installation: everything would be lost"
+            f"line {_line(root)}: <{_tag(root)}> without a mode is a clean installation: everything would be lost"
         )
     found = _Found(mode, release)
     for child in root.iterchildren("*"):
-        name = _SPELLINGS.get(str(child.tag), str(child.tag))
+        name = _SPELLINGS.get(_tag(child), _tag(child))
         known = ELEMENTS.get(name)
         why = "no installer knows it" if known is None else "" if release is None else known.serves(release)
         if known is not None and not why and mode not in known.modes:
             why = f"it says nothing in mode {mode}"
         if why:
             if not (known is not None and name == "admin-interface" and mode == UPGRADE):
-                remarks.append(f"line {_line(child)}: <{child.tag}> is passed over: {why}")
+                remarks.append(f"line {_line(child)}: <{_tag(child)}> is passed over: {why}")
             continue
         remarks += _surplus(child, name, release)
         found.take(name, child, wrong)
@@ -407,6 +410,10 @@ def _mode(root: _Element) -> str:
     return RESTORE if root.tag == "restore" else (root.get("mode") or FRESH)
 
 
+def _tag(element: _Element) -> str:
+    return str(element.tag)
+
+
 def _line(element: _Element) -> int:
     return int(element.sourceline or 1)
 
@@ -416,7 +423,7 @@ def _surplus(child: _Element, name: str, release: Release | None) -> Iterator[st
         known = ATTRIBUTES.get((name, str(attribute)))
         why = known.serves(release) if known is not None and release is not None else ""
         if why:
-            yield f"line {_line(child)}: {attribute} of <{child.tag}> is passed over: {why}"
+            yield f"line {_line(child)}: {attribute} of <{_tag(child)}> is passed over: {why}"
 
 
 def _text(element: _Element | None) -> str:

@@ -46,7 +46,7 @@ def test_other_modes_make_a_stranger_of_the_host(calls: Make, answers: bytes, ba
     uuid = machine.system.installation_uuid
     boot(c, "host2", "8.2", answers)
     c.until(lambda: machine.state == "running")
-    assert machine.system.stranger and machine.system.installation_uuid != uuid
+    assert machine.system.installation_uuid != uuid and machine.pool is not c.pool
     assert (machine.backup is not None) == backed_up
 
 

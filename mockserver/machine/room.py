@@ -6,18 +6,19 @@ hands wait for their turn like everybody else.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from xenctl.releases import find
 
-from .. import paths
+from .. import paths, standalone
 from . import answers
-from .host import System
 
 if TYPE_CHECKING:
+    from xenctl.releases import Release
+
     from ..pool import MockPool
+    from .host import HostMachine, System
 
 
 def without_login(url: str) -> str:
@@ -116,23 +117,6 @@ class MachineRoom:
         with self._pool.guard():
             self._pool.machine(host).answer(choice)
 
-    def clean(self, old: System) -> System:
-        """What a clean installation leaves of the old system: its identity and database are new, and the local storage on
-        the same disk is gone."""
-        pool = self._pool
-        for sr in pool.local_storage(old.installation_uuid):
-            for vdi in sr["VDIs"]:
-                row = pool.store.find("VDI", vdi)
-                if row is not None:
-                    pool.disks.pop(row["uuid"], None)
-        return replace(
-            old,
-            installation_uuid=pool.new_uuid(),
-            control_domain_uuid=pool.new_uuid(),
-            role="master",
-            pool_secret="/".join(pool.new_uuid() for _ in range(3)),
-            database=None,
-            saved=None,
-            stranger=True,
-            files={},
-        )
+    def clean(self, machine: HostMachine, release: Release) -> System:
+        """A clean installation of `release`."""
+        return standalone.system(machine, release)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import answer_file, backup, shutdown
+from . import answer_file, backup, reinstall, shutdown
 from .endings import IMPOSSIBLE, ending
 from .path import plan_path
 from .reach import Reach, live_options
@@ -25,7 +25,7 @@ def cli() -> None:
     """Maintenance of XenServer and XCP-ng pools: rehearsed first, then run."""
 
 
-for command in (upgrade, plan_path, *shutdown.COMMANDS, *backup.COMMANDS, *answer_file.COMMANDS):
+for command in (upgrade, plan_path, *shutdown.COMMANDS, *backup.COMMANDS, *reinstall.COMMANDS, *answer_file.COMMANDS):
     cli.add_command(command)
 
 

@@ -64,11 +64,12 @@ def show_plan(plan: Plan, *, steps: bool = False) -> None:
 
 
 @contextmanager
-def progress(*, quiet: bool) -> Iterator[Progress]:
-    """Where a run tells its steps: a bar on a terminal, else a line each on standard error; nothing where `quiet`."""
+def progress(*, quiet: bool, plain: bool = False) -> Iterator[Progress]:
+    """Where a run tells its steps: a bar on a terminal, else a line each on standard error, as where `plain`, since somebody
+    else writes to the terminal too; nothing where `quiet`."""
     if quiet:
         yield lambda number, total, text: None
-    elif not sys.stderr.isatty():
+    elif plain or not sys.stderr.isatty():
         yield lambda number, total, text: click.echo(f"{number}/{total} {text}", err=True)
     else:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn

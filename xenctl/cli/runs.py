@@ -82,7 +82,7 @@ def carry_out(at: Reached, journal: Journal, *, as_json: bool, **options: Any) -
     from ..procedures.running import Run
 
     at.knows(journal.plan)
-    with progress(quiet=as_json) as on_step:
+    with progress(quiet=as_json, plain=at.talks) as on_step:
         run = Run(at.session, journal.plan, at.hands, journal, poll=at.poll, ask=ask, **options)
         outcome = run.carry_out(on_step)
     finish(outcome, journal, at, as_json=as_json)

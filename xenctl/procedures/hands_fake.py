@@ -51,8 +51,9 @@ class FakeHands:
     def _host(self, host: str) -> Any:
         return self._asked("GET", f"hosts/{host}")
 
-    def insert_media(self, host: str, release: str, /) -> None:
-        self._asked("POST", f"hosts/{host}", {"media": release})
+    def insert_media(self, host: str, release: str, answer_file: bytes = b"", /) -> None:
+        with_answers = {"answer_file": answer_file.decode()} if answer_file else {}
+        self._asked("POST", f"hosts/{host}", {"media": release, **with_answers})
 
     def eject_media(self, host: str, /) -> None:
         self._asked("POST", f"hosts/{host}", {"media": None})

@@ -103,6 +103,8 @@ class Plan:
     """The uuid of the master."""
     unplugged: tuple[str, ...] = ()
     """References of the PBDs that were not plugged before, and are not waited for."""
+    route: str = "media"
+    """How hosts are installed: `media`, by hands that boot one, or `plugin`, by themselves."""
 
     @cached_property
     def names(self) -> Mapping[str, str]:

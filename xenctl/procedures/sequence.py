@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..releases import Release
+from .hands import MEDIA
 from .observe import PoolFacts, VMFacts
 from .placement import Board, DoesNotFit, Move, empty, go_home, orders, pinned, reachable
 from .plan import Plan, Step
@@ -61,14 +62,17 @@ class Played:
     away: tuple[str, ...] = ()
 
 
-def find_sequence(pool: PoolFacts, target: Release, baseline: Baseline) -> Played:
-    """The steps that bring every host to `target`. Raises `DoesNotFit` with what is missing where there are none."""
+def find_sequence(pool: PoolFacts, target: Release, baseline: Baseline, route: str = MEDIA) -> Played:
+    """The steps that bring every host to `target`, installed by `route`.
+
+    Raises `DoesNotFit` with what is missing where there are none.
+    """
     refusal: DoesNotFit | None = None
     board = Board.of(pool)
     for order in orders(pool, board):
         for tight in (False, True):
             try:
-                return _Game(pool, target, order, board.copy(tight=tight), baseline).play()
+                return _Game(pool, target, order, board.copy(tight=tight), baseline, route).play()
             except DoesNotFit as error:
                 refusal = refusal or error
     assert refusal is not None
@@ -84,6 +88,7 @@ class _Game:
     order: list[str]
     board: Board
     baseline: Baseline
+    route: str
     steps: list[Step] = field(default_factory=list)
     downtime: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -167,8 +172,9 @@ class _Game:
         self.steps.append(Step("disable", host=host, reason="no guest is to come while it is emptied"))
         self.steps += [_migrate(move) for move in empty(board, host, allowed, self.baseline.homes, set(fixed))]
         self.steps += [Step("stop", host=host, vm=uuid, reason=why) for uuid, why in fixed.items()]
-        self.steps.append(Step("halt", host=host))
-        self.steps.append(Step("install", host=host, release=release))
+        by_hand = [Step("halt", host=host), Step("install", host=host, release=release)]
+        by_itself = [Step("prepare", host=host, release=release), Step("reboot", host=host)]
+        self.steps += by_hand if self.route == MEDIA else by_itself
         self.steps.append(Step("return", host=host, release=release))
         self.steps += [
             Step("start", host=host, vm=uuid, to=host, reason="it was shut down for this turn") for uuid in fixed

@@ -5,6 +5,7 @@ know whether it was tried before: `act` starts from whatever it finds.
 
     guests.py   VMs: migrate, start, stop, suspend, resume; their CDs
     hosts.py    hosts: disable, halt, install, wait for the return
+    installing.py without a medium, or anew; settings written down and compared
     shutting.py many guests shut down at once, and started again
     restoring.py a database put back
     pools.py    the pool: the backup, settings, the mark of a run, versions that are equal, the comparison at the end
@@ -49,4 +50,4 @@ class Kind:
 KINDS: dict[str, Kind] = {}
 """The actions by name."""
 
-from . import guests, hosts, pools, restoring, shutting  # noqa: E402, F401  (they register themselves)
+from . import guests, hosts, installing, pools, restoring, shutting  # noqa: E402, F401  (they register themselves)

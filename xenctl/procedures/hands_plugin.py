@@ -72,8 +72,9 @@ class PluginHands:
         if said != "true":
             raise ProcedureError(f"{name} did not prepare itself to install from {self.shown}: it says {said!r}")
 
-    def against(self, pool: PoolFacts, target: Release) -> tuple[list[str], list[str]]:
-        """What stands against installing the pool's hosts from the URL, and what is worth saying. Nothing is changed."""
+    def against(self, pool: PoolFacts, target: Release, *, again: bool = False) -> tuple[list[str], list[str]]:
+        """What stands against installing the pool's hosts from the URL, and what is worth saying. Those that run `target`
+        already count only where they are installed `again`. Nothing is changed."""
         old = [host for host in pool.hosts.values() if host.release < SINCE]
         if old:
             return [
@@ -83,7 +84,7 @@ class PluginHands:
             ], []
         problems, warnings = list[str](), list[str]()
         for host in pool.hosts.values():
-            if host.live and host.version != target.product_version:
+            if host.live and (again or host.version != target.product_version):
                 problems += self._against(host, target)
                 unsafe = self._unsafe(host, target)
                 (problems if target >= STRICT else warnings).extend(unsafe)

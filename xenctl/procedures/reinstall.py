@@ -92,8 +92,7 @@ class _Making:
             )
         against = getattr(hands, "against", None)
         if against is not None:
-            alone = replace(pool, hosts={host.uuid: replace(host, version="")})
-            problems, warnings = against(alone, host.release)
+            problems, warnings = against(replace(pool, hosts={host.uuid: host}), host.release, again=True)
             self.problems += problems
             self.warnings += warnings
         packages = picture.packages(self.session, host.ref)

@@ -97,7 +97,8 @@ class Reinstall(Install):
         name = run.plan.names[step.host]
         if run.hands.power(step.host) == "running" and not self.chosen(run, step):
             run.journal.note(f"{name} runs, and was not seen to be installed: it is shut down for that")
-            KINDS["halt"].act(run, step)
+            for action in ("disable", "halt"):  # it has enabled itself when it booted
+                KINDS[action].act(run, step)
         super().act(run, step)
         if not self.chosen(run, step):
             raise ProcedureError(

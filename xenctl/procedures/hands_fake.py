@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ProcedureError, TransportError
-from ..transport import Request, origin_of
+from ..transport import Request, origin_at, origin_of
 
 if TYPE_CHECKING:
     from ..session import Session
+    from .plan import Plan
 
 
 class FakeHands:
@@ -26,8 +27,14 @@ class FakeHands:
 
     def __init__(self, session: Session, token: str) -> None:
         self._token, _, own = token.partition("@")
-        self._transport = session.transport
+        self._transport, self._session, self._own = session.transport, session, bool(own)
         self._origins = [origin_of(own)] if own else [session.origin, *session.hosts]
+
+    def knows(self, plan: Plan) -> None:
+        """Learn where the plan's hosts are: any of them that is up answers for all."""
+        if not self._own:
+            addresses = (origin_at(self._session.origin, host.address) for host in plan.hosts if host.address)
+            self._origins += [origin for origin in addresses if origin not in self._origins]
 
     def _asked(self, method: str, path: str, body: Any = None) -> Any:
         lost: TransportError | None = None

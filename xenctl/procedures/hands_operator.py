@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from ..session import Session
     from .plan import Plan
 
-PROBES, BETWEEN = 3, 5.0
-"""How often nobody must answer, and the seconds between, before a host is taken to be down."""
+PROBES = 3
+"""How often nobody must answer before a host is taken to be down."""
 NEVER = 'Never choose "Perform clean installation": it destroys the settings, and the guests on local storage.'
 CHOICES = {
     "upgrade": 'Choose the line "Upgrade ...": it preserves settings and guests.',
     "restore": 'Choose the line "Restore ... from backup".',
 }
 """What a person is told to choose."""
-FOUND, NONE, AT_WORK = "found", "none", "working"
+NONE, AT_WORK = "none", "working"
 
 
 @dataclass
@@ -45,16 +45,18 @@ class _Host:
 
 
 class Operator:
-    """Hands that are a person's. `source` is what the person types into, `out` where they are told.
+    """Hands that are a person's. `source` is what the person types into, `out` where they are told; `poll` is the seconds
+    between two looks at a host.
 
     Raises `ProcedureError` where the person goes away in the middle of a question.
     """
 
-    poll = BETWEEN
     talks = True
 
-    def __init__(self, session: Session, *, source: TextIO | None = None, out: TextIO | None = None) -> None:
-        self._session = session
+    def __init__(
+        self, session: Session, *, source: TextIO | None = None, out: TextIO | None = None, poll: float = 5.0
+    ) -> None:
+        self._session, self.poll = session, poll
         self._source, self._out = source or sys.stdin, out or sys.stderr
         self.watches = self._source.isatty()
         self._hosts: dict[str, _Host] = {}
@@ -114,7 +116,7 @@ class Operator:
         known = self._hosts.setdefault(host, _Host())
         for probe in range(PROBES):
             if probe:
-                self._session.clock.sleep(BETWEEN)
+                self._session.clock.sleep(self.poll)
             if self._answers(host):
                 self._hosts[host] = _Host()
                 return "running"

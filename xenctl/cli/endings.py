@@ -50,7 +50,7 @@ def show_plan(plan: Plan, *, steps: bool = False) -> None:
     from .tables import console
 
     out = console()
-    way = f" from {plan.source} to {plan.target}" if plan.target else ""
+    way = f" from {plan.source} to {plan.target}" if plan.target != plan.source else f" of {plan.target}" * bool(plan.target)
     out.print(f"[bold]{escape(plan.pool_name)}[/]: {plan.procedure}{way}")
     for vm in plan.downtime:
         out.print(f"planned downtime: {escape(vm.name)}: {escape(vm.why)}")

@@ -338,6 +338,33 @@ def test_a_prepared_host_cannot_be_unprepared_by_a_call() -> None:
     assert "have host1 boot its disk again: its boot loader is set to install at the next boot" in left
 
 
+def test_a_host_whose_installation_failed_is_prepared_again() -> None:
+    """The power fails while it installs, and it boots its old system: the rest is planned anew, and done."""
+    pool = MockPool.create(hosts=2, vms=0, release="6.2")
+    pool.hands.publish(URL, "6.5")
+    plan, hands = planned(pool, "6.5")
+    journal, session = Journal.create(plan), reach(pool)
+    room, failed = pool.hands, list[str]()
+
+    def fail(*_: Any) -> None:
+        if room.power("host2") == "installing" and not failed:
+            failed.append("host2")
+            room.power_off("host2")
+            room.power_on("host2")
+
+    machine = pool.machine("host2")
+    seen = machine.on_state
+    machine.on_state = lambda m, old: (seen(m, old), pool.clock.after(60, fail))[0]  # type: ignore[func-returns-value]
+    outcome = Run(session, plan, hands, journal).carry_out()
+    assert failed == ["host2"]
+    assert "host2 does not run the new release" in outcome.problems[0]
+    machine.on_state = seen
+    journal.replan(rolling_upgrade.replan(reach(pool), journal))
+    outcome = Run(reach(pool), journal.plan, hands, journal).carry_out()
+    assert outcome.problems == []
+    assert machine.system.release.product_version == "6.5.0"
+
+
 def test_there_is_nobody_at_the_machines() -> None:
     """Every act of hands says so."""
     hands: Any = hands_for(f"plugin:{URL}", reach(MockPool.create(hosts=1, vms=0)))

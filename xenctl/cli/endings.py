@@ -50,8 +50,7 @@ def show_plan(plan: Plan, *, steps: bool = False) -> None:
     from .tables import console
 
     out = console()
-    way = f" from {plan.source} to {plan.target}" if plan.target != plan.source else f" of {plan.target}" * bool(plan.target)
-    out.print(f"[bold]{escape(plan.pool_name)}[/]: {plan.procedure}{way}")
+    out.print(f"[bold]{escape(plan.pool_name)}[/]: {plan.procedure}{_way(plan)}")
     for vm in plan.downtime:
         out.print(f"planned downtime: {escape(vm.name)}: {escape(vm.why)}")
     for warning in plan.warnings:
@@ -61,6 +60,13 @@ def show_plan(plan: Plan, *, steps: bool = False) -> None:
         out.print(f"{number:4}  {escape(step.text(plan.names))}{reason}")
     for problem in plan.problems:
         out.print(f"[red]problem[/]: {escape(problem)}")
+
+
+def _way(plan: Plan) -> str:
+    """From which release to which, if any."""
+    if not plan.target:
+        return ""
+    return f" of {plan.target}" if plan.source == plan.target else f" from {plan.source} to {plan.target}"
 
 
 @contextmanager

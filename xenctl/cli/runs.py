@@ -79,8 +79,10 @@ def opened(file: str, procedure: str) -> Journal:
 
 def carry_out(at: Reached, journal: Journal, *, as_json: bool, **options: Any) -> None:
     """Carry out the journal's plan from where it is, and end with the exit status of what came of it."""
+    from ..procedures.hands import assert_route
     from ..procedures.running import Run
 
+    assert_route(journal.plan, at.hands)
     at.knows(journal.plan)
     with progress(quiet=as_json, plain=at.talks) as on_step:
         run = Run(at.session, journal.plan, at.hands, journal, poll=at.poll, ask=ask, **options)

@@ -21,11 +21,13 @@ class Prepare(Kind):
     name, text = "prepare", "have {host} fetch the installer of {release}"
 
     def holds(self, run: Run, step: Step) -> bool:
-        """Whether this run has done it: no call tells what a boot loader is set to."""
-        return step.host in run.journal.get("prepared", [])
+        """Whether this run has done it, and not used it up by a reboot: no call tells what a boot loader is set to."""
+        return step.host in run.journal.get("prepared", []) and step.host not in run.journal.get("booted", {})
 
     def act(self, run: Run, step: Step) -> None:
         run.hands.prepare(run.host(step.host), run.plan.names[step.host])  # type: ignore[attr-defined]
+        booted = run.journal.get("booted", {})
+        run.journal.put("booted", {host: when for host, when in booted.items() if host != step.host})
         run.journal.put("prepared", [*run.journal.get("prepared", []), step.host])
 
     def undo(self, step: Step) -> Step:

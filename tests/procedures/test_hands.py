@@ -331,7 +331,7 @@ def test_a_prepared_host_cannot_be_unprepared_by_a_call() -> None:
     pool.hands.publish(URL, "6.5")
     plan, hands = planned(pool, "6.5")
     journal, fate = Journal.create(plan), Fate()
-    number = next(n for n, step in enumerate(plan.steps, 1) if step.action == "reboot")
+    number = next(n for n, step in enumerate(plan.steps, 1) if step.action == "boot-installer")
     with pytest.raises(Killed):
         Run(session_on(pool, fate), plan, hands, journal).carry_out(lambda n, *_: setattr(fate, "dead", n == number))
     (left,) = running.abandon(reach(pool), journal, hands)

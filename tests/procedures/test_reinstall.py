@@ -134,7 +134,10 @@ def test_a_host_installs_itself_again(release: str, host: str) -> None:
     before, session = settings(pool), reach(pool)
     hands = hands_for(f"plugin:{URL}", session)
     plan = reinstall.plan(session, host, hands=hands)
-    assert [step.action for step in plan.steps if step.action in ("halt", "prepare", "reboot")] == ["prepare", "reboot"]
+    assert [step.action for step in plan.steps if step.action in ("halt", "prepare", "boot-installer")] == [
+        "prepare",
+        "boot-installer",
+    ]
     outcome, _ = carried_out(pool, plan, hands)
     assert outcome.problems == []
     assert installations(pool, host)[0]

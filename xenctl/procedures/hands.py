@@ -8,7 +8,7 @@ themselves, and there is nothing for hands to do.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from ..errors import ProcedureError
 
@@ -67,8 +67,18 @@ def assert_route(plan: Plan, hands: object) -> None:
         )
 
 
+class NoHands:
+    """Nobody: for procedures that do everything by calls. Raises `ProcedureError` whatever is asked of it."""
+
+    def _refused(self, host: str, *what: object) -> NoReturn:
+        raise ProcedureError("nobody is there who could act on a machine: this is done by calls alone")
+
+    insert_media = eject_media = power_on = power_off = power = identified = offers = answer = _refused
+
+
 def hands_for(text: str, session: Session) -> Hands:
-    """The hands that `text` names: `operator`, `plugin:INSTALL_URL` or `fake:TOKEN`. Raises `ValueError` for others."""
+    """The hands that `text` names: `operator`, `plugin:INSTALL_URL` or `fake:TOKEN`, or `none`. Raises `ValueError` for
+    others."""
     kind, _, rest = text.partition(":")
     if text == "operator":
         from .hands_operator import Operator
@@ -78,6 +88,8 @@ def hands_for(text: str, session: Session) -> Hands:
         from .hands_plugin import PluginHands
 
         return PluginHands(session, rest)
+    if text == "none":
+        return NoHands()
     if kind == "fake" and rest:
         from .hands_fake import FakeHands
 

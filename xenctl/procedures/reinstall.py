@@ -155,7 +155,7 @@ class _Making:
             yield Step("reinstall", host=host, release=release, args=answers)
         else:
             yield Step("prepare", host=host, release=release)
-            yield Step("reboot", host=host)
+            yield Step("boot-installer", host=host)
         yield Step("return", host=host, release=release)
         yield from self.after
         yield from (Step("lost", host=host), Step("compare", host=host, args=args), Step("release"))

@@ -173,7 +173,7 @@ class _Game:
         self.steps += [_migrate(move) for move in empty(board, host, allowed, self.baseline.homes, set(fixed))]
         self.steps += [Step("stop", host=host, vm=uuid, reason=why) for uuid, why in fixed.items()]
         by_hand = [Step("halt", host=host), Step("install", host=host, release=release)]
-        by_itself = [Step("prepare", host=host, release=release), Step("reboot", host=host)]
+        by_itself = [Step("prepare", host=host, release=release), Step("boot-installer", host=host)]
         self.steps += by_hand if self.route == MEDIA else by_itself
         self.steps.append(Step("return", host=host, release=release))
         self.steps += [

@@ -49,10 +49,10 @@ class Unprepare(Kind):
         )
 
 
-class Reboot(Kind):
+class BootInstaller(Kind):
     """Reboot an empty host into the installer that it was prepared with, and wait until it has booted its disk again."""
 
-    name, text = "reboot", "reboot {host} into the installer"
+    name, text = "boot-installer", "reboot {host} into the installer"
 
     def holds(self, run: Run, step: Step) -> bool:
         before = run.journal.get("booted", {}).get(step.host)

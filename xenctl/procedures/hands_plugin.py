@@ -1,6 +1,6 @@
 """Hosts that install themselves: the plugin of 6.0 and later fetches an installer from a URL and sets the boot loader to it.
 
-There are no hands at the machines then. The steps of a plan are `prepare` and `boot-installer` instead of `halt` and `install`.
+There are no hands at the machines then. The steps of a plan are `prepare` and `boot-installer`, not `halt` and `install`.
 """
 
 from __future__ import annotations

@@ -50,8 +50,7 @@ def show_plan(plan: Plan, *, steps: bool = False) -> None:
     from .tables import console
 
     out = console()
-    way = f" from {plan.source} to {plan.target}" if plan.target else ""
-    out.print(f"[bold]{escape(plan.pool_name)}[/]: {plan.procedure}{way}")
+    out.print(f"[bold]{escape(plan.pool_name)}[/]: {plan.procedure}{_way(plan)}")
     for vm in plan.downtime:
         out.print(f"planned downtime: {escape(vm.name)}: {escape(vm.why)}")
     if plan.effort is not None:
@@ -65,12 +64,20 @@ def show_plan(plan: Plan, *, steps: bool = False) -> None:
         out.print(f"[red]problem[/]: {escape(problem)}")
 
 
+def _way(plan: Plan) -> str:
+    """From which release to which, if any."""
+    if not plan.target:
+        return ""
+    return f" of {plan.target}" if plan.source == plan.target else f" from {plan.source} to {plan.target}"
+
+
 @contextmanager
-def progress(*, quiet: bool) -> Iterator[Progress]:
-    """Where a run tells its steps: a bar on a terminal, else a line each on standard error; nothing where `quiet`."""
+def progress(*, quiet: bool, plain: bool = False) -> Iterator[Progress]:
+    """Where a run tells its steps: a bar on a terminal, else a line each on standard error, as where `plain`, since somebody
+    else writes to the terminal too; nothing where `quiet`."""
     if quiet:
         yield lambda number, total, text: None
-    elif not sys.stderr.isatty():
+    elif plain or not sys.stderr.isatty():
         yield lambda number, total, text: click.echo(f"{number}/{total} {text}", err=True)
     else:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn

@@ -159,6 +159,8 @@ class Plan:
     """How many migrations it takes, of procedures that empty hosts."""
     proof: Proof | None = None
     """Why hosts cannot be emptied, if that is a problem."""
+    route: str = "media"
+    """How hosts are installed: `media`, by hands that boot one, or `plugin`, by themselves."""
 
     @cached_property
     def names(self) -> Mapping[str, str]:

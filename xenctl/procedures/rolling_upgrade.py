@@ -13,11 +13,12 @@ any more as the plan expects.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import ProcedureError
 from ..releases import Release, accepts, find, next_release, path
-from .hands import Hands
+from .hands import MEDIA, Hands, assert_route, route_of
 from .journal import Journal
 from .observe import HostFacts, PoolFacts, attached, observe
 from .placement import DoesNotFit
@@ -35,24 +36,49 @@ if TYPE_CHECKING:
 # --- planning
 
 
-def plan(session: Session, target: str | None = None, *, take_over: bool = False, wishes: Wishes | None = None) -> Plan:
+def plan(
+    session: Session,
+    target: str | None = None,
+    *,
+    take_over: bool = False,
+    hands: Hands | None = None,
+    wishes: Wishes | None = None,
+) -> Plan:
     """The plan for upgrading the session's pool to `target` (a product version; the next release if left out).
 
     Whatever stands against it is in `Plan.problems`; nothing is changed. `take_over` plans although the pool is marked with
-    another run, which is lost; `wishes` is how guests are to be treated. Raises `ValueError` for an unknown release.
+    another run, which is lost. `hands` are those that will install, by whose route it is planned; a medium if left out.
+    `wishes` is how guests are to be treated. Raises `ValueError` for an unknown release.
     """
     pool = observe(session)
-    return make_plan(pool, target, silent=_silent(session, pool), take_over=take_over, wishes=wishes)
+    silent, route = _silent(session, pool), route_of(hands)
+    made = make_plan(pool, target, silent=silent, take_over=take_over, route=route, wishes=wishes)
+    return _as_hands_allow(made, pool, hands)
+
+
+def _as_hands_allow(made: Plan, pool: PoolFacts, hands: Hands | None) -> Plan:
+    """The plan with what `hands` have against it, where it could be done else."""
+    against = getattr(hands, "against", None)
+    if against is None or made.problems:
+        return made
+    problems, warnings = against(pool, find(made.medium))
+    steps = () if problems else made.steps
+    return replace(made, problems=tuple(problems), warnings=(*made.warnings, *warnings), steps=steps)
 
 
 def adopt(
-    session: Session, target: str | None = None, *, take_over: bool = False, wishes: Wishes | None = None
+    session: Session,
+    target: str | None = None,
+    *,
+    take_over: bool = False,
+    hands: Hands | None = None,
+    wishes: Wishes | None = None,
 ) -> Plan:
     """The plan for the rest of an upgrade that was left half done, by whomever: the pool of mixed versions is taken as the
     baseline, since nobody knows how it was before. `target` is the master's release if left out."""
     pool = observe(session)
     silent = _silent(session, pool)
-    return make_plan(
+    made = make_plan(
         pool,
         target or pool.release.name,
         baseline=Baseline.of(pool),
@@ -60,7 +86,9 @@ def adopt(
         take_over=take_over,
         half_done=True,
         wishes=wishes,
+        route=route_of(hands),
     )
+    return _as_hands_allow(made, pool, hands)
 
 
 def replan(session: Session, journal: Journal, *, wishes: Wishes | None = None) -> Plan:
@@ -79,6 +107,7 @@ def replan(session: Session, journal: Journal, *, wishes: Wishes | None = None) 
         take_over=pool.mark == journal.run_id,
         half_done=begun,
         wishes=wishes or Wishes(return_home=first.effort is None or first.effort.return_home),
+        route=first.route,
     )
 
 
@@ -91,6 +120,7 @@ def make_plan(
     take_over: bool = False,
     half_done: bool = False,
     wishes: Wishes | None = None,
+    route: str = MEDIA,
 ) -> Plan:
     """The plan for a pool that was observed. `half_done` allows versions to be mixed already, and takes no backup then;
     `wishes` is how guests are to be treated."""
@@ -103,14 +133,14 @@ def make_plan(
         return _plan(pool, source, release, problems=problems)
     warnings, kept = _oddities(pool), baseline or Baseline.of(pool)
     try:
-        played = find_sequence(pool, release, kept, wishes)
+        played = find_sequence(pool, release, kept, wishes, route=route)
     except DoesNotFit as error:
         refusal = f"no way was found to empty the hosts one after another: {error}"
         return _plan(pool, source, release, problems=[refusal], warnings=warnings, proof=error.proof)
     mixed = len({host.version for host in pool.hosts.values()}) > 1
     first = [Step("claim")] if mixed else [Step("backup"), Step("claim")]
     steps = [*first, *played.steps, Step("verify"), Step("release")]
-    return _plan(pool, source, release, played, kept, steps=steps, warnings=warnings)
+    return replace(_plan(pool, source, release, played, kept, steps=steps, warnings=warnings), route=route)
 
 
 def _silent(session: Session, pool: PoolFacts) -> list[str]:
@@ -287,6 +317,7 @@ def run(
     says which and why.
     """
     assert_can_run(plan, accept_downtime=accept_downtime)
+    assert_route(plan, hands)
     kept = Journal.create(plan) if journal is None else journal
     made = Run(session, plan, hands, kept, backup_to=backup_to, take_over=take_over, gates=gates, poll=poll)
     return made.carry_out(on_step)

@@ -119,6 +119,9 @@ class Run:
         self.before = {host.uuid: host.before for host in plan.hosts}
         self.number = 0
         self._refs: dict[str, Any] = {}
+        knows = getattr(hands, "knows", None)
+        if knows is not None:
+            knows(plan)
 
     # --- what steps ask for
 
@@ -234,7 +237,8 @@ class Run:
 
     def _settle(self, step: Step) -> None:
         """What this step undoes, and so does the return of a host that was disabled, need not be undone any more."""
-        done = [_bare(step), *([Step("enable", host=step.host)] if step.action == "return" else ())]
+        ended = {"return": "enable", "boot-installer": "unprepare"}.get(step.action)
+        done = [_bare(step), *([Step(ended, host=step.host)] if ended else ())]
         for change in self.journal.changes():
             if not change.undone and _bare(change.undo) in done:
                 self.journal.undone(change)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..releases import Release
+from .hands import MEDIA
 from .observe import PoolFacts, VMFacts
 from .placement import Board, DoesNotFit
 from .plan import Effort, Plan, Step
@@ -64,18 +65,20 @@ class Played:
     effort: Effort | None = None
 
 
-def find_sequence(pool: PoolFacts, target: Release, baseline: Baseline, wishes: Wishes | None = None) -> Played:
-    """The steps that bring every host to `target`, with as few migrations as can be, guests treated as `wishes` says.
-    Raises `DoesNotFit` with what is missing where there are none."""
+def find_sequence(
+    pool: PoolFacts, target: Release, baseline: Baseline, wishes: Wishes | None = None, *, route: str = MEDIA
+) -> Played:
+    """The steps that bring every host to `target`, installed by `route`, with as few migrations as can be, guests treated as
+    `wishes` says. Raises `DoesNotFit` with what is missing where there are none."""
     wished = wishes or Wishes()
     down = _fallen(pool, baseline)
     roused = _places(pool, target, baseline, down)
     try:
-        return _Game(pool, target, baseline, wished, roused, down).play()
+        return _Game(pool, target, baseline, wished, roused, down, route).play()
     except DoesNotFit:
         if not roused:
             raise
-    return _Game(pool, target, baseline, wished, {}, down).play()
+    return _Game(pool, target, baseline, wished, {}, down, route).play()
 
 
 def _fallen(pool: PoolFacts, baseline: Baseline) -> list[VMFacts]:
@@ -107,6 +110,7 @@ class _Game:
     wishes: Wishes
     roused: Mapping[str, str]
     down: Sequence[VMFacts]
+    route: str
     steps: list[Step] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -171,8 +175,9 @@ class _Game:
         held = [(self.pool.vms[uuid], why) for uuid, why in self.pieces.held.items() if self.pieces.at[uuid] == host]
         held.sort(key=lambda pair: (pair[0].appliance, pair[0].order, -pair[0].memory, pair[0].name))
         self.steps += [Step("stop", host=host, vm=vm.uuid, reason=why) for vm, why in reversed(held)]
-        self.steps.append(Step("halt", host=host))
-        self.steps.append(Step("install", host=host, release=release))
+        by_hand = [Step("halt", host=host), Step("install", host=host, release=release)]
+        by_itself = [Step("prepare", host=host, release=release), Step("boot-installer", host=host)]
+        self.steps += by_hand if self.route == MEDIA else by_itself
         self.steps.append(Step("return", host=host, release=release))
         self.new |= 1 << number
         self.steps += [

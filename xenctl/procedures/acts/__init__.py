@@ -5,6 +5,7 @@ know whether it was tried before: `act` starts from whatever it finds.
 
     guests.py   VMs: migrate, start, stop, suspend, resume; their CDs
     hosts.py    hosts: disable, halt, install, wait for the return
+    installing.py without a medium, or anew; settings written down and compared
     shutting.py many guests shut down at once, and started again
     restoring.py a database put back
     recovering.py roles of hosts that lost their master, guests of a host that was lost

@@ -68,6 +68,8 @@ class PlannedVM:
     why: str = ""
     now: str = ""
     at: str = ""
+    memory: int = 0
+    """What it takes of a host, in bytes; 0 where that is not known."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,14 @@ class Plan:
     def names(self) -> Mapping[str, str]:
         """Names by uuid, of hosts and guests."""
         return {**{host.uuid: host.name for host in self.hosts}, **{vm.uuid: vm.name for vm in self.vms}}
+
+    @cached_property
+    def _memory(self) -> Mapping[str, int]:
+        return {vm.uuid: vm.memory for vm in self.vms}
+
+    def memory(self, vm: str) -> int:
+        """What the guest with this uuid takes of a host, in bytes; 0 where that is not known."""
+        return self._memory.get(vm, 0)
 
     @property
     def downtime(self) -> tuple[PlannedVM, ...]:

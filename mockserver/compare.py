@@ -148,6 +148,7 @@ def _machines(pool: MockPool) -> dict[str, tuple[str, dict[str, Any]]]:
                 "toolstack": machine.xapi.mode,
                 "release": machine.system.release.name,
                 "media": machine.media.name if machine.media else "",
+                "prepared": machine.prepared.name if machine.prepared else "",
                 "address": machine.address,
                 "domains": sorted(machine.domains),
             },

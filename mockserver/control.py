@@ -110,6 +110,10 @@ class Control:
 
     def _invariants(self, asked: _Asked) -> Answer:
         _only(asked.body)
+        if asked.query.keys() - {"watched"}:
+            raise _Refused(400, "the query is empty, or watched", "query")
+        if "watched" in asked.query:
+            return _json(200, [invariant.described() for invariant in self._pool.invariants])
         return _json(200, [violation.as_dict() for violation in self._pool.violations])
 
     def _clock(self, asked: _Asked) -> Answer:
@@ -134,7 +138,7 @@ class Control:
 
     def _hosts(self, asked: _Asked) -> Answer:
         _only(asked.body)
-        return _json(200, [self._host_of(machine) for machine in self._pool.machines])
+        return _json(200, [self._host_of(machine) for machine in self._pool.world.machines])
 
     def _host(self, asked: _Asked) -> Answer:
         _only(asked.body)
@@ -192,6 +196,22 @@ class Control:
         except ValueError as error:
             raise _Refused(400, str(error), f"body.{word}") from None
         return _json(200, self._host_of(machine))
+
+    def _media(self, asked: _Asked) -> Answer:
+        _only(asked.body)
+        return _json(200, {url: release.product_version for url, release in self._pool.media.items()})
+
+    def _publish(self, asked: _Asked) -> Answer:
+        body = asked.body
+        _only(body, "url", "release")
+        for word in ("url", "release"):
+            if not isinstance(body.get(word), str):
+                raise _Refused(400, f"{word} is a text, not {body.get(word)!r}", f"body.{word}")
+        try:
+            self._pool.hands.publish(body["url"], body["release"])
+        except ValueError as error:
+            raise _Refused(400, str(error), "body") from None
+        return _json(201, {"url": body["url"], "release": body["release"]})
 
     # --- faults
 
@@ -275,6 +295,8 @@ _ROUTES: dict[tuple[str, str], Callable[[Control, _Asked], Answer]] = {
     ("GET", "hosts"): Control._hosts,
     ("GET", "hosts/HOST"): Control._host,
     ("POST", "hosts/HOST"): Control._act_on_host,
+    ("GET", "media"): Control._media,
+    ("POST", "media"): Control._publish,
     ("GET", "faults"): Control._faults,
     ("POST", "faults"): Control._add_fault,
     ("DELETE", "faults"): Control._clear_faults,

@@ -43,16 +43,13 @@ def forget(pool: MockPool, vm: Row) -> None:
     pool.store.write(vm, guest_metrics=NULL)
 
 
+ON_A_CARD = ("resident_on", "scheduled_to_be_resident_on", "PCI")
+"""Where virtual graphics are."""
 RELEASED: dict[str, dict[str, Any]] = {
     "VBD": {"currently_attached": False, "reserved": False, "current_operations": {}},
     "VIF": {"currently_attached": False, "reserved": False, "reserved_pci": NULL, "current_operations": {}},
     "VUSB": {"currently_attached": False, "current_operations": {}},
-    "VGPU": {
-        "currently_attached": False,
-        "resident_on": NULL,
-        "scheduled_to_be_resident_on": NULL,
-        "PCI": NULL,
-    },
+    "VGPU": {"currently_attached": False, **dict.fromkeys(ON_A_CARD, NULL)},
 }
 """What the database says of the devices of a VM that is off, by class."""
 DONE_WHEN_HALTED = ("restart_device_model", "restart_vm")
@@ -78,6 +75,9 @@ def placeless(pool: MockPool, vm: Row) -> None:
     """Write down that `vm` is on no host, and holds nothing of one."""
     store = pool.store
     store.write(vm, resident_on=NULL, scheduled_to_be_resident_on=NULL, domid=-1)
+    for vgpu in [store.find("VGPU", ref) for ref in vm.get("VGPUs", ())]:
+        if vgpu is not None:
+            store.write(vgpu, **{name: NULL for name in ON_A_CARD if name in vgpu})
     for pci in [store.find("PCI", ref) for ref in vm.get("attached_PCIs", ())]:
         if pci is not None:
             store.write(pci, attached_VMs=[ref for ref in pci["attached_VMs"] if ref != vm.ref])

@@ -11,7 +11,7 @@ from xenctl.errors import Failure
 from . import paths, rules
 from .call import Call, refuse
 from .checks import marked
-from .store import Row, Store
+from .store import Row, Store, Write
 
 if TYPE_CHECKING:
     from .machine.host import HostMachine
@@ -67,6 +67,18 @@ class Contact:
         return self.machine
 
 
+def note(call: Call, machine: HostMachine, what: str, old: object, new: object) -> None:
+    """Tell whoever follows writes that a call changes something about a machine that no row says."""
+    call.db.on_write(Write("write", "machine", machine.uuid, what, old, new, call.clock.now()))
+
+
+def send_out(call: Call, machine: HostMachine, file: str, url: str) -> None:
+    """A file of a host leaves the pool; what left, and where to, is in `MockPool.uploads`."""
+    pool = call.pool
+    old, pool.uploads = pool.uploads, (*pool.uploads, (file, url))
+    note(call, machine, "uploads", old, pool.uploads)
+
+
 # --- what may be done to it
 
 
@@ -100,13 +112,13 @@ def _excludes(store: Store, going: str, operation: str) -> bool:
     )
 
 
-def refresh(store: Store, host: Row) -> None:
-    """Recompute `host.allowed_operations`."""
+def allowed_operations(store: Store, host: Row) -> list[str]:
+    """What may be done to a host now."""
     names = rules.advertised_by_hosts(store.release)
     allowed = [name for name in names if operation_refused(store, host, name) is None]
     if rules.upgrading(store):
         allowed = [name for name in allowed if name in rules.HOST_UPGRADE_OPERATIONS]
-    store.write(host, allowed_operations=allowed)
+    return allowed
 
 
 @contextmanager

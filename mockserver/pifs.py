@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from . import rules
+from . import functions, rules
 from .call import Call, refuse
 from .network_rules import bonded, is_active, is_sriov, pifs_of, vifs_of
 from .store import NULL, Row, Store, Write
@@ -24,7 +24,7 @@ GRO = {"gro": "on"}
 """The properties of a fresh physical PIF."""
 PROPERTIES = {"gro": ("on", "off")}
 
-MOVES = ("currently_attached", "MTU", "MAC", "network.MTU")
+MOVES = ("currently_attached", "MTU", "MAC", "network.MTU", "PCI.*", "network_sriov.*")
 """What bringing a PIF up or down may write, as verbs of class `PIF` declare it."""
 MOVED = tuple(name if "." in name else f"PIF.{name}" for name in MOVES)
 """The same, as verbs of other classes declare it."""
@@ -75,6 +75,12 @@ def physical_pifs(store: Store, host: Row) -> list[Row]:
     """The PIFs of a host that are network cards."""
     found = [pif for pif in (store.find("PIF", ref) for ref in host["PIFs"]) if pif is not None]
     return [pif for pif in found if pif.get("physical", pif["VLAN"] < 0)]
+
+
+def management(store: Store, host: Row) -> Row | None:
+    """The PIF that a host is managed by; 4.0 does not tell, there it is taken to be the first."""
+    found = (store.find("PIF", ref) for ref in host["PIFs"])
+    return next((pif for pif in found if pif is not None and pif.get("management", True)), None)
 
 
 def vlans_on(store: Store, pif: Row) -> list[Row]:
@@ -218,8 +224,7 @@ def assert_sriov_mixes(store: Store, pif: Row, network: Row) -> None:
 
 
 def _card(store: Store, logical: Row) -> tuple[Any, Any]:
-    physical = beneath(store, logical)
-    card = store.find("PCI", physical["PCI"]) if physical is not None else None
+    card = _card_beneath(store, logical)
     return (card["vendor_id"], card["device_id"]) if card is not None else ("", "")
 
 
@@ -245,6 +250,8 @@ def bring_up(call: Call, pif: Row) -> None:
         primary = store.find("PIF", bond.get("primary_slave", NULL))
         if primary is not None and bond.get("auto_update_mac", True):
             store.write(pif, MAC=primary["MAC"])
+    if kind(store, pif) == "sriov":
+        _split(call, pif)
     store.write(pif, currently_attached=True)
     if pif["MTU"] < 0:
         store.write(pif, MTU=mtu)
@@ -255,6 +262,26 @@ def bring_down(call: Call, pif: Row) -> None:
     for other in carried_by(call.db, pif):
         bring_down(call, other)
     call.db.write(pif, currently_attached=False)
+    card = _card_beneath(call.db, pif) if kind(call.db, pif) == "sriov" else None
+    if card is not None:
+        functions.unite(call.pool, card)
+
+
+def _split(call: Call, logical: Row) -> None:
+    """Let the card under an SR-IOV network have its virtual functions. Raises where it cannot have any."""
+    store, card = call.db, _card_beneath(call.db, logical)
+    if card is None or not functions.most(call.pool, card):
+        raise refuse(
+            "NETWORK_SRIOV_ENABLE_FAILED", logical.ref, "Fail to enable SR-IOV: the card has no virtual functions"
+        )
+    functions.split(call.pool, card)
+    row = store.get("network_sriov", logical["sriov_logical_PIF_of"][0])
+    store.write(row, configuration_mode="sysfs", requires_reboot=False)
+
+
+def _card_beneath(store: Store, logical: Row) -> Row | None:
+    physical = beneath(store, logical)
+    return store.find("PCI", physical["PCI"]) if physical is not None else None
 
 
 def attach_network(call: Call, network: Row, host: str, *, force: bool = False) -> None:

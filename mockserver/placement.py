@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from xenctl import memory
 from xenctl.errors import Failure
 
-from . import checks, hosts, rules
+from . import binpack, checks, hosts, network_rules, passthrough, rules
 from .call import Call, refuse
 from .store import Row, Store
 
@@ -40,6 +40,7 @@ def assert_can_boot_here(
         network = store.find("network", vif["network"]) if vif is not None else None
         if network is not None and network["PIFs"] and not _has_pif(store, network, host):
             raise refuse("VM_REQUIRES_NETWORK", vm.ref, network.ref)
+    passthrough.assert_available(store, vm, host)
     virtualised = checks.is_hvm(vm) or vm.get("domain_type") in ("pvh", "pv_in_pvh")
     if virtualised and not any("hvm" in capability for capability in host["capabilities"]):
         raise refuse("VM_HVM_REQUIRED", vm.ref)
@@ -174,17 +175,17 @@ def evacuation(pool: MockPool, host: Row) -> dict[str, Row | Failure]:
     plan: dict[str, Row | Failure] = {}
     for vm in guests:
         refused = checks.operation_refused(store, vm, "pool_migrate")
+        if refused is None and store.pool().get("ha_enabled") and not network_rules.protected(vm):
+            refused = refuse("HOST_NOT_ENOUGH_FREE_MEMORY", vm.ref)
         if refused is not None:
             plan[vm.ref] = refused
-    free = {target.ref: rules.memory_free(store, target) for target in targets}
-    for vm in sorted(guests, key=lambda vm: -memory.needed(vm, store.release)):
-        if vm.ref in plan:
-            continue
-        size, target = memory.needed(vm, store.release), max(targets, key=lambda t: free[t.ref])
-        if size > free[target.ref]:
+    movable = [vm for vm in guests if vm.ref not in plan]
+    places = packed(store, movable, targets)
+    for vm in movable:
+        if vm.ref not in places:
             plan[vm.ref] = refuse("HOST_NOT_ENOUGH_FREE_MEMORY", vm.ref)
             continue
-        free[target.ref] -= size
+        target = store.get("host", places[vm.ref])
         try:
             assert_can_boot_here(pool, vm, target)
         except Failure as error:
@@ -192,3 +193,9 @@ def evacuation(pool: MockPool, host: Row) -> dict[str, Row | Failure]:
         else:
             plan[vm.ref] = target
     return plan
+
+
+def packed(store: Store, vms: Iterable[Row], targets: Iterable[Row]) -> dict[str, str]:
+    """Where VMs fit, by their memory alone: references of hosts by those of VMs. Those that fit nowhere are left out."""
+    sizes = {vm.ref: memory.needed(vm, store.release) for vm in vms}
+    return binpack.pack(sizes, {target.ref: rules.memory_free(store, target) for target in targets})

@@ -13,7 +13,21 @@ from xenctl import memory
 from xenctl.errors import Failure
 from xenctl.releases import find
 
-from . import bios, checks, guests, hosts, licence, placement, rules, vdis, vm_rules, volumes
+from . import (
+    bios,
+    checks,
+    failover_plan,
+    guests,
+    hosts,
+    licence,
+    messages,
+    passthrough,
+    placement,
+    rules,
+    vdis,
+    vm_rules,
+    volumes,
+)
 from .call import Call, Steps, Wait, refuse
 from .records import as_text
 from .store import NULL, Row
@@ -32,7 +46,7 @@ BOOT = ("domain_type", "memory_overhead", "bios_strings", "hardware_platform_ver
 RECORDS = ("last_boot_CPU_flags", "last_booted_record", "ha_always_run", *guests.GUIDANCES)
 LIVES = (
     *(*MARKS, *MARKS_ON_HOST, *DEVICES, *PLACE, *AGENT, *BOOT, *RECORDS),
-    *("suspend_VDI", "PCI.attached_VMs", *vdis.WRITES),
+    *("suspend_VDI", *passthrough.HOLDS, *vdis.WRITES),
 )
 """What a change of a VM's power state may write."""
 
@@ -70,16 +84,8 @@ def contact(call: Call, vm: Row) -> hosts.Contact:
 def announce(call: Call, vm: Row, name: str, what: str) -> None:
     """Tell operators in a message what was done to `vm`."""
     if call.at_least(MESSAGES_SINCE):
-        fields = {
-            "uuid": call.pool.new_uuid(),
-            "name": name,
-            "priority": PRIORITY,
-            "cls": "VM",
-            "obj_uuid": vm["uuid"],
-            "timestamp": call.clock.stamp(),
-            "body": f"VM '{vm['name_label']}' (uuid: {vm['uuid']}) {what}",
-        }
-        call.pool.messages.add(call.db, call.pool.new_ref(), fields)
+        body = f"VM '{vm['name_label']}' (uuid: {vm['uuid']}) {what}"
+        messages.post(call.pool, name, priority=PRIORITY, cls="VM", uuid=vm["uuid"], body=body)
 
 
 def on_host(call: Call, vm: Row) -> str:
@@ -94,7 +100,8 @@ def delay(vm: Row, field: str) -> Steps:
         yield float(vm[field])
 
 
-def _attach(call: Call, vm: Row) -> None:
+def _attach(call: Call, vm: Row, host: Row) -> None:
+    passthrough.take(call.db, vm, host)
     for vbd in call.pool.vbds(vm):
         if not vbd["empty"] or checks.is_hvm(vm):
             call.db.write(vbd, currently_attached=True)
@@ -134,8 +141,10 @@ def _devices_held(call: Call, vm: Row, *tables: str) -> Iterator[None]:
 
 def reserve(call: Call, vm: Row, host: Row, name: str, stack: ExitStack) -> hosts.Contact:
     """Keep a place for `vm` on `host` until the operation is over."""
+    failover_plan.assert_can_place(call.pool, vm, host)
     found = hosts.contact(call.pool, host)
     stack.enter_context(hosts.operation(call, host, name))
+    passthrough.allocate(call.pool, vm, host)
     call.db.write(vm, scheduled_to_be_resident_on=host.ref)
     stack.callback(_release, call, vm, host)
     volumes.reach_disks(call, found, vm)
@@ -143,6 +152,8 @@ def reserve(call: Call, vm: Row, host: Row, name: str, stack: ExitStack) -> host
 
 
 def _release(call: Call, vm: Row, host: Row) -> None:
+    if call.db.find("VM", vm.ref) is vm:
+        passthrough.release(call.db, vm)
     if call.db.find("VM", vm.ref) is vm and vm["scheduled_to_be_resident_on"] == host.ref:
         call.db.write(vm, scheduled_to_be_resident_on=NULL)
 
@@ -210,7 +221,7 @@ def boot(call: Call, vm: Row, place: Callable[[], Row], *, paused: bool) -> Step
 
 def _booted(call: Call, vm: Row, host: Row) -> None:
     """Write down what the new domain of `vm` is like."""
-    _attach(call, vm)
+    _attach(call, vm, host)
     metrics = metrics_of(call, vm)
     call.db.write(
         metrics,
@@ -391,7 +402,7 @@ def wake(call: Call, vm: Row, there: hosts.Contact, *, paused: bool) -> Steps:
     domain = pool.start_domain(vm, machine, not paused)
     db.write(vm, resident_on=host.ref, scheduled_to_be_resident_on=NULL, domid=domain.domid)
     db.write(vm, power_state="Paused" if paused else "Running")
-    _attach(call, vm)
+    _attach(call, vm, host)
     _console(call, vm, host)
     db.write(metrics_of(call, vm), last_updated=call.clock.stamp(), memory_actual=vm["memory_static_max"])
     drop_image(call, vm)
@@ -417,5 +428,6 @@ def move(call: Call, vm: Row, source: hosts.Contact, target: hosts.Contact) -> N
         raise refuse("VM_BAD_POWER_STATE", vm.ref, "running", vm["power_state"].lower())
     domain = call.pool.move_domain(vm, machine, to)
     call.db.write(vm, resident_on=target.host.ref, scheduled_to_be_resident_on=NULL, domid=domain.domid)
+    passthrough.take(call.db, vm, target.host)
     guests.obey(call.pool, vm, "restart_device_model")
     _console(call, vm, target.host)

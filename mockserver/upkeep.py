@@ -9,47 +9,40 @@ key that says that versions are mixed change those of VMs and hosts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Hashable, Iterable
+from typing import TYPE_CHECKING, ClassVar
 
-from . import appliances, checks, hosts, network_rules
+from . import usual
 from .journal import Kept
-from .storage_rules import pbds_of, refresh_sr, refresh_vdi
+from .storage_rules import pbds_of
 
 if TYPE_CHECKING:
     from .store import Row, Store, Write
 
 Stale = Callable[["Upkeep", "Store", "Write"], None]
 
-RENEWAL: dict[str, Callable[[Store, Row], None]] = {
-    "VM": checks.refresh,
-    "VIF": network_rules.refresh_vif,
-    "VBD": checks.refresh_vbd,
-    "VDI": refresh_vdi,
-    "SR": refresh_sr,
-    "VM_appliance": appliances.refresh,
-    "host": hosts.refresh,
-}
-"""By class, what makes the list of allowed operations of one object anew."""
+MOST_KNOWN = 4096
+"""Lists that are remembered."""
 
 
 class Upkeep(Kept):
-    """What has to be made anew."""
+    """What has to be made anew. `known` has the lists that were worked out, by the facts that they follow from."""
+
+    UNKEPT: ClassVar = frozenset({"known"})
 
     def __init__(self) -> None:
+        self.known: dict[tuple[str, Hashable], list[str]] = {}
         self.lists: dict[tuple[str, str], None] = {}
         self.growth: dict[str, tuple[int, int]] = {}
-
-    def note(self, store: Store, write: Write) -> None:
-        """Note what a write makes stale."""
-        stale = STALE.get((write.table, write.field or write.kind))
-        if stale is not None:
-            stale(self, store, write)
+        self.replan = False
+        """Whether something was written that high availability looks at."""
 
     def renew(self, table: str, *refs: str) -> None:
         """Note that the lists of these objects are stale."""
+        lists = self.lists
         for ref in refs:
-            self.lists[table, ref] = None
+            if (table, ref) not in lists:
+                lists[table, ref] = None
 
     @property
     def stale(self) -> bool:
@@ -59,17 +52,38 @@ class Upkeep(Kept):
     def do(self, store: Store) -> None:
         """Make anew what is stale."""
         self._account(store)
-        for table, ref in list(self.lists):
-            row = store.find(table, ref)
-            if row is not None:
-                RENEWAL[table](store, row)
-        self.lists.clear()
+        if self.lists:
+            for table, ref in list(self.lists):
+                row = store.find(table, ref)
+                if row is not None:
+                    self._renew(store, table, row)
+            self.lists.clear()
+
+    def _renew(self, store: Store, table: str, row: Row) -> None:
+        """Make the list of one object anew."""
+        allowed = self._allowed(store, table, row)
+        if allowed is not None and allowed != row.get("allowed_operations", allowed):
+            store.write(row, allowed_operations=allowed.copy())
+
+    def _allowed(self, store: Store, table: str, row: Row) -> list[str] | None:
+        """What may be done to an object; None where that cannot be told."""
+        of_row, work_out = usual.ALIKE[table]
+        facts = of_row(store, row)
+        if facts is None:
+            return work_out(store, row)
+        allowed = self.known.get((table, facts))
+        if allowed is None:
+            allowed = work_out(store, row)
+            if allowed is not None and len(self.known) < MOST_KNOWN:
+                self.known[table, facts] = allowed
+        return allowed
 
     def do_all(self, store: Store) -> None:
         """Make every list anew, as a toolstack that starts does."""
-        for table in RENEWAL:
-            self.renew(table, *store.table(table))
         self.do(store)
+        for table in usual.ALIKE:
+            for row in list(store.table(table).values()):
+                self._renew(store, table, row)
 
     def _account(self, store: Store) -> None:
         """Write down what storage has given away; of one that was not looked at yet nobody knows."""
@@ -119,9 +133,11 @@ def _vm_for_devices(upkeep: Upkeep, store: Store, write: Write) -> None:
     if vm is not None:
         upkeep.renew("VBD", *vm["VBDs"])
         upkeep.renew("VIF", *vm["VIFs"])
+        upkeep.renew("VUSB", *vm.get("VUSBs", ()))
 
 
 def _vm_state(upkeep: Upkeep, store: Store, write: Write) -> None:
+    upkeep.replan = True
     _vm_for_devices(upkeep, store, write)
     vm = store.find("VM", write.ref)
     if vm is not None and "appliance" in vm:
@@ -157,7 +173,17 @@ def _agent(upkeep: Upkeep, store: Store, write: Write) -> None:
     upkeep.renew("VIF", *(vif for vm in vms for vif in vm["VIFs"]))
 
 
+def _planned(upkeep: Upkeep, store: Store, write: Write) -> None:
+    upkeep.replan = True
+
+
+def _host_enabled(upkeep: Upkeep, store: Store, write: Write) -> None:
+    upkeep.replan = True
+    upkeep.renew("host", write.ref)
+
+
 def _liveness(upkeep: Upkeep, store: Store, write: Write) -> None:
+    upkeep.replan = True
     upkeep.renew("host", *(ref for ref, host in store.table("host").items() if host["metrics"] == write.ref))
 
 
@@ -246,14 +272,21 @@ def _plugin(upkeep: Upkeep, store: Store, write: Write) -> None:
 def _pool(upkeep: Upkeep, store: Store, write: Write) -> None:
     """The key that says that versions are mixed, and what says whether suspended VMs, and so their disks, may be cloned."""
     upkeep.renew("SR", *store.table("SR"))
+    upkeep.renew("pool", write.ref)
     if (write.old or {}).get("allow_clone_suspended_vm") != (write.new or {}).get("allow_clone_suspended_vm"):
         upkeep.renew("VDI", *store.table("VDI"))
         upkeep.renew("VM", *store.table("VM"))
 
 
+def _cluster(upkeep: Upkeep, store: Store, write: Write) -> None:
+    """There is one at the most, which decides what may be done to the pool."""
+    upkeep.renew("pool", *store.table("pool"))
+
+
 def _pool_ha(upkeep: Upkeep, store: Store, write: Write) -> None:
     needed = (vdi.ref for vdi in store.table("VDI").values() if vdi["type"] in ("ha_statefile", "redo_log"))
     upkeep.renew("VDI", *needed)
+    upkeep.renew("pool", write.ref)
 
 
 def _fields(table: str, names: str, stale: Stale) -> Iterable[tuple[tuple[str, str], Stale]]:
@@ -277,8 +310,11 @@ STALE: dict[tuple[str, str], Stale] = dict(
         *_fields("VM", "platform other_config attached_PCIs VTPMs VUSBs VGPUs", _itself),
         *_fields("VM", "appliance", _vm_group),
         *_fields("VIF", "create currently_attached reserved current_operations network", _itself),
+        *_fields("VUSB", "create currently_attached current_operations", _itself),
         *_fields("VM_appliance", "create current_operations", _itself),
-        *_fields("host", "create current_operations enabled power_on_mode", _itself),
+        *_fields("host", "create current_operations power_on_mode", _itself),
+        *_fields("host", "enabled", _host_enabled),
+        *_fields("VM", "ha_always_run ha_restart_priority", _planned),
         *_fields("host_metrics", "live", _liveness),
         *_fields("network_sriov", "create delete", _sriov),
         *_fields("VDI", "create delete", _vdi_comes),
@@ -295,6 +331,7 @@ STALE: dict[tuple[str, str], Stale] = dict(
         *_fields("PBD", "currently_attached", _pbd_plugged),
         *_fields("SM", "create delete capabilities features type", _plugin),
         *_fields("pool", "other_config", _pool),
+        *_fields("Cluster", "create delete", _cluster),
         *_fields("pool", "ha_enabled current_operations", _pool_ha),
     )
 )

@@ -19,10 +19,7 @@ NETWORK = (
 """The classes of which every message has behaviour or follows from the data model."""
 
 LEFT = {
-    "VM": (
-        *("import", "import_convert", "call_host_plugin", "s3_suspend", "s3_resume", "recover"),
-        *("set_uefi_mode", "sysprep"),
-    ),
+    "VM": ("import_convert", "recover", "set_uefi_mode", "sysprep"),
     "VM_appliance": ("recover",),
     "pool_patch": (),
     "pool_update": (),

@@ -518,7 +518,9 @@ def functions(c: Any, device: str, vendor: str = "8086") -> tuple[Any, Any]:
     """The PIF of an SR-IOV network on a card, and the network."""
     (card,) = cards(c, "host1", device)
     store, net = c.pool.store, network(c)
-    pci = store.create("PCI", c.pool.new_ref(), {"uuid": c.pool.new_uuid(), "vendor_id": vendor, "device_id": "1"})
+    kind = {"host": card["host"], "pci_id": f"{device}.0", "vendor_id": vendor, "device_id": "1"}
+    pci = store.create("PCI", c.pool.new_ref(), {"uuid": c.pool.new_uuid(), **kind})
+    c.pool.machine("host1").virtual_functions[kind["pci_id"]] = 4
     store.write(card, PCI=pci.ref)
     fields = {
         "device": device,

@@ -150,7 +150,6 @@ def test_whether_a_guest_could_boot_securely(newest: Make) -> None:
 
 def test_what_the_fake_cannot_do_it_refuses(c: Any) -> None:
     """Nothing succeeds without doing what it says."""
-    vm = c.vm("vm02").ref
-    assert c.refused("VM.s3_suspend", vm) == ["NOT_IMPLEMENTED", "VM.s3_suspend"]
     sr = c.row("SR", "NFS virtual disk storage").ref
-    assert c.refused("VM.import", "http://x/", sr, False, False) == ["NOT_IMPLEMENTED", "VM.import"]
+    convert = c.refused("VM.import_convert", "vmware", "root", "secret", sr, {})
+    assert convert == ["NOT_IMPLEMENTED", "VM.import_convert"]

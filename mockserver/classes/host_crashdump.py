@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from .. import hosts
 from ..call import Call, Steps, refuse
-from ..store import Write
 from . import verbs_of
 
 verb = verbs_of("host_crashdump")
@@ -28,7 +27,5 @@ def upload(call: Call, ref: str, url: str, options: dict[str, str]) -> Steps:
     if not url:
         raise refuse("INVALID_VALUE", "url", "")
     yield call.pool.durations.device
-    machine, pool = contact.check(), call.pool
-    old, pool.uploads = pool.uploads, (*pool.uploads, (row["filename"], url))
-    call.db.on_write(Write("write", "machine", machine.uuid, "uploads", old, pool.uploads, call.clock.now()))
+    hosts.send_out(call, contact.check(), row["filename"], url)
     return ""

@@ -17,6 +17,7 @@ from ..passwords import make_secret
 from ..store import NULL, Row
 from . import host_settings, verbs_of
 from .blob import attach_new
+from .host_guests import tell_all_agents
 from .pif import create_VLAN as create_vlan_on
 from .pif import destroy as destroy_pif
 from .vlan import create as create_vlan
@@ -52,6 +53,7 @@ def add_to_guest_agent_config(call: Call, ref: str, key: str, value: str) -> str
     if key in row["guest_agent_config"]:
         raise refuse("MAP_DUPLICATE_KEY", "pool", "guest_agent_config", ref, key)
     call.db.write(row, guest_agent_config={key: value, **row["guest_agent_config"]})
+    tell_all_agents(call)
     return ""
 
 
@@ -59,6 +61,7 @@ def add_to_guest_agent_config(call: Call, ref: str, key: str, value: str) -> str
 def remove_from_guest_agent_config(call: Call, ref: str, key: str) -> str:
     row = call.db.get("pool", ref)
     call.db.write(row, guest_agent_config={k: v for k, v in row["guest_agent_config"].items() if k != key})
+    tell_all_agents(call)
     return ""
 
 

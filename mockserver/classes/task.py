@@ -70,3 +70,10 @@ def set_result(call: Call, ref: str, value: str) -> str:
 def set_error_info(call: Call, ref: str, value: list[str]) -> str:
     call.db.write(call.db.get("task", ref), error_info=value)
     return ""
+
+
+@verb()
+def set_resident_on(call: Call, ref: str, value: str) -> str:
+    """Say on which host a task that somebody made is worked on."""
+    call.db.write(call.db.get("task", ref), resident_on=value)
+    return ""

@@ -10,6 +10,7 @@ from xenctl.errors import Failure
 from .. import power, vm_rules
 from ..call import Call, refuse
 from ..checks import is_hvm, operation, operation_refused
+from ..data_sources import DataSources
 from ..power import MARKS
 from ..rules import DUNDEE, NILE
 from ..store import Row
@@ -69,27 +70,14 @@ def get_boot_record(call: Call, ref: str) -> dict[str, Any]:
         return call.db.record(row)
 
 
-def _sources(call: Call, vm: Row) -> dict[str, dict[str, Any]]:
-    """What is measured of a running VM, by name, with its value now."""
+def _sources(call: Call, vm: Row) -> DataSources:
+    """What is measured of a running VM."""
     found = call.pool.domain(vm)
     busy = 0.1 if found is not None and found[1].running else 0.0
     metrics = call.db.find("VM_metrics", vm["metrics"])
     memory = float(metrics["memory_actual"]) if metrics is not None else 0.0
-    out: dict[str, dict[str, Any]] = {}
-
-    def add(name: str, text: str, units: str, value: float, most: float, *, standard: bool = True) -> None:
-        enabled = call.pool.guest(vm).sources.get(name, standard)
-        out[name] = {
-            "name_label": name,
-            "name_description": text,
-            "enabled": enabled,
-            "standard": standard,
-            "units": units,
-            "min": 0.0,
-            "max": most,
-            "value": value,
-        }
-
+    out = DataSources(call.pool.guest(vm).sources)
+    add = out.add
     for cpu in range(vm["VCPUs_at_startup"]):
         add(f"cpu{cpu}", f"CPU{cpu} usage", "(fraction)", busy, 1.0)
     add("memory", "Memory currently allocated to VM", "B", memory, float(vm["memory_static_max"]))
@@ -112,7 +100,7 @@ def get_data_sources(call: Call, ref: str) -> list[dict[str, Any]]:
     row = call.db.get("VM", ref)
     with operation(call, row, "data_source_op"):
         power.contact(call, row)
-        return list(_sources(call, row).values())
+        return _sources(call, row).records()
 
 
 @verb(*MARKS)
@@ -132,7 +120,7 @@ def _switch(call: Call, ref: str, name: str, *, on: bool) -> None:
     row = call.db.get("VM", ref)
     with operation(call, row, "data_source_op"):
         power.contact(call, row)
-        _named(_sources(call, row), name)
+        _sources(call, row).named(name)
         call.pool.guest(row).sources[name] = on
 
 
@@ -142,20 +130,7 @@ def query_data_source(call: Call, ref: str, data_source: str) -> float:
     if row["power_state"] not in ("Running", "Paused"):
         raise refuse("VM_BAD_POWER_STATE", ref, "running;paused", row["power_state"].lower())
     power.contact(call, row)
-    source = _named(_sources(call, row), data_source)
-    if not source["enabled"]:
-        raise _unknown(data_source)
-    return float(source["value"])
-
-
-def _named(sources: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
-    if name not in sources:
-        raise _unknown(name)
-    return sources[name]
-
-
-def _unknown(name: str) -> Exception:
-    return refuse("INTERNAL_ERROR", f'Rrd.Invalid_data_source("{name}")')
+    return _sources(call, row).query(data_source)
 
 
 # --- what is asked of a guest

@@ -16,7 +16,7 @@ from .. import rules
 from ..call import refuse
 from ..store import Row
 from .archive import CHECKSUMS, METADATA, Archive, Meter, receive_disk
-from .base import Answer, Request, Steps, plain
+from .base import Answer, Read, Request, Steps, plain
 from .exporting import host_that_sees
 from .objects import Objects, Options
 from .running import Binding, begin, refuse_request
@@ -81,6 +81,14 @@ def storage_of(request: Request) -> Row | None:
 
 
 def _import(pool: MockPool, binding: Binding, options: Options, length: int | None) -> Steps:
+    vms = yield from stream(pool, binding, options, length)
+    binding.show(result=xmlrpc.encode(vms))
+
+
+def stream(
+    pool: MockPool, binding: Binding, options: Options, length: int | None
+) -> Generator[bytes | Read | float, Any, list[str]]:
+    """Take in an archive of `length` bytes as it comes; the references of its virtual machines."""
     archive = Archive(length)
     try:
         objects = yield from _metadata(pool, binding, options, archive)
@@ -97,8 +105,8 @@ def _import(pool: MockPool, binding: Binding, options: Options, length: int | No
     except EOFError:
         raise refuse("IMPORT_ERROR_PREMATURE_EOF") from None
     vms = objects.complete()
-    binding.show(result=xmlrpc.encode(vms))
     yield from archive.drain()
+    return vms
 
 
 def _metadata(pool: MockPool, binding: Binding, options: Options, archive: Archive) -> Generator[Any, Any, Objects]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from xenctl.errors import ConnectionLost, Failure
 
-from ..call import Wait, refuse
+from ..call import Call, Wait, refuse
 from ..savepoint import Going
 from ..store import NULL
 from .base import NO_CACHE, Answer, Read, Request, Steps, failed, shown
@@ -82,6 +82,14 @@ class Binding:
         self.pool.finish_task(self.task, error, result)
         if self._own:
             self.pool.drop_task(self.task)
+
+
+class CallBinding(Binding):
+    """The same where a call does what a handler does: the task is the call's, and ends with it."""
+
+    def __init__(self, call: Call) -> None:
+        self.pool, self._machine, self._xapi = call.pool, call.machine, call.xapi
+        self.task, self._own = call.task, False
 
 
 def begin(
@@ -205,4 +213,4 @@ class Exchange:
         return self._machine.xapi is not self._xapi or id(self._steps) not in self._pool.going
 
 
-__all__ = ["Binding", "Exchange", "Input", "begin", "done", "refuse_request", "shown"]
+__all__ = ["Binding", "CallBinding", "Exchange", "Input", "begin", "done", "refuse_request", "shown"]

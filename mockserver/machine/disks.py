@@ -140,6 +140,8 @@ class Domain(Kept):
     since: float
     running: bool = True
     stalled: set[str] = field(default_factory=set)
+    asleep: bool = False
+    """Whether its guest put it to sleep: it does nothing, and nobody outside sees that."""
 
     def __post_init__(self) -> None:
         for disk in self.disks:
@@ -165,7 +167,17 @@ class Domain(Kept):
         self.running = False
 
     def unpause(self, now: float) -> None:
-        self.since, self.running = now, True
+        self.since, self.running = now, not self.asleep
+
+    def fall_asleep(self, now: float) -> None:
+        """The guest goes to sleep."""
+        self.pause(now)
+        self.asleep = True
+
+    def wake_up(self, now: float) -> None:
+        """Somebody wakes the guest."""
+        self.asleep = False
+        self.unpause(now)
 
     def stall(self, sr: str, now: float) -> None:
         """Wait for storage."""
@@ -201,9 +213,11 @@ class Domain(Kept):
         self.disks = []
 
 
-def damage(guest: Guest, disks: dict[str, Disk]) -> Iterable[str]:
-    """What `guest` wrote and no longer finds, one sentence a disk; `disks` are those that exist, by VDI uuid."""
-    for uuid, blocks in guest.ledger.items():
+def damage(guest: Guest, disks: dict[str, Disk], *, only: Iterable[str] | None = None) -> Iterable[str]:
+    """What `guest` wrote and no longer finds, one sentence a disk; `disks` are those that exist, by VDI uuid, `only` those
+    that are looked at, of those that it wrote to."""
+    for uuid in list(guest.ledger if only is None else only):
+        blocks = guest.ledger[uuid]
         disk = disks.get(uuid)
         if disk is None:
             yield f"disk {uuid} is gone, with {len(blocks)} blocks that guest {guest.uuid} wrote"

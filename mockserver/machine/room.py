@@ -6,16 +6,21 @@ hands wait for their turn like everybody else.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
 
 from xenctl.releases import find
 
-from .. import paths
-from .host import System
+from .. import paths, standalone
 
 if TYPE_CHECKING:
     from ..pool import MockPool
+
+
+def without_login(url: str) -> str:
+    """The place that a URL names, whoever asks for it."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
 
 
 class MachineRoom:
@@ -33,6 +38,20 @@ class MachineRoom:
         """Take the medium out of the host's drive."""
         with self._pool.guard():
             self._pool.machine(host).eject_media()
+
+    def publish(self, url: str, release: str) -> None:
+        """Put the installation medium of `release` on a server, for hosts that are told to install themselves from `url`.
+        Raises `ValueError` for what is no URL, or no release."""
+        parts = urlsplit(url)
+        if not parts.scheme or not (parts.netloc or parts.path):
+            raise ValueError(f"not a URL: {url!r} (expected such as http://server/xenserver-8.2)")
+        with self._pool.guard():
+            self._pool.media[without_login(url)] = find(release)
+
+    def serve(self, url: str, data: bytes) -> None:
+        """Put a file on a server, for hosts that fetch it from `url`: an archive of VMs, for `VM.import`."""
+        with self._pool.guard():
+            self._pool.files[url] = data
 
     def power_on(self, host: str) -> None:
         """Switch the host on; it boots the medium in its drive, else its disk."""
@@ -80,24 +99,4 @@ class MachineRoom:
     def answer(self, host: str, choice: str) -> None:
         """Answer the installer; it installs and boots the host from its disk."""
         with self._pool.guard():
-            self._pool.machine(host).answer(choice, fresh=self._fresh)
-
-    def _fresh(self, old: System) -> System:
-        """A clean installation: new identity, new database, and the local storage on the same disk is gone."""
-        pool = self._pool
-        for sr in pool.local_storage(old.installation_uuid):
-            for vdi in sr["VDIs"]:
-                row = pool.store.find("VDI", vdi)
-                if row is not None:
-                    pool.disks.pop(row["uuid"], None)
-        return replace(
-            old,
-            installation_uuid=pool.new_uuid(),
-            control_domain_uuid=pool.new_uuid(),
-            role="master",
-            pool_secret="/".join(pool.new_uuid() for _ in range(3)),
-            database=None,
-            saved=None,
-            stranger=True,
-            files={},
-        )
+            self._pool.machine(host).answer(choice, fresh=standalone.system)

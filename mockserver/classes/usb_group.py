@@ -1,0 +1,33 @@
+"""Groups of USB devices: of each VMs may have one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..call import Call, refuse
+from . import verbs_of
+from .generic import make
+
+verb = verbs_of("USB_group")
+
+
+@verb("*")
+def create(call: Call, label: str, text: str, other_config: dict[str, str]) -> str:
+    args: dict[str, Any] = {"name_label": label, "name_description": text, "other_config": other_config}
+    return make(call, "USB_group", args).ref
+
+
+@verb("*", "VUSB.*")
+def destroy(call: Call, ref: str) -> str:
+    """Virtual devices that are not attached go with their group."""
+    row, db = call.db.get("USB_group", ref), call.db
+    vusbs = [db.get("VUSB", vusb) for vusb in row["VUSBs"]]
+    attached = [vusb.ref for vusb in vusbs if vusb["currently_attached"]]
+    if attached:
+        raise refuse("USB_GROUP_CONTAINS_VUSB", *attached)
+    if row["PUSBs"]:
+        raise refuse("USB_GROUP_CONTAINS_PUSB", *row["PUSBs"])
+    for vusb in vusbs:
+        db.delete(vusb)
+    db.delete(row)
+    return ""

@@ -3,10 +3,9 @@
 `Fate` counts these points over one run and, at the one it was given, raises `Killed`, which nothing in the library catches.
 Whoever resumes opens the journal anew, with another session, as another process would.
 
-`Branches` is a fate that survives. At each chosen point the whole process forks (by the system, so the pool in it is copied
-as it is, with what is under way), and the copy meets what the original is spared: it dies there and resumes, or a call fails.
-So one run serves every point, and only what comes after a point is run again.
-"""
+`Branches` is a fate that survives. At each chosen point the whole process forks (by the system, so the pool in it is
+copied as it is, with what is under way), and the copy meets what the original is spared: it dies there and resumes,
+or a call fails. So one run serves every point, and only what comes after a point is run again."""
 
 from __future__ import annotations
 

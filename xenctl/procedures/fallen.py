@@ -1,13 +1,13 @@
 """Guests that went down while a host was away, and are started again or told.
 
-While the master is away nobody restarts a guest: up to 6.0 one that reboots or crashes then stays down. So whenever a host is
-back every guest is compared with the plan. What is found is written down before anything is done about it, so that it is told
-at the end also where the process dies in between.
+While the master is away nobody restarts a guest: up to 6.0 one that reboots or crashes then stays down. So whenever a
+host is back every guest is compared with the plan. What is found is written down before anything is done about it, so
+that it is told at the end also where the process dies in between.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import Failure
 from .observe import VMFacts, observe
@@ -33,8 +33,9 @@ def missing(run: Run) -> list[VMFacts]:
 
 
 def see_to(run: Run, away: str) -> list[str]:
-    """Start the guests again that went down while the host `away` was, each where the plan expects it, or leave them down, by
-    the run's policy. Returns what cannot be started there, one sentence each, for which the rest is to be planned anew."""
+    """Start the guests again that went down while the host `away` was, each where the plan expects it, or leave them
+    down, by the run's policy. Returns what cannot be started there, one sentence each, for which the rest is to be
+    planned anew."""
     down = missing(run)
     names, expected = run.plan.names, run.plan.expected(run.number)
     told = run.journal.get(FALLEN, [])
@@ -44,10 +45,15 @@ def see_to(run: Run, away: str) -> list[str]:
     if run.policy.on_fallen == REPORT:
         excuse(run, {vm.uuid for vm in down})
         return []
-    left = []
+    left, hosts = [], observe(run.session).hosts if down else {}
     for vm in down:
+        ref: Any = vm.ref
+        if any(host.release > hosts[expected[vm.uuid].host].release for host in hosts.values()):
+            # Not every release refuses that, and there the guest could not be moved to an older host either.
+            left.append(f"{vm.name} went down while {names.get(away, away)} was away")
+            continue
         try:
-            run.session.Async.VM.start_on(vm.ref, run.host(expected[vm.uuid].host), False, False).wait()  # type: ignore[arg-type]
+            run.session.Async.VM.start_on(ref, run.host(expected[vm.uuid].host), False, False).wait()
         except Failure as error:
             run.journal.note(f"{vm.name} cannot be started where it ran: {error}")
             left.append(f"{vm.name} went down while {names.get(away, away)} was away")

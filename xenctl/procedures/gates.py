@@ -54,9 +54,7 @@ class Window:
         """The window called `HH:MM-HH:MM`; one that ends before it begins goes over midnight. Raises `ValueError`."""
         found = re.fullmatch(r"(\d\d?):(\d\d)-(\d\d?):(\d\d)", text.strip())
         try:
-            if found is None:
-                raise ValueError
-            hours = [int(number) for number in found.groups()]
+            hours = [int(number) for number in found.groups()] if found is not None else [99, 0, 0, 0]
             begin, end = time(hours[0], hours[1]), time(hours[2], hours[3])
         except ValueError:
             raise ValueError(f"window: {text!r} is not of the form HH:MM-HH:MM, such as 22:00-06:00") from None

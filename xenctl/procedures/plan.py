@@ -105,6 +105,8 @@ class Plan:
     """The uuid of the master."""
     unplugged: tuple[str, ...] = ()
     """References of the PBDs that were not plugged before, and are not waited for."""
+    policies: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """What becomes of guests, by uuid, where that is not to migrate (see `guest_policies`)."""
 
     @cached_property
     def names(self) -> Mapping[str, str]:

@@ -10,8 +10,8 @@ STOP, REPLAN = ON_DRIFT = ("stop", "replan")
 """What becomes of a run before a host's turn where the pool is not as the plan expects: it stops, or plans the rest anew and
 goes on. A changed master always stops it."""
 IGNORE, RESTART, REPORT = ON_FALLEN = ("ignore", "restart", "report")
-"""What becomes of guests that are down when a host is back, and ran when it went: they are nobody's business (procedures that
-shut guests down themselves), are started again where they may run, or are left down; the last two are told."""
+"""What becomes of guests that are down when a host is back, and ran when it went: they are nobody's business (for procedures
+that shut guests down themselves), are started again where they may run, or are left down; the last two are told."""
 
 
 @dataclass(frozen=True)

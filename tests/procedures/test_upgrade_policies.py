@@ -1,4 +1,4 @@
-"""What an upgrade does by itself, and what is asked before each host: drift, guests that went down, hosts that fail, gates."""
+"""What an upgrade does by itself, and what is asked before each host: drift, guests that went down, failures, gates."""
 
 from __future__ import annotations
 

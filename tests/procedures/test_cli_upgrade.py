@@ -66,7 +66,7 @@ def run(arguments: list[str], *, largest_file: int | None = None) -> subprocess.
         check=False,
         stdin=subprocess.DEVNULL,
         env=environment(),
-        preexec_fn=limit,  # noqa: PLW1509  (no threads here)
+        preexec_fn=limit,
     )
 
 
@@ -139,7 +139,7 @@ def test_a_run_that_is_killed_again_and_again_is_done_in_the_end(served: Served)
 
 
 def test_a_run_is_paused_by_another_process(served: Served) -> None:
-    """It stops before the next host with 3, says how far it is, and is resumed; where nobody is at work there is no pausing."""
+    """It stops before the next host with 3 and is resumed; where nobody is at work there is nothing to pause."""
     process = begun(served, 6)
     asked = run(served.arguments("pause", "--journal", str(served.journal)))
     assert asked.returncode == 0, asked.stderr

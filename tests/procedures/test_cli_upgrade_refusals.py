@@ -66,9 +66,14 @@ def as_it_is(pool: MockPool) -> None:
 @pytest.mark.parametrize(
     ("hosts", "change", "words", "said"),
     [
-        (2, as_it_is, ("--to", "4.1"), "XenServer 4.1 is older than the pool's XenServer 5.0: an upgrade only goes forward"),
-        (2, as_it_is, ("--to", "5.0"), "the pool runs XenServer 5.0 already"),
-        (2, as_it_is, ("--to", "6.2"), "installer does not upgrade XenServer 5.0; go by way of 5.5.0"),
+        (
+            2,
+            as_it_is,
+            ("--to", "4.1"),
+            "XenServer 4.1.0 is older than the pool's XenServer 5.0.0: an upgrade only goes forward",
+        ),
+        (2, as_it_is, ("--to", "5.0"), "the pool runs XenServer 5.0.0 already"),
+        (2, as_it_is, ("--to", "6.2"), "installer does not upgrade XenServer 5.0.0; go by way of 5.5.0"),
         (1, as_it_is, (), "the pool has one host: there is nowhere for its guests to run meanwhile"),
         (2, half_done, ("--to", "5.5"), "an earlier upgrade was not finished; adopt it, or revert it"),
     ],
@@ -82,7 +87,7 @@ def test_what_cannot_be_ends_with_1(
     url, before = place.serve(pool), dict(pool.store.pool()["other_config"])
     done = place.upgrade("run", url, *words)
     assert done.exit_code == 1, done.output
-    assert said in done.output
+    assert done.output.count(said) == 1
     assert pool.store.pool()["other_config"] == before
     assert not list(place.folder.iterdir()) or [path.name for path in place.folder.iterdir()] == ["journal-lock"]
 

@@ -80,7 +80,7 @@ def run(
         policies = guest_policies(vm, vms)
         with reach.opened() as at:
             made = rolling_upgrade.plan(at.session, to, policies=policies)
-            if not as_json:
+            if not as_json and not made.problems:
                 show_plan(made)
             rolling_upgrade.assert_can_run(made, accept_downtime=accept_downtime)
             asked.gates(at, made)
@@ -145,7 +145,7 @@ def adopt(
         policies = guest_policies(vm, vms)
         with reach.opened() as at:
             made = rolling_upgrade.adopt(at.session, to, take_over=take_over, policies=policies)
-            if not as_json:
+            if not as_json and (dry_run or not made.problems):
                 show_plan(made, steps=dry_run)
             if dry_run:
                 if as_json:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .estimate import Pace
-from .journal import Journal
+from .journal import VERSIONS, Journal
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,8 @@ class Comparison:
 def compare(journal: Journal) -> Comparison:
     """What the run in `journal` made of the pool so far."""
     first, plan, now = journal.first_plan, journal.plan, journal.now()
-    timings = journal.timings()
-    upgraded = {timing.step.host: timing.step.release for timing in timings if timing.step.action == "return"}
-    after, moves = plan.expected(journal.finished()), [t.step for t in timings if t.step.action == "migrate"]
+    upgraded = journal.get(VERSIONS, {})
+    after, moves = plan.expected(journal.finished()), [t.step for t in journal.timings() if t.step.action == "migrate"]
     seen = {vm: state for vm, state, _ in journal.shown()}
     down = _downtime(journal, now)
     names = {**first.names, **plan.names, "": ""}

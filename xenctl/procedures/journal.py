@@ -34,6 +34,8 @@ CREATE TABLE shown (vm TEXT NOT NULL, state TEXT NOT NULL, at REAL NOT NULL);
 """
 PLANNED, RUNNING, STOPPED, DONE, ABANDONED = "planned", "running", "stopped", "done", "abandoned"
 """The states of a run."""
+VERSIONS = "versions"
+"""What is kept of hosts that are back: their product versions now, by uuid."""
 PAUSE = "pause"
 """What is kept while a run is asked to pause: why."""
 

@@ -25,7 +25,7 @@ from .acts import KINDS
 from .drift import Astray, differences
 from .estimate import turn_of
 from .fallen import EXCUSED, give_up, notes
-from .journal import ABANDONED, DONE, PAUSE, RUNNING, STOPPED, Journal, JournalError
+from .journal import ABANDONED, DONE, PAUSE, RUNNING, STOPPED, VERSIONS, Journal, JournalError
 from .observe import MARK, PoolFacts, observe
 from .plan import Plan, Step
 from .policy import REPLAN, Policy
@@ -293,10 +293,12 @@ class Run:
             at = clock.now()
             skipped = self._take(number, step)
             shows = KINDS[step.action].shows
-            self.journal.end(number, step, text, shows={step.vm: shows} if shows and step.vm else {})
-            self._settle(step)
             if step.action == "return":
                 self.turned.add(step.host)
+                if step.release:
+                    self.journal.put(VERSIONS, {**self.journal.get(VERSIONS, {}), step.host: step.release})
+            self.journal.end(number, step, text, shows={step.vm: shows} if shows and step.vm else {})
+            self._settle(step)
             self.outcome.steps.append(StepDone(step, text, at - start, clock.now() - at, skipped))
 
     def _goes_on_after(self, error: Exception) -> bool:

@@ -180,7 +180,8 @@ def test_a_full_disk_for_the_journal_is_said(served: Served) -> None:
     assert not served.journal.exists()
     done = run(served.live("run"), largest_file=48 << 10)
     assert done.returncode == 3, done.stderr
-    assert "see to the disk and resume" in done.stdout
+    assert "journal.dump.xml cannot be written: [Errno 27] File too large; see to the disk and resume" in done.stdout
+    assert served.status()["state"] == "stopped"
     assert run(served.live("resume")).returncode == 0
 
 

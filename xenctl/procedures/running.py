@@ -262,7 +262,7 @@ class Run:
             except Paused as pause:
                 self.outcome.paused = f"{self._where()}, {self._text()}: {pause}"
                 self.journal.note(self.outcome.paused)
-            except (Failure, TransportError, TaskCancelled, DatabaseError, ProcedureError) as error:
+            except (Failure, TransportError, TaskCancelled, DatabaseError, ProcedureError, OSError) as error:
                 left = REPLANS if len(self.outcome.steps) > reached else left - 1
                 if left and self._goes_on_after(error):
                     continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ...errors import ProcedureError, TransportError
+from ...errors import ProcedureError
 from .. import backup
 from ..observe import MARK, UPGRADE_KEY, observe
 from ..plan import Step
@@ -28,8 +28,6 @@ class Backup(Kind):
     def act(self, run: Run, step: Step) -> None:
         try:
             taken = backup.take(run.session, run.backup_to)
-        except TransportError:
-            raise
         except OSError as error:
             raise ProcedureError(f"{run.backup_to} cannot be written: {error}; see to the disk and resume") from error
         run.journal.put("backup", {"sha256": taken.sha256, "size": taken.size, "path": taken.path})

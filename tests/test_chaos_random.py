@@ -46,9 +46,7 @@ FAULTS = st.one_of(
 """What may go wrong, and passes."""
 
 
-@settings(
-    max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True, database=None
-)
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True, database=None)
 @given(
     hosts=st.integers(2, 4),
     vms=st.integers(0, 14),

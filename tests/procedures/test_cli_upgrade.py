@@ -153,7 +153,7 @@ def test_a_run_is_paused_by_another_process(served: Served) -> None:
             break
     assert asked.returncode == 0, asked.stderr
     assert "will stop before the next host" in asked.stdout
-    process.communicate(timeout=60)
+    process.communicate(timeout=120)
     assert process.returncode == 3
     found = served.status()
     assert (found["state"], found["at_work"]) == ("stopped", False)

@@ -135,6 +135,8 @@ def finish(
             out.print(f"[red]problem[/]: {escape(problem)}")
         if outcome.paused:
             out.print(f"paused: {escape(outcome.paused)}")
+        for sentence in journal.get("report", []):
+            out.print(f"note: {escape(sentence)}")
         for violation in violations:
             out.print(f"[red]broken[/]: {escape(violation)}")
         if outcome.ok:
@@ -157,6 +159,7 @@ def as_data(outcome: Outcome, journal: Journal, **more: Any) -> Mapping[str, Any
         "problems": outcome.problems,
         "paused": outcome.paused,
         "notes": outcome.notes,
+        "report": journal.get("report", []),
         "steps": [step.as_dict() for step in outcome.steps],
         **more,
     }

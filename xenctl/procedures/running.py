@@ -34,6 +34,7 @@ from .waiting import POLL
 if TYPE_CHECKING:
     from os import PathLike
 
+    from ..credentials import Credentials
     from ..session import Session
     from .backup import Backup
     from .hands import Hands
@@ -122,6 +123,7 @@ class Run:
         policy: Policy | None = None,
         replan: Replanner | None = None,
         stop: Callable[[], str] | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         """`stop` is asked before each step and at each look at what is waited for: why to stop there, empty to go on."""
         self.session, self.plan, self.hands, self.journal = session, plan, hands, journal
@@ -130,6 +132,7 @@ class Run:
         self.ask: Ask = ask or (lambda question: False)
         self.policy, self._replan = policy or Policy(), replan
         self._stop: Callable[[], str] = stop or (lambda: "")
+        self._credentials = credentials
         self.outcome = Outcome(plan)
         self.begun: set[str] = set()
         self.turned: set[str] = set()
@@ -151,6 +154,13 @@ class Run:
         if uuid not in self._refs:
             self._refs[uuid] = self.session.VM.get_by_uuid(uuid)
         return self._refs[uuid]
+
+    @property
+    def credentials(self) -> Credentials:
+        """As whom hosts are spoken to one by one. Raises `ProcedureError` where nobody said."""
+        if self._credentials is None:
+            raise ProcedureError("this procedure speaks to single hosts: give the run credentials")
+        return self._credentials
 
     @cached_property
     def pool(self) -> Any:
@@ -411,7 +421,10 @@ def abandon(session: Session, journal: Journal, hands: Hands, *, poll: float | N
     if journal.state == DONE:
         raise ProcedureError(f"{journal.run_id} is done: there is nothing to abandon")
     run, left = Run(session, journal.plan, hands, journal, poll=poll), []
-    for change in reversed(journal.changes()):
+    newest = list(reversed(journal.changes()))
+    for change in sorted(
+        newest, key=lambda change: change.undo.action != "enable"
+    ):  # guests come back to enabled hosts
         if change.undone or change.undo.action == "release":
             continue
         text = change.undo.text(run.plan.names)

@@ -70,6 +70,13 @@ class Reached:
         self.pool.conclude()
         return [f"{violation.invariant}: {violation.text}" for violation in self.pool.violations]
 
+    def watch(self, plan: Plan) -> None:
+        """Have the fake pool of a rehearsal watch what must hold in an upgrade by `plan`; a live pool nobody watches so."""
+        if self.pool is not None:
+            from ..rehearsal import watch
+
+            watch(self.pool, plan)
+
     def knows(self, plan: Plan) -> None:
         """Let the session know where the plan's hosts are: its master may be away, or another by now."""
         if self.pool is None:

@@ -72,6 +72,8 @@ class PlannedVM:
     why: str = ""
     now: str = ""
     at: str = ""
+    memory: int = 0
+    """What it takes of a host, in bytes; 0 where that is not known."""
 
 
 @dataclass(frozen=True)
@@ -161,11 +163,21 @@ class Plan:
     """Why hosts cannot be emptied, if that is a problem."""
     route: str = "media"
     """How hosts are installed: `media`, by hands that boot one, or `plugin`, by themselves."""
+    policies: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """What becomes of guests, by uuid, where that is not to migrate (see `guest_policies`)."""
 
     @cached_property
     def names(self) -> Mapping[str, str]:
         """Names by uuid, of hosts and guests."""
         return {**{host.uuid: host.name for host in self.hosts}, **{vm.uuid: vm.name for vm in self.vms}}
+
+    @cached_property
+    def _memory(self) -> Mapping[str, int]:
+        return {vm.uuid: vm.memory for vm in self.vms}
+
+    def memory(self, vm: str) -> int:
+        """What the guest with this uuid takes of a host, in bytes; 0 where that is not known."""
+        return self._memory.get(vm, 0)
 
     @property
     def downtime(self) -> tuple[PlannedVM, ...]:

@@ -6,7 +6,7 @@ was like before anybody touched it is the `Baseline`; that is what guests and di
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..releases import Release
@@ -49,6 +49,15 @@ class Baseline:
                 **{uuid: vm.home for uuid, vm in planned.items() if vm.home and uuid in now.states},
             },
             inserts + tuple(disc for disc in now.discs if disc[1] not in drives),
+        )
+
+    def within(self, pool: PoolFacts, without: Collection[str]) -> Baseline:
+        """The same for a pool that goes on without some hosts, by uuid: nobody on them, nobody at home there."""
+        gone = {uuid for uuid, vm in pool.vms.items() if vm.host in without}
+        return Baseline(
+            {uuid: state for uuid, state in self.states.items() if uuid not in gone},
+            {uuid: home for uuid, home in self.homes.items() if uuid not in gone and home not in without},
+            tuple(disc for disc in self.discs if disc[0] not in gone),
         )
 
 

@@ -33,6 +33,8 @@ class Kind:
 
     name: ClassVar[str] = ""
     text: ClassVar[str] = ""
+    shows: ClassVar[str] = ""
+    """The power state that it brings its guest to, empty where it is about something else."""
 
     def __init_subclass__(cls) -> None:
         if cls.name:

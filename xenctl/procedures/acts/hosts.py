@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...errors import ProcedureError
+from ..drift import Astray
+from ..fallen import missing, see_to
 from ..plan import Step
 from ..waiting import await_return, is_back
 from . import Kind
@@ -141,7 +143,26 @@ class Return(Kind):
     name, text = "return", "wait for {host}"
 
     def holds(self, run: Run, step: Step) -> bool:
-        return is_back(run, step.host, step.release)
+        return is_back(run, step.host, step.release) and not missing(run)
 
     def act(self, run: Run, step: Step) -> None:
         await_return(run, step.host, step.release)
+        left = see_to(run, step.host)
+        if left:
+            raise Astray("guests that went down cannot be started where they ran", left, ours=True)
+
+
+class LeftOut(Kind):
+    """A host that failed and was passed over is where the run ends, until somebody saw to it."""
+
+    name, text = "left out", "see to {host}, which was passed over"
+
+    def holds(self, run: Run, step: Step) -> bool:
+        return False
+
+    def act(self, run: Run, step: Step) -> None:
+        name = run.plan.names[step.host]
+        raise ProcedureError(
+            f"{name} was passed over, and versions are mixed until it is upgraded too; put it right and resume with a new "
+            f"plan of the rest. Its turn ended so: {step.reason}"
+        )

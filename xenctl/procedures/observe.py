@@ -71,6 +71,8 @@ class VMFacts:
     busy: tuple[str, ...]
     affinity: str = ""
     order: int = 0
+    devices: str = ""
+    """The devices that tie it to its host, in words; it can be shut down, but not migrate."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,7 @@ def observe(session: Session) -> PoolFacts:
     facts = {host.uuid: host_facts(ref, host) for ref, host in hosts.items()}
     by_ref = {host.ref: host.uuid for host in facts.values()}
     wired = {ref for ref, network in networks.items() if network.PIFs}
+    virtual = {pif.network for pif in pifs.values() if pif.get("sriov_logical_PIF_of")}
 
     def vm_facts(ref: str, vm: Any) -> VMFacts:
         drives = [vbds[vbd] for vbd in vm.VBDs if vbd in vbds]
@@ -162,6 +165,7 @@ def observe(session: Session) -> PoolFacts:
             busy=tuple(sorted(set(vm.current_operations.values()))),
             affinity=by_ref.get(vm.affinity, ""),
             order=vm.get("order", 0),
+            devices=_devices(vm, {vifs[vif].network for vif in vm.VIFs if vif in vifs} & virtual),
         )
 
     guests = {
@@ -196,6 +200,17 @@ def _stuck(vm: Any, agents: Mapping[Any, Any], vdis: Mapping[Any, Any]) -> str:
     if not major.isdigit():
         return "it has no paravirtual drivers"
     return "" if int(major) >= 4 else f"its paravirtual drivers are too old (major version {major}, 4 is needed)"
+
+
+def _devices(vm: Any, virtual: set[Any]) -> str:
+    """The devices that tie a guest to its host; `virtual` are those of its networks that are made by its host's hardware."""
+    tied = {
+        "a PCI device": vm.get("attached_PCIs") or vm.other_config.get("pci"),
+        "a GPU": vm.get("VGPUs"),
+        "a USB device": vm.get("VUSBs"),
+        "an SR-IOV network": virtual,
+    }
+    return " and ".join(what for what, there in tied.items() if there)
 
 
 def attached(session: Session, address: str) -> bool:

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .checks.finding import Finding
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,10 @@ class Plan:
     """The uuid of the master."""
     unplugged: tuple[str, ...] = ()
     """References of the PBDs that were not plugged before, and are not waited for."""
+    findings: tuple[Finding, ...] = ()
+    """What the checks found; `problems` and `warnings` are told from it."""
+    picture: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """The pool before anything was done, as `comparison.picture` gives it."""
 
     @cached_property
     def names(self) -> Mapping[str, str]:
@@ -131,11 +138,14 @@ class Plan:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Plan:
         """The plan that `as_dict` gave, also after a way through JSON. Raises `TypeError` for anything else."""
+        from .checks.finding import Finding
+
         texts = ("problems", "warnings", "away", "unplugged")
         made = {
             "hosts": tuple(PlannedHost(**host) for host in data["hosts"]),
             "vms": tuple(PlannedVM(**vm) for vm in data["vms"]),
             "steps": tuple(Step(**step) for step in data["steps"]),
             **{name: tuple(data[name]) for name in texts},
+            "findings": tuple(Finding.from_dict(finding) for finding in data["findings"]),
         }
         return cls(**{**data, **made})

@@ -12,14 +12,19 @@ any more as the plan expects.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ProcedureError
-from ..releases import Release, accepts, find, next_release, path
+from ..releases import Release, find, next_release
+from . import checks, comparison
+from .acts import mending
+from .checks import Finding, Situation, Survey
 from .hands import Hands
 from .journal import Journal
-from .observe import HostFacts, PoolFacts, attached, observe
+from .observe import HostFacts, PoolFacts
 from .placement import DoesNotFit
 from .plan import Plan, PlannedHost, PlannedVM, Step
 from .running import Gate, Outcome, Progress, Run, StepDone
@@ -34,44 +39,57 @@ if TYPE_CHECKING:
 # --- planning
 
 
-def plan(session: Session, target: str | None = None, *, take_over: bool = False) -> Plan:
+def plan(
+    session: Session, target: str | None = None, *, take_over: bool = False, fix: bool = False, url: str = ""
+) -> Plan:
     """The plan for upgrading the session's pool to `target` (a product version; the next release if left out).
 
-    Whatever stands against it is in `Plan.problems`; nothing is changed. `take_over` plans although the pool is marked with
-    another run, which is lost. Raises `ValueError` for an unknown release.
+    What the checks found is in `Plan.findings`, and what of it stands against the upgrade in `Plan.problems`; nothing is
+    changed. With `fix` the plan begins with the steps that mend what they can, and takes them back at its end. `take_over`
+    plans although the pool is marked with another run, which is lost. `url` is where the medium is, if hosts install
+    themselves: their plugins then know more. Raises `ValueError` for an unknown release.
     """
-    pool = observe(session)
-    return make_plan(pool, target, silent=_silent(session, pool), take_over=take_over)
+    seen = checks.surveyed(session, url=url)
+    return make_plan(seen.facts, target, survey=seen, take_over=take_over, fix=fix)
 
 
 def adopt(session: Session, target: str | None = None, *, take_over: bool = False) -> Plan:
     """The plan for the rest of an upgrade that was left half done, by whomever: the pool of mixed versions is taken as the
     baseline, since nobody knows how it was before. `target` is the master's release if left out."""
-    pool = observe(session)
-    silent = _silent(session, pool)
+    seen = checks.surveyed(session)
     return make_plan(
-        pool,
-        target or pool.release.name,
-        baseline=Baseline.of(pool),
-        silent=silent,
+        seen.facts,
+        target or seen.facts.release.name,
+        baseline=Baseline.of(seen.facts),
+        survey=seen,
         take_over=take_over,
         half_done=True,
     )
 
 
 def replan(session: Session, journal: Journal) -> Plan:
-    """The plan for the rest of the run in `journal`, from the pool as it is now back to the baseline of the first plan."""
-    pool, first = observe(session), journal.plan
-    baseline = Baseline.of_plan(first, pool)
+    """The plan for the rest of the run in `journal`, from the pool as it is now back to the baseline of the first plan. What
+    the run mended is taken back at the end of this plan."""
+    seen, first = checks.surveyed(session), journal.plan
+    baseline = Baseline.of_plan(first, seen.facts)
     done = journal.finished()
     begun = any(step.action == "claim" for step in first.steps[:done])
-    return make_plan(
-        *(pool, first.medium),
+    changes = [change.undo for change in journal.changes() if not change.undone]
+    made = make_plan(
+        *(seen.facts, first.medium),
         baseline=baseline,
-        silent=_silent(session, pool),
-        take_over=pool.mark == journal.run_id,
+        survey=seen,
+        take_over=seen.facts.mark == journal.run_id,
         half_done=begun,
+        fix=any(finding.mended for finding in first.findings) or _mended(journal),
+        owed=[step for step in reversed(changes) if step.action in mending.ACTIONS],
     )
+    return replace(made, picture=first.picture)
+
+
+def _mended(journal: Journal) -> bool:
+    """Whether the run in a journal has mended anything."""
+    return any(change.undo.action in mending.ACTIONS for change in journal.changes())
 
 
 def make_plan(
@@ -79,37 +97,40 @@ def make_plan(
     target: str | None = None,
     *,
     baseline: Baseline | None = None,
-    silent: Sequence[str] = (),
+    survey: Survey | None = None,
     take_over: bool = False,
     half_done: bool = False,
+    fix: bool = False,
+    owed: Sequence[Step] = (),
 ) -> Plan:
-    """The plan for a pool that was observed. `half_done` allows versions to be mixed already, and takes no backup then."""
+    """The plan for a pool that was observed. `half_done` allows versions to be mixed already, and takes no backup then;
+    `owed` are the steps that take back what was mended before."""
     source = _source(pool) if half_done else pool.release
     release = _wanted(source, target) if target is not None else next_release(source)
+    seen = survey or Survey(pool)
+    at = Situation(seen, source, release or source, half_done=half_done, take_over=take_over)
     if release is None:
-        return _plan(pool, source, source, problems=[f"there is no release after {source.name}"])
-    problems = [*_against(pool, source, release, take_over=take_over, half_done=half_done), *silent]
-    if problems:
-        return _plan(pool, source, release, problems=problems)
-    warnings, kept = _oddities(pool), baseline or Baseline.of(pool)
+        none = checks.refused(at, "target", f"there is no release after {source.name}")
+        return _plan(pool, source, source, findings=[none])
+    findings = checks.find(at)
+    if fix:
+        findings = checks.with_mending(findings)
+    picture = comparison.picture(seen)
+    if any(finding.stands for finding in findings):
+        return _plan(pool, source, release, findings=findings, picture=picture)
+    mends = checks.mending(findings)
+    pool, kept = mending.foreseen(pool, mends), baseline or Baseline.of(pool)
     try:
         played = find_sequence(pool, release, kept)
     except DoesNotFit as error:
-        refusal = f"no way was found to empty the hosts one after another: {error}"
-        return _plan(pool, source, release, problems=[refusal], warnings=warnings)
+        refusal = checks.refused(at, "capacity", f"no way was found to empty the hosts one after another: {error}")
+        return _plan(pool, source, release, findings=[*findings, refusal], picture=picture)
+    findings += tuple(checks.refused(at, "homecoming", warning) for warning in played.warnings)
     mixed = len({host.version for host in pool.hosts.values()}) > 1
     first = [Step("claim")] if mixed else [Step("backup"), Step("claim")]
-    steps = [*first, *played.steps, Step("verify"), Step("release")]
-    return _plan(pool, source, release, played, kept, steps=steps, warnings=warnings)
-
-
-def _silent(session: Session, pool: PoolFacts) -> list[str]:
-    """The members that are up and answer nobody as members of this pool."""
-    return [
-        f"{host.name} does not answer at {host.address or 'no address'} as a member of this pool"
-        for host in pool.hosts.values()
-        if host.uuid != pool.master and host.live and not attached(session, host.address)
-    ]
+    last = [*checks.unmending(findings), *owed, Step("verify"), Step("release")]
+    steps = [*first, *mends, *played.steps, *last]
+    return _plan(pool, source, release, played, kept, steps=steps, findings=findings, picture=picture)
 
 
 def _source(pool: PoolFacts) -> Release:
@@ -125,81 +146,6 @@ def _wanted(source: Release, target: str) -> Release:
         return find(target)
 
 
-def _oddities(pool: PoolFacts) -> list[str]:
-    """What is worth saying and stops nothing."""
-    out = [f"{host.name}: {sr} is not plugged" for host in pool.hosts.values() for sr in host.unplugged]
-    for host in pool.hosts.values():
-        if host.version != host.release.product_version:
-            said = host.version or "no version that it tells"
-            out.append(f"{host.name} runs {said}, which is not known here; it is taken for {host.release.name}")
-    return out
-
-
-def _against(pool: PoolFacts, source: Release, target: Release, *, take_over: bool, half_done: bool) -> list[str]:
-    """Everything that stands against an upgrade before placement is looked at."""
-    out = []
-    if target == source:
-        out.append(f"the pool runs {source.name} already")
-    elif target < source:
-        out.append(f"{target.name} is older than the pool's {source.name}: an upgrade only goes forward")
-    elif not accepts(target, source):
-        out.append(f"the {target.name} installer does not upgrade {source.name}{_by_way_of(source, target)}")
-    if len(pool.hosts) < 2:
-        out.append("the pool has one host: there is nowhere for its guests to run meanwhile")
-    if half_done:
-        out += _not_half_done(pool, source, target)
-    elif pool.upgrading or any(host.version != pool.hosts[pool.master].version for host in pool.hosts.values()):
-        out.append("versions are mixed already: an earlier upgrade was not finished; adopt it, or revert it")
-    if pool.mark and not take_over:
-        out.append(
-            f"another run ({pool.mark}) is at work on this pool: resume or abandon that one, or take over if it is lost"
-        )
-    if pool.ha_enabled:
-        out.append("high availability is on: switch it off first, it would fence the hosts that are upgraded")
-    for host in pool.hosts.values():
-        others = [other.name for other in pool.hosts.values() if other is not host and other.address == host.address]
-        if others:
-            out.append(f"{host.name} has the same address as {', '.join(others)}: {host.address or 'none'}")
-        if not host.live:
-            out.append(f"{host.name} is not running")
-        elif not host.enabled and not half_done:
-            out.append(f"{host.name} is disabled")
-    for vm in pool.vms.values():
-        if vm.busy:
-            out.append(f"{vm.name} has an operation going on ({', '.join(vm.busy)})")
-        if vm.state not in ("Halted", "Paused", "Running", "Suspended"):
-            out.append(f"{vm.name} is in a power state that XenAPI does not have ({vm.state})")
-        elif vm.state == "Paused":
-            out.append(f"{vm.name} is paused: a paused guest cannot migrate; unpause it or shut it down")
-        elif vm.state == "Running" and vm.stuck:
-            out.append(f"{vm.name} can neither migrate nor be shut down cleanly: {vm.stuck}")
-        elif vm.state == "Suspended" and vm.stuck:
-            out.append(f"{vm.name} is suspended and {vm.stuck}; shut it down by force, or restore the image")
-    return out
-
-
-def _not_half_done(pool: PoolFacts, source: Release, target: Release) -> list[str]:
-    """What makes a pool one that an upgrade to `target` cannot have left behind."""
-    out = [
-        f"{host.name} runs {host.version}, which is neither {source.product_version} nor {target.product_version}"
-        for host in pool.hosts.values()
-        if host.release not in (source, target)
-    ]
-    master = pool.hosts[pool.master]
-    newer = [host.name for host in pool.hosts.values() if host.release > master.release]
-    if newer:
-        out.append(f"{', '.join(newer)} is newer than the master {master.name}: revert it, a pool goes on master first")
-    return out
-
-
-def _by_way_of(source: Release, target: Release) -> str:
-    try:
-        hops = path(source, target)[:-1]
-    except ValueError:
-        return ""
-    return f"; go by way of {', '.join(hop.product_version for hop in hops)}"
-
-
 def _plan(
     pool: PoolFacts,
     source: Release,
@@ -208,8 +154,8 @@ def _plan(
     baseline: Baseline | None = None,
     *,
     steps: Sequence[Step] = (),
-    problems: Sequence[str] = (),
-    warnings: Sequence[str] = (),
+    findings: Sequence[Finding] = (),
+    picture: Mapping[str, Any] = MappingProxyType({}),
 ) -> Plan:
     first = [pool.master] if played is None else played.order
     order = [*first, *(uuid for uuid in pool.hosts if uuid not in first)]
@@ -236,11 +182,13 @@ def _plan(
             for vm in sorted(pool.vms.values(), key=lambda vm: vm.name)
         ),
         steps=tuple(steps),
-        problems=tuple(problems),
-        warnings=(*warnings, *(() if played is None else played.warnings)),
+        problems=tuple(finding.why for finding in findings if finding.stands),
+        warnings=tuple(finding.why for finding in findings if finding.level == checks.WARNS and not finding.mended),
         away=() if played is None else played.away,
         master=pool.master,
         unplugged=tuple(sorted(pool.unplugged)),
+        findings=tuple(findings),
+        picture=dict(picture),
     )
 
 
@@ -276,7 +224,10 @@ def run(
     assert_can_run(plan, accept_downtime=accept_downtime)
     kept = Journal.create(plan) if journal is None else journal
     made = Run(session, plan, hands, kept, backup_to=backup_to, take_over=take_over, gates=gates, poll=poll)
-    return made.carry_out(on_step)
+    outcome = made.carry_out(on_step)
+    if outcome.ok and plan.picture:
+        outcome.comparison = comparison.compare(plan.picture, comparison.picture(checks.surveyed(session)))
+    return outcome
 
 
 def assert_can_run(plan: Plan, *, accept_downtime: bool = False) -> None:

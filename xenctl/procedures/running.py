@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from ..session import Session
     from .backup import Backup
+    from .comparison import Comparison
     from .hands import Hands
 
 BUSY, BUSY_TIMEOUT = "OTHER_OPERATION_IN_PROGRESS", 2 * 3600.0
@@ -85,6 +86,8 @@ class Outcome:
     backup: Backup | None = None
     problems: list[str] = field(default_factory=list)
     paused: str = ""
+    comparison: Comparison | None = None
+    """How the pool differs from what it was before, where all is done and that is known."""
 
     @property
     def ok(self) -> bool:

@@ -7,6 +7,7 @@ know whether it was tried before: `act` starts from whatever it finds.
     hosts.py    hosts: disable, halt, install, wait for the return
     shutting.py many guests shut down at once, and started again
     restoring.py a database put back
+    mending.py  what mends findings of checks, and takes that back
     pools.py    the pool: the backup, settings, the mark of a run, versions that are equal, the comparison at the end
 """
 
@@ -49,4 +50,4 @@ class Kind:
 KINDS: dict[str, Kind] = {}
 """The actions by name."""
 
-from . import guests, hosts, pools, restoring, shutting  # noqa: E402, F401  (they register themselves)
+from . import guests, hosts, mending, pools, restoring, shutting  # noqa: E402, F401  (they register themselves)

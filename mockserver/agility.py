@@ -1,9 +1,12 @@
-"""Whether a protected VM can be restarted on every host: its storage must be plugged on all of them."""
+"""Whether a VM can be started on every host: its storage must be plugged on all of them, and they must see its networks."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from xenctl.errors import Failure
+
+from . import network_rules, vm_rules
 from .call import refuse
 from .storage_rules import pbds_of
 
@@ -23,14 +26,32 @@ def protects(store: Store) -> bool:
     return bool(pool.get("ha_enabled")) and not pool.get("ha_allow_overcommit")
 
 
-def protected(vm: Row) -> bool:
-    """Whether high availability restarts a VM."""
-    return bool(vm.get("ha_always_run")) and vm.get("ha_restart_priority") == "restart"
+def assert_agile(store: Store, vm: Row) -> None:
+    """Raise for a VM that not every enabled host could run."""
+    for field, code in (("VGPUs", "VM_HAS_VGPU"), ("VUSBs", "VM_HAS_VUSBS")):
+        if vm.get(field):
+            raise refuse(code, vm.ref)
+    for sr in dict.fromkeys(vdi["SR"] for vdi in vm_rules.disks(store, vm)):
+        if not properly_shared(store, store.get("SR", sr)):
+            raise refuse("HA_CONSTRAINT_VIOLATION_SR_NOT_SHARED", sr)
+    for vif in (store.find("VIF", ref) for ref in vm["VIFs"]):
+        network = store.find("network", vif["network"]) if vif is not None else None
+        if network is not None and not network_rules.properly_shared(store, network):
+            raise refuse("HA_CONSTRAINT_VIOLATION_NETWORK_NOT_SHARED", network.ref)
+
+
+def is_agile(store: Store, vm: Row) -> bool:
+    """Whether every enabled host could run a VM."""
+    try:
+        assert_agile(store, vm)
+    except Failure:
+        return False
+    return True
 
 
 def assert_stays_agile(store: Store, vm: Row, vdi: Row) -> None:
     """Raise where a disk would tie a protected VM to some hosts."""
-    if protects(store) and protected(vm):
+    if protects(store) and network_rules.protected(vm):
         sr = store.get("SR", vdi["SR"])
         if not properly_shared(store, sr):
             raise refuse("HA_CONSTRAINT_VIOLATION_SR_NOT_SHARED", sr.ref)
@@ -43,5 +64,5 @@ def assert_not_needed(store: Store, sr: Row) -> None:
     for vdi in (store.find("VDI", ref) for ref in sr["VDIs"]):
         for vbd in (store.find("VBD", ref) for ref in (vdi["VBDs"] if vdi is not None else ())):
             vm = store.find("VM", vbd["VM"]) if vbd is not None else None
-            if vm is not None and protected(vm):
+            if vm is not None and network_rules.protected(vm):
                 raise refuse("HA_CONSTRAINT_VIOLATION_SR_NOT_SHARED", sr.ref)

@@ -99,7 +99,9 @@ class Call:
 
     @property
     def db(self) -> Store:
-        return self.pool.store
+        """The pool's database, or the one that the session looks at instead."""
+        views = self.pool.views
+        return views[self.caller] if views and self.caller in views else self.pool.store
 
     @property
     def clock(self) -> VirtualClock:

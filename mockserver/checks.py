@@ -298,13 +298,13 @@ def operation(call: Call, vm: Row, name: str, *, strict: bool = True) -> Iterato
 @contextmanager
 def marked(call: Call, row: Row, name: str) -> Iterator[None]:
     """Show an operation on `row` while it goes on; what is allowed meanwhile follows from that."""
-    store = call.db
-    store.write(row, current_operations={**row["current_operations"], call.task: name})
+    store, mark = call.db, call.task or call.dummy()
+    store.write(row, current_operations={**row["current_operations"], mark: name})
     try:
         yield
     finally:
         if store.find(row.table, row.ref) is row:
-            rest = {task: op for task, op in row["current_operations"].items() if task != call.task}
+            rest = {task: op for task, op in row["current_operations"].items() if task != mark}
             store.write(row, current_operations=rest)
 
 

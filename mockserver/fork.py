@@ -12,10 +12,11 @@ import random
 from collections.abc import Callable
 from functools import partial
 from types import CellType, FunctionType, MethodType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .journal import FIXED, Journal, Kept, KeptDict, KeptIndex, KeptList, KeptRandom, KeptRows, KeptSet
 from .store import Row
+from .world import World
 
 if TYPE_CHECKING:
     from .pool import MockPool
@@ -27,10 +28,12 @@ VALUES = FIXED - {tuple, frozenset}
 def fork(pool: MockPool) -> MockPool:
     """A copy of `pool`, between two calls."""
     copier = _Copier(pool.journal)
-    out = copier.unkept_apart(pool)
-    out.wire()
-    out.writes = [copier.copy(write) for write in pool.writes]
-    return out
+    out = copier.copy(pool)
+    out.world.wire()
+    for old, new in copier.pools:
+        new.wire()
+        new.writes = [copier.copy(write) for write in old.writes]
+    return cast("MockPool", out)
 
 
 class _Copier:
@@ -38,6 +41,7 @@ class _Copier:
 
     def __init__(self, journal: Journal) -> None:
         self._copies: dict[int, Any] = {id(journal): Journal()}
+        self.pools: list[tuple[MockPool, MockPool]] = []
 
     def copy(self, thing: Any) -> Any:
         kind = type(thing)
@@ -49,18 +53,22 @@ class _Copier:
         way = WAYS.get(kind)
         if way is not None:
             return way(self, thing)
+        if hasattr(kind, "wire"):
+            return self._unkept_apart(thing)
         if isinstance(thing, Kept) or (kind.__module__.startswith("mockserver.") and hasattr(thing, "__dict__")):
             return self._fields(thing, object.__new__(kind))
         if isinstance(thing, tuple) and hasattr(thing, "_make"):
             return thing._make(map(self.copy, thing))
         return thing
 
-    def unkept_apart(self, pool: MockPool) -> MockPool:
-        """A copy of a pool's state, not yet wired."""
-        out = type(pool).__new__(type(pool))
-        vars(out)["journal"] = self.copy(pool.journal)
-        self._copies[id(pool)] = out
-        vars(out).update({n: self.copy(v) for n, v in vars(pool).items() if n not in pool.UNKEPT})
+    def _unkept_apart(self, thing: MockPool | World) -> Any:
+        """A copy of the state of a pool or its world, not yet wired."""
+        out = type(thing).__new__(type(thing))
+        vars(out)["journal"] = self.copy(thing.journal)
+        self._copies[id(thing)] = out
+        vars(out).update({n: self.copy(v) for n, v in vars(thing).items() if n not in thing.UNKEPT})
+        if not isinstance(thing, World):
+            self.pools.append((thing, cast("MockPool", out)))
         return out
 
     def _fields(self, thing: Any, out: Any) -> Any:

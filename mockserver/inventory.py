@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from . import editions, hardware, licence, rules, storage_drivers
+from . import editions, hardware, licence, newcomers, rules, storage_drivers
 from .pifs import GRO
 from .powerup import power_up
 from .store import EPOCH, NULL, Row, Store
@@ -12,10 +13,20 @@ from .store import EPOCH, NULL, Row, Store
 if TYPE_CHECKING:
     from xenctl.releases import Release
 
+    from .machine.host import HostMachine
     from .pool import MockPool
 
 GIB = 1 << 30
-DOM0_MEMORY = 512 << 20
+LOCAL_STORAGE = 200 * GIB
+HARDWARE: Mapping[str, Any] = {
+    "capabilities": ["xen-3.0-x86_64", "hvm-3.0-x86_32", "hvm-3.0-x86_64"],
+    "supported_bootloaders": ["pygrub", "eliloader"],
+    "sched_policy": "credit",
+    "cpu_info": {"cpu_count": "16", "vendor": "GenuineIntel", "socket_count": "2"},
+}
+PROCESSORS: tuple[Mapping[str, Any], ...] = tuple(
+    {"number": number, "vendor": "GenuineIntel", "modelname": "Intel Xeon", "speed": 2333} for number in range(4)
+)
 
 
 def build(pool: MockPool, *, hosts: int, vms: int, release: Release, gpus: int = 0, usbs: int = 0) -> None:
@@ -28,7 +39,7 @@ def build(pool: MockPool, *, hosts: int, vms: int, release: Release, gpus: int =
         raise ValueError(f"a host cannot have {gpus} graphics cards and {usbs} USB devices")
     store = Store(release)
     pool.adopt_store(store)
-    builder = _Builder(pool, store, release, max(64 * GIB, 8 * GIB * -(-3 * vms // max(1, hosts))))
+    builder = _Builder(pool, store, release)
     with store.bulk():
         builder.build(hosts, vms)
         for host in store.table("host").values():
@@ -38,101 +49,104 @@ def build(pool: MockPool, *, hosts: int, vms: int, release: Release, gpus: int =
     power_up(pool, store)
 
 
+def build_alone(pool: MockPool, machine: HostMachine, release: Release, *, uuid: str, control_domain: str) -> Store:
+    """The database that a first boot makes: the host alone, its cards and its local storage."""
+    store = Store(release)
+    pool.adopt_store(store)
+    builder, seen = _Builder(pool, store, release), machine.hardware
+    with store.bulk():
+        ways = {device: builder.network(device, f"xenbr{device.lstrip('eth')}") for device, _ in machine.nics}
+        host = builder.host(machine.name, machine.address, machine.memory, seen.fields, uuid=uuid)
+        builder.processors(host, seen.processors)
+        for device, mac in machine.nics:
+            builder.card(host, ways[device], device, mac, management=device == seen.management)
+        newcomers.add_control_domain(pool, host, uuid=control_domain)
+        local = builder.storage("Local storage", "lvm", [host], seen.disk, shared=False)
+        builder.pool_row("", host, local)
+    return store
+
+
 class _Builder:
-    def __init__(self, pool: MockPool, store: Store, release: Release, memory: int) -> None:
-        self.pool, self.store, self.release, self.memory = pool, store, release, memory
+    def __init__(self, pool: MockPool, store: Store, release: Release) -> None:
+        self.pool, self.store, self.release = pool, store, release
 
     def add(self, table: str, **fields: Any) -> Row:
         return self.store.create(table, self.pool.new_ref(), {"uuid": self.pool.new_uuid(), **fields})
 
     def build(self, hosts: int, vms: int) -> None:
-        network = self.add("network", name_label="Pool-wide network associated with eth0", bridge="xenbr0")
-        rows = [self.host(number, network) for number in range(1, hosts + 1)]
+        """The first pool of a world has its hosts and VMs numbered from 1, the next ones have theirs numbered on."""
+        first, first_vm = len(self.pool.world.machines) + 1, len(self.pool.guests) + 1
+        memory = max(64 * GIB, 8 * GIB * -(-3 * vms // max(1, hosts)))
+        network = self.network("eth0", "xenbr0")
+        rows = [self.numbered(number, network, memory) for number in range(first, first + hosts)]
         disks = self.storage("NFS virtual disk storage", "nfs", rows, max(4096, 32 * vms) * GIB, shared=True)
         images = self.storage("ISO library", "iso", rows, 0, shared=True)
-        for number, host in enumerate(rows, 1):
-            self.storage(f"Local storage on host{number}", "lvm", [host], 200 * GIB, shared=False)
-        for fields in storage_drivers.rows(self.release):
-            self.add("SM", **fields)
-        self.add(
-            "pool",
-            name_label="pool",
-            master=rows[0].ref,
-            default_SR=disks.ref,
-            suspend_image_SR=disks.ref,
-            crash_dump_SR=disks.ref,
-        )
+        for host in rows:
+            self.storage(f"Local storage on {host['name_label']}", "lvm", [host], LOCAL_STORAGE, shared=False)
+        self.pool_row("pool", rows[0], disks)
         licence.restrict_pool(self.store)
         disc = self.disk("debian-etch.iso", images, 680 << 20, read_only=True)
-        for number in range(1, vms + 1):
+        for number in range(first_vm, first_vm + vms):
             self.vm(number, rows, network, disks, disc)
 
-    def host(self, number: int, network: Row) -> Row:
-        cpu = {"cpu_count": "16", "vendor": "GenuineIntel", "socket_count": "2"}
+    def pool_row(self, label: str, master: Row, sr: Row) -> None:
+        for fields in storage_drivers.rows(self.release):
+            self.add("SM", **fields)
+        srs = dict.fromkeys(("default_SR", "suspend_image_SR", "crash_dump_SR"), sr.ref)
+        self.add("pool", name_label=label, master=master.ref, **srs)
+
+    def network(self, device: str, bridge: str) -> Row:
+        return self.add("network", name_label=f"Pool-wide network associated with {device}", bridge=bridge)
+
+    def numbered(self, number: int, network: Row, memory: int) -> Row:
+        host = self.host(f"host{number}", f"10.0.{number // 250}.{number % 250}", memory, HARDWARE)
+        self.processors(host, PROCESSORS)
+        self.card(host, network, "eth0", f"00:16:3e:00:{number // 256:02x}:{number % 256:02x}", management=True)
+        newcomers.add_control_domain(self.pool, host, uuid=self.pool.new_uuid())
+        return host
+
+    def host(self, name: str, address: str, memory: int, seen: Mapping[str, Any], **more: Any) -> Row:
         host = self.add(
             "host",
-            name_label=f"host{number}",
-            hostname=f"host{number}",
-            address=f"10.0.{number // 250}.{number % 250}",
+            name_label=name,
+            hostname=name,
+            address=address,
             enabled=True,
             API_version_major=self.release.api_version[0],
             API_version_minor=self.release.api_version[1],
             API_version_vendor="XenSource",
             software_version=rules.software_version(self.release),
             virtual_hardware_platform_versions=rules.hardware_versions(self.release),
-            capabilities=["xen-3.0-x86_64", "hvm-3.0-x86_32", "hvm-3.0-x86_64"],
-            supported_bootloaders=["pygrub", "eliloader"],
-            sched_policy="credit",
-            boot_free_mem=self.memory,
-            cpu_info=cpu,
-            **self.licence(cpu),
+            boot_free_mem=memory,
+            **self.licence(seen.get("cpu_info", {})),
+            **seen,
+            **more,
         )
-        metrics = self.add("host_metrics", memory_total=self.memory, live=True, last_updated=self.pool.clock.stamp())
+        metrics = self.add("host_metrics", memory_total=memory, live=True, last_updated=self.pool.clock.stamp())
         self.store.write(host, metrics=metrics.ref)
-        for number_of_cpu in range(4):
-            self.add(
-                "host_cpu",
-                host=host.ref,
-                number=number_of_cpu,
-                vendor="GenuineIntel",
-                modelname="Intel Xeon",
-                speed=2333,
-            )
+        return host
+
+    def processors(self, host: Row, seen: Iterable[Mapping[str, Any]]) -> None:
+        for fields in seen:
+            self.add("host_cpu", host=host.ref, **fields)
+
+    def card(self, host: Row, network: Row, device: str, mac: str, *, management: bool) -> None:
         self.add(
             "PIF",
             host=host.ref,
             network=network.ref,
-            device="eth0",
-            device_name="eth0",
-            MAC=f"00:16:3e:00:{number // 256:02x}:{number % 256:02x}",
+            device=device,
+            device_name=device,
+            MAC=mac,
             MTU=1500,
             VLAN=-1,
             physical=True,
-            management=True,
-            currently_attached=True,
-            ip_configuration_mode="DHCP",
-            IP=host["address"],
+            management=management,
+            currently_attached=management,
+            ip_configuration_mode="DHCP" if management else "None",
+            IP=host["address"] if management else "",
             properties=dict(GRO),
         )
-        dom0 = self.add(
-            "VM",
-            name_label=f"Control domain on host: host{number}",
-            is_control_domain=True,
-            power_state="Running",
-            resident_on=host.ref,
-            affinity=host.ref,
-            domid=0,
-            memory_static_max=DOM0_MEMORY,
-            memory_static_min=DOM0_MEMORY,
-            memory_dynamic_max=DOM0_MEMORY,
-            memory_dynamic_min=DOM0_MEMORY,
-            memory_target=DOM0_MEMORY,
-            VCPUs_max=4,
-            VCPUs_at_startup=4,
-        )
-        self.store.write(dom0, metrics=self.add("VM_metrics", VCPUs_number=4, memory_actual=DOM0_MEMORY).ref)
-        self.store.write(host, control_domain=dom0.ref)
-        return host
 
     def licence(self, cpu: dict[str, str]) -> dict[str, Any]:
         """The fields of a host's licence: the highest edition, with every feature."""

@@ -6,12 +6,15 @@ Making or dropping one takes a generation of the database, which the second half
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xenctl.errors import Failure
 
 from .journal import Kept, KeptIndex
 from .store import Row, Store, Write
+
+if TYPE_CHECKING:
+    from .pool import MockPool
 
 LIMIT = 10_000
 """How many messages are kept; the oldest go."""
@@ -84,3 +87,17 @@ class MessageStore(Kept):
         del self._kept[row.ref], self._uuids[row["uuid"]]
         self._log.append((False, store.next_generation(), row))
         store.on_write(Write("delete", "message", row.ref, old=row, at=store.now()))
+
+
+def post(pool: MockPool, name: str, *, priority: int, cls: str, uuid: str, body: str) -> Row:
+    """Tell operators something about the object of class `cls` that has a uuid, in a message."""
+    fields = {
+        "uuid": pool.new_uuid(),
+        "name": name,
+        "priority": priority,
+        "cls": cls,
+        "obj_uuid": uuid,
+        "timestamp": pool.clock.stamp(),
+        "body": body,
+    }
+    return pool.messages.add(pool.store, pool.new_ref(), fields)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from xenctl.errors import Failure
 
+from . import liveset
+
 if TYPE_CHECKING:
     from .machine.disks import Domain
     from .machine.host import HostMachine
@@ -62,6 +64,7 @@ def lose(pool: MockPool, machine: HostMachine, sr: str, guests: str) -> None:
             row = pool.store.find(*found) if found is not None else None
             if row is not None and pool.master_serves:
                 pool.force_halted(row)
+    liveset.storage_cut(pool, machine)
     pool.settle(f"{machine.name} lost a path to storage")
 
 
@@ -70,6 +73,7 @@ def regain(pool: MockPool, machine: HostMachine, sr: str) -> None:
     machine.lost.discard(sr)
     for domain in machine.domains.values():
         domain.go_on(sr, pool.clock.now())
+    liveset.storage_back(pool, machine)
     pool.settle(f"{machine.name} found a path to storage")
 
 

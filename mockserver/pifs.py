@@ -77,6 +77,12 @@ def physical_pifs(store: Store, host: Row) -> list[Row]:
     return [pif for pif in found if pif.get("physical", pif["VLAN"] < 0)]
 
 
+def management(store: Store, host: Row) -> Row | None:
+    """The PIF that a host is managed by; 4.0 does not tell, there it is taken to be the first."""
+    found = (store.find("PIF", ref) for ref in host["PIFs"])
+    return next((pif for pif in found if pif is not None and pif.get("management", True)), None)
+
+
 def vlans_on(store: Store, pif: Row) -> list[Row]:
     """The VLANs whose traffic a PIF carries."""
     return [row for row in (store.find("VLAN", ref) for ref in pif.get("VLAN_slave_of", ())) if row is not None]

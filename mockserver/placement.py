@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from xenctl import memory
 from xenctl.errors import Failure
 
-from . import checks, hosts, passthrough, rules
+from . import binpack, checks, hosts, network_rules, passthrough, rules
 from .call import Call, refuse
 from .store import Row, Store
 
@@ -175,17 +175,17 @@ def evacuation(pool: MockPool, host: Row) -> dict[str, Row | Failure]:
     plan: dict[str, Row | Failure] = {}
     for vm in guests:
         refused = checks.operation_refused(store, vm, "pool_migrate")
+        if refused is None and store.pool().get("ha_enabled") and not network_rules.protected(vm):
+            refused = refuse("HOST_NOT_ENOUGH_FREE_MEMORY", vm.ref)
         if refused is not None:
             plan[vm.ref] = refused
-    free = {target.ref: rules.memory_free(store, target) for target in targets}
-    for vm in sorted(guests, key=lambda vm: -memory.needed(vm, store.release)):
-        if vm.ref in plan:
-            continue
-        size, target = memory.needed(vm, store.release), max(targets, key=lambda t: free[t.ref])
-        if size > free[target.ref]:
+    movable = [vm for vm in guests if vm.ref not in plan]
+    places = packed(store, movable, targets)
+    for vm in movable:
+        if vm.ref not in places:
             plan[vm.ref] = refuse("HOST_NOT_ENOUGH_FREE_MEMORY", vm.ref)
             continue
-        free[target.ref] -= size
+        target = store.get("host", places[vm.ref])
         try:
             assert_can_boot_here(pool, vm, target)
         except Failure as error:
@@ -193,3 +193,9 @@ def evacuation(pool: MockPool, host: Row) -> dict[str, Row | Failure]:
         else:
             plan[vm.ref] = target
     return plan
+
+
+def packed(store: Store, vms: Iterable[Row], targets: Iterable[Row]) -> dict[str, str]:
+    """Where VMs fit, by their memory alone: references of hosts by those of VMs. Those that fit nowhere are left out."""
+    sizes = {vm.ref: memory.needed(vm, store.release) for vm in vms}
+    return binpack.pack(sizes, {target.ref: rules.memory_free(store, target) for target in targets})

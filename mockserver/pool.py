@@ -9,38 +9,31 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar
+from random import Random
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from xenctl import database, datamodel
 from xenctl.database import Database
 from xenctl.errors import Failure
 from xenctl.releases import Release, find, serves
 
-from . import classes, guests, live, powerup, rules, savepoint
-from .authority import self_signed
+from . import backups, classes, guests, ha_monitor, live, powerup, rules, savepoint
 from .call import Call, Steps, Wait, continue_later, dispatch
 from .classes.event import OldEvents
-from .clock import VirtualClock
-from .directory import Directory
-from .durations import durations_of
 from .faults import Faults
 from .fork import fork
-from .journal import Journal, Kept, uncollected
-from .machine.balancers import Balancers
+from .journal import Kept, uncollected
 from .machine.disks import Disk, Domain, Guest
 from .machine.host import Durations, HostMachine
-from .machine.licence_servers import LicenceServers
 from .machine.room import MachineRoom
-from .machine.storage import Storage
-from .machine.update_repositories import UpdateRepositories
 from .messages import MessageStore
 from .plugins import PluginFunction, Plugins
 from .store import NULL, Row, Store, Write
 from .upkeep import Upkeep
+from .world import Shared, World
 
 if TYPE_CHECKING:
     from xenctl import Session
@@ -48,7 +41,7 @@ if TYPE_CHECKING:
 
     from .invariants import Invariant, Violation
     from .progress import Span
-    from .savepoint import Going, Savepoint
+    from .savepoint import Savepoint
     from .tail import CallLog
     from .trace import Trace
     from .transports.inprocess import InProcessTransport
@@ -65,9 +58,18 @@ class MockPool(Kept):
     """A pool of emulated hosts. `store` is what xapi believes, `machines` and `disks` are what is."""
 
     UNKEPT: ClassVar = frozenset(
-        "journal hands faults trace log waiter fingerprints issue on_certificate guard on_machine on_rollback writes going "
-        "newest_savepoint".split()
+        "journal hands faults trace log writes going fingerprints waiter issue on_certificate "
+        "guard on_machine on_rollback newest_savepoint last_domid random".split()
     )
+    random: Random = cast("Any", Shared())
+    last_domid: int = cast("Any", Shared())
+    waiter: Callable[[Wait], None] = cast("Any", Shared())
+    guard: Callable[[], AbstractContextManager[object]] = cast("Any", Shared())
+    on_machine: Callable[[HostMachine], None] = cast("Any", Shared())
+    on_rollback: Callable[[], None] = cast("Any", Shared())
+    newest_savepoint: Savepoint | None = cast("Any", Shared())
+    issue: Callable[[HostMachine], bytes] = cast("Any", Shared())
+    on_certificate: Callable[[HostMachine], None] = cast("Any", Shared())
 
     def __init__(
         self,
@@ -77,36 +79,30 @@ class MockPool(Kept):
         username: str = "root",
         password: str = "secret",
         durations: Durations | None = None,
+        world: World | None = None,
     ) -> None:
-        self.journal = Journal()
+        self.world = world or World(seed=seed, start=start, durations=durations)
+        self.journal = self.world.journal
         self.seed = seed
-        self.random = random.Random(seed)
-        self.clock = VirtualClock(start)
-        self.durations = durations_of(durations or Durations(), seed)
+        self.clock, self.durations = self.world.clock, self.world.durations
+        self.disks, self.guests, self.storage = self.world.disks, self.world.guests, self.world.storage
+        self.directory = self.world.directory
         self.username, self.password = username, password
         self.machines: list[HostMachine] = []
-        self.disks: dict[str, Disk] = {}
         self.blobs: dict[str, bytes] = {}
-        self.guests: dict[str, Guest] = {}
         self.calls = 0
         self.wire_bytes = [0, 0]
         self.downloads: list[str] = []
         self.uploads: tuple[tuple[str, str], ...] = ()
         """What hosts sent out of the pool: names of files, and the URLs that they went to."""
         self.messages = MessageStore()
-        self.directory = Directory()
         self.plugins = Plugins()
         self.extensions: dict[str, PluginFunction] = {}
         """What xapi knows beside its own calls, by name: see `mockserver.plugins`."""
-        self.media: dict[str, Release] = {}
-        """The installation media that servers have, by URL."""
-        self.files: dict[str, bytes] = {}
-        """Other files that servers have, by URL."""
+        self.media, self.files = self.world.media, self.world.files
+        self.licences, self.balancers = self.world.licences, self.world.balancers
+        self.repositories = self.world.repositories
         self.upkeep = Upkeep()
-        self.storage = Storage()
-        self.licences = LicenceServers()
-        self.balancers = Balancers()
-        self.repositories = UpdateRepositories()
         self.audit: list[str] = []
         """The lines of the log of who called what."""
         self.actor: classes.Verb | None = None
@@ -119,32 +115,21 @@ class MockPool(Kept):
         self.wire()
         self._store: Store | None = None
         self.old_events = OldEvents()
+        self.views: dict[str, Store] = {}
+        """The databases that sessions look at instead of the pool's own, by their references."""
         self._waiting: list[tuple[Wait, Callable[[], None]]] = []
-        self.last_domid = 0
         self.spans: dict[str, Span] = {}
         """The waits of the operations that go on, by task: how far each is."""
 
     def wire(self) -> None:
         """Connect what acts on the pool, as it is while nobody serves it."""
         self.hands = MachineRoom(self)
-        self.faults = Faults(self)
+        if self.world.faults is None:
+            self.world.faults = Faults(self)
+        self.faults = self.world.faults
         self.trace: Trace | None = None
         self.log: CallLog | None = None
-        self.clock.after_step = lambda: self.settle("time")
-        self.waiter: Callable[[Wait], None] = lambda wait: self.clock.run_until(wait.deadline, wait.ready)
-        self.fingerprints: dict[str, Mapping[str, str]] = {}
-        """Of the certificates that the hosts show, by their machines' uuids and then by kind: none without TLS."""
-        self.issue: Callable[[HostMachine], bytes] = lambda machine: self_signed([machine.address, machine.name])
-        """How a host makes a key and certificate for its port."""
-        self.on_certificate: Callable[[HostMachine], None] = lambda machine: None
-        """Told of a host that shows another certificate."""
-        self.guard: Callable[[], AbstractContextManager[object]] = nullcontext
-        """What holds the pool for one thread: whoever acts on it from outside enters it first."""
-        self.on_rollback: Callable[[], None] = lambda: None
-        self.going: dict[int, Going] = {}
-        """The calls whose verb waits or goes on as a task, and transfers."""
-        self.newest_savepoint: Savepoint | None = None
-        self.on_machine: Callable[[HostMachine], None] = lambda machine: None
+        self.fingerprints, self.going = self.world.fingerprints, self.world.going
 
     def __repr__(self) -> str:
         hosts = [f"{machine.name} at {machine.address}" for machine in self.machines]
@@ -200,8 +185,8 @@ class MockPool(Kept):
             elif not isinstance(dump, Database):
                 dump = database.read_file(dump)
             database.verify(dump)
-            store = Store.load(dump, powerup.release_of(dump))
-            pool.random = random.Random(f"{seed} {store.pool()['uuid']} {store.generation}")
+            store = Store.load(dump, backups.release_of(dump))
+            pool.random = Random(f"{seed} {store.pool()['uuid']} {store.generation}")
             pool.reports = store.reports
             pool.adopt_store(store)
             powerup.power_up(pool, store)
@@ -235,6 +220,21 @@ class MockPool(Kept):
             data = database.write(self.store.dump())
         database.write_file(data, path)
 
+    def neighbour(self, *, hosts: int = 1, vms: int = 0, release: str | None = None) -> MockPool:
+        """Another pool beside this one, reached by the same transports: as `create` makes it, its hosts and VMs numbered on,
+        of this pool's release unless told otherwise. Time, machine room, what is on disks, savepoints and faults are shared.
+
+        Raises `SavepointError` in the middle of a call, and while hosts are served on sockets.
+        """
+        from .inventory import build
+
+        with self.guard():
+            savepoint.check_unserved(self, "put a pool beside this one")
+            out = MockPool(seed=self.seed, username=self.username, password=self.password, world=self.world)
+            with uncollected():
+                build(out, hosts=hosts, vms=vms, release=find(release) if release else self.store.release)
+            return out
+
     # --- finding
 
     @property
@@ -252,11 +252,17 @@ class MockPool(Kept):
 
     @property
     def master(self) -> HostMachine:
-        """The machine that the role files make master. Raises `LookupError` where a clean installation left none."""
-        for machine in self.machines:
-            if machine.system.role == "master" and not machine.system.stranger:
-                return machine
-        raise LookupError("no host of this pool is its master any more: the master was installed afresh")
+        """The machine that serves as master; while none does, the one that role files make so, the last one that did
+        before others. Raises `LookupError` where none is: it was installed afresh, say, or joined another pool."""
+        serving = next((machine for machine in self.machines if machine.xapi.mode == "master"), None)
+        if serving is not None:
+            return serving
+        named = [machine for machine in self.machines if machine.system.role == "master"]
+        if not named:
+            raise LookupError(
+                "no host of this pool is its master any more: it was installed afresh, or left for another"
+            )
+        return next((machine for machine in named if machine.system.database is self._store), named[0])
 
     @property
     def master_serves(self) -> bool:
@@ -268,15 +274,12 @@ class MockPool(Kept):
         return self.master.address
 
     def machine_at(self, address: str) -> HostMachine | None:
-        """The machine that has `address`."""
-        return next((machine for machine in self.machines if machine.address == address), None)
+        """The machine that has `address`, be it of this pool or of a neighbour."""
+        return self.world.machine_at(address)
 
     def machine(self, name: str) -> HostMachine:
-        """The machine called `name`, by its name, uuid or address."""
-        for machine in self.machines:
-            if name in (machine.name, machine.uuid, machine.address):
-                return machine
-        raise KeyError(f"no host {name!r} in this pool: {', '.join(m.name for m in self.machines)}")
+        """The machine called `name`, by its name, uuid or address, be it of this pool or of a neighbour."""
+        return self.world.machine(name)
 
     def machine_of(self, host: Row | None) -> HostMachine | None:
         """The machine of a host row."""
@@ -288,25 +291,6 @@ class MockPool(Kept):
         """The host row of a machine."""
         found = self.store.by_uuid.get(machine.system.installation_uuid)
         return self.store.find("host", found[1]) if found and found[0] == "host" else None
-
-    def local_storage(self, host: str) -> list[Row]:
-        """The storage repositories that only the host of uuid `host` reaches, and that are not shared."""
-        found = self.store.by_uuid.get(host)
-        row = self.store.find(*found) if found else None
-        pbds = [self.store.get("PBD", ref) for ref in row["PBDs"]] if row is not None else []
-        srs = [sr for sr in (self.store.find("SR", pbd["SR"]) for pbd in pbds) if sr is not None]
-        return [sr for sr in srs if not sr["shared"] and len(sr["PBDs"]) == 1]
-
-    def readdress(self, addresses: dict[str, str]) -> None:
-        """Give hosts new addresses, by host uuid; role files and the database follow."""
-        for machine in self.machines:
-            machine.address = addresses[machine.uuid]
-            row = self.host_row(machine)
-            if row is not None:
-                self.store.write(row, address=machine.address)
-        for machine in self.machines:
-            if machine.system.role != "master":
-                machine.system.role = f"slave:{self.master.address}"
 
     def guest(self, vm: Row) -> Guest:
         """The software inside `vm`."""
@@ -416,8 +400,8 @@ class MockPool(Kept):
         with self.guard():
             host = machine or self.master
             if self.faults.armed:
-                return self.faults.dispatch(host, method, args, lambda: dispatch(self, host, method, args))
-            return dispatch(self, host, method, args)
+                return self.faults.dispatch(host, method, args, lambda: dispatch(host.pool, host, method, args))
+            return dispatch(host.pool, host, method, args)
 
     def transport(self) -> InProcessTransport:
         """A transport for `xenctl` that carries real bytes to this pool."""
@@ -473,6 +457,7 @@ class MockPool(Kept):
     def tasks_lost(self) -> None:
         """The master restarted: what waited is gone."""
         self._waiting.clear()
+        self.views.clear()
         self.old_events = OldEvents()
 
     def spawn(self, call: Call, verb: classes.Verb) -> None:
@@ -596,6 +581,8 @@ class MockPool(Kept):
         """After a call or a physical event: make anew what is stale, wake who waits, and hold the writes against the
         invariants."""
         self.freshen()
+        if self.upkeep.replan:
+            ha_monitor.wake(self)
         if self._waiting:
             for entry in [entry for entry in self._waiting if entry[0].ready()]:
                 self._waiting.remove(entry)
@@ -607,10 +594,10 @@ class MockPool(Kept):
             self.writes.clear()
             return
         writes, self.writes = self.writes, []
-        touched = {write.table for write in writes}
         for invariant in self.invariants:
-            if invariant.tables & touched:
-                invariant.inspect(self, [w for w in writes if w.table in invariant.tables], cause)
+            concerned = invariant.concerned(writes)
+            if concerned:
+                invariant.inspect(self, concerned, cause)
 
 
 @cache

@@ -13,7 +13,21 @@ from xenctl import memory
 from xenctl.errors import Failure
 from xenctl.releases import find
 
-from . import bios, checks, guests, hosts, licence, passthrough, placement, rules, vdis, vm_rules, volumes
+from . import (
+    bios,
+    checks,
+    failover_plan,
+    guests,
+    hosts,
+    licence,
+    messages,
+    passthrough,
+    placement,
+    rules,
+    vdis,
+    vm_rules,
+    volumes,
+)
 from .call import Call, Steps, Wait, refuse
 from .records import as_text
 from .store import NULL, Row
@@ -70,16 +84,8 @@ def contact(call: Call, vm: Row) -> hosts.Contact:
 def announce(call: Call, vm: Row, name: str, what: str) -> None:
     """Tell operators in a message what was done to `vm`."""
     if call.at_least(MESSAGES_SINCE):
-        fields = {
-            "uuid": call.pool.new_uuid(),
-            "name": name,
-            "priority": PRIORITY,
-            "cls": "VM",
-            "obj_uuid": vm["uuid"],
-            "timestamp": call.clock.stamp(),
-            "body": f"VM '{vm['name_label']}' (uuid: {vm['uuid']}) {what}",
-        }
-        call.pool.messages.add(call.db, call.pool.new_ref(), fields)
+        body = f"VM '{vm['name_label']}' (uuid: {vm['uuid']}) {what}"
+        messages.post(call.pool, name, priority=PRIORITY, cls="VM", uuid=vm["uuid"], body=body)
 
 
 def on_host(call: Call, vm: Row) -> str:
@@ -135,6 +141,7 @@ def _devices_held(call: Call, vm: Row, *tables: str) -> Iterator[None]:
 
 def reserve(call: Call, vm: Row, host: Row, name: str, stack: ExitStack) -> hosts.Contact:
     """Keep a place for `vm` on `host` until the operation is over."""
+    failover_plan.assert_can_place(call.pool, vm, host)
     found = hosts.contact(call.pool, host)
     stack.enter_context(hosts.operation(call, host, name))
     passthrough.allocate(call.pool, vm, host)

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xenctl import database
-from xenctl.database import Database
-from xenctl.errors import DatabaseError
 from xenctl.releases import Release, of_host
 
-from . import hardware, hosts, licence, observers, rules, startup, trust
+from . import hardware, hosts, licence, liveset, observers, rules, startup, trust
 from .machine.disks import Disk
-from .machine.host import HostMachine, System
-from .pifs import physical_pifs
-from .store import NULL, Row, Store
+from .machine.host import Hardware, HostMachine, System
+from .pifs import management, physical_pifs
+from .store import NULL, Row, Store, own
 
 if TYPE_CHECKING:
     from .pool import MockPool
 
+SEEN = ("capabilities", "supported_bootloaders", "sched_policy", "cpu_info", "bios_strings", "chipset_info")
+"""The fields of a host's row that tell of its hardware."""
+UNKNOWN_DISK = 200 << 30
+"""Bytes of local storage that a host has whose dump tells of none."""
 UNKNOWN_MEMORY = 64 << 30
 """Bytes of memory that a host is given whose dump does not tell."""
 
@@ -49,21 +50,25 @@ def power_up(pool: MockPool, store: Store) -> None:
                 control_domain_uuid=dom0[0]["uuid"] if dom0 else "",
                 role="master" if is_master else f"slave:{master['address']}",
                 pool_secret=secret,
+                pool=pool,
+                password=pool.password,
                 database=store if is_master else None,
             ),
+            hardware=hardware_of(store, row),
+            local_storage=[sr["uuid"] for sr in local_storage(store, row)],
             state="running",
             boots=1,
             nics=tuple((pif["device"], pif["MAC"]) for pif in physical_pifs(store, row)),
             usbs=hardware.usb_devices(store, row),
             virtual_functions=hardware.virtual_functions(store, row),
-            on_running=lambda m: startup.host_started(pool, m),
-            on_stopped=lambda m, clean: startup.host_stopped(pool, m, clean=clean),
-            on_state=pool.machine_changed,
-            masters_release=lambda: pool.master.system.release if pool.master_serves else None,
+            on_running=lambda m: startup.host_started(m.pool, m),
+            on_stopped=lambda m, clean: startup.host_stopped(m.pool, m, clean=clean),
+            on_state=lambda m, old: m.pool.machine_changed(m, old),
+            masters_release=lambda m: m.pool.master.system.release if m.pool.master_serves else None,
         )
         observers.load(store, machine, row)
         machine.xapi = startup.Xapi(mode="master" if is_master else "member", complete=True)
-        pool.machines.append(machine)
+        pool.world.add(machine)
     if "installation_uuid" not in store.manifest:
         startup.write_identity(store, pool.master.system)
     trust.embody(pool)
@@ -81,10 +86,32 @@ def power_up(pool: MockPool, store: Store) -> None:
     for vm in store.table("VM").values():
         store.write(vm, scheduled_to_be_resident_on=NULL)
     licence.known_servers(pool)
+    liveset.power_up(pool)
     if rules.mixed(store):
         pool.detect_rolling_upgrade()
     pool.upkeep.do_all(store)
     pool.writes.clear()  # nobody watched yet
+
+
+def hardware_of(store: Store, host: Row) -> Hardware:
+    """What a host's rows tell of the machine."""
+    cards, managing = physical_pifs(store, host), management(store, host)
+    fields = store.shape("host_cpu").fields if "host_cpu" in store.tables else {}
+    processors = [cpu for cpu in store.table("host_cpu").values() if cpu["host"] == host.ref]
+    sizes = [sr["physical_size"] for sr in local_storage(store, host) if sr["physical_size"] > 0]
+    return Hardware(
+        fields={name: own(host[name]) for name in SEEN if name in host},
+        processors=tuple({n: own(cpu[n]) for n in fields if n not in ("uuid", "host")} for cpu in processors),
+        management=(managing or cards[0])["device"] if cards else "",
+        disk=max(sizes, default=UNKNOWN_DISK),
+    )
+
+
+def local_storage(store: Store, host: Row) -> list[Row]:
+    """The storage repositories that only `host` reaches, and that are not shared."""
+    pbds = [store.get("PBD", ref) for ref in host["PBDs"]]
+    srs = [sr for sr in (store.find("SR", pbd["SR"]) for pbd in pbds) if sr is not None]
+    return [sr for sr in srs if not sr["shared"] and len(sr["PBDs"]) == 1]
 
 
 def _embody(pool: MockPool, vm: Row) -> None:
@@ -113,17 +140,6 @@ def _embody(pool: MockPool, vm: Row) -> None:
         image = pool.disk_of(vm["suspend_VDI"])
         if image is not None:
             guest.save(image, pool.store.release)
-
-
-def release_of(dump: Database) -> Release:
-    """The release of a dump: its master's product version where that is known, else the schema's."""
-    try:
-        row = dump.row("host", dump.master)
-        software = database.parse_map(row.cells.get("software_version", "()"))
-        api = int(row.cells.get("API_version__major", 0)), int(row.cells.get("API_version__minor", 0))
-        return of_host(software, api, dump.schema)
-    except (KeyError, ValueError) as error:
-        raise DatabaseError(f"the master's release cannot be told: {error}", table="host") from None
 
 
 def _host_release(row: Row, default: Release) -> Release:

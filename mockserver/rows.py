@@ -70,6 +70,11 @@ class Table(Kept):
         self.recent: list[tuple[int, str]] = []
         self.deleted: list[tuple[int, int, str]] = []
 
+    @property
+    def latest(self) -> int:
+        """The generation of the last change, 0 where there was none; deletions, which are told apart, are none."""
+        return self.recent[-1][0] if self.recent else 0
+
     def shorten(self, journal: Journal) -> None:
         """Make the log anew, of what counts. Not while there is a savepoint: a rollback would bring the long one back, and
         each write after it pay for this again."""

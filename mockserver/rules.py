@@ -299,15 +299,18 @@ def software_version(release: Release) -> dict[str, str]:
 # --- memory
 
 
+def memory_for_vms(store: Store, host: Row) -> int:
+    """Bytes of `host` that its VMs can have in all."""
+    if store.release.order <= GEORGE:
+        return int(host["boot_free_mem"])
+    metrics = store.find("host_metrics", host["metrics"])
+    return (int(metrics["memory_total"]) if metrics else 0) - int(host.get("memory_overhead", 0))
+
+
 def memory_free(store: Store, host: Row, besides: str = "") -> int:
     """Bytes of `host` that are not taken by the VMs that are or will be on it, `besides` (a VM's reference) left out."""
-    if store.release.order <= GEORGE:
-        total = int(host["boot_free_mem"])
-    else:
-        metrics = store.find("host_metrics", host["metrics"])
-        total = int(metrics["memory_total"]) if metrics else 0
-        total -= int(host.get("memory_overhead", 0))
-    return total - sum(needed(vm, store.release) for vm in on_host(store, host) if vm.ref != besides)
+    taken = sum(needed(vm, store.release) for vm in on_host(store, host) if vm.ref != besides)
+    return memory_for_vms(store, host) - taken
 
 
 def on_host(store: Store, host: Row) -> Iterable[Row]:

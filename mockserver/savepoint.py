@@ -11,7 +11,7 @@ connection. A call that only waits for events does nothing meanwhile: it is no o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
@@ -56,7 +56,7 @@ class Savepoint:
     place: int
     mark: object
     outer: Savepoint | None
-    writes: tuple[Write, ...]
+    writes: dict[MockPool, list[Write]]
     guard: Any
     gone: bool = False
 
@@ -85,9 +85,14 @@ def take(pool: MockPool) -> Savepoint:
     if journal.entries is None:
         journal.entries = []
     journal.mark = object()
-    point = Savepoint(pool, len(journal.entries), journal.mark, outer, tuple(pool.writes), pool.guard)
+    point = Savepoint(pool, len(journal.entries), journal.mark, outer, _writes(pool), pool.guard)
     pool.newest_savepoint = point
     return point
+
+
+def _writes(pool: MockPool) -> dict[MockPool, list[Write]]:
+    """What was written in each pool and not yet held against its invariants."""
+    return {one: list(one.writes) for one in {pool, *pool.world.pools}}
 
 
 def roll_back(pool: MockPool, to: Savepoint) -> None:
@@ -96,7 +101,7 @@ def roll_back(pool: MockPool, to: Savepoint) -> None:
     _between_calls(pool, "roll back")
     if pool.guard != to.guard:
         raise SavepointError("cannot roll back: the pool was put on sockets or taken off them since; do that first")
-    states = [(machine, machine.state) for machine in pool.machines]
+    states = [(machine, machine.state) for machine in pool.world.machines]
     for going in list(pool.going.values()):
         with suppress(
             Exception
@@ -104,7 +109,8 @@ def roll_back(pool: MockPool, to: Savepoint) -> None:
             going.end()
     pool.going.clear()
     pool.journal.undo(to.place)
-    pool.writes[:] = to.writes
+    for one, writes in to.writes.items():
+        one.writes[:] = writes
     _forget_inner(pool, to)
     pool.journal.mark = to.mark
     for machine, state in states:
@@ -126,7 +132,7 @@ def release(pool: MockPool, what: Savepoint) -> None:
 
 
 def _check(pool: MockPool, point: Savepoint, act: str) -> None:
-    if point.pool is not pool:
+    if point.pool.world is not pool.world:
         raise SavepointError(f"cannot {act} this savepoint: it is of another pool")
     if point.gone:
         raise SavepointError(
@@ -144,11 +150,17 @@ def check_idle(pool: MockPool, act: str) -> None:
         raise SavepointError(f"cannot {act} while {names} goes on: let it end first, or cancel its task")
 
 
+def check_unserved(pool: MockPool, act: str) -> None:
+    """Raise `SavepointError` in the middle of a call, and while hosts are served on sockets: the places are bound then."""
+    _between_calls(pool, act)
+    if pool.guard is not nullcontext:
+        raise SavepointError(f"cannot {act} while the hosts are served on sockets: do it before they are")
+
+
 def _between_calls(pool: MockPool, act: str) -> None:
     """Raise while somebody on this thread's stack is in the middle of a call."""
     mine = [going.label for going in pool.going.values() if going.thread == get_ident()]
-    if pool.actor is not None:
-        mine.append(pool.actor.name)
+    mine += [one.actor.name for one in pool.world.pools if one.actor is not None]
     if mine:
         raise SavepointError(f"cannot {act} in the middle of {mine[0]}: wait until the call has returned")
 

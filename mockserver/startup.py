@@ -18,7 +18,21 @@ from typing import TYPE_CHECKING
 
 from xenctl.errors import Failure
 
-from . import firmware, guests, hosts, licence, observers, passthrough, rules, storage_drivers, trust
+from . import (
+    backups,
+    firmware,
+    guests,
+    ha_monitor,
+    hosts,
+    licence,
+    liveset,
+    newcomers,
+    observers,
+    passthrough,
+    rules,
+    storage_drivers,
+    trust,
+)
 from .journal import Kept
 from .store import HASHED, NULL, Store
 
@@ -30,15 +44,19 @@ if TYPE_CHECKING:
     from .store import Row
 
 
+TAKE_OVER = 1.0
+"""Seconds that the toolstack of a host takes to start as master once the one before has gone."""
+
+
 @dataclass(eq=False)
 class Xapi(Kept):
     """The toolstack of one host, from its start to its end.
 
-    `mode` is `down`, `emergency`, `member`, `master`, `alone` for a host that a clean installation took out of the pool, or
-    `dead` where it crashed while the host goes on;
+    `mode` is `down`, `emergency`, `member`, `master`, or `dead` where it crashed while the host goes on;
     `error` is what it answers where it serves nothing. It is `complete` once it has plugged its storage. `operations` holds,
     by task, how to make a running operation look whether it goes on; `collect_at` is when the garbage collection is due,
     `sync_at` when updates are to be looked for, if that is set up.
+    `proposal` is the address of the host that proposed itself as master, and when.
     """
 
     mode: str = "down"
@@ -47,11 +65,13 @@ class Xapi(Kept):
     complete: bool = False
     operations: dict[str, Callable[[], None]] = field(default_factory=dict)
     collect_at: float = 0.0
+    proposal: tuple[str, float] | None = None
     rotating: bool = False
     """Whether the pool's secret is being rotated."""
     login_limits: dict[str, int] = field(default_factory=dict)
     """How many may log in at a time where that was changed, by the field of the pool that it began with."""
     sync_at: float = 0.0
+    monitor: ha_monitor.Monitor = field(default_factory=ha_monitor.Monitor)
 
 
 def replace_xapi(machine: HostMachine, xapi: Xapi) -> None:
@@ -64,14 +84,21 @@ def replace_xapi(machine: HostMachine, xapi: Xapi) -> None:
 def host_started(pool: MockPool, machine: HostMachine, *, booted: bool = True) -> None:
     """The toolstack of `machine` starts: its operating system is up, or, where that was not `booted`, it died before."""
     replace_xapi(machine, Xapi(mode="emergency"))
-    if machine.system.stranger:
-        text = f"{machine.name} was installed afresh and is a pool of its own, which is not served here"
-        machine.xapi.mode, machine.xapi.error = "alone", ["NOT_IMPLEMENTED", text]
-        machine.system.new = False
-    elif machine.system.role == "master":
+    if not liveset.may_start(pool, machine):
+        return
+    if machine.system.role == "master":
+        yield_to_other(pool, machine)
+    if machine.system.role == "master":
         start_master(pool, machine, booted=booted)
     else:
         pool.clock.after(2.0, partial(join, pool, machine, machine.xapi, booted=booted))
+
+
+def yield_to_other(pool: MockPool, machine: HostMachine) -> None:
+    """A master that starts asks the other hosts who they are: where one serves as master already, it becomes its member."""
+    other = next((m for m in pool.machines if m is not machine and m.xapi.mode == "master"), None)
+    if other is not None:
+        machine.system.role = f"slave:{other.address}"
 
 
 def toolstack_died(pool: MockPool, machine: HostMachine) -> None:
@@ -89,20 +116,47 @@ def toolstack_restarted(pool: MockPool, machine: HostMachine) -> None:
     pool.settle(f"the toolstack of {machine.name} restarted")
 
 
+def restart_later(pool: MockPool, machine: HostMachine) -> None:
+    """The toolstack of `machine` lights its fuse: it goes in a while, and starts anew as what its files say then."""
+    xapi = machine.xapi
+
+    def restart() -> None:
+        if machine.xapi is xapi:
+            toolstack_died(machine.pool, machine)
+            toolstack_restarted(machine.pool, machine)
+
+    pool.clock.after(pool.durations.toolstack_fuse, restart)
+
+
 def host_stopped(pool: MockPool, machine: HostMachine, clean: bool) -> None:
     """The toolstack of `machine` is gone. A clean stop tells the master; a crash is noticed when the beats stay away."""
     was = machine.xapi.mode
+    backups.keep(pool, machine)
     if clean and pool.master_serves:
         shut_guests_down(pool, machine)
     replace_xapi(machine, Xapi())
     if was == "master":
-        for member in pool.machines:
-            if member.xapi.mode == "member":
-                replace_xapi(member, Xapi(mode="emergency"))
+        members_lost(pool)
     elif was == "member" and clean:
         hosts.set_live(pool.store, pool.host_row(machine), alive=False)
     elif was == "member":
         await_beats(pool, machine)
+    liveset.stopped(pool, machine, clean=clean)
+    machine.turn()
+
+
+def members_lost(pool: MockPool) -> None:
+    """The members have lost the master: their toolstacks start anew, and wait for it, unless one is to take its place."""
+    for member in pool.machines:
+        if member.xapi.mode == "member":
+            replace_xapi(member, Xapi(mode="emergency"))
+            if member.system.role == "master":
+                pool.clock.after(TAKE_OVER, partial(_take_over, pool, member, member.xapi))
+
+
+def _take_over(pool: MockPool, machine: HostMachine, xapi: Xapi) -> None:
+    if machine.xapi is xapi:
+        host_started(pool, machine, booted=False)
 
 
 def await_beats(pool: MockPool, machine: HostMachine) -> None:
@@ -111,7 +165,7 @@ def await_beats(pool: MockPool, machine: HostMachine) -> None:
     xapi = master.xapi
 
     def dead() -> None:
-        if master.xapi is xapi:
+        if master.xapi is xapi and not master.ha_daemon:
             hosts.set_live(pool.store, pool.host_row(machine), alive=False)
 
     if machine.beats is not None:
@@ -129,7 +183,10 @@ def shut_guests_down(pool: MockPool, machine: HostMachine) -> None:
         found = pool.store.by_uuid.get(uuid)
         machine.domains.pop(uuid).end(pool.clock.now())
         if found:
-            pool.force_halted(pool.store.get(*found))
+            vm = pool.store.get(*found)
+            if vm.get("ha_always_run"):
+                pool.store.write(vm, ha_always_run=False)
+            pool.force_halted(vm)
 
 
 # --- the master
@@ -141,8 +198,7 @@ def start_master(pool: MockPool, machine: HostMachine, *, booted: bool = True) -
     if system.restored is not None:
         system.saved, system.restored, system.database = system.restored, None, None
     if system.database is None:
-        assert system.saved is not None
-        system.database = Store.load(system.saved, system.release)
+        system.database = _kept_database(pool, machine)
     store = system.database
     pool.adopt_store(store)
     if store.release < system.release:
@@ -156,6 +212,8 @@ def start_master(pool: MockPool, machine: HostMachine, *, booted: bool = True) -
     for row in store.table("host").values():
         ensure_metrics(pool, row)
     store.write(store.pool(), master=host.ref)
+    if "ha_enabled" in store.pool():
+        ha_monitor.master_started(pool, machine)
     synchronise(pool, machine, host, booted=booted)
     hosts.set_live(store, host, alive=True)
     for vm in store.table("VM").values():
@@ -166,12 +224,30 @@ def start_master(pool: MockPool, machine: HostMachine, *, booted: bool = True) -
     pool.detect_rolling_upgrade()
     pool.upkeep.do_all(store)
     plug = pool.durations.storage_plug if booted else pool.durations.member_settle
-    pool.clock.after(plug, partial(complete, pool, machine, machine.xapi, plug=booted))
+    pool.clock.after(plug, partial(complete, pool, machine, machine.xapi))
     for member in pool.machines:
         if member is not machine:
             await_beats(pool, member)
-            if member.state == "running":
-                pool.clock.after(pool.durations.member_retry, partial(join, pool, member, member.xapi, booted=False))
+    gather(pool, machine)
+
+
+def _kept_database(pool: MockPool, machine: HostMachine) -> Store:
+    """What a host has that was a member: the database that it kept, or, where it never kept any, that of a first boot."""
+    system = machine.system
+    if system.saved is not None:
+        return Store.load(system.saved, backups.release_of(system.saved))
+    from .inventory import build_alone  # it builds on this module
+
+    ids = {"uuid": system.installation_uuid, "control_domain": system.control_domain_uuid}
+    return build_alone(pool, machine, system.release, **ids)
+
+
+def gather(pool: MockPool, master: HostMachine) -> None:
+    """The hosts whose files name this master find it when they try again."""
+    for machine in pool.world.machines:
+        if machine.state == "running" and machine.system.role == f"slave:{master.address}":
+            retry = partial(join, machine.pool, machine, machine.xapi, booted=False)
+            pool.clock.after(pool.durations.member_retry, retry)
 
 
 def write_identity(store: Store, system: System) -> None:
@@ -222,15 +298,24 @@ def ensure_metrics(pool: MockPool, host: Row) -> None:
 
 def join(pool: MockPool, machine: HostMachine, xapi: Xapi, *, booted: bool) -> None:
     """A member greets the master. Refused or unanswered, it stays in emergency mode until the master starts again."""
-    if machine.xapi is not xapi or xapi.mode != "emergency" or not pool.master_serves:
+    if machine.xapi is not xapi or xapi.mode != "emergency":
+        return
+    master = pool.world.machine_at(machine.system.role.partition(":")[2])
+    if master is machine:
+        xapi.error = ["HOST_ITS_OWN_SLAVE"]
+        return
+    if master is None or not master.answers or master.xapi.mode != "master":
         return
     store = pool.store
     host = pool.host_row(machine)
-    if host is None:
+    if host is None or master.pool is not pool:
         xapi.error = ["HOST_UNKNOWN_TO_MASTER", machine.system.installation_uuid]
         return
     if machine.system.release > store.release:
         xapi.error = _too_new(store.release, machine.system.release)
+        return
+    if liveset.shut_out(pool, machine):
+        xapi.error = [liveset.SHUT_OUT]
         return
     if machine.beats is not None:
         machine.beats.cancel()
@@ -238,16 +323,24 @@ def join(pool: MockPool, machine: HostMachine, xapi: Xapi, *, booted: bool) -> N
         xapi.error = ["HOST_UNKNOWN_TO_MASTER", machine.system.installation_uuid]
         return
     ensure_metrics(pool, host)
-    store.write(host, address=machine.address)
-    store.write(host, enabled=False)
-    hosts.set_live(store, host, alive=True)
+    greeted(pool, host, machine.address)
+    machine.system.password = master.system.password
+    newcomers.ensure(pool, machine, host)
     synchronise(pool, machine, host, booted=booted)
     xapi.mode = "member"
+    newcomers.network_as_master(pool, machine, host)
     if trust.lacks(pool, machine.system):
         trust.copy(pool.master.system, machine.system, (trust.POOL_FOLDER, trust.CA_FOLDER))
         trust.bundle(machine.system)
     plug = pool.durations.storage_plug if booted else pool.durations.member_settle
-    pool.clock.after(plug, partial(complete, pool, machine, xapi, plug=booted))
+    pool.clock.after(plug, partial(complete, pool, machine, xapi))
+
+
+def greeted(pool: MockPool, host: Row, address: str) -> None:
+    """What the master writes down of a member that greets it: it lives, and is not ready yet."""
+    pool.store.write(host, address=address)
+    pool.store.write(host, enabled=False)
+    hosts.set_live(pool.store, host, alive=True)
 
 
 def _too_new(master: Release, member: Release) -> list[str]:
@@ -280,8 +373,10 @@ def synchronise(pool: MockPool, machine: HostMachine, host: Row, *, booted: bool
         store.write(metrics, memory_total=machine.memory, last_updated=pool.clock.stamp())
     observers.load(store, machine, host)
     machine.guest_agents = dict(store.pool().get("guest_agent_config", {}))
+    synchronise_management(pool, machine, host)
     if booted:
         passthrough.booted(store, host)
+        ha_monitor.host_booted(pool, machine, host)
         for ref in host["PBDs"]:
             store.write(store.get("PBD", ref), currently_attached=False)
     for vm in list(store.table("VM").values()):
@@ -315,6 +410,14 @@ def guidance_done(pool: MockPool, host: Row, *, booted: bool) -> None:
         guests.obey(pool, host, *REBOOTS)
 
 
+def synchronise_management(pool: MockPool, machine: HostMachine, host: Row) -> None:
+    """Write down which PIF the host is reached by, where its own files say so."""
+    store, bridge = pool.store, machine.system.management
+    for pif in [store.get("PIF", ref) for ref in host["PIFs"]] if bridge else ():
+        network = store.find("network", pif["network"])
+        store.write(pif, management=network is not None and network["bridge"] == bridge)
+
+
 def resynchronise(pool: MockPool, machine: HostMachine, host: Row, vm: Row) -> None:
     """Bring what the database says of a VM on this host into line with the domains that run."""
     store = pool.store
@@ -332,15 +435,18 @@ def resynchronise(pool: MockPool, machine: HostMachine, host: Row, vm: Row) -> N
         guests.report(pool, vm)
 
 
-def complete(pool: MockPool, machine: HostMachine, xapi: Xapi, *, plug: bool) -> None:
-    """Storage is plugged and the host enabled: the end of a start."""
+def complete(pool: MockPool, machine: HostMachine, xapi: Xapi) -> None:
+    """Storage that still exists is plugged and the host enabled: the end of a start."""
     host = pool.host_row(machine)
     if machine.xapi is not xapi or not pool.master_serves or host is None:
         return
-    if plug:
-        for pbd in [pool.store.get("PBD", ref) for ref in host["PBDs"]]:
-            if pool.store.get("SR", pbd["SR"])["uuid"] not in machine.lost:
-                pool.store.write(pbd, currently_attached=True)
+    pbds = [pool.store.get("PBD", ref) for ref in host["PBDs"]]
+    for pbd in pbds:
+        sr = pool.store.find("SR", pbd["SR"])
+        if sr is not None and liveset.connected(machine, sr) and sr["uuid"] not in pool.storage.destroyed:
+            pool.store.write(pbd, currently_attached=True)
     xapi.complete = True
-    if not host.get("pending_guidances"):
+    storage_is_there = not machine.system.armed or all(pbd["currently_attached"] for pbd in pbds)
+    if storage_is_there and not host.get("pending_guidances"):
         pool.store.write(host, enabled=True)
+        ha_monitor.host_enabled(pool)

@@ -50,6 +50,11 @@ if TYPE_CHECKING:
     from xenctl.datamodel import Class
     from xenctl.releases import Release
 
+EMPTY_KEY = ["INTERNAL_ERROR", "Db_exn.Empty_key_in_map"]
+"""The error for a map with an empty key: its text could not be read again."""
+PLAIN = frozenset({str, bool, float})
+"""Types of which every value can be kept as it is."""
+HALF = 1 << 63
 REMEMBERED_DELETIONS = 512
 """A table's list of deleted rows is cut to its newest half when it would reach this."""
 HASHED = (5, 61)
@@ -153,7 +158,8 @@ class Store(Kept):
     # --- writing
 
     def create(self, name: str, ref: str, fields: dict[str, Any]) -> Row:
-        """Add a row; fields left out get the release's default, fields the release does not know are left out."""
+        """Add a row; fields left out get the release's default, fields the release does not know are left out. Raises
+        `INTERNAL_ERROR` for a map with an empty key."""
         shape = self.shape(name)
         row = Row(name, ref, self._values(shape, fields))
         self._claim(row)
@@ -187,6 +193,7 @@ class Store(Kept):
             values[field] = values[field].copy()
         for field, value in fields.items():
             if field in values:
+                value = value if type(value) in PLAIN else _fitting(value)
                 values[field] = value if type(value) in FIXED else own(value)
         for field in shape.far:
             values[field] = []
@@ -194,7 +201,7 @@ class Store(Kept):
 
     def write(self, row: Row, **fields: Any) -> None:
         """Set fields of a row; a value that stays as it is changes nothing, and one that the release does not know is passed
-        over. Raises `HANDLE_INVALID` for a row that was deleted."""
+        over. Raises `HANDLE_INVALID` for a row that was deleted, `INTERNAL_ERROR` for a map with an empty key."""
         table = self.tables.get(row.table)
         if table is None or table.rows.get(row.ref) is not row:
             raise Failure(["HANDLE_INVALID", row.table, row.ref])
@@ -204,6 +211,10 @@ class Store(Kept):
             old = row[field]
             if old == value and type(old) is type(value):
                 continue
+            if type(value) not in PLAIN:
+                value = _fitting(value)
+                if value == old and type(value) is type(old):
+                    continue
             end = (row.table, field)
             if end in self._far:
                 raise ValueError(f"{row.table}.{field} follows from the other end of its relation and is never written")
@@ -542,6 +553,15 @@ UNKNOWN = ("", None, False)
 Known = defaultdict[str, dict[str, tuple[Any, bool]]]
 """By column and text, the value, and whether it is usually written so."""
 Change = Callable[["list[str]", str], "list[str] | None"]
+
+
+def _fitting(value: Any) -> Any:
+    """A value as a database keeps it: whole numbers of 64 bits, which go round, and maps without an empty key."""
+    if isinstance(value, dict) and "" in value:
+        raise Failure(EMPTY_KEY)
+    if type(value) is int and not -HALF <= value < HALF:
+        return (value + HALF) % (2 * HALF) - HALF
+    return value
 
 
 def own(value: Any) -> Any:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xenctl import datamodel
 from xenctl.errors import Failure
 
 from .call import Call, Wait
+
+if TYPE_CHECKING:
+    from .machine.host import HostMachine
+    from .pool import MockPool
+    from .store import Row
 
 PATIENCE = 86400.0
 """Simulated seconds for which a call waits for its parts."""
@@ -18,14 +23,33 @@ Outcomes = Generator["float | Wait", None, "list[Failure]"]
 
 def start(call: Call, method: str, *args: Any) -> str:
     """Begin `method` as a part of `call`, with all its arguments; returns the part's task."""
-    class_name, name = method.split(".")
-    message = datamodel.load().classes[class_name].messages[name]
-    part = Call(call.pool, call.machine, message, method, args, call.caller, call.session, is_async=True, inner=True)
-    part.task = call.pool.make_task(part)
+    part = _part(call.pool, call.machine, method, args, call.caller, call.session)
     if call.task:
         call.db.write(call.db.get("task", part.task), subtask_of=call.task)
-    call.pool.spawn(part, call.pool.verb(message))
+    call.pool.spawn(part, call.pool.verb(part.message))
     return part.task
+
+
+def start_alone(pool: MockPool, method: str, *args: Any) -> str:
+    """Begin `method` on the master, which nobody asked for; returns its task."""
+    part = _part(pool, pool.master, method, args)
+    pool.spawn(part, pool.verb(part.message))
+    return part.task
+
+
+def _part(
+    pool: MockPool,
+    machine: HostMachine,
+    method: str,
+    args: tuple[Any, ...],
+    caller: str = "",
+    session: Row | None = None,
+) -> Call:
+    class_name, name = method.split(".")
+    message = datamodel.load().classes[class_name].messages[name]
+    part = Call(pool, machine, message, method, args, caller, session, is_async=True, inner=True)
+    part.task = pool.make_task(part)
+    return part
 
 
 def over(call: Call, task: str) -> bool:

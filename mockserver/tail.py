@@ -80,7 +80,7 @@ def changed(pool: MockPool, **options: Any) -> Comparison:
     """What is different in `pool`, without secrets, from one that `MockPool.create(**options)` has just made."""
     new = type(pool).create(**options)
     addresses = {machine.uuid: machine.address for machine in pool.machines}
-    new.readdress({machine.uuid: addresses.get(machine.uuid, machine.address) for machine in new.machines})
+    new.world.readdress({machine.uuid: addresses.get(machine.uuid, machine.address) for machine in new.machines})
     redactor = Redactor(pool)
     found = compare(new, pool, volatile=False)
     return Comparison(

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from . import appliances, checks, hosts, network_rules, passthrough
+from . import appliances, checks, hosts, network_rules, passthrough, pool_operations
 from .journal import Kept
 from .storage_rules import pbds_of, refresh_sr, refresh_vdi
 
@@ -30,6 +30,7 @@ RENEWAL: dict[str, Callable[[Store, Row], None]] = {
     "SR": refresh_sr,
     "VM_appliance": appliances.refresh,
     "host": hosts.refresh,
+    "pool": pool_operations.refresh,
 }
 """By class, what makes the list of allowed operations of one object anew."""
 
@@ -40,6 +41,8 @@ class Upkeep(Kept):
     def __init__(self) -> None:
         self.lists: dict[tuple[str, str], None] = {}
         self.growth: dict[str, tuple[int, int]] = {}
+        self.replan = False
+        """Whether something was written that high availability looks at."""
 
     def note(self, store: Store, write: Write) -> None:
         """Note what a write makes stale."""
@@ -124,6 +127,7 @@ def _vm_for_devices(upkeep: Upkeep, store: Store, write: Write) -> None:
 
 
 def _vm_state(upkeep: Upkeep, store: Store, write: Write) -> None:
+    upkeep.replan = True
     _vm_for_devices(upkeep, store, write)
     vm = store.find("VM", write.ref)
     if vm is not None and "appliance" in vm:
@@ -159,7 +163,17 @@ def _agent(upkeep: Upkeep, store: Store, write: Write) -> None:
     upkeep.renew("VIF", *(vif for vm in vms for vif in vm["VIFs"]))
 
 
+def _planned(upkeep: Upkeep, store: Store, write: Write) -> None:
+    upkeep.replan = True
+
+
+def _host_enabled(upkeep: Upkeep, store: Store, write: Write) -> None:
+    upkeep.replan = True
+    upkeep.renew("host", write.ref)
+
+
 def _liveness(upkeep: Upkeep, store: Store, write: Write) -> None:
+    upkeep.replan = True
     upkeep.renew("host", *(ref for ref, host in store.table("host").items() if host["metrics"] == write.ref))
 
 
@@ -248,14 +262,21 @@ def _plugin(upkeep: Upkeep, store: Store, write: Write) -> None:
 def _pool(upkeep: Upkeep, store: Store, write: Write) -> None:
     """The key that says that versions are mixed, and what says whether suspended VMs, and so their disks, may be cloned."""
     upkeep.renew("SR", *store.table("SR"))
+    upkeep.renew("pool", write.ref)
     if (write.old or {}).get("allow_clone_suspended_vm") != (write.new or {}).get("allow_clone_suspended_vm"):
         upkeep.renew("VDI", *store.table("VDI"))
         upkeep.renew("VM", *store.table("VM"))
 
 
+def _cluster(upkeep: Upkeep, store: Store, write: Write) -> None:
+    """There is one at the most, which decides what may be done to the pool."""
+    upkeep.renew("pool", *store.table("pool"))
+
+
 def _pool_ha(upkeep: Upkeep, store: Store, write: Write) -> None:
     needed = (vdi.ref for vdi in store.table("VDI").values() if vdi["type"] in ("ha_statefile", "redo_log"))
     upkeep.renew("VDI", *needed)
+    upkeep.renew("pool", write.ref)
 
 
 def _fields(table: str, names: str, stale: Stale) -> Iterable[tuple[tuple[str, str], Stale]]:
@@ -281,7 +302,9 @@ STALE: dict[tuple[str, str], Stale] = dict(
         *_fields("VIF", "create currently_attached reserved current_operations network", _itself),
         *_fields("VUSB", "create currently_attached current_operations", _itself),
         *_fields("VM_appliance", "create current_operations", _itself),
-        *_fields("host", "create current_operations enabled power_on_mode", _itself),
+        *_fields("host", "create current_operations power_on_mode", _itself),
+        *_fields("host", "enabled", _host_enabled),
+        *_fields("VM", "ha_always_run ha_restart_priority", _planned),
         *_fields("host_metrics", "live", _liveness),
         *_fields("network_sriov", "create delete", _sriov),
         *_fields("VDI", "create delete", _vdi_comes),
@@ -298,6 +321,7 @@ STALE: dict[tuple[str, str], Stale] = dict(
         *_fields("PBD", "currently_attached", _pbd_plugged),
         *_fields("SM", "create delete capabilities features type", _plugin),
         *_fields("pool", "other_config", _pool),
+        *_fields("Cluster", "create delete", _cluster),
         *_fields("pool", "ha_enabled current_operations", _pool_ha),
     )
 )

@@ -156,14 +156,32 @@ def fitting_size(sr: Row, size: int) -> int:
 def measure(call: Call, sr: Row) -> None:
     """Write down how large storage is and how much of it is taken."""
     vdis = [vdi for vdi in (call.db.find("VDI", ref) for ref in sr["VDIs"]) if vdi is not None]
-    size = call.pool.storage.sizes.setdefault(
-        sr["uuid"], sr["physical_size"] if sr["physical_size"] >= 0 else UNKNOWN_SIZE
-    )
+    told = [row["physical_size"] for row in (sr, *elsewhere(call, sr)) if row["physical_size"] >= 0]
+    size = call.pool.storage.sizes.setdefault(sr["uuid"], next(iter(told), UNKNOWN_SIZE))
     used = sum(vdi["physical_utilisation"] for vdi in vdis)
     call.pool.upkeep.growth.pop(sr.ref, None)
     call.db.write(
         sr, physical_size=size, physical_utilisation=used, virtual_allocation=sum(v["virtual_size"] for v in vdis)
     )
+
+
+def elsewhere(call: Call, sr: Row) -> list[Row]:
+    """The rows of the same storage in the databases of other pools."""
+    stores = [pool.store for pool in call.pool.world.pools if pool is not call.pool]
+    found = [(store, store.by_uuid.get(sr["uuid"])) for store in stores]
+    return [store.get("SR", place[1]) for store, place in found if place is not None and place[0] == "SR"]
+
+
+def on_storage(call: Call, sr: Row) -> dict[str, dict[str, Any]]:
+    """The disks that storage holds and this pool may not know, by their uuids: those that were forgotten, and those that
+    only other pools have rows of."""
+    out = dict(call.pool.storage.forgotten.get(sr["uuid"], {}))
+    for pool in call.pool.world.pools:
+        place = pool.store.by_uuid.get(sr["uuid"]) if pool is not call.pool else None
+        for ref in pool.store.get("SR", place[1])["VDIs"] if place is not None else ():
+            vdi = pool.store.get("VDI", ref)
+            out[vdi["uuid"]] = {name: vdi[name] for name in REMEMBERED if name in vdi}
+    return out
 
 
 # --- disks come and go
@@ -290,7 +308,7 @@ def _forget_image(call: Call, vdi: Row) -> None:
 
 def found_again(call: Call, sr: Row, uuid: str, fields: dict[str, Any]) -> Row:
     """The row of a disk that was forgotten and is found on its storage."""
-    call.pool.storage.forgotten[sr["uuid"]].pop(uuid)
+    call.pool.storage.forgotten.get(sr["uuid"], {}).pop(uuid, None)
     known = {**fields, "uuid": uuid, "SR": sr.ref, "managed": True, "missing": False, "parent": NULL}
     if call.db.find("VDI", str(known.get("snapshot_of", NULL))) is None:
         known["snapshot_of"] = NULL

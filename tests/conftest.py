@@ -55,6 +55,10 @@ class Calls:
         """Another session, or one with the master that came back."""
         return Calls(self.pool)
 
+    def of(self, host: str) -> Calls:
+        """A session with the pool that the host called `host` is in, as its machine knows."""
+        return Calls(self.pool.machine(host).pool)
+
     def row(self, kind: str, name: str) -> Any:
         """The row of the object called `name`."""
         return next(row for row in self.pool.store.table(kind).values() if row["name_label"] == name)

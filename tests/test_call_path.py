@@ -168,15 +168,15 @@ def test_the_session_comes_before_what_the_message_is(calls: Make) -> None:
     assert details(c.pool, "Async.VM.get_all", "none") == ["SESSION_INVALID", "none"]
     text = "No async mode for this operation (rpc: VM.get_all)"
     assert c.refused("Async.VM.get_all") == ["Fault", text]
-    assert details(c.pool, "pool.enable_ha", "none", [], {}) == ["SESSION_INVALID", "none"]
-    assert c.refused("pool.enable_ha", [], {}) == ["NOT_IMPLEMENTED", "pool.enable_ha"]
+    assert details(c.pool, "PVS_site.introduce", "none", "", "", "") == ["SESSION_INVALID", "none"]
+    assert c.refused("PVS_site.introduce", "", "", "") == ["NOT_IMPLEMENTED", "PVS_site.introduce"]
 
 
 def test_nothing_succeeds_in_silence(calls: Make) -> None:
     """A message without behaviour says so in its task too."""
     c = calls(release="8.2")
-    task = c.start("pool.enable_ha", [], {})
-    assert (task["status"], task["error_info"]) == ("failure", ["NOT_IMPLEMENTED", "pool.enable_ha"])
+    task = c.start("PVS_site.introduce", "", "", "")
+    assert (task["status"], task["error_info"]) == ("failure", ["NOT_IMPLEMENTED", "PVS_site.introduce"])
 
 
 def test_unknown_methods_are_looked_for_as_late_as_xapi_does(calls: Make) -> None:

@@ -290,16 +290,15 @@ def test_a_clean_installation_of_a_member_takes_it_out_of_the_pool(calls: Make) 
     c.sleep(3600)
     assert c.pool.machine_of(host) is None
     assert not c.pool.store.get("host_metrics", host["metrics"])["live"]
-    with pytest.raises(Failure) as caught:
-        c.pool.dispatch("session.login_with_password", ["root", "secret"], machine)
-    assert caught.value.details[0] == "NOT_IMPLEMENTED"
-    assert "host2 was installed afresh" in caught.value.details[1]
+    alone = c.of("host2")
+    assert [alone.row("host", "host2")["uuid"]] == [machine.system.installation_uuid]
+    assert [sr["name_label"] for sr in machine.pool.store.table("SR").values()] == ["Local storage"]
     assert c("host.get_all")
     assert c.pool.master is c.pool.machine("host1")
 
 
 def test_a_clean_installation_of_the_master_leaves_the_pool_without_one(calls: Make) -> None:
-    """Its database was on that disk; members wait for it for ever, and nobody answers for it."""
+    """Its database was on that disk; what answers at its address knows no member, and they wait for ever."""
     c = calls(release="8.2", hosts=2, vms=2)
     c("VM.clean_shutdown", c.vm("vm01").ref)
     c.halt("host1")
@@ -307,8 +306,9 @@ def test_a_clean_installation_of_the_master_leaves_the_pool_without_one(calls: M
     c.sleep(86400)
     with pytest.raises(LookupError, match="no host of this pool is its master any more"):
         _ = c.pool.master
-    with pytest.raises(Failure, match="HOST_STILL_BOOTING"):
+    with pytest.raises(Failure, match="HOST_UNKNOWN_TO_MASTER"):
         c.pool.dispatch("pool.get_all", ["x"], c.pool.machine("host2"))
+    assert len(c.of("host1")("host.get_all")) == 1
     assert c.vm("vm02")["uuid"] in c.pool.machine("host2").domains
 
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 MODULES = (
     *("session", "task", "event", "pool", "pool_settings", "host", "host_settings", "host_removal"),
     *("host_plugins", "host_diagnostics", "host_measures", "host_networking", "host_guests", "host_hardware"),
+    *("pool_join", "pool_exchange", "pool_master", "host_membership", "session_others"),
+    *("pool_ha", "host_ha"),
     *("vm", "vm_records", "vm_moves", "vm_copies", "vm_revert", "vm_install", "vm_memory", "vm_settings", "vm_queries"),
     *("vm_import", "vm_sleep"),
     *("sr", "sr_database", "pbd", "vdi", "vdi_content", "vdi_fields", "vbd", "crashdump"),

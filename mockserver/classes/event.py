@@ -32,6 +32,10 @@ HEARTBEAT = 30.0
 """Seconds between two events of the pool that old listeners get although nothing changed."""
 
 
+OPERATIONS = {"create": "add", "write": "mod", "delete": "del"}
+"""What each kind of write is in an event."""
+
+
 def _matches(classes: set[str], name: str, ref: str) -> bool:
     return "*" in classes or name in classes or f"{name}/{ref}" in classes
 
@@ -55,7 +59,7 @@ def _event(number: int, moment: str, table: str, operation: str, ref: str, snaps
 # --- event.from
 
 
-def _collect(store: Store, classes: set[str], since: int) -> tuple[list[dict[str, Any]], int]:
+def collected(store: Store, classes: set[str], since: int) -> tuple[list[dict[str, Any]], int]:
     """What happened after generation `since`, one event for each object, and the generation of the last change."""
     adds: list[dict[str, Any]] = []
     mods: list[dict[str, Any]] = []
@@ -76,7 +80,7 @@ def _collect(store: Store, classes: set[str], since: int) -> tuple[list[dict[str
 
 
 def _changed(store: Store, classes: set[str], since: int) -> bool:
-    """Whether `_collect` would find anything."""
+    """Whether `collected` would find anything."""
     for name in _tables(store, classes):
         folded = name.lower()
         if any(_matches(classes, folded, row.ref) for row in store.changes(name, since)):
@@ -115,7 +119,7 @@ def from_(call: Call, classes: list[str], token: str, timeout: float) -> Steps:
     deadline = call.clock.now() + (timeout if 0 <= timeout < LONGEST else DAY)
     with _watched(call, wanted):
         told, told_last = _told(call.pool, wanted, messages)
-        events, last = _collect(store, wanted, since)
+        events, last = collected(store, wanted, since)
         if not told and not events and timeout != 0:
             yield Wait(
                 deadline, lambda: _ended(call) or _changed(store, wanted, since) or _news(call.pool, wanted, messages)
@@ -123,7 +127,7 @@ def from_(call: Call, classes: list[str], token: str, timeout: float) -> Steps:
             if _ended(call):
                 raise refuse("SESSION_INVALID", call.caller)
             told, told_last = _told(call.pool, wanted, messages)
-            events, last = _collect(store, wanted, since)
+            events, last = collected(store, wanted, since)
     counts = {
         name.lower(): I4(len(store.table(name)))
         for name, cls in store.model.classes.items()
@@ -190,12 +194,23 @@ class OldEvents(Kept):
         """Queue a change if somebody registered for it."""
         store, name = pool.store, write.table
         row = {"delete": write.old, "create": write.new}.get(write.kind) or store.find(name, write.ref)
-        cls = store.model.classes.get(name)
-        if row is None or cls is None or not cls.events:
-            return
-        if not any(_matches(s.classes, name.lower(), write.ref) for s in self.subscriptions.values()):
-            return
-        self.add(name, {"create": "add", "write": "mod", "delete": "del"}[write.kind], row, store, pool.clock.now())
+        if row is not None and self.concerns(store, write):
+            self.add(name, OPERATIONS[write.kind], row, store, pool.clock.now())
+
+    def concerns(self, store: Store, write: Write) -> bool:
+        """Whether somebody registered for what a write changes."""
+        cls = store.model.classes.get(write.table)
+        if cls is None or not cls.events:
+            return False
+        return any(_matches(s.classes, write.table.lower(), write.ref) for s in self.subscriptions.values())
+
+    def heard(self) -> frozenset[tuple[str, frozenset[str]]]:
+        """Who registered, and for what."""
+        return frozenset((session, frozenset(s.classes)) for session, s in self.subscriptions.items())
+
+    def after(self, number: int) -> list[dict[str, Any]]:
+        """The events that are queued from a number on."""
+        return [event for at, _, event in islice(self._queue, self._first, None) if at >= number]
 
     def add(self, name: str, operation: str, row: Row, store: Store, now: float) -> None:
         """Queue one event; the oldest are dropped where there are too many."""

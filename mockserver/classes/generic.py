@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..call import Call, refuse
-from ..store import Row, Store, to_text
+from ..store import EMPTY_KEY, Row, Store, to_text
 
 if TYPE_CHECKING:
     from xenctl.datamodel import Message
@@ -60,7 +60,7 @@ def add_to(message: Message) -> Function:
     def verb(call: Call, ref: str, key: str, value: Any) -> str:
         row = call.db.get(table, ref)
         if not key:
-            raise refuse("INTERNAL_ERROR", 'Failure("the empty key is not allowed")')
+            raise refuse(*EMPTY_KEY)
         if key in row[field]:
             column = call.db.shape(table).fields[field].column
             raise refuse("MAP_DUPLICATE_KEY", table, column, ref, key)

@@ -8,7 +8,7 @@ from xenctl import datamodel
 from xenctl.errors import Failure
 from xenctl.values import Timestamp
 
-from .. import hosts, rules, workload_balancing
+from .. import agility, failover_plan, ha_monitor, hosts, liveset, rules, workload_balancing
 from ..call import Call, Steps, Wait, refuse
 from ..store import Row
 from . import verbs_of
@@ -22,7 +22,9 @@ BATCH = 10
 
 @verb("enabled")
 def disable(call: Call, host: str, auto_enable: bool) -> str:
-    call.db.write(call.db.get("host", host), enabled=False)
+    row = call.db.get("host", host)
+    failover_plan.assert_can_disable(call.pool, row)
+    call.db.write(row, enabled=False)
     return ""
 
 
@@ -36,7 +38,11 @@ def enable(call: Call, host: str) -> str:
         raise refuse("HOST_PENDING_MANDATORY_GUIDANCE_NOT_EMPTY", host)
     if contact.machine.stays_disabled:
         raise refuse("HOST_DISABLED_UNTIL_REBOOT", host)
+    for pbd in (call.db.get("PBD", ref) for ref in row["PBDs"]):
+        if not pbd["currently_attached"]:
+            agility.assert_not_needed(call.db, call.db.get("SR", pbd["SR"]))
     call.db.write(row, enabled=True)
+    ha_monitor.host_enabled(call.pool)
     return ""
 
 
@@ -56,6 +62,8 @@ def _halt(call: Call, host: Row, name: str) -> None:
     """The call returns at once; the operating system stops a little later, and with it what still runs there."""
     with hosts.operation(call, host, name):
         machine = hosts.contact(call.pool, host).machine
+        if machine.ha_daemon and not liveset.reaches(call.pool, machine):
+            raise refuse("HA_LOST_STATEFILE")
         if call.db.release.order <= rules.GEORGE:
             for vm in _guests(call, host):
                 if vm["power_state"] in ("Running", "Paused"):
@@ -99,6 +107,7 @@ def _kept(call: Call, host: str) -> dict[str, Failure]:
 def evacuate(call: Call, host: str, network: str, evacuate_batch_size: int) -> Steps:
     """Migrate every guest away, each as a task of its own: one after another up to 5.5, several at a time since."""
     row, db = call.db.get("host", host), call.db
+    failover_plan.assert_can_disable(call.pool, row)
     with hosts.operation(call, row, "evacuate"):
         plan = workload_balancing.plan(call, row)
         for found in plan.values():

@@ -15,7 +15,7 @@ OWNED = ("PBD", "PIF", "host_cpu", "host_crashdump", "host_patch", "PCI", "PGPU"
 ON_PIFS = {"VLAN": "untagged_PIF", "Bond": "master", "tunnel": "access_PIF"}
 """What goes with a PIF, by the field that names it."""
 METRICS = {"PIF": "PIF_metrics", "VM": "VM_metrics"}
-GONE = ("*", "host_metrics.*", "VM.*", "VM_metrics.*", "PIF_metrics.*", "VBD.*", "console.*")
+GONE = ("host.*", "host_metrics.*", "VM.*", "VM_metrics.*", "PIF_metrics.*", "VBD.*", "console.*")
 DROPPED = (*GONE, *(f"{table}.*" for table in (*OWNED, *ON_PIFS)))
 
 
@@ -51,27 +51,31 @@ def destroy(call: Call, ref: str) -> str:
     row = _gone(call, ref)
     if call.db.pool().get("ha_enabled"):
         raise refuse("HA_IS_ENABLED")
-    control_domains, guests = _guests(call, row)
-    if guests:
+    if _guests(call, row)[1]:
         raise refuse("HOST_HAS_RESIDENT_VMS", ref)
+    drop_host(call, row)
+    return ""
+
+
+def drop_host(call: Call, host: Row) -> None:
+    """Drop a host's row with all that was the host's own, its control domains among it."""
     for table in OWNED:
-        for owned in [item for item in call.db.table(table).values() if item["host"] == ref]:
+        for owned in [item for item in call.db.table(table).values() if item["host"] == host.ref]:
             _drop(call, owned)
-    for vm in control_domains:
+    for vm in _guests(call, host)[0]:
         for device in call.pool.vbds(vm):
             call.db.delete(device)
         for console in [call.db.find("console", console) for console in vm["consoles"]]:
             if console is not None:
                 call.db.delete(console)
         _drop(call, vm)
-    metrics = call.db.find("host_metrics", row["metrics"])
-    call.db.delete(row)
+    metrics = call.db.find("host_metrics", host["metrics"])
+    call.db.delete(host)
     if metrics is not None:
         call.db.delete(metrics)
     for vm in call.db.table("VM").values():
-        if vm["affinity"] == ref:
+        if vm["affinity"] == host.ref:
             call.db.write(vm, affinity=NULL)
-    return ""
 
 
 def _drop(call: Call, row: Row) -> None:

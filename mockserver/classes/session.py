@@ -71,8 +71,9 @@ def slave_login(call: Call, host: str, psecret: str) -> str:
 def logout(call: Call) -> str:
     call.machine.xapi.local_sessions.discard(call.caller)
     call.pool.old_events.subscriptions.pop(call.caller, None)
+    call.pool.views.pop(call.caller, None)
     if call.session is not None:
-        call.db.delete(call.session)
+        call.pool.store.delete(call.session)
     return ""
 
 
@@ -84,6 +85,9 @@ def change_password(call: Call, old_pwd: str, new_pwd: str) -> str:
     if call.pool.username != "root":
         raise refuse("CHANGE_PASSWORD_REJECTED", "this pool has no user root")
     call.pool.password = new_pwd
+    for machine in call.pool.machines:
+        if machine.xapi.mode in ("master", "member"):  # the others get it when they start
+            machine.system.password = new_pwd
     return ""
 
 
@@ -127,7 +131,7 @@ def _new_local(call: Call) -> str:
 
 
 def _authenticate(call: Call, uname: str, pwd: str) -> None:
-    if (uname, pwd) != (call.pool.username, call.pool.password):
+    if (uname, pwd) != (call.pool.username, call.machine.system.password):
         raise refuse("SESSION_AUTHENTICATION_FAILED", uname, "Authentication failure")
 
 

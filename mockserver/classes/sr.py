@@ -6,7 +6,7 @@ from typing import Any
 
 from xenctl.errors import Failure
 
-from .. import hosts, passthrough, passwords, rules, volumes
+from .. import ha_disks, hosts, passthrough, passwords, rules, volumes
 from ..call import Call, Steps, refuse
 from ..data_sources import unknown
 from ..storage_drivers import capabilities, supported_types
@@ -14,7 +14,6 @@ from ..storage_rules import pbds_of
 from ..store import Row
 from . import verbs_of
 from .pbd import connect, plug_in
-from .sr_database import assert_everywhere
 
 verb = verbs_of("SR")
 
@@ -199,7 +198,7 @@ def scan(call: Call, ref: str) -> Steps:
         for vdi in [call.db.find("VDI", vdi) for vdi in row["VDIs"]]:
             if vdi is not None and vdi["uuid"] not in call.pool.disks:
                 volumes.forget(call, vdi)
-        for uuid, fields in list(call.pool.storage.forgotten.get(row["uuid"], {}).items()):
+        for uuid, fields in volumes.on_storage(call, row).items():
             given_away = passthrough.given_away(call.db, row, fields.get("sm_config", {}).get("usb_path", ""))
             if uuid in call.pool.disks and uuid not in call.db.by_uuid and not given_away:
                 volumes.found_again(call, row, uuid, fields)
@@ -228,11 +227,12 @@ def probe(call: Call, host: str, device_config: dict[str, str], kind: str, sm_co
     _assert_probes(call, host, kind.lower())
     wanted = {key: value for key, value in device_config.items() if not key.endswith("password")}
     found = []
-    for sr in call.db.table("SR").values():
-        configs = [pbd["device_config"] for pbd in pbds_of(call.db, sr)]
-        if sr["type"] == kind.lower() and any(wanted.items() <= config.items() for config in configs):
-            found.append(f"\t<SR>\n\t\t<UUID>\n\t\t\t{sr['uuid']}\n\t\t</UUID>\n\t</SR>\n")
-    return f'<?xml version="1.0" ?>\n<SRlist>\n{"".join(found)}</SRlist>\n'
+    for store in [call.db, *(pool.store for pool in call.pool.world.pools if pool is not call.pool)]:
+        for sr in store.table("SR").values():
+            configs = [pbd["device_config"] for pbd in pbds_of(store, sr)]
+            if sr["type"] == kind.lower() and any(wanted.items() <= config.items() for config in configs):
+                found.append(f"\t<SR>\n\t\t<UUID>\n\t\t\t{sr['uuid']}\n\t\t</UUID>\n\t</SR>\n")
+    return f'<?xml version="1.0" ?>\n<SRlist>\n{"".join(dict.fromkeys(found))}</SRlist>\n'
 
 
 def _assert_probes(call: Call, host: str, kind: str) -> None:
@@ -346,9 +346,5 @@ def create_new_blob(call: Call, ref: str, name: str, mime_type: str, public: boo
 
 @verb()
 def assert_can_host_ha_statefile(call: Call, ref: str) -> str:
-    row = call.db.get("SR", ref)
-    assert_everywhere(call, row)
-    can = capabilities(call.db, row["type"])
-    if not {"VDI_GENERATE_CONFIG", "VDI_ATTACH_OFFLINE"} & can:
-        raise refuse("SR_OPERATION_NOT_SUPPORTED", ref)
+    ha_disks.assert_can_host(call, call.db.get("SR", ref))
     return ""

@@ -9,9 +9,9 @@ from xenctl.errors import DatabaseError
 
 from .. import vdis, volumes
 from ..call import Call, Steps, refuse
+from ..ha_disks import assert_everywhere
 from ..machine.disks import BLOCK_SIZE, Disk
 from ..storage_drivers import capabilities
-from ..storage_rules import pbds_of
 from ..store import Row
 from ..vdis import sr_of
 from . import verbs_of
@@ -21,14 +21,6 @@ verb_of_disk = verbs_of("VDI")
 
 SIZE = 1 << 30
 """Bytes of the disk that a database is kept on."""
-
-
-def assert_everywhere(call: Call, sr: Row) -> None:
-    """Raise where a host does not have the storage plugged."""
-    pbds = pbds_of(call.db, sr)
-    connected = {pbd["host"] for pbd in pbds if pbd["currently_attached"]}
-    if len(connected) < max(len(pbds), len(call.db.table("host"))):
-        raise refuse("SR_HAS_NO_PBDS", sr.ref)
 
 
 @verb()

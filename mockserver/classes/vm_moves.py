@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 from xenctl.errors import Failure
 
-from .. import placement, power, rules, vm_rules, volumes
+from .. import agility, placement, power, rules, vm_rules, volumes
 from ..call import Call, Steps, refuse
 from ..checks import operation
 from ..power import LIVES
@@ -311,31 +311,8 @@ def get_possible_hosts(call: Call, vm: str) -> list[str]:
 @verb()
 def assert_agile(call: Call, ref: str) -> str:
     """Raise for a VM that not every enabled host could run."""
-    row, db = call.db.get("VM", ref), call.db
-    for field, code in (("VGPUs", "VM_HAS_VGPU"), ("VUSBs", "VM_HAS_VUSBS")):
-        if row.get(field):
-            raise refuse(code, ref)
-    enabled = {host.ref for host in db.table("host").values() if host["enabled"]}
-    for sr in dict.fromkeys(vdi["SR"] for vdi in vm_rules.disks(db, row)):
-        storage = db.get("SR", sr)
-        if not storage["shared"] or not enabled <= set(_hosts_of(call, "PBD", storage["PBDs"])):
-            raise refuse("HA_CONSTRAINT_VIOLATION_SR_NOT_SHARED", sr)
-    for vif in [db.find("VIF", vif) for vif in row["VIFs"]]:
-        network = db.find("network", vif["network"]) if vif is not None else None
-        if network is not None and not enabled <= set(_hosts_of(call, "PIF", network["PIFs"])):
-            raise refuse("HA_CONSTRAINT_VIOLATION_NETWORK_NOT_SHARED", network.ref)
+    agility.assert_agile(call.db, call.db.get("VM", ref))
     return ""
-
-
-def _hosts_of(call: Call, table: str, refs: list[str]) -> Iterator[str]:
-    """The hosts of connections: of plugged ones to storage, of those to networks that are in no bond."""
-    for row in (call.db.find(table, ref) for ref in refs):
-        if row is not None and (row["currently_attached"] if table == "PBD" else not _bonded(call, row)):
-            yield row["host"]
-
-
-def _bonded(call: Call, pif: Row) -> bool:
-    return call.db.find("Bond", pif.get("bond_slave_of", NULL)) is not None
 
 
 @verb()

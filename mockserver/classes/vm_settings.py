@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import bios, power, rules
+from .. import bios, failover_plan, power, rules, volumes
 from ..call import Call, refuse
 from ..checks import operation
 from ..licence import assert_enabled
@@ -15,6 +15,11 @@ from .vm_copies import assert_quiesces
 
 verb = verbs_of("VM")
 
+PROTECTION = (
+    *("ha_restart_priority", "ha_always_run", "message.*"),
+    *("pool.ha_overcommitted", "pool.ha_plan_exists_for"),
+)
+"""What a change of a VM's protection may write."""
 PRIORITIES = ("", "restart", "best-effort")
 PRIORITIES_THEN = ("", "0", "1", "2", "3", "best-effort")
 """Up to 5.6 the order of restarts was a priority, and protection a flag of its own."""
@@ -151,13 +156,18 @@ def update_secureboot_certificates_on_boot(call: Call, ref: str, mark: bool) -> 
 # --- high availability
 
 
-@verb("ha_restart_priority", "ha_always_run")
+@verb(*PROTECTION)
 def set_ha_restart_priority(call: Call, ref: str, value: str) -> str:
-    """Since 6.0 a VM that runs is protected or not from that moment on."""
+    """Since 6.0 a VM that runs is protected or not from that moment on; refused where that would break the failover plan."""
     row = call.db.get("VM", ref)
     now = call.at_least(rules.BOSTON)
     if value not in (PRIORITIES if now else PRIORITIES_THEN):
         raise refuse("INVALID_VALUE", "ha_restart_priority", value)
+    if now and value == power.PROTECTED != row["ha_restart_priority"]:
+        if row["power_state"] != "Halted":
+            failover_plan.assert_can_protect(call.pool, row)
+        if call.db.pool()["ha_enabled"]:
+            failover_plan.update_status(call.pool)
     if row["ha_restart_priority"] != value:
         call.db.write(row, ha_restart_priority=value)
         if now and row["power_state"] == "Running":
@@ -165,13 +175,17 @@ def set_ha_restart_priority(call: Call, ref: str, value: str) -> str:
     return ""
 
 
-@verb("ha_restart_priority", "ha_always_run")
+@verb(*PROTECTION)
 def set_ha_always_run(call: Call, ref: str, value: bool) -> str:
     """Since 6.0 another way to say that a VM is protected."""
     if call.at_least(rules.BOSTON):
         return str(set_ha_restart_priority(call, ref, power.PROTECTED if value else ""))
     row = call.db.get("VM", ref)
+    if value and not row["ha_always_run"]:
+        failover_plan.assert_can_protect(call.pool, row)
     call.db.write(row, ha_always_run=value)
+    if call.db.pool()["ha_enabled"]:
+        failover_plan.update_status(call.pool)
     return ""
 
 
@@ -253,7 +267,7 @@ def set_suspend_VDI(call: Call, ref: str, value: str) -> str:
     if old is image:
         return ""
     _assert_seen_together(call, row, image)
-    sums = [call.pool.disks[vdi["uuid"]].digest() for vdi in (old, image)]
+    sums = [volumes.content(call, vdi).digest() for vdi in (old, image)]
     if sums[0] != sums[1]:
         told = [f"{vdi['uuid']} : {digest}" for vdi, digest in zip((old, image), sums, strict=True)]
         raise refuse("SUSPEND_VDI_REPLACEMENT_IS_NOT_IDENTICAL", *told)

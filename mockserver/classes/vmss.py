@@ -7,7 +7,7 @@ from typing import Any
 from xenctl.errors import Failure
 from xenctl.values import Timestamp
 
-from .. import subtasks
+from .. import messages, subtasks
 from ..call import Call, Steps, refuse
 from ..licence import assert_enabled
 from ..store import NULL, Row
@@ -207,13 +207,4 @@ def _thin_out(call: Call, row: Row, vm: str) -> Steps:
 
 
 def _tell(call: Call, row: Row, name: str, body: str) -> None:
-    fields = {
-        "uuid": call.pool.new_uuid(),
-        "name": name,
-        "priority": PRIORITIES[name],
-        "cls": "VMSS",
-        "obj_uuid": row["uuid"],
-        "timestamp": call.clock.stamp(),
-        "body": body,
-    }
-    call.pool.messages.add(call.db, call.pool.new_ref(), fields)
+    messages.post(call.pool, name, priority=PRIORITIES[name], cls="VMSS", uuid=row["uuid"], body=body)

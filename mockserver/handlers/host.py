@@ -107,6 +107,7 @@ def _system(machine: HostMachine, files: Mapping[str, bytes]) -> System:
         control_domain_uuid=inventory.get("CONTROL_DOMAIN_UUID", ""),
         role=files.get(ROLE, b"master").decode(),
         pool_secret=files.get(SECRET, b"").decode(),
+        pool=machine.pool,
         saved=database.read(dumps[0], source="the backup") if dumps else None,
         files={f"/{name}": data for name, data in files.items() if name.startswith(BY_VERBS)},
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,15 +22,23 @@ if TYPE_CHECKING:
     from xenctl.database import Database
 
     from ..clock import Timer, VirtualClock
+    from ..pool import MockPool
     from ..startup import Xapi
     from ..store import Store
     from .disks import Domain
+    from .ha import Settings
 
 
 OLD_SECRET, NEW_SECRET = "/var/lib/xcp/ptoken.old", "/var/lib/xcp/ptoken.new"
 """Where a host keeps both secrets while the pool's is rotated."""
 ASKS_THE_MASTER = find("6.0.0")
 """The first release whose installer logs in to a member's master before it offers an upgrade."""
+MINDS_ARMED = find("5.5.0")
+"""The first release whose installer does not upgrade a host on which high availability is armed."""
+
+
+LOCAL: dict[str, Any] = {"ha": None, "static_vdis": ()}
+"""What a host keeps for itself, as an installer leaves it."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,14 @@ class Durations:
     transfer_rate: float = 100e6
     host_backup: float = 60.0
     restore_fuse: float = 30.0
+    toolstack_fuse: float = 10.0
+    ha_join: float = 10.0
+    ha_timeout: float = 60.0
+    ha_monitor: float = 20.0
+    ha_healthcheck: float = 120.0
+    ha_retry: float = 120.0
+    ha_replan: float = 1800.0
+    ha_patience: float = 1800.0
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -102,6 +118,8 @@ class System(Kept):
     control_domain_uuid: str
     role: str
     pool_secret: str
+    pool: MockPool = field(repr=False, compare=False)
+    """The pool whose host it is, or of which it was one when it last ran."""
     database: Store | None = None
     saved: Database | None = None
     restored: Database | None = None
@@ -110,22 +128,46 @@ class System(Kept):
     """The packages that came with updates: their versions by their names with architecture."""
     mirrors: dict[str, Mirror] = field(default_factory=dict)
     """On a master: copies of update repositories, by their uuids."""
+    password: str = ""
+    """Root's."""
+    management: str = ""
+    """The bridge that the host is reached by, where somebody has said so since it was installed; `none` for not at all."""
+    local: dict[str, str] = field(default_factory=dict)
+    """The toolstack's own keys and values, which no database holds."""
     new: bool = False
     """Set by the installer: the next boot is the first one of this system."""
     syslog: str = ""
     """Where log messages go beside the disk: the address of a server, or empty."""
     archived_at: float = 0.0
     """When what was measured here was last put where a restart does not lose it; 0 if never."""
-    stranger: bool = False
-    """Set by a clean installation: the host is a pool of its own, with a database that nobody here looks at."""
+    ha: Settings | None = None
+    """What high availability was configured with here."""
+    static_vdis: tuple[tuple[str, str], ...] = ()
+    """The disks that are attached before the toolstack starts: their uuids, and what each is for."""
     files: dict[str, bytes] = field(default_factory=dict)
     """What verbs wrote on the disk, by path. The dict is replaced, never changed: a backup may share it."""
+
+    @property
+    def armed(self) -> bool:
+        """Whether the daemon of high availability starts with each boot."""
+        return self.ha is not None and self.ha.armed
 
     @property
     def secrets(self) -> tuple[str, ...]:
         """The secrets of the pool that are taken, the one that is sent first: two while a rotation goes on."""
         known = (self.files[path].decode() for path in (OLD_SECRET, NEW_SECRET) if path in self.files)
         return (self.pool_secret, *(secret for secret in known if secret != self.pool_secret))
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What a start finds in a host: fields of its row, those of a row for each processor, the card of its management
+    interface, and the bytes of its disk."""
+
+    fields: Mapping[str, Any]
+    processors: tuple[Mapping[str, Any], ...]
+    management: str
+    disk: int
 
 
 class MachineRoomError(Exception):
@@ -147,6 +189,11 @@ class HostMachine(Kept):
     clock: VirtualClock
     durations: Durations
     system: System
+    hardware: Hardware = field(repr=False)
+    local_storage: list[str] = field(default_factory=list)
+    """The uuids of the storage repositories on its own disk."""
+    next: System | None = field(default=None, repr=False)
+    """What its files say already, for the next start of its toolstack."""
     backup: System | None = None
     media: Release | None = None
     prepared: Release | None = None
@@ -182,8 +229,12 @@ class HostMachine(Kept):
     on_running: Callable[[HostMachine], None] = lambda machine: None
     on_stopped: Callable[[HostMachine, bool], None] = lambda machine, clean: None
     on_state: Callable[[HostMachine, str], None] = lambda machine, old: None
-    masters_release: Callable[[], Release | None] = lambda: None
+    masters_release: Callable[[HostMachine], Release | None] = lambda machine: None
     """What the installer learns from the pool's master; None where that does not answer."""
+    ha_daemon: str = ""
+    """The daemon of high availability: `fencing` where it would reset the host, `disarmed` where not, empty without one."""
+    stopped_cleanly: bool = True
+    """Whether it was told to stop when it last stopped."""
     lost: set[str] = field(default_factory=set)
     """The uuids of the storage repositories that it does not reach, whatever the database says of its connections."""
     beats: Timer | None = None
@@ -191,9 +242,26 @@ class HostMachine(Kept):
     _timer: Timer | None = None
 
     @property
+    def pool(self) -> MockPool:
+        """The pool that the system on its disk is of."""
+        return self.system.pool
+
+    def install(self, system: System) -> None:
+        """Have `system` on the disk from now on; the machine is of the pool that it names."""
+        old, self.system = self.system.pool, system
+        if system.pool is not old:
+            system.pool.world.moved(self, old)
+
+    def turn(self) -> None:
+        """Be what its files say: its toolstack has stopped."""
+        if self.next is not None:
+            system, self.next = self.next, None
+            self.install(system)
+
+    @property
     def answers(self) -> bool:
-        """Whether its port is open: it runs, and so does its toolstack."""
-        return self.state == "running" and self.xapi.mode != "dead"
+        """Whether its port is open: it runs, so does its toolstack, and it has an interface for that."""
+        return self.state == "running" and self.xapi.mode != "dead" and self.system.management != "none"
 
     def _become(self, state: str) -> None:
         old, self.state = self.state, state
@@ -246,6 +314,9 @@ class HostMachine(Kept):
             self._timer.cancel()
         self.fetched = None
         was_running = self.state == "running"
+        self.ha_daemon = ""
+        if was_running:
+            self.stopped_cleanly = False
         for domain in list(self.domains.values()):
             domain.end(self.clock.now())
         self.domains.clear()
@@ -253,10 +324,16 @@ class HostMachine(Kept):
         if was_running:
             self.on_stopped(self, False)
 
+    def fence(self) -> None:
+        """What a host does to itself that must not go on: it resets, and boots again."""
+        self.power_off()
+        self.power_on()
+
     def shut_down(self, then_on: bool) -> None:
         """What the operating system does when told to halt or reboot: stop, then off, then on again where asked."""
         if self.state != "running":
             return
+        self.stopped_cleanly = True
         self.on_stopped(self, True)
         self._become("stopping")
 
@@ -281,24 +358,26 @@ class HostMachine(Kept):
         return self.system.release
 
     def offers(self) -> tuple[str, ...]:
-        """What the installer on screen offers: `upgrade` only for a release it accepts, whose first boot was completed, and
-        since 6.0 not before the master was upgraded; `fresh` always; `restore` where the backup partition holds a system of
-        a release it accepts."""
+        """What the installer on screen offers: `upgrade` only for a release it accepts, whose first boot was completed,
+        since 5.5 not where high availability is armed, and since 6.0 not before the master was upgraded; `fresh` always;
+        `restore` where the backup partition holds a system of a release it accepts."""
         media = self._at_installer()
         out = ["fresh"]
-        if accepts(media, self.system.release) and not self.system.new and not self._before_its_master(media):
+        armed = self.system.armed and media >= MINDS_ARMED
+        held_back = self.system.new or armed or self._before_its_master(media)
+        if accepts(media, self.system.release) and not held_back:
             out.insert(0, "upgrade")
         if self.backup is not None and accepts(media, self.backup.release):
             out.append("restore")
         return tuple(out)
 
     def _before_its_master(self, media: Release) -> bool:
-        master = self.masters_release() if media >= ASKS_THE_MASTER and self.system.role != "master" else None
+        master = self.masters_release(self) if media >= ASKS_THE_MASTER and self.system.role != "master" else None
         return master is not None and master < media
 
-    def answer(self, choice: str, *, fresh: Callable[[System], System] | None = None) -> None:
+    def answer(self, choice: str, *, fresh: Callable[[HostMachine, Release], System] | None = None) -> None:
         """Answer the installer on screen. It copies the old system to the backup partition, installs, ejects the medium
-        and boots from disk. `fresh` makes the system of a clean installation from the old one; only that needs it."""
+        and boots from disk. `fresh` makes the system of a clean installation of a release; only that needs it."""
         media = self._at_installer()
         if choice not in self.offers():
             raise MachineRoomError(
@@ -308,19 +387,19 @@ class HostMachine(Kept):
         self._become("installing")
         self._later(self.durations.install, lambda: self._installed(choice, media, fresh))
 
-    def _installed(self, choice: str, media: Release, fresh: Callable[[System], System] | None) -> None:
+    def _installed(self, choice: str, media: Release, fresh: Callable[[HostMachine, Release], System] | None) -> None:
         old = self.system
         if choice == "restore":
             assert self.backup is not None
             installed, mirrors = dict(self.backup.installed), dict(self.backup.mirrors)
-            self.system = replace(self.backup, installed=installed, mirrors=mirrors)
+            self.install(replace(self.backup, installed=installed, mirrors=mirrors))
         elif choice == "upgrade":
             saved = old.database.dump() if old.database is not None else old.saved
-            self.backup = replace(old, database=None, saved=saved)
-            self.system = replace(old, release=media, installed={}, mirrors={}, new=True)
+            self.backup = replace(old, database=None, saved=saved, local=dict(old.local))
+            self.install(replace(old, release=media, installed={}, mirrors={}, new=True, **LOCAL))
         else:
             assert fresh is not None
-            self.system = replace(fresh(old), release=media, installed={}, mirrors={}, new=True)
+            self.install(fresh(self, media))
         self.media = self.fetched = self.prepared = None
         self._become("off")
         self.power_on()

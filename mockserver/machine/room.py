@@ -6,14 +6,12 @@ hands wait for their turn like everybody else.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from xenctl.releases import find
 
-from .. import paths
-from .host import System
+from .. import paths, standalone
 
 if TYPE_CHECKING:
     from ..pool import MockPool
@@ -101,24 +99,4 @@ class MachineRoom:
     def answer(self, host: str, choice: str) -> None:
         """Answer the installer; it installs and boots the host from its disk."""
         with self._pool.guard():
-            self._pool.machine(host).answer(choice, fresh=self._fresh)
-
-    def _fresh(self, old: System) -> System:
-        """A clean installation: new identity, new database, and the local storage on the same disk is gone."""
-        pool = self._pool
-        for sr in pool.local_storage(old.installation_uuid):
-            for vdi in sr["VDIs"]:
-                row = pool.store.find("VDI", vdi)
-                if row is not None:
-                    pool.disks.pop(row["uuid"], None)
-        return replace(
-            old,
-            installation_uuid=pool.new_uuid(),
-            control_domain_uuid=pool.new_uuid(),
-            role="master",
-            pool_secret="/".join(pool.new_uuid() for _ in range(3)),
-            database=None,
-            saved=None,
-            stranger=True,
-            files={},
-        )
+            self._pool.machine(host).answer(choice, fresh=standalone.system)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..journal import Kept
+from .ha import StateFile
 
 
 @dataclass
@@ -22,6 +23,8 @@ class Storage(Kept):
     """Storage repositories whose content was destroyed: nobody can attach them again."""
     replicas: set[str] = field(default_factory=set)
     """The uuids of disks that hold the pool's database as it is."""
+    statefiles: dict[str, StateFile] = field(default_factory=dict)
+    """What is on the disks by which hosts see each other live, by the disks' uuids."""
 
     def forget(self, sr: str, vdi: str, fields: dict[str, Any]) -> None:
         """Remember a disk whose row goes."""

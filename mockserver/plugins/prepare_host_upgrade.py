@@ -15,6 +15,7 @@ from xenctl.releases import find
 
 from .. import hosts
 from ..machine.room import without_login
+from ..powerup import local_storage
 from .base import Asked, PluginError, PluginFunction, PluginSteps
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def test_safe_to_upgrade(asked: Asked) -> str:
     """Whether the disk could get the partitions of 7.0: nothing may be in the way on the local storage beside them."""
     if asked.machine.system.release >= NEW_PARTITIONS:
         return "true"
-    for sr in asked.pool.local_storage(asked.host["uuid"]):
+    for sr in local_storage(asked.pool.store, asked.host):
         if sr["type"] in ("lvm", "ext"):
             if sr["physical_size"] < LEAST_LOCAL_STORAGE:
                 return "not_enough_space"

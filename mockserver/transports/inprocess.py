@@ -34,7 +34,7 @@ class InProcessTransport:
         if machine is None:
             raise ConnectError("no host has this address", host=request.host, method=request.shown)
         if not machine.answers:
-            why = "the host is off" if machine.state != "running" else "its toolstack is dead"
+            why = _silence(machine)
             raise ConnectError(f"connection refused: {why}", host=request.host, method=request.shown)
         headers = {name.lower(): value for name, value in request.headers.items()}
         if request.method != "GET":
@@ -42,7 +42,7 @@ class InProcessTransport:
             headers["content-length"] = str(sent)
         pool.wire_bytes[0] += len(request.body)
         with pool.guard():
-            out = answer(pool, machine, request.method, request.path, headers, request.body, request.host)
+            out = answer(machine.pool, machine, request.method, request.path, headers, request.body, request.host)
         if out.status == 0:
             raise ConnectionLost("the host closed the connection", host=request.host, method=request.shown)
         if out.steps is not None:
@@ -54,7 +54,7 @@ class InProcessTransport:
         """Drive an answer's steps: at once where they take what is sent, else as the answer is read."""
         assert out.steps is not None
         received = _Received(request.upload or io.BytesIO(request.body), self._pool.wire_bytes)
-        exchange = Exchange(self._pool, machine, out.steps, received)
+        exchange = Exchange(machine.pool, machine, out.steps, received)
         stream = _Stream(exchange, request, self._pool.wire_bytes)
         if request.method == "GET":
             return Response(out.status, out.headers, stream)
@@ -62,6 +62,13 @@ class InProcessTransport:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def _silence(machine: HostMachine) -> str:
+    """Why a host does not answer."""
+    if machine.state != "running":
+        return "the host is off"
+    return "its toolstack is dead" if machine.xapi.mode == "dead" else "its management interface is off"
 
 
 class _Received:

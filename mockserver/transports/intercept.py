@@ -98,7 +98,7 @@ class activate:  # noqa: N801 - used as a decorator and as a context, like `resp
         name = urlsplit(request.url or "").hostname or ""
         if self._pool.machine_at(name) is not None:
             return True, ""
-        hosts = ", ".join(f"{machine.name} at {machine.address}" for machine in self._pool.machines)
+        hosts = ", ".join(f"{machine.name} at {machine.address}" for machine in self._pool.world.machines)
         return False, f"no host of the fake pool is at {name}; there are {hosts}"
 
     def _answer(self, request: PreparedRequest) -> tuple[int, dict[str, str], bytes]:

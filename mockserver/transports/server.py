@@ -168,7 +168,7 @@ class _Handler(BaseHTTPRequestHandler):
         if failed is not None:
             self._break(failed)
         elif machine is not None and out.steps is not None:
-            self._run(Exchange(owner.pool, machine, out.steps, self._received()), out)
+            self._run(Exchange(machine.pool, machine, out.steps, self._received()), out)
 
     def _break(self, failed: TransportError) -> None:
         """Do to the connection what `failed` is to its client. One that waits in vain is waited for."""
@@ -282,7 +282,7 @@ class PoolServer:
         self._virtual_start = 0.0
 
     def __repr__(self) -> str:
-        return f"<PoolServer {f'at {self.url_of(self.pool.machines[0])}' if self._places else 'that has not started'}>"
+        return f"<PoolServer {f'at {self.url_of(self.pool.world.machines[0])}' if self._places else 'that has not started'}>"
 
     def __enter__(self) -> PoolServer:
         self.start()
@@ -302,18 +302,18 @@ class PoolServer:
 
     def hosts(self) -> list[dict[str, str]]:
         """Each host's name, address and URL."""
-        return [{"name": m.name, "address": m.address, "url": self.url_of(m)} for m in self.pool.machines]
+        return [{"name": m.name, "address": m.address, "url": self.url_of(m)} for m in self.pool.world.machines]
 
     # --- listening
 
     def start(self) -> None:
         """Bind every host's address and begin to serve. Raises `OSError` where that cannot be."""
-        machines = self.pool.machines
+        machines = self.pool.world.machines
         for machine, bound in zip(machines, self._bind(len(machines)), strict=True):
             self._bound[machine.uuid] = bound
             self._places[machine.uuid] = bound.getsockname()[:2]
         with self._lock:
-            self.pool.readdress(
+            self.pool.world.readdress(
                 {uuid: _named(*place) if self.note else place[0] for uuid, place in self._places.items()}
             )
             self._set_time()
@@ -336,8 +336,8 @@ class PoolServer:
         pool.issue = lambda machine: authority.issue([self._places[machine.uuid][0], machine.name])
         pool.on_certificate = self._show
         self._restore.callback(self._keep_certificates, *before)
-        for machine in pool.machines:
-            trust.serve(pool, machine)
+        for machine in pool.world.machines:
+            trust.serve(machine.pool, machine)
         self.cafile = authority.write()
         self._restore.callback(os.remove, self.cafile)
 
@@ -355,7 +355,7 @@ class PoolServer:
 
     def _rolled_back(self) -> None:
         self._set_time()
-        for machine in self.pool.machines if self._authority else ():
+        for machine in self.pool.world.machines if self._authority else ():
             if trust.SERVER in machine.system.files:
                 self._show(machine)
 
@@ -400,7 +400,7 @@ class PoolServer:
         bound = _bound(self.listen, 0)
         scheme = "https" if self._authority else "http"
         self.control_url = f"{scheme}://{_named(*bound.getsockname()[:2])}"
-        first = self.pool.machines[0].uuid
+        first = self.pool.world.machines[0].uuid
         listener = _Listener(bound, self, None, lambda: self._contexts.get(first))
         self._listeners[""] = listener
         threading.Thread(target=listener.serve_forever, args=(0.02,), name="control", daemon=True).start()
@@ -433,7 +433,7 @@ class PoolServer:
                 if not machine.answers:
                     raise ConnectionLost("the host went away", host=machine.address, method=path)  # noqa: TRY301
                 origin = f"{self._scheme}://{headers.get('host', '')}"
-                return answer(self.pool, machine, method, path, headers, body, origin)
+                return answer(machine.pool, machine, method, path, headers, body, origin)
             except TransportError:
                 raise
             except Exception as error:

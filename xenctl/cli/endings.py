@@ -61,6 +61,12 @@ def show_plan(plan: Plan, *, steps: bool = False) -> None:
         out.print(f"{number:4}  {escape(step.text(plan.names))}{reason}")
     for problem in plan.problems:
         out.print(f"[red]problem[/]: {escape(problem)}")
+    mendable = [finding.check for finding in plan.findings if finding.stands and finding.mendable]
+    if mendable:
+        out.print(f"{', '.join(dict.fromkeys(mendable))}: --fix mends that and takes it back at the end")
+    for finding in plan.findings:
+        if finding.mended:
+            out.print(f"mended first: {escape(finding.why)}")
 
 
 @contextmanager
@@ -98,6 +104,9 @@ def finish(outcome: Outcome, journal: Journal, at: Reached, *, as_json: bool, **
         out = console()
         for problem in outcome.problems:
             out.print(f"[red]problem[/]: {escape(problem)}")
+        if outcome.comparison is not None:
+            for difference in outcome.comparison.differences:
+                out.print(f"changed: {escape(difference.text)}")
         if outcome.paused:
             out.print(f"paused: {escape(outcome.paused)}")
         for violation in violations:
@@ -121,6 +130,7 @@ def as_data(outcome: Outcome, journal: Journal, **more: Any) -> Mapping[str, Any
         "journal": str(journal.path) if journal.path else None,
         "problems": outcome.problems,
         "paused": outcome.paused,
+        "comparison": None if outcome.comparison is None else outcome.comparison.as_dict(),
         "steps": [step.as_dict() for step in outcome.steps],
         **more,
     }

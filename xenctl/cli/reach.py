@@ -93,6 +93,12 @@ class Reach:
     rehearse: str | None = None
     hands: str = "operator"
 
+    @property
+    def medium(self) -> str:
+        """The URL of the medium, where hosts install themselves; empty elsewhere."""
+        kind, _, url = self.hands.partition(":")
+        return url if kind == "plugin" else ""
+
     @contextmanager
     def opened(self, *, now: bool = True) -> Iterator[Reached]:
         """The pool. With `now` false nobody logs in before the first call, for a master that may be away."""

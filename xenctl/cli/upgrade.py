@@ -51,9 +51,10 @@ def plan(reach: Reach, to: str | None, as_json: bool) -> None:
 @click.option("--journal", "file", type=click.Path(), metavar="FILE", help="Where the run's journal is to be kept.")
 @click.option("--backup", type=click.Path(), metavar="FILE", help="Where the database is kept; beside the journal.")
 @click.option("--accept-downtime", is_flag=True, help="Agree to the downtime of the guests that the plan names.")
+@click.option("--fix", is_flag=True, help="Mend first what checks find and can be mended; take it back at the end.")
 @JSON
 def run(
-    reach: Reach, to: str | None, file: str | None, backup: str | None, accept_downtime: bool, as_json: bool
+    reach: Reach, to: str | None, file: str | None, backup: str | None, accept_downtime: bool, fix: bool, as_json: bool
 ) -> None:
     """Plan an upgrade and carry it out."""
     from ..procedures import rolling_upgrade
@@ -62,7 +63,7 @@ def run(
     if file is None and reach.rehearse is None:
         raise click.UsageError("give --journal FILE: without it a run that is killed cannot be resumed")
     with ending(), reach.opened() as at:
-        made = rolling_upgrade.plan(at.session, to)
+        made = rolling_upgrade.plan(at.session, to, fix=fix, url=reach.medium)
         if not as_json:
             show_plan(made)
         rolling_upgrade.assert_can_run(made, accept_downtime=accept_downtime)

@@ -17,8 +17,11 @@ from .running import Outcome, Progress, Run
 
 if TYPE_CHECKING:
     from ..session import Session
+    from .hands import Hands
 
 PROCEDURE = "mending"
+NOT_NOW = ("other-run", "versions-mixed")
+"""Checks that find somebody else's work, which is not to be meddled with."""
 
 
 def plan(session: Session, target: str | None = None, *, url: str = "") -> Plan:
@@ -26,25 +29,24 @@ def plan(session: Session, target: str | None = None, *, url: str = "") -> Plan:
     What only a person can mend is in `Plan.findings` and no problem of this plan. Raises `ValueError` for an unknown
     release."""
     whole = rolling_upgrade.plan(session, target, fix=True, url=url)
-    steps, own = checks.mending(whole.findings), (checks.OTHER_RUN, checks.VERSIONS)
     return replace(
         whole,
         procedure=PROCEDURE,
-        steps=steps,
-        problems=tuple(finding.why for finding in whole.findings if finding.stands and finding.check in own),
+        steps=checks.mending(whole.findings),
+        problems=tuple(finding.why for finding in whole.findings if finding.stands and finding.check in NOT_NOW),
         vms=tuple(replace(vm, planned_downtime=False, why="") for vm in whole.vms),
     )
 
 
 def run(
-    session: Session, plan: Plan, hands: object, *, journal: Journal | None = None, on_step: Progress | None = None
+    session: Session, plan: Plan, hands: Hands, *, journal: Journal | None = None, on_step: Progress | None = None
 ) -> Outcome:
     """Mend. The journal stays open to be abandoned, which takes back what was mended. Raises `ProcedureError` before
     anything is changed where somebody else is at work on the pool."""
     if plan.problems:
         raise ProcedureError("nothing is mended now", plan.problems)
     kept = Journal.create(plan) if journal is None else journal
-    outcome = Run(session, plan, hands, kept).carry_out(on_step)  # type: ignore[arg-type]
+    outcome = Run(session, plan, hands, kept).carry_out(on_step)
     if kept.state == DONE and kept.changes():
         kept.enter(STOPPED)
     return outcome

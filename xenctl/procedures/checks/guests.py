@@ -95,7 +95,7 @@ def _wanted(vm: VMFacts, *, tied: bool) -> tuple[str, ...]:
 
 def _paravirtual(at: Situation) -> Iterator[Found]:
     """From 8.2.1 on such guests do not start; what runs has to run on the new release in the end."""
-    if not at.crosses(8, 1):
+    if not at.crosses(8, 1) and not at.crosses(8, 2, 1):
         return
     for vm, record in at.guests():
         kind = record.get("domain_type", "unspecified")

@@ -94,7 +94,7 @@ def _edition(at: Situation) -> Iterator[Found]:
         params = record.get("license_params", {})
         if params.get("restrict_pooling") == "true":
             why = f"{host.name} has a licence without pools; members may be refused after the upgrade"
-            yield Found("host", host.uuid, host.name, why)
+            yield Found("host", host.uuid, host.name, why, level=WARNS)
         if params.get("restrict_xen_motion") == "true" and any(True for _ in at.up()):
             why = (
                 f"{host.name} has a licence without live migration: no guest can leave it running; get another licence"
@@ -106,9 +106,11 @@ def _edition(at: Situation) -> Iterator[Found]:
             at,
             f"{', '.join(free)} run the free edition, with which a pool from 7.3 on has {POOL_SIZE} hosts at most, and "
             f"this one has {len(at.facts.hosts)}",
+            level=WARNS,
         )
     if free and at.crosses(7, 3) and at.facts.ha_enabled:
-        yield _pool(at, "the free edition has no high availability from 7.3 on: it cannot be switched on again")
+        why = "the free edition has no high availability from 7.3 on: it cannot be switched on again"
+        yield _pool(at, why, level=WARNS)
 
 
 def _terms(at: Situation) -> Iterator[Found]:
@@ -121,8 +123,8 @@ def _terms(at: Situation) -> Iterator[Found]:
     yield _pool(at, f"{at.target.name} has terms of use{where}: whoever upgrades accepts them")
 
 
-def _pool(at: Situation, why: str) -> Found:
-    return Found("pool", at.facts.uuid, at.facts.name, why)
+def _pool(at: Situation, why: str, *, level: str = "") -> Found:
+    return Found("pool", at.facts.uuid, at.facts.name, why, level=level)
 
 
 CHECKS = (

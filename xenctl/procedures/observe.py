@@ -71,8 +71,8 @@ class VMFacts:
     busy: tuple[str, ...]
     affinity: str = ""
     order: int = 0
-    devices: str = ""
-    """The devices that tie it to its host, in words; it can be shut down, but not migrate."""
+    tied: str = ""
+    """Why it cannot migrate, but can be shut down: it has devices of its host."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def observe(session: Session) -> PoolFacts:
             busy=tuple(sorted(set(vm.current_operations.values()))),
             affinity=by_ref.get(vm.affinity, ""),
             order=vm.get("order", 0),
-            devices=_devices(vm, {vifs[vif].network for vif in vm.VIFs if vif in vifs} & virtual),
+            tied=_tied(vm, {vifs[vif].network for vif in vm.VIFs if vif in vifs} & virtual),
         )
 
     guests = {
@@ -202,15 +202,16 @@ def _stuck(vm: Any, agents: Mapping[Any, Any], vdis: Mapping[Any, Any]) -> str:
     return "" if int(major) >= 4 else f"its paravirtual drivers are too old (major version {major}, 4 is needed)"
 
 
-def _devices(vm: Any, virtual: set[Any]) -> str:
-    """The devices that tie a guest to its host; `virtual` are those of its networks that are made by its host's hardware."""
-    tied = {
+def _tied(vm: Any, virtual: set[Any]) -> str:
+    """Why a guest is tied to its host by devices; `virtual` are those of its networks that its host's hardware makes."""
+    has = {
         "a PCI device": vm.get("attached_PCIs") or vm.other_config.get("pci"),
         "a GPU": vm.get("VGPUs"),
         "a USB device": vm.get("VUSBs"),
         "an SR-IOV network": virtual,
     }
-    return " and ".join(what for what, there in tied.items() if there)
+    devices = " and ".join(what for what, there in has.items() if there)
+    return f"it has {devices} of its host" if devices else ""
 
 
 def attached(session: Session, address: str) -> bool:

@@ -98,8 +98,8 @@ def pinned(pool: PoolFacts, vm: VMFacts, host: str) -> str:
     """Why a guest on `host` can go to no other host whatever the memory; empty where it can."""
     if vm.stuck:
         return vm.stuck
-    if vm.devices:
-        return f"it has {vm.devices} of its host"
+    if vm.tied:
+        return vm.tied
     others = [facts for uuid, facts in pool.hosts.items() if uuid != host]
     if any(reachable(vm, facts) for facts in others):
         return ""

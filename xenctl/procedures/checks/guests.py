@@ -59,14 +59,12 @@ def _pinned(at: Situation) -> Iterator[tuple[VMFacts, str]]:
 
 
 def _devices(at: Situation) -> Iterator[Found]:
-    return (
-        _vm(vm, f"{vm.name} is shut down when its host is upgraded: {why}") for vm, why in _pinned(at) if vm.devices
-    )
+    return (_vm(vm, f"{vm.name} is shut down when its host is upgraded: {why}") for vm, why in _pinned(at) if vm.tied)
 
 
 def _tied(at: Situation) -> Iterator[Found]:
     return (
-        _vm(vm, f"{vm.name} is shut down when its host is upgraded: {why}") for vm, why in _pinned(at) if not vm.devices
+        _vm(vm, f"{vm.name} is shut down when its host is upgraded: {why}") for vm, why in _pinned(at) if not vm.tied
     )
 
 

@@ -385,7 +385,7 @@ def test_a_check_finds_what_it_is_for(
 
 def test_every_check_is_tried() -> None:
     """A check without a case here, or in a test of its own, is none that anybody has seen find anything."""
-    own = {"clock", "certificate-key"}
+    own = {"clock", "certificate-key", "medium"}
     assert {case.values[0] for case in CASES} | own == {check.name for check in CHECKS}
 
 
@@ -476,6 +476,25 @@ def test_a_layout_that_the_installer_refuses_blocks(answer: str, target: str, le
     findings = found(told(pool, target, testSafe2Upgrade=answer), "disk-layout")
     assert {finding.level for finding in findings} == ({level} if level else set())
     assert all(said in finding.why for finding in findings)
+
+
+@pytest.mark.parametrize(
+    ("published", "said"),
+    [
+        ("8.2.0", []),
+        ("8.1.0", ["cannot install itself from that URL: the medium there is of 8.1.0, not of 8.2.0"]),
+        ("7.6.0", ["cannot install itself from that URL: INVALID_VER"]),
+        ("", ["cannot install itself from that URL: INVALID_URL"]),
+    ],
+)
+def test_hosts_that_install_themselves_look_at_the_medium(published: str, said: list[str]) -> None:
+    """Each is asked by its own plugin, and what stands there has to be the target."""
+    pool, url = MockPool.create(release="8.0", hosts=2, vms=0), "http://10.0.0.77/medium"
+    if published:
+        pool.hands.publish(url, published)
+    with session_on(pool) as session:
+        whys = [finding.why for finding in found(rolling_upgrade.plan(session, "8.2", url=url), "medium")]
+    assert whys == [f"{host} {text}" for host in ("host1", "host2") for text in said]
 
 
 def test_a_plugin_that_knows_the_medium_says_how_much_memory_it_takes() -> None:

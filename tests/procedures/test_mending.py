@@ -247,10 +247,10 @@ def test_high_availability_waits_for_equal_versions(release: str, tmp_path: Path
         assert not pool.store.pool()["ha_enabled"]
         plan = rolling_upgrade.adopt(session(pool), take_over=True)
         assert plan.problems == (AUTO,)
-        pool.store.write(pool.store.pool(), other_config={})
-        plan = rolling_upgrade.adopt(session(pool), take_over=True)
+        plan = rolling_upgrade.adopt(session(pool), take_over=True, fix=True)
         assert rolling_upgrade.run(session(pool), plan, pool.hands, take_over=True).problems == []
         assert running.abandon(session(pool), journal, pool.hands) == []
+    assert pool.store.pool()["other_config"]["auto_poweron"] == "true"
     assert pool.store.pool()["ha_enabled"]
     assert pool.store.pool()["ha_host_failures_to_tolerate"] == 1
 

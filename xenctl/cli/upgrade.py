@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from ..procedures.journal import Journal
 
 TO = click.option("--to", metavar="RELEASE", help="Release to upgrade to; the next one if left out.")
+FIX = click.option(
+    "--fix", is_flag=True, help="Mend first what checks find and can be mended; take it back at the end."
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 JOURNAL = click.option(
     *("--journal", "file"), type=click.Path(), metavar="FILE", required=True, help="The run's journal."
@@ -51,7 +54,7 @@ def plan(reach: Reach, to: str | None, as_json: bool) -> None:
 @click.option("--journal", "file", type=click.Path(), metavar="FILE", help="Where the run's journal is to be kept.")
 @click.option("--backup", type=click.Path(), metavar="FILE", help="Where the database is kept; beside the journal.")
 @click.option("--accept-downtime", is_flag=True, help="Agree to the downtime of the guests that the plan names.")
-@click.option("--fix", is_flag=True, help="Mend first what checks find and can be mended; take it back at the end.")
+@FIX
 @JSON
 def run(
     reach: Reach, to: str | None, file: str | None, backup: str | None, accept_downtime: bool, fix: bool, as_json: bool
@@ -100,9 +103,17 @@ def resume(reach: Reach, file: str, replan: bool, as_json: bool) -> None:
 @click.option("--accept-downtime", is_flag=True, help="Agree to the downtime of the guests that the plan names.")
 @click.option("--take-over", is_flag=True, help="Go on although the pool is marked with another run, which is lost.")
 @click.option("--dry-run", is_flag=True, help="Show the plan, and change nothing.")
+@FIX
 @JSON
 def adopt(
-    reach: Reach, to: str | None, file: str, accept_downtime: bool, take_over: bool, dry_run: bool, as_json: bool
+    reach: Reach,
+    to: str | None,
+    file: str,
+    accept_downtime: bool,
+    take_over: bool,
+    dry_run: bool,
+    fix: bool,
+    as_json: bool,
 ) -> None:
     """Finish an upgrade that somebody left half done, without our journal.
 
@@ -112,7 +123,7 @@ def adopt(
     from ..procedures.journal import Journal
 
     with ending(), reach.opened() as at:
-        made = rolling_upgrade.adopt(at.session, to, take_over=take_over)
+        made = rolling_upgrade.adopt(at.session, to, take_over=take_over, fix=fix, url=reach.medium)
         if not as_json:
             show_plan(made, steps=dry_run)
         if dry_run:

@@ -5,6 +5,9 @@ hands.py            what a person does to the machines
 sequence.py         the steps of a rolling upgrade, played through before anything happens
 placement.py        where VMs can go, and in which order hosts are emptied
 plan.py             a plan as data
+checks/             what is checked before an upgrade, and how it is mended
+mending.py          mending alone, without an upgrade
+comparison.py       the pool before and after, compared
 backup.py           the pool database, fetched and verified
 acts/               what each step does, and how to see that it is done
 waiting.py          waiting for a host that was away, stage by stage

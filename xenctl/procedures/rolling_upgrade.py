@@ -53,10 +53,13 @@ def plan(
     return make_plan(seen.facts, target, survey=seen, take_over=take_over, fix=fix)
 
 
-def adopt(session: Session, target: str | None = None, *, take_over: bool = False) -> Plan:
+def adopt(
+    session: Session, target: str | None = None, *, take_over: bool = False, fix: bool = False, url: str = ""
+) -> Plan:
     """The plan for the rest of an upgrade that was left half done, by whomever: the pool of mixed versions is taken as the
-    baseline, since nobody knows how it was before. `target` is the master's release if left out."""
-    seen = checks.surveyed(session)
+    baseline, since nobody knows how it was before. `target` is the master's release if left out; the rest is as with `plan`.
+    """
+    seen = checks.surveyed(session, url=url)
     return make_plan(
         seen.facts,
         target or seen.facts.release.name,
@@ -64,6 +67,7 @@ def adopt(session: Session, target: str | None = None, *, take_over: bool = Fals
         survey=seen,
         take_over=take_over,
         half_done=True,
+        fix=fix,
     )
 
 

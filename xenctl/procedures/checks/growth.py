@@ -20,14 +20,13 @@ def growth(at: Situation) -> Mapping[str, int]:
     """By host (uuid), the bytes by which its control domain grows; hosts whose does not, or is not known, are left out."""
     if not at.reaches(*GROWS_SINCE):
         return {}
-    out = {}
+    out, taken = {}, dict[str, int]()
+    for vm in at.records("VM").values():
+        if vm["is_control_domain"]:
+            taken[vm["resident_on"]] = taken.get(vm["resident_on"], 0) + int(vm["memory_static_max"])
     for host, record in at.hosts():
         total = int(at.survey.get("host_metrics", record.get("metrics")).get("memory_total", 0))
-        now = sum(
-            int(vm["memory_static_max"])
-            for vm in at.records("VM").values()
-            if vm["is_control_domain"] and vm["resident_on"] == host.ref
-        )
+        now = taken.get(host.ref, 0)
         if not total or not now or host.release == at.target:
             continue
         answer = at.ask.plugin(host.ref, "getDom0DefaultMemory") if host.live else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 from ..acts import mending
@@ -109,11 +110,16 @@ def _level(at: Situation, host: HostFacts, info: Mapping[str, str]) -> frozenset
 
 
 def _lacking(at: Situation, infos: Mapping[str, Mapping[str, str]]) -> Iterator[Found]:
+    @cache
+    def lacks(host: str, key: str, features: str) -> bool:
+        """Many guests have booted with the same features."""
+        return not _bits(features) <= _bits(infos[host].get(key, ""))
+
     for vm, record in at.up():
-        needs = _bits(record.get("last_boot_CPU_flags", {}).get("features", ""))
+        features = record.get("last_boot_CPU_flags", {}).get("features", "")
         key = "features_hvm" if vm.hvm else "features_pv"
         others = [host for host in at.facts.hosts.values() if host.uuid != vm.host]
-        without = [host.name for host in others if needs and not needs <= _bits(infos[host.uuid].get(key, ""))]
+        without = [host.name for host in others if lacks(host.uuid, key, features)]
         if without:
             nowhere = len(without) == len(others)
             why = f"{vm.name} runs with processor features that {', '.join(without)} lack; "
@@ -162,6 +168,13 @@ def _layout(at: Situation) -> Iterator[Found]:
             f"whether the disks of {', '.join(unknown)} can get the new layout is not known here: they cannot be asked"
         )
         yield Found("pool", at.facts.uuid, at.facts.name, why, level=WARNS)
+
+
+def _medium(at: Situation) -> Iterator[Found]:
+    for host in at.facts.hosts.values():
+        why = at.ask.medium(host.ref, at.target.product_version) if host.live else ""
+        if why:
+            yield _host(host, f"{host.name} cannot install itself from that URL: {why}")
 
 
 def _memory(at: Situation) -> Iterator[Found]:
@@ -260,6 +273,10 @@ CHECKS = (
     Check(
         *("disk-layout", EITHER, "whether disks can get the layout of 7.0; from 8.3 on the old one is refused"),
         *("empty the local storage, or reinstall the host", _layout),
+    ),
+    Check(
+        *("medium", BLOCKS, "where hosts install themselves: whether each can from that URL, and what is there"),
+        *("put the medium of the target where every host reaches it", _medium),
     ),
     Check(
         *("dom0-memory", WARNS, "control domains that grow; the plan counts with it"),

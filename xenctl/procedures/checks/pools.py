@@ -109,7 +109,6 @@ def _schedules(at: Situation) -> Iterator[Found]:
 
 WHERE = ("pool", "host", "SR", "VDI")
 """Classes whose objects may have operations under way, guests apart."""
-OURS = ("provision",)
 
 
 def _operations(at: Situation) -> Iterator[Found]:

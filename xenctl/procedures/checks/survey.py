@@ -6,6 +6,7 @@ question that a host cannot answer is answered with None: what cannot be known i
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 Records = Mapping[str, Mapping[str, Any]]
 ABSENT = frozenset({"MESSAGE_METHOD_UNKNOWN", "MESSAGE_REMOVED", "NOT_IMPLEMENTED", "RBAC_PERMISSION_DENIED"})
 """What a pool answers that does not have a table, or does not show it."""
-PLUGIN, PLUGIN_SINCE = "prepare_host_upgrade.py", "6.0"
+PLUGIN = "prepare_host_upgrade.py"
+"""What a host installs itself with, since 6.0."""
 
 
 class Answers:
@@ -35,6 +37,10 @@ class Answers:
     def plugin(self, host: str, function: str) -> str | None:
         """What the upgrade plugin of a host answers."""
         return None
+
+    def medium(self, host: str, version: str) -> str:
+        """Why a host cannot install `version` from where the medium is; empty where it can, or installs in another way."""
+        return ""
 
     def certificate(self, host: str) -> str | None:
         """The certificate of a host, as PEM."""
@@ -49,7 +55,8 @@ class Asking(Answers):
     """The answers of a live pool. `url` is where the medium of the target is, where hosts install themselves."""
 
     def __init__(self, session: Session, url: str = "") -> None:
-        self.session, self.args = session, {"url": url} if url else {}
+        self.session, self.url = session, url
+        self.args = {"url": url} if url else {}
 
     def servertime(self, host: str) -> float | None:
         clock = self.session.clock
@@ -59,6 +66,19 @@ class Asking(Answers):
 
     def plugin(self, host: str, function: str) -> str | None:
         return self._asked("host.call_plugin", host, PLUGIN, function, self.args)
+
+    def medium(self, host: str, version: str) -> str:
+        if not self.url:
+            return ""
+        try:
+            answer = str(self.session.call("host.call_plugin", (host, PLUGIN, "testUrl", self.args)))
+        except Failure as error:
+            return error.details[-1] if error.code == "XENAPI_PLUGIN_FAILURE" else str(error)
+        except TransportError as error:
+            return str(error)
+        if answer.strip().lower() != "true":
+            return answer
+        return _other_version(self.plugin(host, "getVersion"), version)
 
     def certificate(self, host: str) -> str | None:
         return self._asked("host.get_server_certificate", host)
@@ -71,6 +91,15 @@ class Asking(Answers):
             return str(self.session.call(method, args))
         except (Failure, TransportError):
             return None
+
+
+def _other_version(answer: str | None, wanted: str) -> str:
+    """Why what a medium is said to be is not what is wanted; empty where it is, or nothing is said."""
+    try:
+        found = json.loads(answer or "{}").get("product-version", "")
+    except (ValueError, AttributeError):
+        return ""
+    return f"the medium there is of {found}, not of {wanted}" if found and found != wanted else ""
 
 
 class _Once:

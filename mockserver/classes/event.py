@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cache, lru_cache
 from hashlib import md5
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from xenctl.releases import serves
+from xenctl import datamodel
+from xenctl.releases import Release, serves
 from xenctl.wire import I4
 
 from .. import progress
@@ -44,11 +46,29 @@ def _folded(classes: list[str]) -> set[str]:
     return {f"{c.partition('/')[0].lower()}/{c.partition('/')[2]}" if "/" in c else c.lower() for c in classes}
 
 
-def _tables(store: Store, classes: set[str]) -> list[str]:
-    """The tables that some of `classes` ask for and that tell of changes, in the order of the data model."""
-    names = {c.partition("/")[0] for c in classes}
-    asked = [n for n in store.model.classes if n in store.tables and ("*" in names or n.lower() in names)]
-    return [name for name in asked if store.model.classes[name].events]
+def _news_of(store: Store, classes: set[str], since: int) -> Iterator[str]:
+    """The tables that some of `classes` ask for and in which something happened after generation `since`, in the order of
+    the data model."""
+    for name in _tables(store.release, frozenset(c.partition("/")[0] for c in classes)):
+        table = store.tables[name]
+        if (table.recent and table.recent[-1][0] > since) or (table.deleted and table.deleted[-1][1] > since):
+            yield name
+
+
+@lru_cache(maxsize=1024)
+def _tables(release: Release, names: frozenset[str]) -> tuple[str, ...]:
+    """The tables of `release` that `names` ask for and that tell of changes, in the order of the data model."""
+    return tuple(
+        name
+        for name, cls in datamodel.load().classes.items()
+        if cls.in_database and cls.events and serves(release, cls) and ("*" in names or name.lower() in names)
+    )
+
+
+@cache
+def _counted(release: Release) -> tuple[tuple[str, str], ...]:
+    """The classes that `release` counts the objects of, each with its name in lower case."""
+    return tuple((name, name.lower()) for name, cls in datamodel.load().classes.items() if serves(release, cls))
 
 
 def _event(number: int, moment: str, table: str, operation: str, ref: str, snapshot: Any = None) -> dict[str, Any]:
@@ -65,7 +85,7 @@ def collected(store: Store, classes: set[str], since: int) -> tuple[list[dict[st
     mods: list[dict[str, Any]] = []
     dels: list[dict[str, Any]] = []
     last = since
-    for name in _tables(store, classes):
+    for name in _news_of(store, classes, since):
         folded = name.lower()
         for row in sorted(store.changes(name, since), key=lambda row: row.ref):
             if _matches(classes, folded, row.ref):
@@ -81,7 +101,7 @@ def collected(store: Store, classes: set[str], since: int) -> tuple[list[dict[st
 
 def _changed(store: Store, classes: set[str], since: int) -> bool:
     """Whether `collected` would find anything."""
-    for name in _tables(store, classes):
+    for name in _news_of(store, classes, since):
         folded = name.lower()
         if any(_matches(classes, folded, row.ref) for row in store.changes(name, since)):
             return True
@@ -128,11 +148,7 @@ def from_(call: Call, classes: list[str], token: str, timeout: float) -> Steps:
                 raise refuse("SESSION_INVALID", call.caller)
             told, told_last = _told(call.pool, wanted, messages)
             events, last = collected(store, wanted, since)
-    counts = {
-        name.lower(): I4(len(store.table(name)))
-        for name, cls in store.model.classes.items()
-        if serves(store.release, cls)
-    }
+    counts = {folded: I4(len(store.table(name))) for name, folded in _counted(store.release)}
     return {"events": told + events, "valid_ref_counts": counts, "token": f"{last:020d},{told_last:020d}"}
 
 

@@ -7,8 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from xenctl.wire import Encoded
+
 from ..call import Call, refuse
-from ..store import EMPTY_KEY, Row, Store, to_text
+from ..columns import EMPTY_KEY
+from ..store import Row, Store, to_text
 
 if TYPE_CHECKING:
     from xenctl.datamodel import Message
@@ -110,7 +113,13 @@ def get_all(message: Message) -> Function:
 
 def get_all_records(message: Message) -> Function:
     table = message.class_name
-    return lambda call: {ref: call.db.record(call.db.get(table, ref)) for ref in _refs(call.db, table)}
+
+    def verb(call: Call) -> Any:
+        if call.encode is not None:
+            return Encoded(call.db.encoded(table, call.encode))
+        return {ref: call.db.record(call.db.get(table, ref)) for ref in _refs(call.db, table)}
+
+    return verb
 
 
 def get_all_where(message: Message) -> Function:

@@ -124,7 +124,7 @@ class BeliefHolds(Invariant):
             yield f"xapi believes {name} on {where}; it runs on {', '.join(m.name for m in real) or 'no host'}"
         elif believed is not None:
             domain = real[0].domains[vm["uuid"]]
-            if domain.running != (state == "Running"):
+            if domain.running != (state == "Running" and not domain.asleep):
                 yield f"xapi believes {name} {state}, but its domain {'runs' if domain.running else 'is paused'}"
             if vm["domid"] != domain.domid:
                 yield f"xapi believes that the domain of {name} is {vm['domid']}; it is {domain.domid}"

@@ -148,7 +148,7 @@ CASES = [
         *("vswitch-controller", ("7.1",), lambda p: to_pool(p, vswitch_controller="10.0.0.99"), "warns"),
         *("the vSwitch controller at 10.0.0.99", "8.2"),
     ),
-    *case("legacy-ssl", ("7.1",), lambda p: None, "warns", "host1, host2 still speak old TLS", "8.2"),
+    *case("legacy-ssl", ("7.1",), lambda p: None, "warns", "old TLS is on (host1, host2)", "8.2"),
     *case(
         *("health-check", ("7.1",), lambda p: to_pool(p, health_check_config={"Enrollment": "true"}), "warns"),
         *("is enrolled in the vendor's health check", "8.2"),
@@ -195,7 +195,7 @@ CASES = [
     *case(
         *("cpu-features", ("7.1", "8.2")),
         lambda p: booted_with(p, "vm03", "00000007", host1="00000007", host2="00000003"),
-        *("blocks", "vm03 runs with processor features that host2 lack; it can move nowhere"),
+        *("blocks", "vm03 runs with processor features that are missing on host2; it can move nowhere"),
     ),
     *case("disk-layout", ("6.5",), lambda p: local_disk(p, "vm02", "host2"), "warns", "local storage is in use", "7.0"),
     *case("disk-layout", ("6.2",), lambda p: None, "warns", "is not known here", "7.0"),
@@ -276,11 +276,17 @@ CASES = [
     ),
     *case(
         *("storage-reach", RELEASES, lambda p: unplug(p, "NFS virtual disk storage", "host2"), "warns"),
-        "host2 do not reach NFS virtual disk storage, which vm01",
+        "NFS virtual disk storage is not reached from host2; guests that need it: vm01",
     ),
     *case("storage-gone", ("6.0",), lambda p: second_sr(p, type="cslg"), "blocks", "is StorageLink storage", "6.1"),
     *case("storage-gone", ("7.1", "8.2"), lambda p: second_sr(p, type="lvmofcoe"), "warns", "software FCoE storage"),
-    *case("network-reach", RELEASES, lambda p: other_network(p, "vm01"), "warns", "host2 are not on storage net"),
+    *case(
+        "network-reach",
+        RELEASES,
+        lambda p: other_network(p, "vm01"),
+        "warns",
+        "storage net is not on host2; guests that need it: vm01",
+    ),
     *case(
         "master-address", SINCE["4.1"], lambda p: None, "warns", "the master host1 has its address 10.0.0.1 from DHCP"
     ),
@@ -505,7 +511,9 @@ def test_a_plugin_that_knows_the_medium_says_how_much_memory_it_takes() -> None:
     assert found(told(pool, "8.2", getDom0DefaultMemory=str(GIB // 2)), "dom0-memory") == []
 
 
-@pytest.mark.parametrize(("crowd", "said"), [(3, []), (4, ["with which a pool from 7.3 on has 3 hosts at most"])])
+@pytest.mark.parametrize(
+    ("crowd", "said"), [(3, []), (4, ["has pools of 3 hosts at most from 7.3 on, and this one has 4"])]
+)
 def test_the_free_edition_has_small_pools_from_7_3_on(crowd: int, said: list[str]) -> None:
     """A pool that is too large for it is told before it gets there."""
     pool = MockPool.create(release="7.2", hosts=crowd, vms=0)

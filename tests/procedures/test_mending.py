@@ -255,6 +255,23 @@ def test_high_availability_waits_for_equal_versions(release: str, tmp_path: Path
     assert pool.store.pool()["ha_host_failures_to_tolerate"] == 1
 
 
+def test_what_cannot_be_reached_is_named_and_comes_back_later(tmp_path: Path) -> None:
+    """Given up while the master is away, all of it is left and named; the run can go on, and takes it back at its end."""
+    pool = made("6.2", ha_on, auto_power_on)
+    with stopped(pool, tmp_path / "journal", "install") as journal:
+        left = running.abandon(session(pool), journal, pool.hands)
+        assert [text.partition(":")[0] for text in left if " again" in text] == [
+            "switch the pool's automatic power-on on again",
+            "switch high availability on again",
+        ]
+        assert journal.state == STOPPED
+        outcome = run(pool, journal.plan, journal)
+        assert outcome.problems == []
+        assert journal.state == DONE
+    assert pool.store.pool()["ha_enabled"]
+    assert pool.store.pool()["other_config"]["auto_poweron"] == "true"
+
+
 AUTO = "the pool starts guests by itself when a host starts (auto_poweron): switch that off first"
 
 

@@ -31,6 +31,8 @@ FIELDS: Mapping[str, str] = {
     "VIF": "VM network device MAC MTU",
     "network": "name_label bridge MTU other_config",
     "PIF": "host network device MAC MTU VLAN management ip_configuration_mode IP netmask gateway DNS currently_attached",
+    "Bond": "master slaves",
+    "VLAN": "tagged_PIF untagged_PIF tag",
     "VMPP": "name_label is_policy_enabled",
     "VMSS": "name_label enabled",
 }
@@ -127,6 +129,8 @@ def _plain(value: Any, uuids: Mapping[str, str]) -> Any:
             for key, item in sorted(value.items())
             if key not in PASSING and not SECRET.search(str(key))
         }
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return sorted(_plain(item, uuids) for item in value)
     if isinstance(value, str) and value.startswith("OpaqueRef:"):
         return uuids.get(value, "")
     return value if isinstance(value, (str, int, float, bool)) else str(value)

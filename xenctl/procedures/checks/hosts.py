@@ -122,7 +122,7 @@ def _lacking(at: Situation, infos: Mapping[str, Mapping[str, str]]) -> Iterator[
         without = [host.name for host in others if lacks(host.uuid, key, features)]
         if without:
             nowhere = len(without) == len(others)
-            why = f"{vm.name} runs with processor features that {', '.join(without)} lack; "
+            why = f"{vm.name} runs with processor features that are missing on {', '.join(without)}; "
             why += "it can move nowhere: shut it down and start it again" if nowhere else "it cannot move there"
             yield Found("VM", vm.uuid, vm.name, why, level=BLOCKS if nowhere else WARNS)
 

@@ -144,7 +144,7 @@ def _legacy_ssl(at: Situation) -> Iterator[Found]:
         return
     hosts = [host.name for host, record in at.hosts() if record.get("ssl_legacy")]
     if hosts:
-        why = f"{', '.join(hosts)} still speak old TLS, which is gone from 8.2 on: clients that need it lose the pool"
+        why = f"old TLS is on ({', '.join(hosts)}), and gone from 8.2 on: clients that need it lose the pool"
         yield _pool(at, why, mending.legacy_ssl_off(), back=False)
 
 

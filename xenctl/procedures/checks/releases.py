@@ -104,8 +104,8 @@ def _edition(at: Situation) -> Iterator[Found]:
     if free and at.crosses(7, 3) and len(at.facts.hosts) > POOL_SIZE:
         yield _pool(
             at,
-            f"{', '.join(free)} run the free edition, with which a pool from 7.3 on has {POOL_SIZE} hosts at most, and "
-            f"this one has {len(at.facts.hosts)}",
+            f"the free edition ({', '.join(free)}) has pools of {POOL_SIZE} hosts at most from 7.3 on, and this one has "
+            f"{len(at.facts.hosts)}",
             level=WARNS,
         )
     if free and at.crosses(7, 3) and at.facts.ha_enabled:

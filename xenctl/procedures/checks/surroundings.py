@@ -32,7 +32,7 @@ def _reach(at: Situation) -> Iterator[Found]:
         users = sorted(vm.name for vm, _ in at.up() if ref in vm.storage)
         without = _without(at, ref) if users and sr["shared"] else []
         if without:
-            why = f"{', '.join(without)} do not reach {sr['name_label']}, which {_some(users)} use"
+            why = f"{sr['name_label']} is not reached from {', '.join(without)}; guests that need it: {_some(users)}"
             yield Found("SR", sr["uuid"], sr["name_label"], why)
 
 
@@ -63,7 +63,7 @@ def _networks(at: Situation) -> Iterator[Found]:
         users = sorted(vm.name for vm, _ in at.up() if ref in vm.networks)
         without = [host.name for host in at.facts.hosts.values() if ref not in host.networks] if users else []
         if without:
-            why = f"{', '.join(without)} are not on {network['name_label']}, which {_some(users)} use"
+            why = f"{network['name_label']} is not on {', '.join(without)}; guests that need it: {_some(users)}"
             yield Found("network", network["uuid"], network["name_label"], why)
 
 

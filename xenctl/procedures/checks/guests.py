@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ...releases import XENSERVER
 from ..acts import mending
 from ..observe import VMFacts
 from ..placement import pinned
@@ -92,14 +93,14 @@ def _wanted(vm: VMFacts, *, tied: bool) -> tuple[str, ...]:
 
 
 def _paravirtual(at: Situation) -> Iterator[Found]:
-    """From 8.2.1 on such guests do not start; what runs has to run on the new release in the end."""
+    """XenServer 8.2.1 and later do not start such guests, and what runs has to run on the new release in the end."""
     if not at.crosses(8, 1) and not at.crosses(8, 2, 1):
         return
     for vm, record in at.guests():
         kind = record.get("domain_type", "unspecified")
         if kind != "pv" and (kind != "unspecified" or vm.hvm):
             continue
-        if not at.reaches(8, 2, 1):
+        if not at.reaches(8, 2, 1) or at.target.product_brand != XENSERVER:
             yield _vm(vm, f"{vm.name} is paravirtualised (PV), which is not supported from 8.1 on", level=WARNS)
         else:
             level = WARNS if vm.state == "Halted" else BLOCKS
@@ -141,7 +142,11 @@ CHECKS = (
         *("take the block away for the time of the upgrade", _blocked),
     ),
     Check(
-        *("pv-guests", EITHER, "paravirtualised guests, when going to 8.1 or past it; 8.2.1 does not start them"),
+        *(
+            "pv-guests",
+            EITHER,
+            "paravirtualised guests, when going to 8.1 or past it; XenServer 8.2.1 does not start them",
+        ),
         *("convert them to HVM, or retire them", _paravirtual),
     ),
     Check(

@@ -257,6 +257,9 @@ CASES = [
         *("blocks", "pool_migrate of vm01 is blocked by somebody (pinned by hand)"),
     ),
     *case(
+        "pv-guests", ("XCP-ng 8.1",), lambda p: None, "warns", "vm01 is paravirtualised (PV), which is not supported"
+    ),
+    *case(
         "pv-guests", ("7.1",), lambda p: None, "warns", "vm01 is paravirtualised (PV), which is not supported", "8.2"
     ),
     *case(

@@ -538,7 +538,7 @@ def test_findings_are_plain_data() -> None:
     assert Plan.from_dict(json.loads(json.dumps(plan.as_dict()))) == plan
     assert [Finding.from_dict(json.loads(json.dumps(f.as_dict()))) for f in plan.findings] == list(plan.findings)
     steps = [step for finding in plan.findings for step in (*finding.steps, *finding.unmend)]
-    assert {step.action for step in steps} == {"ha-off", "ha-on", "set-key", "let-in", "keep-out"}
+    assert {step.action for step in steps} == {"ha-rest", "ha-again", "set-key", "let-in", "keep-out"}
     assert all(step.action in KINDS and "{" not in step.text(plan.names) for step in steps)
 
 

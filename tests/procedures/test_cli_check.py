@@ -69,7 +69,7 @@ def test_what_blocks_is_told_with_the_way_to_mend_it(url: str) -> None:
     blocking = [finding for finding in told["findings"] if finding["level"] == "blocks"]
     assert (told["ok"], told["from"], told["to"], told["mended"]) == (False, "7.1.0", "7.2.0", [])
     assert [(finding["check"], finding["mendable"]) for finding in blocking] == [("ha", True), ("auto-power-on", True)]
-    assert blocking[0]["unmend"][0]["action"] == "ha-on"
+    assert blocking[0]["unmend"][0]["action"] == "ha-again"
     assert pool_record(url).ha_enabled
 
 

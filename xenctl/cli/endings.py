@@ -109,6 +109,8 @@ def finish(outcome: Outcome, journal: Journal, at: Reached, *, as_json: bool, **
                 out.print(f"changed: {escape(difference.text)}")
         if outcome.paused:
             out.print(f"paused: {escape(outcome.paused)}")
+        for sentence in journal.get("report", []):
+            out.print(f"note: {escape(sentence)}")
         for violation in violations:
             out.print(f"[red]broken[/]: {escape(violation)}")
         if outcome.ok:
@@ -131,6 +133,7 @@ def as_data(outcome: Outcome, journal: Journal, **more: Any) -> Mapping[str, Any
         "problems": outcome.problems,
         "paused": outcome.paused,
         "comparison": None if outcome.comparison is None else outcome.comparison.as_dict(),
+        "report": journal.get("report", []),
         "steps": [step.as_dict() for step in outcome.steps],
         **more,
     }

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...errors import ProcedureError
 from ..plan import Step
-from . import KINDS, Kind
+from . import KINDS, Kind, availability
 
 if TYPE_CHECKING:
     from ..observe import PoolFacts
@@ -39,29 +39,22 @@ class Mend(Kind):
 # --- high availability
 
 
-class HaOff(Mend):
-    """Switch high availability off. The arguments say how it was."""
+class HaRest(Mend, availability.HaOff):
+    """Switch high availability off for a while. The arguments say how it was."""
 
-    name, text, undone_by = "ha-off", "switch high availability off", "ha-on"
+    name = "ha-rest"
 
-    def holds(self, run: Run, step: Step) -> bool:
-        return not run.session.pool.get_ha_enabled(run.pool)
-
-    def act(self, run: Run, step: Step) -> None:
-        run.session.Async.pool.disable_ha().wait()
+    def undo(self, step: Step) -> Step:
+        return Step("ha-again", args=step.args)
 
     def foresee(self, step: Step, pool: PoolFacts) -> PoolFacts:
         return replace(pool, ha_enabled=False)
 
 
-class HaOn(Mend):
+class HaAgain(Mend, availability.HaOn):
     """Switch high availability on as it was, which only a pool of one version allows."""
 
-    name, text = "ha-on", "switch high availability on again"
-
-    def holds(self, run: Run, step: Step) -> bool:
-        failures = run.session.pool.get_ha_host_failures_to_tolerate(run.pool)
-        return run.session.pool.get_ha_enabled(run.pool) and failures == step.args["failures"]
+    name, text = "ha-again", "switch high availability on again"
 
     def act(self, run: Run, step: Step) -> None:
         versions = {
@@ -71,18 +64,13 @@ class HaOn(Mend):
             raise ProcedureError(
                 f"versions are mixed ({', '.join(sorted(versions))}); it can be switched on when all hosts have one"
             )
-        pool, failures = run.session.pool, step.args["failures"]
-        if pool.get_ha_host_failures_to_tolerate(run.pool) != failures:
-            pool.set_ha_host_failures_to_tolerate(run.pool, failures)
-        if not pool.get_ha_enabled(run.pool):
-            srs = [run.session.SR.get_by_uuid(uuid) for uuid in step.args["srs"]]
-            run.session.Async.pool.enable_ha(srs, dict(step.args["configuration"])).wait()
+        super().act(run, step)
 
 
 def ha_off(*, srs: Sequence[str], configuration: Mapping[str, str], failures: int) -> Step:
     """`srs` are the uuids of the SRs with the state files, `failures` the hosts that may fail."""
     return Step(
-        "ha-off", args={"srs": list(srs), "configuration": dict(configuration), "failures": failures}, reason=MENDS
+        "ha-rest", args={"srs": list(srs), "configuration": dict(configuration), "tolerate": failures}, reason=MENDS
     )
 
 

@@ -83,6 +83,12 @@ def show_plan(plan: Plan, *, steps: bool = False) -> None:
         out.print(f"{number:4}  {escape(step.text(plan.names))}{reason}")
     for problem in plan.problems:
         out.print(f"[red]problem[/]: {escape(problem)}")
+    mendable = [finding.check for finding in plan.findings if finding.stands and finding.mendable]
+    if mendable:
+        out.print(f"{', '.join(dict.fromkeys(mendable))}: --fix mends that and takes it back at the end")
+    for finding in plan.findings:
+        if finding.mended:
+            out.print(f"mended first: {escape(finding.why)}")
 
 
 def _way(plan: Plan) -> str:
@@ -142,6 +148,9 @@ def finish(
             out.print(f"note: {escape(note)}")
         for problem in outcome.problems:
             out.print(f"[red]problem[/]: {escape(problem)}")
+        if outcome.comparison is not None:
+            for difference in outcome.comparison.differences:
+                out.print(f"changed: {escape(difference.text)}")
         if outcome.paused:
             out.print(f"paused: {escape(outcome.paused)}")
         for sentence in journal.get("report", []):
@@ -168,6 +177,7 @@ def as_data(outcome: Outcome, journal: Journal, **more: Any) -> Mapping[str, Any
         "problems": outcome.problems,
         "paused": outcome.paused,
         "notes": outcome.notes,
+        "comparison": None if outcome.comparison is None else outcome.comparison.as_dict(),
         "report": journal.get("report", []),
         "steps": [step.as_dict() for step in outcome.steps],
         **more,

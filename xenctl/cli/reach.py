@@ -111,6 +111,12 @@ class Reach:
         """The password, asked for once."""
         return _password(self.password_file)
 
+    @property
+    def medium(self) -> str:
+        """The URL of the medium, where hosts install themselves; empty elsewhere."""
+        kind, _, url = self.hands.partition(":")
+        return url if kind == "plugin" else ""
+
     @contextmanager
     def opened(self, *, now: bool = True) -> Iterator[Reached]:
         """The pool. With `now` false nobody logs in before the first call, for a master that may be away."""

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from ..procedures.journal import Journal
 
 TO = click.option("--to", metavar="RELEASE", help="Release to upgrade to; the next one if left out.")
+FIX = click.option(
+    "--fix", is_flag=True, help="Mend first what checks find and can be mended; take it back at the end."
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 JOURNAL = click.option(
     *("--journal", "file"), type=click.Path(), metavar="FILE", required=True, help="The run's journal."
@@ -58,6 +61,7 @@ def plan(reach: Reach, to: str | None, vm: tuple[str, ...], vms: str | None, as_
 @click.option("--accept-downtime", is_flag=True, help="Agree to the downtime of the guests that the plan names.")
 @guest_options
 @run_options
+@FIX
 @JSON
 def run(
     reach: Reach,
@@ -68,6 +72,7 @@ def run(
     vm: tuple[str, ...],
     vms: str | None,
     asked: Asked,
+    fix: bool,
     as_json: bool,
 ) -> None:
     """Plan an upgrade and carry it out."""
@@ -80,7 +85,7 @@ def run(
         asked.check()
         policies = guest_policies(vm, vms)
         with reach.opened() as at:
-            made = rolling_upgrade.plan(at.session, to, hands=at.hands, policies=policies)
+            made = rolling_upgrade.plan(at.session, to, hands=at.hands, policies=policies, fix=fix, url=reach.medium)
             if not as_json and not made.problems:
                 show_plan(made)
             rolling_upgrade.assert_can_run(made, accept_downtime=accept_downtime)
@@ -121,6 +126,7 @@ def resume(reach: Reach, file: str, replan: bool, asked: Asked, as_json: bool) -
 @click.option("--dry-run", is_flag=True, help="Show the plan, and change nothing.")
 @guest_options
 @run_options
+@FIX
 @JSON
 def adopt(
     reach: Reach,
@@ -132,6 +138,7 @@ def adopt(
     vm: tuple[str, ...],
     vms: str | None,
     asked: Asked,
+    fix: bool,
     as_json: bool,
 ) -> None:
     """Finish an upgrade that somebody left half done, without our journal.
@@ -145,7 +152,9 @@ def adopt(
         asked.check()
         policies = guest_policies(vm, vms)
         with reach.opened() as at:
-            made = rolling_upgrade.adopt(at.session, to, take_over=take_over, hands=at.hands, policies=policies)
+            made = rolling_upgrade.adopt(
+                at.session, to, take_over=take_over, hands=at.hands, policies=policies, fix=fix
+            )
             if not as_json and (dry_run or not made.problems):
                 show_plan(made, steps=dry_run)
             if dry_run:

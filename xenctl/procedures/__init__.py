@@ -7,6 +7,9 @@ sequence.py         the steps of a rolling upgrade, played through before anythi
 planner/            which host when, which guest where: the fewest migrations, or the proof that there is no way
 placement.py        what a guest needs of a host, and a board to move guests on
 plan.py             a plan as data
+checks/             what is checked before an upgrade, and how it is mended
+mending.py          mending alone, without an upgrade
+comparison.py       the pool before and after, compared
 backup.py           the pool database, fetched and verified
 acts/               what each step does, and how to see that it is done
 waiting.py          waiting for a host that was away, stage by stage

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .checks.finding import Finding
 
 GIB = 1 << 30
 LISTS = ("rooms", "suspend", "shut_down")
@@ -165,6 +168,10 @@ class Plan:
     """How hosts are installed: `media`, by hands that boot one, or `plugin`, by themselves."""
     policies: Mapping[str, str] = field(default_factory=dict, hash=False)
     """What becomes of guests, by uuid, where that is not to migrate (see `guest_policies`)."""
+    findings: tuple[Finding, ...] = ()
+    """What the checks found; `problems` and `warnings` are told from it."""
+    picture: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """The pool before anything was done, as `comparison.picture` gives it."""
 
     @cached_property
     def names(self) -> Mapping[str, str]:
@@ -201,6 +208,8 @@ class Plan:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Plan:
         """The plan that `as_dict` gave, also after a way through JSON. Raises `TypeError` for anything else."""
+        from .checks.finding import Finding
+
         texts = ("problems", "warnings", "away", "unplugged")
         effort, proof = data.get("effort"), data.get("proof")
         made = {
@@ -210,5 +219,6 @@ class Plan:
             **{name: tuple(data[name]) for name in texts},
             "effort": None if effort is None else Effort(**effort),
             "proof": None if proof is None else Proof(**{**proof, **{n: tuple(proof[n]) for n in LISTS}}),
+            "findings": tuple(Finding.from_dict(finding) for finding in data["findings"]),
         }
         return cls(**{**data, **made})

@@ -15,16 +15,20 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ProcedureError
-from ..releases import Release, accepts, find, next_release, path
-from .guest_policies import MIGRATE
-from .hands import Hands
+from ..releases import Release, find, next_release
+from . import checks, comparison
+from .acts import mending
+from .checks import Finding, Situation, Survey
+from .hands import MEDIA, Hands, assert_route, route_of
 from .journal import Journal
-from .observe import HostFacts, PoolFacts, attached, observe
+from .observe import HostFacts, PoolFacts
 from .placement import DoesNotFit
-from .plan import Plan, PlannedHost, PlannedVM, Step
+from .plan import Plan, PlannedHost, PlannedVM, Proof, Step
+from .planner.pieces import Wishes
 from .policy import RESTART, Policy
 from .running import PASSED_OVER, Gate, Outcome, Progress, Run, StepDone
 from .sequence import Baseline, Played, find_sequence
@@ -43,61 +47,119 @@ Policies = Callable[[PoolFacts], Mapping[str, str]]
 
 
 def plan(
-    session: Session, target: str | None = None, *, take_over: bool = False, policies: Policies | None = None
+    session: Session,
+    target: str | None = None,
+    *,
+    take_over: bool = False,
+    hands: Hands | None = None,
+    wishes: Wishes | None = None,
+    policies: Policies | None = None,
+    fix: bool = False,
+    url: str = "",
 ) -> Plan:
     """The plan for upgrading the session's pool to `target` (a product version; the next release if left out).
 
-    Whatever stands against it is in `Plan.problems`; nothing is changed. `take_over` plans although the pool is marked with
-    another run, which is lost; `policies` says what becomes of guests that are not to migrate. Raises `ValueError` for an
-    unknown release.
+    What the checks found is in `Plan.findings`, and what of it stands against the upgrade in `Plan.problems`; nothing is
+    changed. With `fix` the plan begins with the steps that mend what they can, and takes them back at its end. `take_over`
+    plans although the pool is marked with another run, which is lost. `hands` are those that will install, by whose route it
+    is planned; a medium if left out. `wishes` is how guests are to be treated, `policies` what becomes of those that are not
+    to migrate. `url` is where the medium is, if hosts install themselves: their plugins then know more. Raises `ValueError`
+    for an unknown release.
     """
-    pool = observe(session)
-    wanted = policies(pool) if policies is not None else {}
-    return make_plan(pool, target, silent=_silent(session, pool), take_over=take_over, policies=wanted)
+    seen = checks.surveyed(session, url=url)
+    made = make_plan(
+        *(seen.facts, target),
+        survey=seen,
+        take_over=take_over,
+        route=route_of(hands),
+        wishes=_wished(seen.facts, wishes, policies),
+        fix=fix,
+    )
+    return _as_hands_allow(made, seen.facts, hands)
+
+
+def _wished(pool: PoolFacts, wishes: Wishes | None, policies: Policies | None) -> Wishes:
+    """How guests are to be treated, with what becomes of some."""
+    wished = wishes or Wishes()
+    return wished if policies is None else replace(wished, policies={**wished.policies, **policies(pool)})
+
+
+def _as_hands_allow(made: Plan, pool: PoolFacts, hands: Hands | None) -> Plan:
+    """The plan with what `hands` have against it, where it could be done else."""
+    against = getattr(hands, "against", None)
+    if against is None or made.problems:
+        return made
+    problems, warnings = against(pool, find(made.medium))
+    steps = () if problems else made.steps
+    return replace(made, problems=tuple(problems), warnings=(*made.warnings, *warnings), steps=steps)
 
 
 def adopt(
-    session: Session, target: str | None = None, *, take_over: bool = False, policies: Policies | None = None
+    session: Session,
+    target: str | None = None,
+    *,
+    take_over: bool = False,
+    hands: Hands | None = None,
+    wishes: Wishes | None = None,
+    policies: Policies | None = None,
+    fix: bool = False,
+    url: str = "",
 ) -> Plan:
     """The plan for the rest of an upgrade that was left half done, by whomever: the pool of mixed versions is taken as the
-    baseline, since nobody knows how it was before. `target` is the master's release if left out."""
-    pool = observe(session)
-    silent = _silent(session, pool)
-    return make_plan(
-        pool,
-        target or pool.release.name,
-        baseline=Baseline.of(pool),
-        silent=silent,
+    baseline, since nobody knows how it was before. `target` is the master's release if left out; the rest is as with `plan`.
+    """
+    seen = checks.surveyed(session, url=url)
+    made = make_plan(
+        seen.facts,
+        target or seen.facts.release.name,
+        baseline=Baseline.of(seen.facts),
+        survey=seen,
         take_over=take_over,
         half_done=True,
-        policies=policies(pool) if policies is not None else {},
+        route=route_of(hands),
+        wishes=_wished(seen.facts, wishes, policies),
+        fix=fix,
     )
+    return _as_hands_allow(made, seen.facts, hands)
 
 
-def replan(session: Session, journal: Journal, without: Collection[str] = ()) -> Plan:
-    """The plan for the rest of the run in `journal`, from the pool as it is now back to the baseline of the first plan.
+def replan(session: Session, journal: Journal, without: Collection[str] = (), *, wishes: Wishes | None = None) -> Plan:
+    """The plan for the rest of the run in `journal`, from the pool as it is now back to the baseline of the first plan. What
+    the run mended is taken back at the end of this plan.
 
     The hosts in `without`, by uuid, are left as they are, with the guests on them: what is left then ends before guests go
-    home, with a step that says so.
+    home, with a step that says so. `wishes` is how guests are to be treated; if left out, as the first plan did.
     """
-    pool, first = observe(session), journal.first_plan
+    seen, first = checks.surveyed(session), journal.first_plan
+    pool = seen.facts
     baseline, source = Baseline.of_plan(first, pool), _wanted(pool.release, first.source)
     begun = any(timing.step.action == "claim" for timing in journal.timings())
+    changes = [change.undo for change in journal.changes() if not change.undone]
+    home = first.effort is None or first.effort.return_home
     again = functools.partial(
         make_plan,
         target=first.medium,
-        silent=_silent(session, pool),
         take_over=pool.mark == journal.run_id,
         half_done=begun,
         source=source,
-        policies=first.policies,
+        route=first.route,
+        wishes=wishes or Wishes(policies=first.policies, return_home=home),
         backed_up=journal.get("backup") is not None,
+        fix=any(finding.mended for finding in first.findings) or _mended(journal),
+        owed=[step for step in reversed(changes) if step.action in mending.ACTIONS],
     )
     if not without:
-        return again(pool, baseline=baseline)
-    made = again(_reduced(pool, without), baseline=baseline.within(pool, without))
+        return replace(again(pool, baseline=baseline, survey=seen), picture=first.picture)
+    reduced = _reduced(pool, without)
+    made = again(reduced, baseline=baseline.within(pool, without), survey=replace(seen, facts=reduced))
     whole = make_plan(
-        pool, first.medium, baseline=baseline, source=source, take_over=True, half_done=True, unplayed=True
+        *(pool, first.medium),
+        baseline=baseline,
+        survey=seen,
+        source=source,
+        take_over=True,
+        half_done=True,
+        unplayed=True,
     )
     end = next((n for n, step in enumerate(made.steps) if step.action == "equal"), len(made.steps))
     why = str((journal.get(PASSED_OVER) or {}).get("why", ""))
@@ -110,7 +172,18 @@ def replan(session: Session, journal: Journal, without: Collection[str] = ()) ->
         warnings=made.warnings,
         away=made.away,
         vms=tuple(next((other for other in made.vms if other.uuid == vm.uuid), vm) for vm in whole.vms),
+        effort=made.effort,
+        proof=made.proof,
+        route=made.route,
+        policies=made.policies,
+        findings=made.findings,
+        picture=first.picture,
     )
+
+
+def _mended(journal: Journal) -> bool:
+    """Whether the run in a journal has mended anything."""
+    return any(change.undo.action in mending.ACTIONS for change in journal.changes())
 
 
 def _reduced(pool: PoolFacts, without: Collection[str]) -> PoolFacts:
@@ -127,54 +200,51 @@ def make_plan(
     target: str | None = None,
     *,
     baseline: Baseline | None = None,
-    silent: Sequence[str] = (),
+    survey: Survey | None = None,
     take_over: bool = False,
     half_done: bool = False,
     source: Release | None = None,
     backed_up: bool = False,
     unplayed: bool = False,
-    policies: Mapping[str, str] | None = None,
+    wishes: Wishes | None = None,
+    route: str = MEDIA,
+    fix: bool = False,
+    owed: Sequence[Step] = (),
 ) -> Plan:
     """The plan for a pool that was observed. `half_done` allows versions to be mixed already, and takes no backup then;
     neither is one taken where the run has it, as `backed_up` says. `source` is what an upgrade began with that is under way;
-    an `unplayed` plan has no steps. `policies` is by guest's uuid (see `guest_policies`)."""
+    an `unplayed` plan has no steps. `owed` are the steps that take back what was mended before."""
     source = source or (_source(pool) if half_done else pool.release)
     release = _wanted(source, target) if target is not None else next_release(source)
+    seen, wished = survey or Survey(pool), wishes or Wishes()
+    at = Situation(seen, source, release or source, half_done=half_done, take_over=take_over)
     if release is None:
-        return _plan(pool, source, source, problems=[f"there is no release after {source.name}"])
-    problems = [*_against(pool, source, release, take_over=take_over, half_done=half_done), *silent]
-    if problems:
-        return _plan(pool, source, release, problems=problems)
-    warnings, kept = _oddities(pool), baseline or Baseline.of(pool)
+        none = checks.refused(at, "target", f"there is no release after {source.name}")
+        return _plan(pool, source, source, findings=[none])
     if unplayed:
-        return _plan(pool, source, release, baseline=kept)
+        return _plan(pool, source, release, baseline=baseline)
+    findings = checks.find(at)
+    if fix:
+        findings = checks.with_mending(findings)
+    picture = comparison.picture(seen)
+    if any(finding.stands for finding in findings):
+        return _plan(pool, source, release, findings=findings, picture=picture)
+    mends = checks.mending(findings)
+    pool, kept = mending.foreseen(pool, mends), baseline or Baseline.of(pool)
+    if wished.growth == 0:
+        wished = replace(wished, growth=checks.growth(at))
     try:
-        played = _played(pool, release, kept, policies or {})
+        played = find_sequence(pool, release, kept, wished, route=route)
     except DoesNotFit as error:
-        refusal = f"no way was found to empty the hosts one after another: {error}"
-        return _plan(pool, source, release, problems=[refusal], warnings=warnings)
+        refusal = checks.refused(at, "capacity", f"no way was found to empty the hosts one after another: {error}")
+        return _plan(pool, source, release, findings=[*findings, refusal], picture=picture, proof=error.proof)
+    findings += tuple(checks.refused(at, "homecoming", warning) for warning in played.warnings)
     mixed = len({host.version for host in pool.hosts.values()}) > 1
     first = [Step("claim")] if mixed or backed_up else [Step("backup"), Step("claim")]
-    steps = [*first, *played.steps, Step("verify"), Step("release")]
-    made = _plan(pool, source, release, played, kept, steps=steps, warnings=warnings)
-    return replace(made, policies=dict(policies or {}))
-
-
-def _played(pool: PoolFacts, target: Release, baseline: Baseline, policies: Mapping[str, str]) -> Played:
-    """The sequence of steps. This is the one place where what becomes of guests reaches the planner."""
-    others = sorted(pool.vms[uuid].name for uuid, policy in policies.items() if policy != MIGRATE and uuid in pool.vms)
-    if others:
-        raise DoesNotFit(f"guests can only be migrated so far, and {', '.join(others)} are to be treated otherwise")
-    return find_sequence(pool, target, baseline)
-
-
-def _silent(session: Session, pool: PoolFacts) -> list[str]:
-    """The members that are up and answer nobody as members of this pool."""
-    return [
-        f"{host.name} does not answer at {host.address or 'no address'} as a member of this pool"
-        for host in pool.hosts.values()
-        if host.uuid != pool.master and host.live and not attached(session, host.address)
-    ]
+    last = [*checks.unmending(findings), *owed, Step("verify"), Step("release")]
+    steps = [*first, *mends, *played.steps, *last]
+    made = _plan(pool, source, release, played, kept, steps=steps, findings=findings, picture=picture)
+    return replace(made, route=route, policies=dict(wished.policies))
 
 
 def _source(pool: PoolFacts) -> Release:
@@ -190,81 +260,6 @@ def _wanted(source: Release, target: str) -> Release:
         return find(target)
 
 
-def _oddities(pool: PoolFacts) -> list[str]:
-    """What is worth saying and stops nothing."""
-    out = [f"{host.name}: {sr} is not plugged" for host in pool.hosts.values() for sr in host.unplugged]
-    for host in pool.hosts.values():
-        if host.version != host.release.product_version:
-            said = host.version or "no version that it tells"
-            out.append(f"{host.name} runs {said}, which is not known here; it is taken for {host.release.name}")
-    return out
-
-
-def _against(pool: PoolFacts, source: Release, target: Release, *, take_over: bool, half_done: bool) -> list[str]:
-    """Everything that stands against an upgrade before placement is looked at."""
-    out = []
-    if target == source:
-        out.append(f"the pool runs {source.name} already")
-    elif target < source:
-        out.append(f"{target.name} is older than the pool's {source.name}: an upgrade only goes forward")
-    elif not accepts(target, source):
-        out.append(f"the {target.name} installer does not upgrade {source.name}{_by_way_of(source, target)}")
-    if len(pool.hosts) < 2:
-        out.append("the pool has one host: there is nowhere for its guests to run meanwhile")
-    if half_done:
-        out += _not_half_done(pool, source, target)
-    elif pool.upgrading or any(host.version != pool.hosts[pool.master].version for host in pool.hosts.values()):
-        out.append("versions are mixed already: an earlier upgrade was not finished; adopt it, or revert it")
-    if pool.mark and not take_over:
-        out.append(
-            f"another run ({pool.mark}) is at work on this pool: resume or abandon that one, or take over if it is lost"
-        )
-    if pool.ha_enabled:
-        out.append("high availability is on: switch it off first, it would fence the hosts that are upgraded")
-    for host in pool.hosts.values():
-        others = [other.name for other in pool.hosts.values() if other is not host and other.address == host.address]
-        if others:
-            out.append(f"{host.name} has the same address as {', '.join(others)}: {host.address or 'none'}")
-        if not host.live:
-            out.append(f"{host.name} is not running")
-        elif not host.enabled and not half_done:
-            out.append(f"{host.name} is disabled")
-    for vm in pool.vms.values():
-        if vm.busy:
-            out.append(f"{vm.name} has an operation going on ({', '.join(vm.busy)})")
-        if vm.state not in ("Halted", "Paused", "Running", "Suspended"):
-            out.append(f"{vm.name} is in a power state that XenAPI does not have ({vm.state})")
-        elif vm.state == "Paused":
-            out.append(f"{vm.name} is paused: a paused guest cannot migrate; unpause it or shut it down")
-        elif vm.state == "Running" and vm.stuck:
-            out.append(f"{vm.name} can neither migrate nor be shut down cleanly: {vm.stuck}")
-        elif vm.state == "Suspended" and vm.stuck:
-            out.append(f"{vm.name} is suspended and {vm.stuck}; shut it down by force, or restore the image")
-    return out
-
-
-def _not_half_done(pool: PoolFacts, source: Release, target: Release) -> list[str]:
-    """What makes a pool one that an upgrade to `target` cannot have left behind."""
-    out = [
-        f"{host.name} runs {host.version}, which is neither {source.product_version} nor {target.product_version}"
-        for host in pool.hosts.values()
-        if host.release not in (source, target)
-    ]
-    master = pool.hosts[pool.master]
-    newer = [host.name for host in pool.hosts.values() if host.release > master.release]
-    if newer:
-        out.append(f"{', '.join(newer)} is newer than the master {master.name}: revert it, a pool goes on master first")
-    return out
-
-
-def _by_way_of(source: Release, target: Release) -> str:
-    try:
-        hops = path(source, target)[:-1]
-    except ValueError:
-        return ""
-    return f"; go by way of {', '.join(hop.product_version for hop in hops)}"
-
-
 def _plan(
     pool: PoolFacts,
     source: Release,
@@ -273,8 +268,9 @@ def _plan(
     baseline: Baseline | None = None,
     *,
     steps: Sequence[Step] = (),
-    problems: Sequence[str] = (),
-    warnings: Sequence[str] = (),
+    findings: Sequence[Finding] = (),
+    picture: Mapping[str, Any] = MappingProxyType({}),
+    proof: Proof | None = None,
 ) -> Plan:
     first = [pool.master] if played is None else played.order
     order = [*first, *(uuid for uuid in pool.hosts if uuid not in first)]
@@ -302,11 +298,15 @@ def _plan(
             for vm in sorted(pool.vms.values(), key=lambda vm: vm.name)
         ),
         steps=tuple(steps),
-        problems=tuple(problems),
-        warnings=(*warnings, *(() if played is None else played.warnings)),
+        problems=tuple(finding.why for finding in findings if finding.stands),
+        warnings=tuple(finding.why for finding in findings if finding.level == checks.WARNS and not finding.mended),
         away=() if played is None else played.away,
         master=pool.master,
         unplugged=tuple(sorted(pool.unplugged)),
+        findings=tuple(findings),
+        picture=dict(picture),
+        effort=None if played is None else played.effort,
+        proof=proof,
     )
 
 
@@ -342,6 +342,7 @@ def run(
     has problems, or shuts guests down and `accept_downtime` is not given. Once it has begun it returns: a step that
     does not do what it is for stops the run, and `Outcome.problems` says which and why."""
     assert_can_run(plan, accept_downtime=accept_downtime)
+    assert_route(plan, hands)
     kept = Journal.create(plan) if journal is None else journal
     made = Run(
         *(session, plan, hands, kept),
@@ -353,7 +354,10 @@ def run(
         replan=replan,
         stop=stop,
     )
-    return made.carry_out(on_step)
+    outcome = made.carry_out(on_step)
+    if outcome.ok and plan.picture:
+        outcome.comparison = comparison.compare(plan.picture, comparison.picture(checks.surveyed(session)))
+    return outcome
 
 
 def assert_can_run(plan: Plan, *, accept_downtime: bool = False) -> None:

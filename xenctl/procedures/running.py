@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ..credentials import Credentials
     from ..session import Session
     from .backup import Backup
+    from .comparison import Comparison
     from .hands import Hands
 
 BUSY, BUSY_TIMEOUT = "OTHER_OPERATION_IN_PROGRESS", 2 * 3600.0
@@ -99,6 +100,8 @@ class Outcome:
     paused: str = ""
     notes: list[str] = field(default_factory=list)
     """What happened that was not planned, and did not stop the run."""
+    comparison: Comparison | None = None
+    """How the pool differs from what it was before, where all is done and that is known."""
 
     @property
     def ok(self) -> bool:

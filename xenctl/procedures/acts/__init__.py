@@ -8,6 +8,7 @@ know whether it was tried before: `act` starts from whatever it finds.
     installing.py without a medium, or anew; settings written down and compared
     shutting.py many guests shut down at once, and started again
     restoring.py a database put back
+    mending.py  what mends findings of checks, and takes that back
     recovering.py roles of hosts that lost their master, guests of a host that was lost
     rejoining.py a failed host forgotten, installed afresh, and back in the pool
     maintenance.py, mastership.py   maintenance mode of a host; the master handed over

@@ -100,11 +100,12 @@ class Verify(Kind):
         """How the pool differs from what the plan promised."""
         plan, now = run.plan, observe(run.session)
         run.saw(now)
+        kept_out = {step.host for step in plan.steps if step.action == "keep-out"}
         out = []
         for host in now.hosts.values():
             if plan.target and host.version != plan.target:
                 out.append(f"{host.name} runs {host.version}, not {plan.target}")
-            if not host.enabled or not host.live:
+            if not (host.enabled or host.uuid in kept_out) or not host.live:
                 out.append(f"{host.name} is not enabled and live")
         for planned in plan.vms:
             vm = now.vms.get(planned.uuid)

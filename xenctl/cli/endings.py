@@ -83,12 +83,17 @@ def show_plan(plan: Plan, *, steps: bool = False) -> None:
         out.print(f"{number:4}  {escape(step.text(plan.names))}{reason}")
     for problem in plan.problems:
         out.print(f"[red]problem[/]: {escape(problem)}")
-    mendable = [finding.check for finding in plan.findings if finding.stands and finding.mendable]
-    if mendable:
-        out.print(f"{', '.join(dict.fromkeys(mendable))}: --fix mends that and takes it back at the end")
+    show_mendable(plan)
     for finding in plan.findings:
         if finding.mended:
             out.print(f"mended first: {escape(finding.why)}")
+
+
+def show_mendable(plan: Plan) -> None:
+    """Print what stands against a plan and can be mended, if anything."""
+    mendable = [finding.check for finding in plan.findings if finding.stands and finding.mendable]
+    if mendable:
+        click.echo(f"{', '.join(dict.fromkeys(mendable))}: --fix mends that and takes it back at the end")
 
 
 def _way(plan: Plan) -> str:

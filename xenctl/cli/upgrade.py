@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .endings import IMPOSSIBLE, RESUMABLE, assert_same_pool, ending, finish, print_json, progress, show_plan
+from .endings import (
+    IMPOSSIBLE,
+    RESUMABLE,
+    assert_same_pool,
+    ending,
+    finish,
+    print_json,
+    progress,
+    show_mendable,
+    show_plan,
+)
 from .policies import Asked, guest_options, guest_policies, run_options, told_to_stop
 from .reach import Reach, Reached, hands_option, pool_options
 
@@ -86,8 +96,8 @@ def run(
         policies = guest_policies(vm, vms)
         with reach.opened() as at:
             made = rolling_upgrade.plan(at.session, to, hands=at.hands, policies=policies, fix=fix, url=reach.medium)
-            if not as_json and not made.problems:
-                show_plan(made)
+            if not as_json:
+                (show_mendable if made.problems else show_plan)(made)
             rolling_upgrade.assert_can_run(made, accept_downtime=accept_downtime)
             asked.gates(at, made)
             with Journal.create(made, file) as journal:

@@ -151,18 +151,9 @@ class Store(Kept):
         return {name: row[name] for name in self.shape(row.table).visible if name in row}
 
     def encoded(self, name: str, encode: Encode) -> list[bytes]:
-        """The records of class `name` by `encode`, as `Encoded` takes them, references falling. Only those that changed
-        since they were asked for last are made anew."""
-        rows = self.table(name)
-        out = []
-        for ref in sorted(rows, reverse=True):
-            row = rows[ref]
-            kept = row.encoded.get(encode) if row.encoded is not None else None
-            if kept is None or kept[0] != row.modified:
-                kept = row.modified, encode(ref, self.record(row))
-                row.encoded = {**(row.encoded or {}), encode: kept}
-            out.append(kept[1])
-        return out
+        """The records of class `name` by `encode`, as `Encoded` takes them, references falling."""
+        table = self.tables.get(name)
+        return table.encoded(encode, self.record) if table is not None else []
 
     def pool(self) -> Row:
         """The pool's row."""
@@ -281,6 +272,9 @@ class Store(Kept):
         table = self.tables[row.table]
         if table.rows.pop(row.ref, None) is None:
             return
+        table.doubt(row)
+        if self.journal.entries is not None:
+            self.journal.entries.append((table.doubt, (row,)))
         self.by_uuid.pop(row.get("uuid", ""), None)
         self._reserve(row, row.get("scheduled_to_be_resident_on", NULL), NULL)
         if len(table.deleted) >= REMEMBERED_DELETIONS - 1:
@@ -323,15 +317,18 @@ class Store(Kept):
             table.shorten(self.journal)
 
     def _unstamp(self, row: Row, modified: int) -> None:
-        row.modified, row.encoded = modified, None
-        self.tables[row.table].recent.pop()
+        table = self.tables[row.table]
+        table.doubt(row)
+        row.modified = modified
+        table.recent.pop()
 
     def _keep(self, row: Row) -> None:
         """Note all of a row, before more is changed in it than fields."""
-        row.encoded = None
+        doubt = self.tables[row.table].doubt
+        doubt(row)
         if self.journal.entries is not None:
             now = (dict(row), (row.created, row.modified), dict(row.foreign), dict(row.spelled))
-            self.journal.entries.append((row.become, now))
+            self.journal.entries += ((row.become, now), (doubt, (row,)))
 
     def _claim(self, row: Row) -> None:
         """Enter a new row's uuid; references and uuids are unique in the whole database."""

@@ -87,6 +87,7 @@ def figures(runs: int) -> Iterator[Figure]:
     value = steady(fresh(FreshPools()), runs=max(3 * runs, 9), times=200) * 1e6
     yield Figure("fixture xapi: a fresh pool of 4 VMs, written to", value, 200.0, "us")
     yield from reading.figures(small, big, runs)
+    yield from reading.records(big, runs)
     yield from calls.figures(runs)
 
 
@@ -104,7 +105,6 @@ def open_figures(runs: int) -> Iterator[Figure]:
             f"{shown} read by us, not loaded", steady(lambda: database.read_file(path), runs=few), math.inf, "s"
         )
         yield Figure(f"{shown} read by lxml into dicts", steady(lambda: plain_lxml(path), runs=few), math.inf, "s")
-    yield from reading.records(big, runs)
     for name, share in noting(runs).items():
         yield Figure(f"what {name} more for being traced", 100.0 * share, 20.0, "%")
     yield from calls.start_and_stop(runs)

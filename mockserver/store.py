@@ -27,7 +27,7 @@ from xenctl.errors import DatabaseError, Failure
 from xenctl.releases import serves
 from xenctl.values import format_datetime
 
-from .columns import EPOCH, NULL, PLAIN, empty_value, fitting, from_text, is_text, to_text
+from .columns import EPOCH, NULL, PLAIN, WRITERS, empty_value, fitting, from_text, is_text, to_text
 from .intake import UNKNOWN, Known, Plan, members_in
 from .journal import FIXED, Kept, KeptIndex
 from .rows import STALE, Encode, Row, Shape, Table, Write
@@ -436,9 +436,9 @@ class Store(Kept):
         shape = self.shape(name)
         before, after = shape.writing
         for ref, row in self.tables[name].rows.items():
-            cells = {c: v if type(v := row[f]) is str else to_text(v) for c, f in before if f in row}
+            cells = {c: v if type(v := row[f]) is str else WRITERS[type(v)](v) for c, f in before if f in row}
             cells["_ref"] = ref
-            cells.update([(c, v if type(v := row[f]) is str else to_text(v)) for c, f in after if f in row])
+            cells |= {c: v if type(v := row[f]) is str else WRITERS[type(v)](v) for c, f in after if f in row}
             for field, (value, text) in row.spelled.items():
                 if row.get(field) == value:
                     cells[shape.fields[field].column] = text

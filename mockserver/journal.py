@@ -378,6 +378,9 @@ class KeptSet(set[V], Generic[V]):
         return set(self)
 
 
+_getrandbits = random.Random.getrandbits
+
+
 class KeptRandom(random.Random):
     """A random source in the journal: the first draw after a savepoint remembers where it stood."""
 
@@ -410,8 +413,9 @@ class KeptRandom(random.Random):
         return super().random()
 
     def getrandbits(self, k: int) -> int:
-        self._note()
-        return super().getrandbits(k)
+        if self.journal.entries is not None:
+            self._note()
+        return _getrandbits(self, k)
 
     def seed(self, a: Any = None, version: int = 2) -> None:
         self._note()

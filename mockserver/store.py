@@ -219,7 +219,7 @@ class Store(Kept):
         table = self.tables.get(name)
         if table is None or table.rows.get(ref) is not row:
             raise Failure(["HANDLE_INVALID", name, ref])
-        kept = self.journal.entries is not None
+        kept, far, near, at = self.journal.entries is not None, self._far, self._near, self.now()
         for field, value in fields.items():
             if field not in row:
                 continue
@@ -231,7 +231,7 @@ class Store(Kept):
                 if value == old and type(value) is type(old):
                     continue
             end = (name, field)
-            if end in self._far:
+            if end in far:
                 raise ValueError(f"{name}.{field} follows from the other end of its relation and is never written")
             if field in INDEXED:
                 self._index(row, field, old, value)
@@ -248,8 +248,8 @@ class Store(Kept):
                 table.recent.append((generation, ref))
             if self._bulk:
                 continue
-            write = _noted(Write, ("write", name, ref, field, old, value, self.now()))
-            if end in self._near:
+            write = _noted(Write, ("write", name, ref, field, old, value, at))
+            if end in near:
                 gone, come = _difference(old, value)
                 self._join(row, field, gone, _without)
                 self.on_write(write)

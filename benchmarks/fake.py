@@ -15,7 +15,7 @@ from mockserver.fresh import FreshPools
 from xenctl import database
 
 from . import calls, reading
-from .figures import Figure, seconds, steady
+from .figures import Figure, busy, steady
 
 HOSTS, VMS, RELEASE = 64, 10_000, "8.2"
 BIG = f"{HOSTS} hosts and {VMS:,} VMs"
@@ -57,9 +57,9 @@ def noting(runs: int) -> dict[str, float]:
     }
 
     def more(method: str, params: list[object]) -> float:
-        plain = seconds(lambda: pool.dispatch(method, params), 300)
+        plain = busy(lambda: pool.dispatch(method, params), 300)
         with Trace(pool):
-            return seconds(lambda: pool.dispatch(method, params), 300) / plain - 1.0
+            return busy(lambda: pool.dispatch(method, params), 300) / plain - 1.0
 
     return {name: statistics.median(more(*call) for _ in range(max(4 * runs, 11))) for name, call in calls.items()}
 

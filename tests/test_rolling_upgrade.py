@@ -148,7 +148,10 @@ def against(change: Callable[[MockPool], Any], expected: str, release: str = "4.
 
 AGAINST = [
     against(lambda p: memory(p, 6 * GIB), "has to move and fits nowhere"),
-    against(lambda p: memory(p, 1 * GIB, "host1"), "has to move and fits nowhere: host1 has"),
+    against(
+        lambda p: (memory(p, 1 * GIB, "host1"), memory(p, 7 * GIB, "host2", "host3")),
+        "while host3 is down, 9 guests need 18.2 GiB on host1, host2, where there are 13.6 GiB; 4.6 GiB are missing",
+    ),
     against(
         lambda p: [p.store.write(row(p, "VM", "vm06"), memory_static_max=100 * GIB)],
         "vm06 is suspended and has to be resumed before the master is upgraded, but memory forbids it",

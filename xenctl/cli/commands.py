@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import backup, shutdown
+from . import answer_file, backup, maintenance, recover, reinstall, shutdown, update
 from .endings import IMPOSSIBLE, ending
 from .path import plan_path
 from .reach import Reach, live_options
@@ -25,7 +25,8 @@ def cli() -> None:
     """Maintenance of XenServer and XCP-ng pools: rehearsed first, then run."""
 
 
-for command in (upgrade, plan_path, *shutdown.COMMANDS, *backup.COMMANDS):
+FAMILIES = (shutdown, backup, maintenance, update, recover, reinstall, answer_file)
+for command in (upgrade, plan_path, *(command for family in FAMILIES for command in family.COMMANDS)):
     cli.add_command(command)
 
 

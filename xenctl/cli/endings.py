@@ -50,10 +50,11 @@ def show_plan(plan: Plan, *, steps: bool = False) -> None:
     from .tables import console
 
     out = console()
-    way = f" from {plan.source} to {plan.target}" if plan.target else ""
-    out.print(f"[bold]{escape(plan.pool_name)}[/]: {plan.procedure}{way}")
+    out.print(f"[bold]{escape(plan.pool_name)}[/]: {plan.procedure}{_way(plan)}")
     for vm in plan.downtime:
         out.print(f"planned downtime: {escape(vm.name)}: {escape(vm.why)}")
+    if plan.effort is not None:
+        out.print(escape(plan.effort.text))
     for warning in plan.warnings:
         out.print(f"note: {escape(warning)}")
     for number, step in enumerate(plan.steps if steps else (), 1):
@@ -63,12 +64,20 @@ def show_plan(plan: Plan, *, steps: bool = False) -> None:
         out.print(f"[red]problem[/]: {escape(problem)}")
 
 
+def _way(plan: Plan) -> str:
+    """From which release to which, if any."""
+    if not plan.target:
+        return ""
+    return f" of {plan.target}" if plan.source == plan.target else f" from {plan.source} to {plan.target}"
+
+
 @contextmanager
-def progress(*, quiet: bool) -> Iterator[Progress]:
-    """Where a run tells its steps: a bar on a terminal, else a line each on standard error; nothing where `quiet`."""
+def progress(*, quiet: bool, plain: bool = False) -> Iterator[Progress]:
+    """Where a run tells its steps: a bar on a terminal, else a line each on standard error, as where `plain`, since somebody
+    else writes to the terminal too; nothing where `quiet`."""
     if quiet:
         yield lambda number, total, text: None
-    elif not sys.stderr.isatty():
+    elif plain or not sys.stderr.isatty():
         yield lambda number, total, text: click.echo(f"{number}/{total} {text}", err=True)
     else:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -100,6 +109,8 @@ def finish(outcome: Outcome, journal: Journal, at: Reached, *, as_json: bool, **
             out.print(f"[red]problem[/]: {escape(problem)}")
         if outcome.paused:
             out.print(f"paused: {escape(outcome.paused)}")
+        for sentence in journal.get("report", []):
+            out.print(f"note: {escape(sentence)}")
         for violation in violations:
             out.print(f"[red]broken[/]: {escape(violation)}")
         if outcome.ok:
@@ -121,6 +132,7 @@ def as_data(outcome: Outcome, journal: Journal, **more: Any) -> Mapping[str, Any
         "journal": str(journal.path) if journal.path else None,
         "problems": outcome.problems,
         "paused": outcome.paused,
+        "report": journal.get("report", []),
         "steps": [step.as_dict() for step in outcome.steps],
         **more,
     }

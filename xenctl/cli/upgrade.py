@@ -29,6 +29,7 @@ def upgrade() -> None:
 
 @upgrade.command()
 @pool_options
+@hands_option
 @TO
 @JSON
 def plan(reach: Reach, to: str | None, as_json: bool) -> None:
@@ -36,7 +37,7 @@ def plan(reach: Reach, to: str | None, as_json: bool) -> None:
     from ..procedures import rolling_upgrade
 
     with ending(), reach.opened() as at:
-        made = rolling_upgrade.plan(at.session, to)
+        made = rolling_upgrade.plan(at.session, to, hands=at.hands)
         if as_json:
             print_json(made.as_dict())
         else:
@@ -62,7 +63,7 @@ def run(
     if file is None and reach.rehearse is None:
         raise click.UsageError("give --journal FILE: without it a run that is killed cannot be resumed")
     with ending(), reach.opened() as at:
-        made = rolling_upgrade.plan(at.session, to)
+        made = rolling_upgrade.plan(at.session, to, hands=at.hands)
         if not as_json:
             show_plan(made)
         rolling_upgrade.assert_can_run(made, accept_downtime=accept_downtime)
@@ -111,7 +112,7 @@ def adopt(
     from ..procedures.journal import Journal
 
     with ending(), reach.opened() as at:
-        made = rolling_upgrade.adopt(at.session, to, take_over=take_over)
+        made = rolling_upgrade.adopt(at.session, to, take_over=take_over, hands=at.hands)
         if not as_json:
             show_plan(made, steps=dry_run)
         if dry_run:
@@ -164,7 +165,7 @@ def _carried_out(at: Reached, journal: Journal, *, as_json: bool) -> None:
 
     options = journal.get("options", {})
     at.knows(journal.plan)
-    with progress(quiet=as_json) as on_step:
+    with progress(quiet=as_json, plain=at.talks) as on_step:
         outcome = rolling_upgrade.run(
             at.session, journal.plan, at.hands, journal=journal, on_step=on_step, poll=at.poll, **options
         )

@@ -2,8 +2,10 @@
 
 observe.py          a picture of the pool, as far as procedures need it
 hands.py            what a person does to the machines
+hardware.py         the processor that a guest runs on, and devices that tie it to a host
 sequence.py         the steps of a rolling upgrade, played through before anything happens
-placement.py        where VMs can go, and in which order hosts are emptied
+planner/            which host when, which guest where: the fewest migrations, or the proof that there is no way
+placement.py        what a guest needs of a host, and a board to move guests on
 plan.py             a plan as data
 backup.py           the pool database, fetched and verified
 acts/               what each step does, and how to see that it is done

@@ -13,15 +13,17 @@ any more as the plan expects.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import ProcedureError
 from ..releases import Release, accepts, find, next_release, path
-from .hands import Hands
+from .hands import MEDIA, Hands, assert_route, route_of
 from .journal import Journal
 from .observe import HostFacts, PoolFacts, attached, observe
 from .placement import DoesNotFit
-from .plan import Plan, PlannedHost, PlannedVM, Step
+from .plan import Plan, PlannedHost, PlannedVM, Proof, Step
+from .planner.pieces import Wishes
 from .running import Gate, Outcome, Progress, Run, StepDone
 from .sequence import Baseline, Played, find_sequence
 
@@ -34,33 +36,66 @@ if TYPE_CHECKING:
 # --- planning
 
 
-def plan(session: Session, target: str | None = None, *, take_over: bool = False) -> Plan:
+def plan(
+    session: Session,
+    target: str | None = None,
+    *,
+    take_over: bool = False,
+    hands: Hands | None = None,
+    wishes: Wishes | None = None,
+) -> Plan:
     """The plan for upgrading the session's pool to `target` (a product version; the next release if left out).
 
     Whatever stands against it is in `Plan.problems`; nothing is changed. `take_over` plans although the pool is marked with
-    another run, which is lost. Raises `ValueError` for an unknown release.
+    another run, which is lost. `hands` are those that will install, by whose route it is planned; a medium if left out.
+    `wishes` is how guests are to be treated. Raises `ValueError` for an unknown release.
     """
     pool = observe(session)
-    return make_plan(pool, target, silent=_silent(session, pool), take_over=take_over)
+    silent, route = _silent(session, pool), route_of(hands)
+    made = make_plan(pool, target, silent=silent, take_over=take_over, route=route, wishes=wishes)
+    return _as_hands_allow(made, pool, hands)
 
 
-def adopt(session: Session, target: str | None = None, *, take_over: bool = False) -> Plan:
+def _as_hands_allow(made: Plan, pool: PoolFacts, hands: Hands | None) -> Plan:
+    """The plan with what `hands` have against it, where it could be done else."""
+    against = getattr(hands, "against", None)
+    if against is None or made.problems:
+        return made
+    problems, warnings = against(pool, find(made.medium))
+    steps = () if problems else made.steps
+    return replace(made, problems=tuple(problems), warnings=(*made.warnings, *warnings), steps=steps)
+
+
+def adopt(
+    session: Session,
+    target: str | None = None,
+    *,
+    take_over: bool = False,
+    hands: Hands | None = None,
+    wishes: Wishes | None = None,
+) -> Plan:
     """The plan for the rest of an upgrade that was left half done, by whomever: the pool of mixed versions is taken as the
     baseline, since nobody knows how it was before. `target` is the master's release if left out."""
     pool = observe(session)
     silent = _silent(session, pool)
-    return make_plan(
+    made = make_plan(
         pool,
         target or pool.release.name,
         baseline=Baseline.of(pool),
         silent=silent,
         take_over=take_over,
         half_done=True,
+        wishes=wishes,
+        route=route_of(hands),
     )
+    return _as_hands_allow(made, pool, hands)
 
 
-def replan(session: Session, journal: Journal) -> Plan:
-    """The plan for the rest of the run in `journal`, from the pool as it is now back to the baseline of the first plan."""
+def replan(session: Session, journal: Journal, *, wishes: Wishes | None = None) -> Plan:
+    """The plan for the rest of the run in `journal`, from the pool as it is now back to the baseline of the first plan.
+
+    `wishes` is how guests are to be treated; if left out they go home where the first plan was to bring them there.
+    """
     pool, first = observe(session), journal.plan
     baseline = Baseline.of_plan(first, pool)
     done = journal.finished()
@@ -71,6 +106,8 @@ def replan(session: Session, journal: Journal) -> Plan:
         silent=_silent(session, pool),
         take_over=pool.mark == journal.run_id,
         half_done=begun,
+        wishes=wishes or Wishes(return_home=first.effort is None or first.effort.return_home),
+        route=first.route,
     )
 
 
@@ -82,8 +119,11 @@ def make_plan(
     silent: Sequence[str] = (),
     take_over: bool = False,
     half_done: bool = False,
+    wishes: Wishes | None = None,
+    route: str = MEDIA,
 ) -> Plan:
-    """The plan for a pool that was observed. `half_done` allows versions to be mixed already, and takes no backup then."""
+    """The plan for a pool that was observed. `half_done` allows versions to be mixed already, and takes no backup then;
+    `wishes` is how guests are to be treated."""
     source = _source(pool) if half_done else pool.release
     release = _wanted(source, target) if target is not None else next_release(source)
     if release is None:
@@ -93,14 +133,14 @@ def make_plan(
         return _plan(pool, source, release, problems=problems)
     warnings, kept = _oddities(pool), baseline or Baseline.of(pool)
     try:
-        played = find_sequence(pool, release, kept)
+        played = find_sequence(pool, release, kept, wishes, route=route)
     except DoesNotFit as error:
         refusal = f"no way was found to empty the hosts one after another: {error}"
-        return _plan(pool, source, release, problems=[refusal], warnings=warnings)
+        return _plan(pool, source, release, problems=[refusal], warnings=warnings, proof=error.proof)
     mixed = len({host.version for host in pool.hosts.values()}) > 1
     first = [Step("claim")] if mixed else [Step("backup"), Step("claim")]
     steps = [*first, *played.steps, Step("verify"), Step("release")]
-    return _plan(pool, source, release, played, kept, steps=steps, warnings=warnings)
+    return replace(_plan(pool, source, release, played, kept, steps=steps, warnings=warnings), route=route)
 
 
 def _silent(session: Session, pool: PoolFacts) -> list[str]:
@@ -210,6 +250,7 @@ def _plan(
     steps: Sequence[Step] = (),
     problems: Sequence[str] = (),
     warnings: Sequence[str] = (),
+    proof: Proof | None = None,
 ) -> Plan:
     first = [pool.master] if played is None else played.order
     order = [*first, *(uuid for uuid in pool.hosts if uuid not in first)]
@@ -241,6 +282,8 @@ def _plan(
         away=() if played is None else played.away,
         master=pool.master,
         unplugged=tuple(sorted(pool.unplugged)),
+        effort=None if played is None else played.effort,
+        proof=proof,
     )
 
 
@@ -274,6 +317,7 @@ def run(
     says which and why.
     """
     assert_can_run(plan, accept_downtime=accept_downtime)
+    assert_route(plan, hands)
     kept = Journal.create(plan) if journal is None else journal
     made = Run(session, plan, hands, kept, backup_to=backup_to, take_over=take_over, gates=gates, poll=poll)
     return made.carry_out(on_step)

@@ -31,6 +31,7 @@ from .waiting import POLL
 if TYPE_CHECKING:
     from os import PathLike
 
+    from ..credentials import Credentials
     from ..session import Session
     from .backup import Backup
     from .hands import Hands
@@ -106,16 +107,21 @@ class Run:
         gates: Sequence[Gate] = (),
         poll: float | None = None,
         ask: Ask | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         self.session, self.plan, self.hands, self.journal = session, plan, hands, journal
         self.backup_to, self.take_over, self.gates = backup_to, take_over, gates
         self.poll = POLL if poll is None else poll
         self.ask: Ask = ask or (lambda question: False)
+        self._credentials = credentials
         self.outcome = Outcome(plan)
         self.begun: set[str] = set()
         self.before = {host.uuid: host.before for host in plan.hosts}
         self.number = 0
         self._refs: dict[str, Any] = {}
+        knows = getattr(hands, "knows", None)
+        if knows is not None:
+            knows(plan)
 
     # --- what steps ask for
 
@@ -130,6 +136,13 @@ class Run:
         if uuid not in self._refs:
             self._refs[uuid] = self.session.VM.get_by_uuid(uuid)
         return self._refs[uuid]
+
+    @property
+    def credentials(self) -> Credentials:
+        """As whom hosts are spoken to one by one. Raises `ProcedureError` where nobody said."""
+        if self._credentials is None:
+            raise ProcedureError("this procedure speaks to single hosts: give the run credentials")
+        return self._credentials
 
     @cached_property
     def pool(self) -> Any:
@@ -224,7 +237,8 @@ class Run:
 
     def _settle(self, step: Step) -> None:
         """What this step undoes, and so does the return of a host that was disabled, need not be undone any more."""
-        done = [_bare(step), *([Step("enable", host=step.host)] if step.action == "return" else ())]
+        ended = {"return": "enable", "boot-installer": "unprepare"}.get(step.action)
+        done = [_bare(step), *([Step(ended, host=step.host)] if ended else ())]
         for change in self.journal.changes():
             if not change.undone and _bare(change.undo) in done:
                 self.journal.undone(change)
@@ -283,7 +297,10 @@ def abandon(session: Session, journal: Journal, hands: Hands, *, poll: float | N
     if journal.state == DONE:
         raise ProcedureError(f"{journal.run_id} is done: there is nothing to abandon")
     run, left = Run(session, journal.plan, hands, journal, poll=poll), []
-    for change in reversed(journal.changes()):
+    newest = list(reversed(journal.changes()))
+    for change in sorted(
+        newest, key=lambda change: change.undo.action != "enable"
+    ):  # guests come back to enabled hosts
         if change.undone or change.undo.action == "release":
             continue
         text = change.undo.text(run.plan.names)

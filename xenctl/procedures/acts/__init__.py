@@ -5,13 +5,22 @@ know whether it was tried before: `act` starts from whatever it finds.
 
     guests.py   VMs: migrate, start, stop, suspend, resume; their CDs
     hosts.py    hosts: disable, halt, install, wait for the return
+    installing.py without a medium, or anew; settings written down and compared
     shutting.py many guests shut down at once, and started again
     restoring.py a database put back
+    recovering.py roles of hosts that lost their master, guests of a host that was lost
+    rejoining.py a failed host forgotten, installed afresh, and back in the pool
+    maintenance.py, mastership.py   maintenance mode of a host; the master handed over
+    rebooting.py, updating.py       a host, its toolstack or a guest started anew; an update applied
+    repositories.py                 updates from repositories, and what a host must do then
+    availability.py                 high availability off and on
     pools.py    the pool: the backup, settings, the mark of a run, versions that are equal, the comparison at the end
 """
 
 from __future__ import annotations
 
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -49,4 +58,5 @@ class Kind:
 KINDS: dict[str, Kind] = {}
 """The actions by name."""
 
-from . import guests, hosts, pools, restoring, shutting  # noqa: E402, F401  (they register themselves)
+for _module in iter_modules(__path__):  # they register themselves
+    import_module(f"{__name__}.{_module.name}")

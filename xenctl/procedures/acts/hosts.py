@@ -99,16 +99,23 @@ class Install(Kind):
     def act(self, run: Run, step: Step) -> None:
         hands, host, name = run.hands, step.host, run.plan.names[step.host]
         if hands.power(host) == "off":
-            hands.insert_media(host, run.plan.medium)
+            answers = step.args.get("answer_file", "")
+            hands.insert_media(host, run.plan.medium, *((answers.encode(),) if answers else ()))
             hands.power_on(host)
         run.until(
             lambda: hands.power(host) in ("installer", "installing", "running"),
             f"{name}: the installer does not come up",
             HOST_TIMEOUT,
         )
-        if hands.power(host) == "installer":
+        seen = hands.power(host)
+        if seen == "installer":
             self.answer(run, step)
+        if seen != "running" or unseen(hands, step):
+            self.began(run, step)
         run.until(lambda: hands.power(host) == "running", f"{name}: the installation does not end", HOST_TIMEOUT)
+
+    def began(self, run: Run, step: Step) -> None:
+        """The installer is at work on what preserves."""
 
     def answer(self, run: Run, step: Step) -> None:
         """Choose the upgrade, if it is one of what the plan started from."""
@@ -121,6 +128,11 @@ class Install(Kind):
                 f"of {source} preserves settings and guests, so nothing was chosen"
             )
         hands.answer(host, "upgrade")
+
+
+def unseen(hands: object, step: Step) -> bool:
+    """Whether nobody can see what an installer does: it asks nobody, or there is nobody to ask."""
+    return bool(step.args.get("answer_file")) or not getattr(hands, "watches", True)
 
 
 class Return(Kind):

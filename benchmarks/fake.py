@@ -15,7 +15,7 @@ from mockserver.fresh import FreshPools
 from xenctl import database
 
 from . import calls, reading
-from .figures import Figure, seconds, steady
+from .figures import Figure, busy, steady
 
 HOSTS, VMS, RELEASE = 64, 10_000, "8.2"
 BIG = f"{HOSTS} hosts and {VMS:,} VMs"
@@ -57,9 +57,9 @@ def noting(runs: int) -> dict[str, float]:
     }
 
     def more(method: str, params: list[object]) -> float:
-        plain = seconds(lambda: pool.dispatch(method, params), 300)
+        plain = busy(lambda: pool.dispatch(method, params), 300)
         with Trace(pool):
-            return seconds(lambda: pool.dispatch(method, params), 300) / plain - 1.0
+            return busy(lambda: pool.dispatch(method, params), 300) / plain - 1.0
 
     return {name: statistics.median(more(*call) for _ in range(max(4 * runs, 11))) for name, call in calls.items()}
 
@@ -87,6 +87,7 @@ def figures(runs: int) -> Iterator[Figure]:
     value = steady(fresh(FreshPools()), runs=max(3 * runs, 9), times=200) * 1e6
     yield Figure("fixture xapi: a fresh pool of 4 VMs, written to", value, 200.0, "us")
     yield from reading.figures(small, big, runs)
+    yield from reading.records(big, runs)
     yield from calls.figures(runs)
 
 
@@ -104,7 +105,6 @@ def open_figures(runs: int) -> Iterator[Figure]:
             f"{shown} read by us, not loaded", steady(lambda: database.read_file(path), runs=few), math.inf, "s"
         )
         yield Figure(f"{shown} read by lxml into dicts", steady(lambda: plain_lxml(path), runs=few), math.inf, "s")
-    yield from reading.records(big, runs)
     for name, share in noting(runs).items():
         yield Figure(f"what {name} more for being traced", 100.0 * share, 20.0, "%")
     yield from calls.start_and_stop(runs)

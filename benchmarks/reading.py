@@ -8,19 +8,22 @@ from itertools import count
 from mockserver import MockPool
 from mockserver.call import serve
 from xenctl import xmlrpc
+from xenctl.wire import Pieces
 
 from .figures import Figure, steady
 
 
 def bulk(pool: MockPool, session: str, changes: int) -> Callable[[], None]:
-    """`VM.get_all_records` from bytes to bytes, after `changes` VMs have changed."""
+    """`VM.get_all_records` from bytes to bytes, in the blocks that go out, after `changes` VMs have changed."""
     body = xmlrpc.dumps_call("VM.get_all_records", (session,))
     vms, number = list(pool.store.table("VM").values())[:changes], count()
 
     def work() -> None:
         for vm in vms:
             pool.store.write(vm, name_description=f"changed {next(number)}")
-        serve(pool, pool.master, body)
+        answer = serve(pool, pool.master, body)
+        assert isinstance(answer, Pieces)
+        assert sum(map(len, answer)) == len(answer)
 
     return work
 
@@ -53,7 +56,7 @@ def figures(small: MockPool, big: MockPool, runs: int) -> Iterator[Figure]:
 
 
 def records(big: MockPool, runs: int) -> Iterator[Figure]:
-    """What all records of a big pool cost. Most of it is memory that is copied, which slows down otherwise than the rest."""
+    """What all records of a big pool cost."""
     session = login(big)
     for changes, after in ((0, "nothing changed"), (1, "one VM changed")):
         value = steady(bulk(big, session, changes), runs=max(3 * runs, 9)) * 1e3

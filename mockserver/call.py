@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 from xenctl import datamodel, jsonrpc, xmlrpc
 from xenctl.errors import ConnectionLost, Failure
 from xenctl.releases import has_removed, serves
+from xenctl.wire import Encoded
 
 from . import garbage, progress, roles, rules
 from .arguments import Signature
@@ -27,6 +28,7 @@ from .store import NULL
 if TYPE_CHECKING:
     from xenctl.datamodel import Message
     from xenctl.releases import Release
+    from xenctl.wire import Pieces
 
     from .classes import Verb
     from .clock import VirtualClock
@@ -146,7 +148,7 @@ def refuse(code: str, *params: object) -> Failure:
     return Failure([code, *(str(param) for param in params)])
 
 
-def serve(pool: MockPool, machine: HostMachine, body: bytes) -> bytes:
+def serve(pool: MockPool, machine: HostMachine, body: bytes) -> bytes | Pieces:
     """Answer the bytes of one XML-RPC call; raises `MalformedError` for what is none."""
     method, params = xmlrpc.loads_call(body)
     try:
@@ -155,10 +157,10 @@ def serve(pool: MockPool, machine: HostMachine, body: bytes) -> bytes:
         return xmlrpc.dumps_failure(error.details)
     if method == "system.listMethods":
         return xmlrpc.dumps_bare(result)
-    return xmlrpc.dumps_success(result)
+    return xmlrpc.dumps_records(result) if type(result) is Encoded else xmlrpc.dumps_success(result)
 
 
-def serve_json(pool: MockPool, machine: HostMachine, body: bytes) -> tuple[bytes, bool]:
+def serve_json(pool: MockPool, machine: HostMachine, body: bytes) -> tuple[bytes | Pieces, bool]:
     """Answer the bytes of one JSON-RPC call as this host's release does, and say whether it was refused before it was looked
     at; raises `MalformedError` for what is none."""
     order = machine.system.release.order
@@ -173,6 +175,8 @@ def serve_json(pool: MockPool, machine: HostMachine, body: bytes) -> tuple[bytes
         if early:
             return jsonrpc.dumps_early_failure(error.details, version=1 if order < rules.NILE else 2), True
         return jsonrpc.dumps_failure(error.details, call), False
+    if type(result) is Encoded:
+        return jsonrpc.dumps_records(result, call), False
     return jsonrpc.dumps_success(result, call), False
 
 

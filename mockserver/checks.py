@@ -290,17 +290,28 @@ def operation(call: Call, vm: Row, name: str, *, strict: bool = True) -> Iterato
         yield
 
 
-@contextmanager
-def marked(call: Call, row: Row, name: str) -> Iterator[None]:
-    """Show an operation on `row` while it goes on; what is allowed meanwhile follows from that."""
-    store, mark = call.db, call.task or call.dummy()
-    store.write(row, current_operations={**row["current_operations"], mark: name})
-    try:
-        yield
-    finally:
+class Marked:
+    """An operation shown on a row while a `with` block lasts."""
+
+    __slots__ = ("_mark", "_name", "_row", "_store")
+
+    def __init__(self, store: Store, row: Row, mark: str, name: str) -> None:
+        self._store, self._row, self._mark, self._name = store, row, mark, name
+
+    def __enter__(self) -> None:
+        row = self._row
+        self._store.write(row, current_operations={**row["current_operations"], self._mark: self._name})
+
+    def __exit__(self, *_: object) -> None:
+        store, row, mark = self._store, self._row, self._mark
         if store.find(row.table, row.ref) is row:
             rest = {task: op for task, op in row["current_operations"].items() if task != mark}
             store.write(row, current_operations=rest)
+
+
+def marked(call: Call, row: Row, name: str) -> Marked:
+    """Show an operation on `row` while it goes on; what is allowed meanwhile follows from that."""
+    return Marked(call.db, row, call.task or call.dummy(), name)
 
 
 def interrupt(call: Call, vm: Row, name: str) -> Steps:

@@ -41,13 +41,14 @@ class VirtualClock(Kept):
     The heap makes its own entries in the journal: what was pushed is marked to be dropped, what was popped is pushed again.
     """
 
-    UNKEPT: ClassVar = frozenset({"after_step", "_timers", "_forgotten"})
+    UNKEPT: ClassVar = frozenset({"after_step", "_timers", "_forgotten", "_stamped"})
 
     def __init__(self, start: float) -> None:
         self._now = start
         self._number = 0
         self._timers: list[Timer] = []
         self._forgotten = 0
+        self._stamped: tuple[float, Timestamp] | None = None
         self.after_step: Callable[[], None] = lambda: None
 
     def now(self) -> float:
@@ -55,7 +56,9 @@ class VirtualClock(Kept):
 
     def stamp(self) -> Timestamp:
         """Now, in XenAPI's form."""
-        return format_datetime(datetime.fromtimestamp(self._now, timezone.utc))
+        if self._stamped is None or self._stamped[0] != self._now:
+            self._stamped = self._now, format_datetime(datetime.fromtimestamp(self._now, timezone.utc))
+        return self._stamped[1]
 
     def after(self, seconds: float, action: Callable[[], None]) -> Timer:
         """Set a timer: `action` runs once, `seconds` from now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from xenctl import database
@@ -69,18 +70,31 @@ _NOT_TEXT = {t.Scalar("int"), t.Scalar("float"), t.Scalar("bool"), t.Scalar("dat
 
 def to_text(value: Any) -> str:
     """A value as a column's text."""
-    kind = type(value)
-    if kind is bool:
-        return "true" if value else "false"
-    if kind is list or kind is dict:
-        if not value:
-            return "()"
-        if kind is list:
-            return database.write_set([to_text(item) for item in value])
-        return database.write_map({str(key): to_text(item) for key, item in value.items()})
-    if kind is float:
-        return f"{value:.18g}"
-    return str(value)
+    return value if type(value) is str else WRITERS[type(value)](value)
+
+
+def _of_list(value: list[Any]) -> str:
+    return database.write_set([item if type(item) is str else to_text(item) for item in value]) if value else "()"
+
+
+def _of_dict(value: dict[Any, Any]) -> str:
+    return database.write_map({str(key): to_text(item) for key, item in value.items()}) if value else "()"
+
+
+class _Writers(dict[type, Callable[[Any], str]]):
+    def __missing__(self, kind: type) -> Callable[[Any], str]:
+        return str
+
+
+WRITERS = _Writers(
+    {
+        bool: {False: "false", True: "true"}.__getitem__,
+        float: "{:.18g}".format,
+        list: _of_list,
+        dict: _of_dict,
+    }
+)
+"""What makes a column's text of a value that is none, by its type."""
 
 
 def fitting(value: Any) -> Any:

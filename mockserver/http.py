@@ -11,7 +11,7 @@ from http.cookies import SimpleCookie
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
-from xenctl.wire import MalformedError
+from xenctl.wire import MalformedError, Pieces
 
 from . import handlers, rules
 from .call import serve, serve_json
@@ -108,11 +108,11 @@ def _json_rpc(pool: MockPool, machine: HostMachine, asked: Mapping[str, str], bo
     return Answer(200, data, found if early else {**found, **ANY_ORIGIN, **_thumbprint(pool, asked, data)})
 
 
-def _thumbprint(pool: MockPool, asked: Mapping[str, str], data: bytes) -> dict[str, str]:
+def _thumbprint(pool: MockPool, asked: Mapping[str, str], data: bytes | Pieces) -> dict[str, str]:
     """With a refusal that names the master goes the fingerprint of its certificate, to whoever asked for it."""
     kind, _, whose = asked.get("x-xenapi-request-host-certificate-thumbprint", "").partition(":")
     found = pool.fingerprints.get(pool.master.uuid, {})
-    if whose != "master" or kind not in found or b"HOST_IS_SLAVE" not in data:
+    if whose != "master" or kind not in found or isinstance(data, Pieces) or b"HOST_IS_SLAVE" not in data:
         return {}
     return {"x-xenapi-response-host-certificate-thumbprint": found[kind]}
 

@@ -77,13 +77,16 @@ IDLE = Journal()
 @contextmanager
 def uncollected() -> Iterator[None]:
     """Without Python's cyclic garbage collector: while very many objects are made that all stay, it would look at each of
-    them again and again."""
+    them again and again. Afterwards they count as old, so that not the next object has it look at them all."""
     was = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if was:
+            if gc.get_freeze_count() == 0:  # else somebody wants what is frozen to stay so
+                gc.freeze()
+                gc.unfreeze()
             gc.enable()
 
 
@@ -95,8 +98,8 @@ class Kept:
     journal: Journal = IDLE
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name not in self.UNKEPT:
-            journal = self.journal
+        journal = self.journal
+        if journal is not IDLE and name not in self.UNKEPT:  # what is set before is adopted with its object
             if type(value) not in FIXED:
                 value = journal.adopt(value)
             if journal.entries is not None:
@@ -375,6 +378,9 @@ class KeptSet(set[V], Generic[V]):
         return set(self)
 
 
+_getrandbits = random.Random.getrandbits
+
+
 class KeptRandom(random.Random):
     """A random source in the journal: the first draw after a savepoint remembers where it stood."""
 
@@ -407,8 +413,9 @@ class KeptRandom(random.Random):
         return super().random()
 
     def getrandbits(self, k: int) -> int:
-        self._note()
-        return super().getrandbits(k)
+        if self.journal.entries is not None:
+            self._note()
+        return _getrandbits(self, k)
 
     def seed(self, a: Any = None, version: int = 2) -> None:
         self._note()

@@ -49,7 +49,7 @@ START = 1_228_089_600.0
 """1 December 2008: when simulated time begins unless told otherwise."""
 
 
-VERSION_BITS, VERSION_4 = 0xF000_C000 << 48, 0x4000_8000 << 48
+RANDOM_BITS, VERSION_4 = ~(0xF000_C000 << 48), 0x4000_8000 << 48
 """The bits of a uuid that say of which kind it is, and what they are in a random one."""
 
 
@@ -312,8 +312,7 @@ class MockPool(Kept):
 
     def new_uuid(self) -> str:
         """A fresh uuid, the same for the same seed."""
-        bits = self.random.getrandbits(128) & ~VERSION_BITS | VERSION_4
-        text = f"{bits:032x}"
+        text = "%032x" % (self.random.getrandbits(128) & RANDOM_BITS | VERSION_4)
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
     def new_ref(self) -> str:

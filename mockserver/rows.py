@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -25,10 +25,9 @@ def _unwritable(self: Row, *_: Any, **__: Any) -> Any:
 class Row(dict[str, Any]):
     """One object's fields, to be read; `Store.write` changes them. `created` and `modified` are generations; `foreign` are
     columns that the release does not know; `spelled` holds, by field, a loaded value and its text where that is not how the
-    value would be written. `encoded` is what was made of the row for answers, each with the generation that it is of; it is
-    no state, and whoever takes a row back drops it."""
+    value would be written."""
 
-    __slots__ = ("created", "encoded", "foreign", "modified", "ref", "spelled", "table")
+    __slots__ = ("created", "foreign", "modified", "ref", "spelled", "table")
 
     def __init__(self, table: str, ref: str, fields: dict[str, Any]) -> None:
         super().__init__(fields)
@@ -36,7 +35,6 @@ class Row(dict[str, Any]):
         self.created = self.modified = 0
         self.foreign: dict[str, str] = {}
         self.spelled: dict[str, tuple[Any, str]] = {}
-        self.encoded: dict[Encode, tuple[int, bytes]] | None = None
 
     __hash__ = object.__hash__  # type: ignore[assignment]
 
@@ -48,7 +46,6 @@ class Row(dict[str, Any]):
         dict.update(self, fields)
         self.created, self.modified = stamps
         self.foreign, self.spelled = foreign, spelled
-        self.encoded = None
 
 
 class Write(NamedTuple):
@@ -64,22 +61,64 @@ class Write(NamedTuple):
     at: float = 0.0
 
 
+class Told:
+    """The records of a table as bytes for answers, by reference, references falling: as of the change `since`, but for
+    those in `doubted`."""
+
+    def __init__(self, refs: Iterable[str]) -> None:
+        self.members: dict[str, bytes] = {}
+        self.since = 0
+        self.doubted = set(refs)
+
+
 class Table(Kept):
     """The rows of one class. `recent` is a log of changes, each the generation and the reference, the newest last; one that
-    is not its row's last change any more counts for nothing."""
+    is not its row's last change any more counts for nothing. `told` is no state: who takes rows back, or away, says so by
+    `doubt`."""
 
-    UNKEPT: ClassVar = frozenset({"recent"})
+    UNKEPT: ClassVar = frozenset({"recent", "told"})
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.rows: dict[str, Row] = KeptRows()
         self.recent: list[tuple[int, str]] = []
         self.deleted: list[tuple[int, int, str]] = []
+        self.told: dict[Encode, Told] = {}
 
     @property
     def latest(self) -> int:
         """The generation of the last change, 0 where there was none; deletions, which are told apart, are none."""
         return self.recent[-1][0] if self.recent else 0
+
+    def doubt(self, row: Row) -> None:
+        """A row is there no more, or is to be what it was: before its stamp is, since generations come again."""
+        for told in self.told.values():
+            told.doubted.add(row.ref)
+            told.since = min(told.since, row.modified - 1)
+
+    def encoded(self, encode: Encode, record: Callable[[Row], Any]) -> list[bytes]:
+        """The records by `encode`, references falling. Only those that changed since they were asked for last are made
+        anew."""
+        told = self.told.get(encode)
+        if told is None:
+            told = self.told[encode] = Told(self.rows)
+        members, stale = told.members, told.doubted
+        for generation, ref in reversed(self.recent):
+            if generation <= told.since:
+                break
+            stale.add(ref)
+        if stale:
+            many = len(members)
+            for ref in stale:
+                row = self.rows.get(ref)
+                if row is not None:
+                    members[ref] = encode(ref, record(row))
+                elif members.pop(ref, None) is not None:
+                    many -= 1
+            if len(members) > many:
+                told.members = members = dict(sorted(members.items(), reverse=True))
+            told.since, told.doubted = self.latest, set()
+        return list(members.values())
 
     def shorten(self, journal: Journal) -> None:
         """Make the log anew, of what counts. Not while there is a savepoint: a rollback would bring the long one back, and

@@ -27,7 +27,7 @@ from xenctl.errors import DatabaseError, Failure
 from xenctl.releases import serves
 from xenctl.values import format_datetime
 
-from .columns import EPOCH, NULL, PLAIN, empty_value, fitting, from_text, is_text, to_text
+from .columns import EPOCH, NULL, PLAIN, WRITERS, empty_value, fitting, from_text, is_text, to_text
 from .intake import UNKNOWN, Known, Plan, members_in
 from .journal import FIXED, Kept, KeptIndex
 from .rows import STALE, Encode, Row, Shape, Table, Write
@@ -151,18 +151,9 @@ class Store(Kept):
         return {name: row[name] for name in self.shape(row.table).visible if name in row}
 
     def encoded(self, name: str, encode: Encode) -> list[bytes]:
-        """The records of class `name` by `encode`, as `Encoded` takes them, references falling. Only those that changed
-        since they were asked for last are made anew."""
-        rows = self.table(name)
-        out = []
-        for ref in sorted(rows, reverse=True):
-            row = rows[ref]
-            kept = row.encoded.get(encode) if row.encoded is not None else None
-            if kept is None or kept[0] != row.modified:
-                kept = row.modified, encode(ref, self.record(row))
-                row.encoded = {**(row.encoded or {}), encode: kept}
-            out.append(kept[1])
-        return out
+        """The records of class `name` by `encode`, as `Encoded` takes them, references falling."""
+        table = self.tables.get(name)
+        return table.encoded(encode, self.record) if table is not None else []
 
     def pool(self) -> Row:
         """The pool's row."""
@@ -228,7 +219,7 @@ class Store(Kept):
         table = self.tables.get(name)
         if table is None or table.rows.get(ref) is not row:
             raise Failure(["HANDLE_INVALID", name, ref])
-        kept = self.journal.entries is not None
+        kept, far, near, at = self.journal.entries is not None, self._far, self._near, self.now()
         for field, value in fields.items():
             if field not in row:
                 continue
@@ -240,7 +231,7 @@ class Store(Kept):
                 if value == old and type(value) is type(old):
                     continue
             end = (name, field)
-            if end in self._far:
+            if end in far:
                 raise ValueError(f"{name}.{field} follows from the other end of its relation and is never written")
             if field in INDEXED:
                 self._index(row, field, old, value)
@@ -257,8 +248,8 @@ class Store(Kept):
                 table.recent.append((generation, ref))
             if self._bulk:
                 continue
-            write = _noted(Write, ("write", name, ref, field, old, value, self.now()))
-            if end in self._near:
+            write = _noted(Write, ("write", name, ref, field, old, value, at))
+            if end in near:
                 gone, come = _difference(old, value)
                 self._join(row, field, gone, _without)
                 self.on_write(write)
@@ -281,6 +272,9 @@ class Store(Kept):
         table = self.tables[row.table]
         if table.rows.pop(row.ref, None) is None:
             return
+        table.doubt(row)
+        if self.journal.entries is not None:
+            self.journal.entries.append((table.doubt, (row,)))
         self.by_uuid.pop(row.get("uuid", ""), None)
         self._reserve(row, row.get("scheduled_to_be_resident_on", NULL), NULL)
         if len(table.deleted) >= REMEMBERED_DELETIONS - 1:
@@ -323,15 +317,18 @@ class Store(Kept):
             table.shorten(self.journal)
 
     def _unstamp(self, row: Row, modified: int) -> None:
-        row.modified, row.encoded = modified, None
-        self.tables[row.table].recent.pop()
+        table = self.tables[row.table]
+        table.doubt(row)
+        row.modified = modified
+        table.recent.pop()
 
     def _keep(self, row: Row) -> None:
         """Note all of a row, before more is changed in it than fields."""
-        row.encoded = None
+        doubt = self.tables[row.table].doubt
+        doubt(row)
         if self.journal.entries is not None:
             now = (dict(row), (row.created, row.modified), dict(row.foreign), dict(row.spelled))
-            self.journal.entries.append((row.become, now))
+            self.journal.entries += ((row.become, now), (doubt, (row,)))
 
     def _claim(self, row: Row) -> None:
         """Enter a new row's uuid; references and uuids are unique in the whole database."""
@@ -439,9 +436,9 @@ class Store(Kept):
         shape = self.shape(name)
         before, after = shape.writing
         for ref, row in self.tables[name].rows.items():
-            cells = {c: v if type(v := row[f]) is str else to_text(v) for c, f in before if f in row}
+            cells = {c: v if type(v := row[f]) is str else WRITERS[type(v)](v) for c, f in before if f in row}
             cells["_ref"] = ref
-            cells.update([(c, v if type(v := row[f]) is str else to_text(v)) for c, f in after if f in row])
+            cells |= {c: v if type(v := row[f]) is str else WRITERS[type(v)](v) for c, f in after if f in row}
             for field, (value, text) in row.spelled.items():
                 if row.get(field) == value:
                     cells[shape.fields[field].column] = text

@@ -41,7 +41,7 @@ class HalfAnswer(Answer):
 
     @property
     def half(self) -> bytes:
-        return self.body[: len(self.body) // 2]
+        return bytes(self.body)[: len(self.body) // 2]
 
 
 class _Cut(io.BytesIO):
@@ -62,7 +62,7 @@ class _Cut(io.BytesIO):
 def stream_of(answer: Answer, *, host: str, method: str) -> Stream:
     """The body of an answer as it is read in process."""
     if not isinstance(answer, HalfAnswer):
-        return io.BytesIO(answer.body)
+        return io.BytesIO(bytes(answer.body))
     if answer.close:
         return io.BytesIO(answer.half)  # its end is told by that of the connection alone
     return _Cut(answer.half, {"host": host, "method": method})

@@ -146,7 +146,8 @@ class Trace:
         if self._stretch != self._written:
             self._flush("between calls")
         self.calls = number = self.calls + 1
-        began, generation = self._now(), self._store.generation
+        now = self._now
+        began, generation = now(), self._store.generation
         stretches: list[tuple[int, int]] = []
         outer, self._current = self._current, stretches
         arguments = tuple(params)
@@ -164,7 +165,8 @@ class Trace:
             lost = failure.message
             raise
         finally:
-            if self._stretch != self._written:
+            written = self._written
+            if self._stretch != written:
                 self._claim(stretches)
             self._current = outer
             # A plain tuple that holds no list: this is done for each call, and Python's collector has nothing to look into.
@@ -175,11 +177,11 @@ class Trace:
                     method,
                     machine.name,
                     began,
-                    self._now(),
+                    now(),
                     generation,
                     self._store.generation,
-                    self._written,
-                    tuple(stretches),
+                    written,
+                    tuple(stretches) if stretches else (),
                     arguments,
                     result,
                     error,

@@ -61,22 +61,17 @@ class Upkeep(Kept):
 
     def _renew(self, store: Store, table: str, row: Row) -> None:
         """Make the list of one object anew."""
-        allowed = self._allowed(store, table, row)
-        if allowed is not None and allowed != row.get("allowed_operations", allowed):
-            store.write(row, allowed_operations=allowed.copy())
-
-    def _allowed(self, store: Store, table: str, row: Row) -> list[str] | None:
-        """What may be done to an object; None where that cannot be told."""
         of_row, work_out = usual.ALIKE[table]
         facts = of_row(store, row)
-        if facts is None:
-            return work_out(store, row)
-        allowed = self.known.get((table, facts))
+        allowed = self.known.get((table, facts)) if facts is not None else None
         if allowed is None:
             allowed = work_out(store, row)
-            if allowed is not None and len(self.known) < MOST_KNOWN:
+            if allowed is None:  # it cannot be told
+                return
+            if facts is not None and len(self.known) < MOST_KNOWN:
                 self.known[table, facts] = allowed
-        return allowed
+        if allowed != row.get("allowed_operations", allowed):
+            store.write(row, allowed_operations=allowed.copy())
 
     def do_all(self, store: Store) -> None:
         """Make every list anew, as a toolstack that starts does."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING
 
 from . import appliances, checks, hosts, network_rules, passthrough, pool_operations, rules, storage_rules, vm_rules
+from .columns import NULL
 from .storage_drivers import is_tools_sr
 
 if TYPE_CHECKING:
@@ -38,12 +39,16 @@ def of_vm(store: Store, vm: Row) -> Hashable | None:
     if any(map(get, UNUSUAL)):
         return None
     settings = vm["other_config"]
-    if "is_system_domain" in settings or any(
-        store.find(kind, get(field, "")) is not None for field, kind, _ in vm_rules.MEMBERSHIPS
-    ):
+    if "is_system_domain" in settings:
         return None
-    if any("on_boot" in vdi.get("sm_config", ()) for vdi in vm_rules.disks(store, vm)):
-        return None
+    for field, kind, _ in vm_rules.MEMBERSHIPS:
+        if get(field, NULL) != NULL and store.find(kind, vm[field]) is not None:
+            return None
+    devices, disks = store.table("VBD"), store.table("VDI")
+    for ref in vm["VBDs"]:
+        vdi = disks.get(devices[ref]["VDI"]) if ref in devices else None
+        if vdi is not None and "on_boot" in vdi.get("sm_config", ()):
+            return None
     agent = store.find("VM_guest_metrics", vm["guest_metrics"])
     told = agent["other"] if agent is not None else {}
     return (
@@ -53,7 +58,7 @@ def of_vm(store: Store, vm: Row) -> Hashable | None:
         tuple(vm["current_operations"].values()),
         checks.is_hvm(vm),
         checks.drivers(agent),
-        tuple([told.get(name) for name in FEATURES]),
+        tuple(map(told.get, FEATURES)),
         "hardware_platform_version" in vm and vm_rules.has_trait(store, vm, "nomigrate"),
         vm_rules.has_trait(store, vm, "nested_virt"),
     )

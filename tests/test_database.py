@@ -165,6 +165,16 @@ def databases(draw: st.DrawFn) -> Database:
     return db
 
 
+def test_a_reference_is_no_text_of_a_column() -> None:
+    """It has no escapes, and its spaces do not tell how those of columns are written."""
+    form = Form(declaration=True, every_space=True, generations=False)
+    db = Database(dict(small().manifest), {"VM": Table("VM", {" %.": Row(" %.", {"name": "a b"})})}, form)
+    data = database.write(db)
+    again = database.read(data)
+    assert list(again.tables["VM"].rows) == [" %."]
+    assert database.write(again) == data
+
+
 @given(databases(), FORMS)
 def test_any_database_comes_back_from_either_form(db: Database, form: Form) -> None:
     """Every text that XML can hold survives, and so do order and, where the form has them, generations."""

@@ -6,9 +6,10 @@ import random
 
 import pytest
 
-from mockserver import MockPool
+from mockserver import MockPool, PoolServer
 from mockserver.call import serve, serve_json
-from xenctl import jsonrpc, xmlrpc
+from xenctl import connect, jsonrpc, xmlrpc
+from xenctl.wire import Pieces
 
 RELEASE = "8.2"
 
@@ -17,7 +18,7 @@ def served(pool: MockPool, session: str) -> tuple[bytes, bytes]:
     """`VM.get_all_records` in both protocols."""
     xml = serve(pool, pool.master, xmlrpc.dumps_call("VM.get_all_records", (session,)))
     json, _ = serve_json(pool, pool.master, jsonrpc.dumps_call("VM.get_all_records", (session,)))
-    return xml, json
+    return bytes(xml), bytes(json)
 
 
 def plain(pool: MockPool, session: str) -> tuple[bytes, bytes]:
@@ -79,3 +80,19 @@ def test_a_release_that_knows_more_fields_tells_them(pool: MockPool) -> None:
     old.store.upgrade(pool.store.release)
     told = b"".join(old.store.encoded("VM", xmlrpc.member))
     assert b"<name>domain_type</name>" in told
+
+
+def test_a_long_answer_goes_out_in_blocks_and_arrives_whole() -> None:
+    """Over sockets, where it is sent block by block, and in process, where the client has it at once."""
+    pool = MockPool.create(hosts=1, vms=80, release=RELEASE)
+    session = login(pool)
+    call = xmlrpc.dumps_call("VM.get_all_records", (session,))
+    answer = serve(pool, pool.master, call)
+    blocks = [bytes(block) for block in answer] if isinstance(answer, Pieces) else []
+    assert len(blocks) > 1
+    assert b"".join(blocks) == bytes(answer) == plain(pool, session)[0]
+    assert len(answer) == len(bytes(answer))
+    with connect(pool.url, "root", "secret", transport=pool.transport(), protocol="xmlrpc") as near:
+        expected = near.VM.get_all_records()
+    with PoolServer(pool) as server, connect(server.url, "root", "secret", protocol="xmlrpc") as far:
+        assert far.VM.get_all_records() == expected

@@ -322,23 +322,23 @@ class _Target:
             self.evidence["every_space"] = " " not in raw and "." in escapes
 
     def add_scanned(self, names: tuple[str, ...], raw: str) -> None:
-        """Take a row whose attributes' texts are joined by NUL."""
+        """Take a row whose attributes' texts are joined by NUL; the reference, which comes first, has no escapes."""
         generations = names[1:3] == _STAMPS
+        ref, _, raw = raw.partition("\0")
         if "every_space" not in self.evidence:
             self._look_for_spaces(raw)
-        texts = (unprotect(raw) if "%" in raw else raw).split("\0")
-        ref = texts[0]
+        texts = (unprotect(raw) if "%" in raw else raw).split("\0") if len(names) > 1 else []
         if not ref or ref in self._table_of:
             raise dumpscan.IrregularError
         self._table_of[ref] = self.table.name
         ctime = mtime = None
-        begin = 1
+        begin = 0
         if generations:
-            ctime, mtime, begin = self._generation(ref, "", texts[1]), self._generation(ref, "", texts[2]), 3
+            ctime, mtime, begin = self._generation(ref, "", texts[0]), self._generation(ref, "", texts[1]), 2
         self.evidence["generations"] = self.evidence.get("generations", False) or generations
         columns = self._scanned_columns.get(names)
         if columns is None:
-            columns = self._scanned_columns[names] = self._columns_of(ref, names[begin:])
+            columns = self._scanned_columns[names] = self._columns_of(ref, names[1 + begin :])
         self.table.rows[ref] = Row(ref, dict(zip(columns, texts[begin:], strict=True)), ctime, mtime)
 
     def _generation(self, ref: str, name: str, text: str | None) -> int | None:

@@ -9,7 +9,7 @@ Source of the grammar: xen-api's sExprLexer.mll and sExprParser.mly.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 _BODY = r"[^'\\]*(?:\\.[^'\\]*)*"
 _ATOM = re.compile(f"'({_BODY})'", re.DOTALL)
@@ -34,8 +34,11 @@ def parse_map(text: str) -> dict[str, str]:
     return dict(zip(atoms[::2], atoms[1::2], strict=True))
 
 
-def write_set(items: Iterable[str]) -> str:
+def write_set(items: Sequence[str]) -> str:
     """The column text of a set."""
+    text = "' '".join(items)
+    if items and "\\" not in text and text.count("'") == 2 * len(items) - 2:  # nothing has to be escaped
+        return f"('{text}')"
     return f"({' '.join(map(_quoted, items))})"
 
 
@@ -43,6 +46,9 @@ def write_map(mapping: Mapping[str, str]) -> str:
     """The column text of a map; raises `ValueError` for an empty key, which xapi refuses."""
     if "" in mapping:
         raise ValueError("a map cannot have an empty key")
+    text = " ".join([f"('{key}' '{value}')" for key, value in mapping.items()])
+    if "\\" not in text and text.count("'") == 4 * len(mapping):
+        return f"({text})"
     return f"({' '.join([f'({_quoted(key)} {_quoted(value)})' for key, value in mapping.items()])})"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +14,10 @@ MAX_DEPTH = 100
 
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff\ud800-\udfff]")
 """The characters that XML cannot carry; JSON-RPC refuses them too, so that a call is good for both or for neither."""
+
+
+BLOCK = 262144
+"""Bytes of a long answer that are sent together, about."""
 
 
 class MalformedError(ValueError):
@@ -31,6 +35,27 @@ class Encoded:
 
     def __init__(self, members: list[bytes]) -> None:
         self.members = members
+
+
+class Pieces:
+    """The bytes of an answer that is too long to be put together for nothing: iterating gives them in blocks."""
+
+    __slots__ = ("_length", "_pieces")
+
+    def __init__(self, pieces: Sequence[bytes]) -> None:
+        self._pieces, self._length = pieces, sum(map(len, pieces))
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __bytes__(self) -> bytes:
+        return b"".join(self._pieces)
+
+    def __iter__(self) -> Iterator[bytes]:
+        pieces = self._pieces
+        together = max(1, len(pieces) * BLOCK // max(1, self._length))
+        for first in range(0, len(pieces), together):
+            yield b"".join(pieces[first : first + together])
 
 
 def no_controls(text: str) -> str:

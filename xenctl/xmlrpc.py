@@ -21,7 +21,19 @@ from typing import TYPE_CHECKING, Any
 from . import bulk
 from .errors import failure
 from .values import Timestamp
-from .wire import CONTROL, I4, MAX_DEPTH, Encoded, MalformedError, member_name, misplaced, no_controls, no_page, plain
+from .wire import (
+    CONTROL,
+    I4,
+    MAX_DEPTH,
+    Encoded,
+    MalformedError,
+    Pieces,
+    member_name,
+    misplaced,
+    no_controls,
+    no_page,
+    plain,
+)
 
 if TYPE_CHECKING:
     from lxml.etree import XMLParser, XMLSyntaxError, _Element
@@ -165,10 +177,13 @@ def member(name: str, value: Any) -> bytes:
     return f"<member><name>{_escaped(name, _SERVER)}</name>{written}</member>".encode("utf-8", "replace")
 
 
+def dumps_records(records: Encoded) -> Pieces:
+    """The bytes with which a server answers a call that succeeded with `records`."""
+    return Pieces((_MAP, *records.members, _MAP_END))
+
+
 def dumps_success(value: Any) -> bytes:
     """The bytes with which a server answers a call that succeeded with `value`."""
-    if type(value) is Encoded:
-        return b"".join((_MAP, *value.members, _MAP_END))
     return f"{_SUCCESS}{encode(value, lenient=True)}{_END}".encode("utf-8", "replace")
 
 

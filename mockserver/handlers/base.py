@@ -22,6 +22,8 @@ from xenctl.errors import Failure
 from .. import roles
 
 if TYPE_CHECKING:
+    from xenctl.wire import Pieces
+
     from ..machine.host import HostMachine
     from ..pool import MockPool
 
@@ -44,7 +46,7 @@ class Answer:
     own; `steps` make the body where it is not there yet. Status 0 is no answer at all: the connection is closed."""
 
     status: int
-    body: bytes = b""
+    body: bytes | Pieces = b""
     headers: Mapping[str, str] = field(default_factory=dict)
     close: bool = False
     reason: str | None = None

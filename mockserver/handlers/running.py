@@ -134,9 +134,9 @@ def _bound(binding: Binding, steps: Steps) -> Steps:
 
 def _second_answer(error: Failure) -> bytes:
     """What xapi sends where it fails in the middle: an answer within the answer."""
-    page = failed(error)
-    head = f"HTTP/1.1 500 Internal Error\r\ncontent-length: {len(page.body)}\r\nconnection: close\r\n"
-    return f"{head}cache-control: no-cache, no-store\r\ncontent-type: text/html\r\n\r\n".encode() + page.body
+    body = bytes(failed(error).body)
+    head = f"HTTP/1.1 500 Internal Error\r\ncontent-length: {len(body)}\r\nconnection: close\r\n"
+    return f"{head}cache-control: no-cache, no-store\r\ncontent-type: text/html\r\n\r\n".encode() + body
 
 
 class Exchange:

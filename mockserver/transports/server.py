@@ -267,7 +267,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self._head(out)
         if self.command != "HEAD":
-            self.wfile.write(out.half if isinstance(out, HalfAnswer) else out.body)
+            body = out.half if isinstance(out, HalfAnswer) else out.body
+            for block in (body,) if isinstance(body, bytes) else body:
+                self.wfile.write(block)
             self.close_connection = self.close_connection or isinstance(out, HalfAnswer)
         self.wfile.flush()
 

@@ -367,9 +367,14 @@ class HostMachine(Kept):
         held_back = self.system.new or armed or self._before_its_master(media)
         if accepts(media, self.system.release) and not held_back:
             out.insert(0, "upgrade")
-        if self.backup is not None and accepts(media, self.backup.release):
+        if self.restorable() is not None:
             out.append("restore")
         return tuple(out)
+
+    def restorable(self) -> Release | None:
+        """The release in the backup partition, if the installer on screen takes it."""
+        media = self._at_installer()
+        return self.backup.release if self.backup is not None and accepts(media, self.backup.release) else None
 
     def _before_its_master(self, media: Release) -> bool:
         master = self.masters_release(self) if media >= ASKS_THE_MASTER and self.system.role != "master" else None

@@ -96,6 +96,13 @@ class MachineRoom:
         with self._pool.guard():
             return self._pool.machine(host).offers()
 
+    def restores(self, host: str) -> str:
+        """The product version in the backup partition that the installer on the host's screen would restore; empty where it
+        offers none."""
+        with self._pool.guard():
+            held = self._pool.machine(host).restorable()
+            return held.product_version if held is not None else ""
+
     def answer(self, host: str, choice: str) -> None:
         """Answer the installer; it installs and boots the host from its disk."""
         with self._pool.guard():

@@ -37,6 +37,9 @@ class Hands(Protocol):
     def offers(self, host: str, /) -> Sequence[str]:
         """What the installer on screen offers: `upgrade` (preserves settings and VMs), `fresh`, `restore`."""
 
+    def restores(self, host: str, /) -> str:
+        """The product version in the backup partition that the installer on screen offers to restore; empty where none."""
+
     def answer(self, host: str, choice: str, /) -> None:
         """Choose one of the offers; the installer does it and boots the host from its disk."""
 

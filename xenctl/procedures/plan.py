@@ -58,7 +58,8 @@ class PlannedHost:
 class PlannedVM:
     """One guest of the plan. `home` is the uuid of the host it ran on, None where it did not run; `planned_downtime` says
     that it will be shut down for its host's turn, and `why` the reason. `now` and `at` are its power state and host when the
-    plan was made, where that was not the start."""
+    plan was made, where that was not the start. `downtime_s` is about how long it will be down, in seconds, where that is
+    known."""
 
     uuid: str
     name: str
@@ -68,6 +69,7 @@ class PlannedVM:
     why: str = ""
     now: str = ""
     at: str = ""
+    downtime_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,10 @@ class Plan:
     """The uuid of the master."""
     unplugged: tuple[str, ...] = ()
     """References of the PBDs that were not plugged before, and are not waited for."""
+    losses: tuple[str, ...] = ()
+    """What will be lost, one sentence each; it has to be agreed to."""
+    no_return: tuple[str, ...] = ()
+    """The points of no return that the plan passes, one sentence each."""
 
     @cached_property
     def names(self) -> Mapping[str, str]:
@@ -120,8 +126,9 @@ class Plan:
 
         out = {vm.uuid: Expected(vm.now, vm.at) if vm.now else Expected(vm.state, vm.home or "") for vm in self.vms}
         for step in self.steps[:steps]:
-            if step.vm in out:
-                out[step.vm] = KINDS[step.action].leaves(step, out[step.vm])
+            for uuid in KINDS[step.action].guests(step):
+                if uuid in out:
+                    out[uuid] = KINDS[step.action].leaves(step, out[uuid])
         return out
 
     def as_dict(self) -> dict[str, Any]:
@@ -131,7 +138,7 @@ class Plan:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Plan:
         """The plan that `as_dict` gave, also after a way through JSON. Raises `TypeError` for anything else."""
-        texts = ("problems", "warnings", "away", "unplugged")
+        texts = ("problems", "warnings", "away", "unplugged", "losses", "no_return")
         made = {
             "hosts": tuple(PlannedHost(**host) for host in data["hosts"]),
             "vms": tuple(PlannedVM(**vm) for vm in data["vms"]),

@@ -7,11 +7,13 @@ know whether it was tried before: `act` starts from whatever it finds.
     hosts.py    hosts: disable, halt, install, wait for the return
     shutting.py many guests shut down at once, and started again
     restoring.py a database put back
+    reverting.py a host put back to the system of its backup partition
     pools.py    the pool: the backup, settings, the mark of a run, versions that are equal, the comparison at the end
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -41,6 +43,10 @@ class Kind:
         """The step that takes this one back, where a run that is abandoned is to do so."""
         return None
 
+    def guests(self, step: Step) -> Sequence[str]:
+        """The uuids of the guests that the step changes."""
+        return (step.vm,) if step.vm else ()
+
     def leaves(self, step: Step, before: Expected) -> Expected:
         """What the step's guest is afterwards."""
         return before
@@ -49,4 +55,4 @@ class Kind:
 KINDS: dict[str, Kind] = {}
 """The actions by name."""
 
-from . import guests, hosts, pools, restoring, shutting  # noqa: E402, F401  (they register themselves)
+from . import guests, hosts, pools, restoring, reverting, shutting  # noqa: E402, F401  (they register themselves)

@@ -156,7 +156,7 @@ class Control:
             "release": machine.system.release.product_version,
             "media": machine.media.product_version if machine.media is not None else None,
             "installer": {
-                "identified": machine.identified().product_version,
+                "identified": self._pool.hands.identified(machine.uuid),
                 "offers": list(machine.offers()),
                 "restores": self._pool.hands.restores(machine.uuid),
             }

@@ -196,6 +196,9 @@ class HostMachine(Kept):
     """What its files say already, for the next start of its toolstack."""
     backup: System | None = None
     media: Release | None = None
+    half_written: bool = False
+    """Set while an installer writes the system of its disk, until it is done: a host whose power fails then boots nothing
+    from it."""
     prepared: Release | None = None
     """What the boot loader installs at the next boot, without asking, instead of booting the disk."""
     fetched: Release | None = None
@@ -283,7 +286,7 @@ class HostMachine(Kept):
             self._later(self.durations.firmware + self.durations.installer_boot, lambda: self._become("installer"))
         elif self.prepared is not None:
             self._later(self.durations.firmware + self.durations.installer_boot, self._upgrade_unattended)
-        else:
+        elif not self.half_written:
             boot = self.durations.first_boot if self.system.new else self.durations.os_boot
             self._later(self.durations.firmware + boot, self._running)
 
@@ -352,10 +355,10 @@ class HostMachine(Kept):
         """Take the medium out."""
         self.media = None
 
-    def identified(self) -> Release:
-        """The release that the installer on screen says it found on the disk."""
+    def identified(self) -> Release | None:
+        """The release that the installer on screen says it found on the disk; None where that is half written."""
         self._at_installer()
-        return self.system.release
+        return None if self.half_written else self.system.release
 
     def offers(self) -> tuple[str, ...]:
         """What the installer on screen offers: `upgrade` only for a release it accepts, whose first boot was completed,
@@ -364,7 +367,7 @@ class HostMachine(Kept):
         media = self._at_installer()
         out = ["fresh"]
         armed = self.system.armed and media >= MINDS_ARMED
-        held_back = self.system.new or armed or self._before_its_master(media)
+        held_back = self.half_written or self.system.new or armed or self._before_its_master(media)
         if accepts(media, self.system.release) and not held_back:
             out.insert(0, "upgrade")
         if self.restorable() is not None:
@@ -385,27 +388,39 @@ class HostMachine(Kept):
         and boots from disk. `fresh` makes the system of a clean installation of a release; only that needs it."""
         media = self._at_installer()
         if choice not in self.offers():
+            found = self.identified()
             raise MachineRoomError(
                 f"the {media.product_version} installer on {self.name} does not offer {choice!r}: it found "
-                f"{self.system.release.product_version} and offers {', '.join(self.offers())}"
+                f"{found.product_version if found else 'nothing'} and offers {', '.join(self.offers())}"
             )
         self._become("installing")
-        self._later(self.durations.install, lambda: self._installed(choice, media, fresh))
+        half = self.durations.install / 2
+        self._later(half, lambda: self._written(half, choice, media, fresh))
+
+    def _written(
+        self, rest: float, choice: str, media: Release, fresh: Callable[[HostMachine, Release], System] | None
+    ) -> None:
+        """What was there is copied where the choice asks for it, and the disk is being written."""
+        if choice == "upgrade":
+            old = self.system
+            saved = old.database.dump() if old.database is not None else old.saved
+            self.backup = replace(old, database=None, saved=saved, local=dict(old.local))
+        self.half_written = True
+        self._later(rest, lambda: self._installed(choice, media, fresh))
 
     def _installed(self, choice: str, media: Release, fresh: Callable[[HostMachine, Release], System] | None) -> None:
         old = self.system
         if choice == "restore":
             assert self.backup is not None
-            installed, mirrors = dict(self.backup.installed), dict(self.backup.mirrors)
-            self.install(replace(self.backup, installed=installed, mirrors=mirrors))
+            own = {name: dict(getattr(self.backup, name)) for name in ("installed", "mirrors", "local")}
+            self.install(replace(self.backup, **own))
         elif choice == "upgrade":
-            saved = old.database.dump() if old.database is not None else old.saved
-            self.backup = replace(old, database=None, saved=saved, local=dict(old.local))
             self.install(replace(old, release=media, installed={}, mirrors={}, new=True, **LOCAL))
         else:
             assert fresh is not None
             self.install(fresh(self, media))
         self.media = self.fetched = self.prepared = None
+        self.half_written = False
         self._become("off")
         self.power_on()
 

@@ -87,9 +87,10 @@ class MachineRoom:
             paths.regain(self._pool, machine, paths.named(self._pool, machine, sr)["uuid"])
 
     def identified(self, host: str) -> str:
-        """The product version that the installer on the host's screen found."""
+        """The product version that the installer on the host's screen found; empty where the disk is half written."""
         with self._pool.guard():
-            return self._pool.machine(host).identified().product_version
+            found = self._pool.machine(host).identified()
+            return found.product_version if found is not None else ""
 
     def offers(self, host: str) -> tuple[str, ...]:
         """What the installer on the host's screen offers: `upgrade`, `fresh`, `restore`."""

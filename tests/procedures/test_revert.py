@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,10 @@ class Case:
         return journal
 
     def plan(self, journal: Journal, **options: Any) -> Plan:
-        return revert.plan(self.session, of_journal(journal), **options)
+        return self.plan_of(of_journal(journal), **options)
+
+    def plan_of(self, known: Before, **options: Any) -> Plan:
+        return revert.plan(self.session, known, **options)
 
     def watch(self, plan: Plan) -> None:
         """Watch over a revert by this plan."""
@@ -100,20 +104,10 @@ class Case:
     def row(self, kind: str, name: str) -> Any:
         return next(row for row in self.pool.store.table(kind).values() if row["name_label"] == name)
 
-    def on(self, host: str) -> list[str]:
-        """The names of the guests that run on a host."""
-        ref = self.row("host", host).ref
-        rows = self.pool.store.table("VM").values()
-        return sorted(vm["name_label"] for vm in rows if vm["resident_on"] == ref and not vm["is_control_domain"])
-
 
 @pytest.fixture
 def case(tmp_path: Path) -> Callable[..., Case]:
     return lambda *release, **shape: Case(tmp_path, *release, **shape)
-
-
-def names(plan: Plan, uuids: Iterable[str]) -> list[str]:
-    return sorted(plan.names[uuid] for uuid in uuids)
 
 
 def why(plan: Plan) -> dict[str, str]:
@@ -123,8 +117,11 @@ def why(plan: Plan) -> dict[str, str]:
 # --- from any state
 
 
-@pytest.mark.parametrize(("release", "to"), RELEASES)
-@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+@pytest.mark.parametrize(
+    ("release", "to", "turns"),
+    [(*pair, turns) for pair in RELEASES for turns in (1, 3)]
+    + [("4.0.1", "4.1", 2), ("6.2", "6.5", 0), ("8.2", "8.4", 2)],
+)
 def test_a_pool_goes_back_from_any_number_of_hosts(
     case: Callable[..., Case], release: str, to: str, turns: int
 ) -> None:
@@ -140,7 +137,7 @@ def test_a_pool_goes_back_from_any_number_of_hosts(
 def test_random_pools_go_back_after_random_numbers_of_hosts(case: Callable[..., Case]) -> None:
     """Sizes, releases, hosts and what the guests' owners did meanwhile are drawn; the seed is printed."""
     base = int(os.environ.get("XENCTL_SEED", "0")) or random.randrange(1 << 30)
-    for seed in range(base, base + int(os.environ.get("XENCTL_RANDOM_REVERTS", "6"))):
+    for seed in range(base, base + int(os.environ.get("XENCTL_RANDOM_REVERTS", "3"))):
         draw = random.Random(seed)
         release, to = draw.choice(RELEASES)
         hosts, vms = draw.randint(2, 5), draw.randint(0, 16)
@@ -292,7 +289,7 @@ def test_storage_in_a_new_format_does_not_go_back(case: Callable[..., Case]) -> 
 
 
 def test_a_guest_that_was_suspended_before_is_so_again(case: Callable[..., Case]) -> None:
-    """While its host is old its saved state lives through all of this; on a new one it is started afresh, and that is said."""
+    """While its host is old its saved state lives through all of this; on a new one it starts afresh, and that is said."""
     c = case("6.2", "6.5")
     journal = c.upgrade(1)
     vm = c.row("VM", "vm06")
@@ -553,22 +550,25 @@ def test_killed_anywhere_and_resumed_it_ends_the_same(case: Callable[..., Case],
         finally:
             journal.close()
 
-    def prepared() -> tuple[Case, Before]:
-        c = case("5.0", "5.5", hosts=2, vms=6)
-        known = of_journal(c.upgrade(2))
-        c.watch(revert.plan(c.session, known))
-        return c, known
+    upgraded = case("5.0", "5.5", hosts=2, vms=6)
+    known = of_journal(upgraded.upgrade(2))
+    upgraded.watch(upgraded.plan_of(known))
+
+    def prepared() -> Case:
+        c = copy(upgraded)
+        c.pool = upgraded.pool.fork()
+        c.session = c.connect()
+        return c
 
     sample = int(os.environ.get("XENCTL_CHAOS_SAMPLE", "12"))
-    c, known = prepared()
-    fate = Fate()
+    c, fate = prepared(), Fate()
     assert attempt(c, tmp_path / "undisturbed", known, fate).problems == []
     c.is_as_before()
     every = [(number, after) for number in range(1, len(fate.points) + 1) for after in (False, True)]
     chosen = random.Random(7).sample(every, sample) if sample else every
     print(f"chaos: {len(every)} points, {len(chosen)} kills")  # noqa: T201
     for number, after in chosen:
-        c, known = prepared()
+        c = prepared()
         path, fate = tmp_path / f"{number}-{after}", Fate(number, after)
         with pytest.raises(Killed):
             attempt(c, path, known, fate)
@@ -578,7 +578,7 @@ def test_killed_anywhere_and_resumed_it_ends_the_same(case: Callable[..., Case],
 
 
 def test_a_revert_that_is_given_up_says_what_is_left(case: Callable[..., Case]) -> None:
-    """Guests that were shut down start again where that is allowed; what is not is named, and the upgrade can be finished."""
+    """Guests that were shut down start again where that is allowed; what is not is named. The upgrade can be finished."""
     c = case("6.2", "6.5")
     journal = c.upgrade(3)
     plan, known = c.plan(journal), of_journal(journal)

@@ -11,6 +11,7 @@ from . import backup, shutdown
 from .endings import IMPOSSIBLE, ending
 from .path import plan_path
 from .reach import Reach, live_options
+from .revert import revert
 from .upgrade import upgrade
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def cli() -> None:
     """Maintenance of XenServer and XCP-ng pools: rehearsed first, then run."""
 
 
+upgrade.add_command(revert)
 for command in (upgrade, plan_path, *shutdown.COMMANDS, *backup.COMMANDS):
     cli.add_command(command)
 

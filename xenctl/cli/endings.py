@@ -54,6 +54,10 @@ def show_plan(plan: Plan, *, steps: bool = False) -> None:
     out.print(f"[bold]{escape(plan.pool_name)}[/]: {plan.procedure}{way}")
     for vm in plan.downtime:
         out.print(f"planned downtime: {escape(vm.name)}: {escape(vm.why)}")
+    for loss in plan.losses:
+        out.print(f"[red]lost[/]: {escape(loss)}")
+    for point in plan.no_return:
+        out.print(f"point of no return: {escape(point)}")
     for warning in plan.warnings:
         out.print(f"note: {escape(warning)}")
     for number, step in enumerate(plan.steps if steps else (), 1):

@@ -43,12 +43,14 @@ def plan(
     policy: str = GIVE_UP,
     timeout: float = TIMEOUT,
     take_over: bool = False,
+    hands: Hands | None = None,
 ) -> Plan:
     """The plan for taking the pool back to what it was `before`; nothing is changed.
 
     `unmoved` says that no guest was started on or moved to a host of the old release since the master was upgraded, where
     no journal tells. `policy` (`give-up`, `ask`, `hard`) says what becomes of a guest that does not shut down in `timeout`
-    seconds. `take_over` plans although the pool is marked with another run. Raises `DatabaseError` for a dump that cannot be
+    seconds. `take_over` plans although the pool is marked with another run. Where the master does not answer, `hands` are
+    asked whether it is on: one that is needs no rescue. Raises `DatabaseError` for a dump that cannot be
     used, `ValueError` for what is no policy.
     """
     if policy not in POLICIES or timeout <= 0:
@@ -60,6 +62,9 @@ def plan(
             raise
         if not before.master:
             raise
+        if hands is not None and hands.power(before.master) == "running":
+            name = next(host.name for host in before.hosts if host.uuid == before.master)
+            raise ProcedureError(f"{name}, the master, is on and does not answer: {error}") from error
         return _rescue(before)
     changed = since(session, pool, before) if pool.hosts[pool.master].version != before.source else Since()
     choices = Choices(before, changed, unmoved, {"policy": policy, "timeout": timeout, "limit": LIMIT})

@@ -412,8 +412,9 @@ class HostMachine(Kept):
         old = self.system
         if choice == "restore":
             assert self.backup is not None
-            own = {name: dict(getattr(self.backup, name)) for name in ("installed", "mirrors", "local")}
-            self.install(replace(self.backup, **own))
+            held = self.backup
+            own_installed, own_mirrors, own_local = dict(held.installed), dict(held.mirrors), dict(held.local)
+            self.install(replace(held, installed=own_installed, mirrors=own_mirrors, local=own_local))
         elif choice == "upgrade":
             self.install(replace(old, release=media, installed={}, mirrors={}, new=True, **LOCAL))
         else:

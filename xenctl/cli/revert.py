@@ -112,12 +112,13 @@ def _opened(own: str) -> Journal:
     from ..procedures.journal import Journal, JournalError
 
     journal = Journal.open(own, to_run=True)
-    if journal.plan.procedure == procedure.REVERT and not procedure.is_over(journal):
+    what, state = journal.plan.procedure, journal.state
+    if what == procedure.REVERT and not procedure.is_over(journal):
         return journal
     journal.close()
-    if journal.plan.procedure != procedure.REVERT:
-        raise JournalError(f"{own} is the journal of another procedure ({journal.plan.procedure}): name another file")
-    raise JournalError(f"{own}: this run is {journal.state}; there is nothing left to do")
+    if what != procedure.REVERT:
+        raise JournalError(f"{own} is the journal of another procedure ({what}): name another file")
+    raise JournalError(f"{own}: this run is {state}; there is nothing left to do")
 
 
 def _begin(

@@ -36,6 +36,6 @@ def refused(store: Store, appliance: Row, operation: str) -> Failure | None:
     return None if any(vm["power_state"] in states for vm in vms) else refuse("OPERATION_NOT_ALLOWED", reason)
 
 
-def refresh(store: Store, appliance: Row) -> None:
-    """Recompute the allowed operations of an appliance."""
-    store.write(appliance, allowed_operations=[name for name in STATES if refused(store, appliance, name) is None])
+def allowed_operations(store: Store, appliance: Row) -> list[str]:
+    """What may be done to an appliance now."""
+    return [name for name in STATES if refused(store, appliance, name) is None]

@@ -7,6 +7,7 @@ that xapi's own runtime gives.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -35,32 +36,48 @@ def mismatch(text: str) -> Failure:
     return Failure(["INTERNAL_ERROR", text])
 
 
-def arguments(message: Message, name: str, params: list[Any], release: Release, shapes: Shapes) -> tuple[Any, ...]:
-    """The arguments that the wire's `params` give to `message`, called as `name`, on a host of `release`.
+@dataclass(frozen=True)
+class Signature:
+    """The parameters of a message on a host of one release: how many must be sent, those that the release knows (of which
+    those that may be left off came one by one), and whether all are texts."""
 
-    Those left off have their defaults, those that the release does not know too. Surplus ones are passed over where any
-    may be left off, and an error otherwise.
-    """
-    known = _known(message, release)
-    values = params[1:] if message.session else params
-    given = len(params) - (1 if message.session else 0)
-    if given < message.mandatory or (given > message.mandatory and len(known) == message.mandatory):
-        details = ["MESSAGE_PARAMETER_COUNT_MISMATCH", name, str(message.mandatory), str(given)]
-        raise Failure(details)
-    if message.session:
-        _text(params[0])
-    sent = {param.name: value for param, value in zip(known, values, strict=False)}
-    return tuple(
-        unmarshal(param.type, sent[param.name], shapes) if param.name in sent else param.default
-        for param in message.params
-    )
+    message: Message
+    mandatory: int
+    known: tuple[Param, ...]
+    all_texts: bool
+
+    @classmethod
+    def of(cls, message: Message, release: Release) -> Signature:
+        order = datamodel.load().order
+        known = tuple(p for p in message.params if not p.optional or order(p.since) <= release.order)
+        return cls(message, message.mandatory, known, all(_is_text(param.type) for param in message.params))
+
+    def arguments(self, name: str, params: list[Any], shapes: Shapes) -> tuple[Any, ...]:
+        """The arguments that the wire's `params` give to the message, called as `name`.
+
+        Those left off have their defaults, those that the release does not know too. Surplus ones are passed over where any
+        may be left off, and an error otherwise.
+        """
+        message, known = self.message, self.known
+        values = params[1:] if message.session else params
+        given = len(params) - (1 if message.session else 0)
+        if given < self.mandatory or (given > self.mandatory and len(known) == self.mandatory):
+            details = ["MESSAGE_PARAMETER_COUNT_MISMATCH", name, str(self.mandatory), str(given)]
+            raise Failure(details)
+        if message.session:
+            _text(params[0])
+        if self.all_texts and given == self.mandatory == len(known) == len(message.params):
+            return tuple([value if type(value) is str else _text(value) for value in values])
+        sent = {param.name: value for param, value in zip(known, values, strict=False)}
+        return tuple(
+            unmarshal(param.type, sent[param.name], shapes) if param.name in sent else param.default
+            for param in message.params
+        )
 
 
-@cache
-def _known(message: Message, release: Release) -> tuple[Param, ...]:
-    """The parameters that a release knows; those that may be left off came one by one."""
-    order = datamodel.load().order
-    return tuple(p for p in message.params if not p.optional or order(p.since) <= release.order)
+def _is_text(kind: t.Type) -> bool:
+    """Whether the values of a type are texts, whatever they hold."""
+    return isinstance(kind, t.Ref) or (isinstance(kind, t.Scalar) and kind.name == "string")
 
 
 def unmarshal(kind: t.Type, value: Any, shapes: Shapes) -> Any:

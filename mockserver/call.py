@@ -10,26 +10,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from inspect import isgenerator
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, cast
 
-from xenctl import jsonrpc, xmlrpc
+from xenctl import datamodel, jsonrpc, xmlrpc
 from xenctl.errors import ConnectionLost, Failure
-from xenctl.releases import has_removed
+from xenctl.releases import has_removed, serves
 
 from . import garbage, progress, roles, rules
-from .arguments import arguments
+from .arguments import Signature
 from .savepoint import Going, going_on
 from .store import NULL
 
 if TYPE_CHECKING:
     from xenctl.datamodel import Message
+    from xenctl.releases import Release
 
     from .classes import Verb
     from .clock import VirtualClock
     from .machine.host import HostMachine
     from .pool import MockPool
+    from .rows import Encode
     from .startup import Xapi
     from .store import Row, Store
 
@@ -89,6 +92,8 @@ class Call:
     reached: float = 0.0
     goal: float = 1.0
     deaf: bool = False
+    encode: Encode | None = None
+    """What makes the bytes of a record for its answer, where that goes out as bytes."""
     inner: bool = False
     """Whether xapi itself makes it, on behalf of a call whose roles were checked."""
     ended: bool = False
@@ -145,7 +150,7 @@ def serve(pool: MockPool, machine: HostMachine, body: bytes) -> bytes:
     """Answer the bytes of one XML-RPC call; raises `MalformedError` for what is none."""
     method, params = xmlrpc.loads_call(body)
     try:
-        result = dispatch(pool, machine, method, params)
+        result = dispatch(pool, machine, method, params, encode=xmlrpc.member)
     except Failure as error:
         return xmlrpc.dumps_failure(error.details)
     if method == "system.listMethods":
@@ -163,7 +168,7 @@ def serve_json(pool: MockPool, machine: HostMachine, body: bytes) -> tuple[bytes
         if not early and (text := jsonrpc.not_utf8(call.params)) is not None:
             early = True
             raise refuse("INVALID_VALUE", "Invalid UTF-8 string in parameter", text)
-        result = dispatch(pool, machine, call.method, call.params)
+        result = dispatch(pool, machine, call.method, call.params, encode=jsonrpc.member)
     except Failure as error:
         if early:
             return jsonrpc.dumps_early_failure(error.details, version=1 if order < rules.NILE else 2), True
@@ -172,34 +177,47 @@ def serve_json(pool: MockPool, machine: HostMachine, body: bytes) -> tuple[bytes
 
 
 def dispatch(
-    pool: MockPool, machine: HostMachine, method: str, params: list[Any], *, logged: bool = False, traced: bool = False
+    pool: MockPool,
+    machine: HostMachine,
+    method: str,
+    params: list[Any],
+    *,
+    logged: bool = False,
+    traced: bool = False,
+    encode: Encode | None = None,
 ) -> Any:
-    """Answer one call given as values; `logged`, `traced` say where it is noted already. Raises `Failure` for a refusal."""
+    """Answer one call given as values; `logged`, `traced` say where it is noted already. With `encode`, what makes bytes of
+    a record, many records may come as `Encoded`. Raises `Failure` for a refusal."""
     if pool.log is not None and not (logged or traced):
         return pool.log.call(machine, method, params)
     if pool.trace is not None and not traced:
         return pool.trace.call(machine, method, params)
-    pool.calls += 1
+    pool.count_call()
     pool.freshen()
     garbage.collect_if_due(pool, machine)
     try:
         if _in_emergency(machine, method):
             raise Failure(machine.xapi.error)
         if method == "system.listMethods":
-            return sorted(pool.methods(machine.system.release))
+            return sorted(methods(machine.system.release))
         if method.startswith("system.isAlive:") and params:
             return params[0]
-        call = _recognise(pool, machine, method, params)
-        release = machine.system.release
-        call.args = arguments(call.message, call.method, params, release, pool.store.shape)
-        if call.message.session:
+        served = recognise(machine.system.release, method)
+        if served is None:
+            raise _unknown(pool, machine, method, params)
+        message = served.signature.message
+        args = served.signature.arguments(served.method, params, pool.store.shape)
+        call = Call(pool, machine, message, served.method, args, is_async=served.is_async)
+        if not served.is_async:
+            call.encode = encode
+        if message.session:
             call.caller = params[0]
-            call.session = _admit(pool, machine, params[0], call.message)
-        if has_removed(release, call.message):
+            call.session = _admit(pool, machine, params[0], message)
+        if served.removed:
             raise refuse("MESSAGE_REMOVED")
-        if call.is_async and not call.message.has_async:
-            raise refuse("Fault", f"No async mode for this operation (rpc: {call.message.wire_name})")
-        return _execute(call)
+        if call.is_async and not message.has_async:
+            raise refuse("Fault", f"No async mode for this operation (rpc: {message.wire_name})")
+        return _execute(call, served)
     finally:
         pool.settle(method)
 
@@ -209,23 +227,67 @@ def _in_emergency(machine: HostMachine, method: str) -> bool:
     return machine.xapi.mode not in ("master", "member") and method not in EMERGENCY_CALLS
 
 
-def _recognise(pool: MockPool, machine: HostMachine, method: str, params: list[Any]) -> Call:
-    """The message that `method` names on this host. One that it does not know is refused, as late as xapi does."""
-    name, is_async = method, False
+@dataclass(frozen=True)
+class Served:
+    """What a method's name means to the hosts of one release. `has_task` says whether a call has a row in the table of
+    tasks, `tells_progress` whether its answer tells how far tasks are."""
+
+    method: str
+    is_async: bool
+    signature: Signature
+    removed: bool
+    has_task: bool
+    tells_progress: bool
+
+
+@lru_cache(maxsize=8192)
+def recognise(release: Release, method: str) -> Served | None:
+    """What `method` names on the hosts of `release`; None for what they do not know."""
+    name, is_async = _without_prefix(method)
+    message = methods(release).get(name)
+    if message is None and not is_async:
+        message = underscored(release).get(name)
+    if message is None:
+        return None
+    return Served(
+        name,
+        is_async,
+        Signature.of(message, release),
+        removed=has_removed(release, message),
+        has_task=message.has_async and message.class_name not in DUMMY_CLASSES,
+        tells_progress=message.wire_name in progress.READS,
+    )
+
+
+def _without_prefix(method: str) -> tuple[str, bool]:
+    """The name of a method, and whether it is called as a task."""
     for prefix in ("Async.", "InternalAsync."):
         if method.startswith(prefix):
-            name, is_async = method[len(prefix) :], True
-    message = pool.methods(machine.system.release).get(name)
-    if message is None and not is_async:
-        message = pool.underscored(machine.system.release).get(name)
-    if message is not None:
-        return Call(pool, machine, message, name, is_async=is_async)
+            return method[len(prefix) :], True
+    return method, False
+
+
+@cache
+def methods(release: Release) -> dict[str, Message]:
+    """Every message that a host of `release` serves, by wire name."""
+    classes = datamodel.load().classes.values()
+    return {m.wire_name: m for cls in classes for m in cls.messages.values() if serves(release, m)}
+
+
+@cache
+def underscored(release: Release) -> dict[str, Message]:
+    """The same by their `CLASS_message` spelling."""
+    return {name.replace(".", "_", 1): message for name, message in methods(release).items()}
+
+
+def _unknown(pool: MockPool, machine: HostMachine, method: str, params: list[Any]) -> Failure:
+    """The refusal of a method that this host does not know, as late as xapi gives it."""
     if params:
         if not isinstance(params[0], str):
-            raise refuse("INTERNAL_ERROR", f"Failure(\"Expected string, got '{params[0]}'\")")
+            return refuse("INTERNAL_ERROR", f"Failure(\"Expected string, got '{params[0]}'\")")
         if not roles.has(_admit(pool, machine, params[0]), EXTENSIONS):
-            raise roles.denied(pool.store.release, EXTENSIONS)
-    raise refuse("MESSAGE_METHOD_UNKNOWN", name)
+            return roles.denied(pool.store.release, EXTENSIONS)
+    return refuse("MESSAGE_METHOD_UNKNOWN", _without_prefix(method)[0])
 
 
 def _admit(pool: MockPool, machine: HostMachine, ref: str, message: Message | None = None) -> Row | None:
@@ -246,14 +308,14 @@ def _admit(pool: MockPool, machine: HostMachine, ref: str, message: Message | No
     return session
 
 
-def _execute(call: Call) -> Any:
+def _execute(call: Call, served: Served) -> Any:
     """Run the verb of a call to its end, or start it and return the task."""
     pool, verb = call.pool, call.pool.verb(call.message)
     if pool.faults.due is not None:
         verb = pool.faults.around(call, verb)
-    if call.message.wire_name in progress.READS:
+    if served.tells_progress:
         progress.show(pool)
-    if call.message.has_async and call.message.class_name not in DUMMY_CLASSES:
+    if served.has_task:
         call.task = pool.make_task(call)
     elif call.is_async:
         call.task = call.dummy()
@@ -263,13 +325,17 @@ def _execute(call: Call) -> Any:
     try:
         return _drive(call, verb)
     finally:
-        pool.drop_task(call.task)
+        if call.task:
+            pool.drop_task(call.task)
 
 
 def _drive(call: Call, verb: Verb) -> Any:
     """Run a verb to its end while the clock runs."""
     pool = call.pool
-    result = pool.as_actor(verb, lambda: call.perform(verb))
+    if verb.writes is None and pool.actor is None:  # it may write whatever it does, and nobody else is at work
+        result = call.perform(verb)
+    else:
+        result = pool.as_actor(verb, lambda: call.perform(verb))
     if not isgenerator(result):
         return result
     steps: Any = result

@@ -279,11 +279,6 @@ def _plausible(store: Store, vm: Row, operation: str) -> bool:
     return legal and (not current or _beside(vm, operation))
 
 
-def refresh(store: Store, vm: Row) -> None:
-    """Recompute the allowed operations of a VM."""
-    store.write(vm, allowed_operations=allowed_operations(store, vm))
-
-
 @contextmanager
 def operation(call: Call, vm: Row, name: str, *, strict: bool = True) -> Iterator[None]:
     """Hold `vm` for an operation."""
@@ -298,13 +293,13 @@ def operation(call: Call, vm: Row, name: str, *, strict: bool = True) -> Iterato
 @contextmanager
 def marked(call: Call, row: Row, name: str) -> Iterator[None]:
     """Show an operation on `row` while it goes on; what is allowed meanwhile follows from that."""
-    store = call.db
-    store.write(row, current_operations={**row["current_operations"], call.task: name})
+    store, mark = call.db, call.task or call.dummy()
+    store.write(row, current_operations={**row["current_operations"], mark: name})
     try:
         yield
     finally:
         if store.find(row.table, row.ref) is row:
-            rest = {task: op for task, op in row["current_operations"].items() if task != call.task}
+            rest = {task: op for task, op in row["current_operations"].items() if task != mark}
             store.write(row, current_operations=rest)
 
 
@@ -431,12 +426,11 @@ def vbd_operations(release: Release) -> Iterable[str]:
     return ("attach", "eject", "insert", "plug", "unplug", "unplug_force", *late)
 
 
-def refresh_vbd(store: Store, vbd: Row) -> None:
-    """Recompute the allowed operations of a VBD."""
-    if store.find("VM", vbd["VM"]) is not None:
-        names = vbd_operations(store.release)
-        allowed = [name for name in names if vbd_refused(store, vbd, name, full=False) is None]
-        store.write(vbd, allowed_operations=allowed)
+def vbd_allowed_operations(store: Store, vbd: Row) -> list[str] | None:
+    """What may be done to a VBD now; None for one without a VM."""
+    if store.find("VM", vbd["VM"]) is None:
+        return None
+    return [name for name in vbd_operations(store.release) if vbd_refused(store, vbd, name, full=False) is None]
 
 
 @contextmanager

@@ -6,9 +6,15 @@ from typing import Any
 
 from xenctl import database
 from xenctl.datamodel import types as t
+from xenctl.errors import Failure
 from xenctl.values import Timestamp, parse_datetime
 
 NULL = "OpaqueRef:NULL"
+EMPTY_KEY = ["INTERNAL_ERROR", "Db_exn.Empty_key_in_map"]
+"""The error for a map with an empty key: its text could not be read again."""
+PLAIN = frozenset({str, bool, float})
+"""Types of which every value can be kept as it is."""
+HALF = 1 << 63
 EPOCH = Timestamp("19700101T00:00:00Z")
 
 _EMPTY: dict[str, Any] = {"string": "", "int": 0, "float": 0.0, "bool": False, "datetime": EPOCH, "any": ""}
@@ -64,8 +70,6 @@ _NOT_TEXT = {t.Scalar("int"), t.Scalar("float"), t.Scalar("bool"), t.Scalar("dat
 def to_text(value: Any) -> str:
     """A value as a column's text."""
     kind = type(value)
-    if kind is str:
-        return str(value)
     if kind is bool:
         return "true" if value else "false"
     if kind is list or kind is dict:
@@ -77,3 +81,12 @@ def to_text(value: Any) -> str:
     if kind is float:
         return f"{value:.18g}"
     return str(value)
+
+
+def fitting(value: Any) -> Any:
+    """A value as a database keeps it: whole numbers of 64 bits, which go round, and maps without an empty key."""
+    if isinstance(value, dict) and "" in value:
+        raise Failure(EMPTY_KEY)
+    if type(value) is int and not -HALF <= value < HALF:
+        return (value + HALF) % (2 * HALF) - HALF
+    return value

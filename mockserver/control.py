@@ -110,6 +110,10 @@ class Control:
 
     def _invariants(self, asked: _Asked) -> Answer:
         _only(asked.body)
+        if asked.query.keys() - {"watched"}:
+            raise _Refused(400, "the query is empty, or watched", "query")
+        if "watched" in asked.query:
+            return _json(200, [invariant.described() for invariant in self._pool.invariants])
         return _json(200, [violation.as_dict() for violation in self._pool.violations])
 
     def _clock(self, asked: _Asked) -> Answer:

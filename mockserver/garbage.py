@@ -7,6 +7,7 @@ fallen due; nobody can see the difference. Changes of version set a timer of the
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from xenctl.releases import find
@@ -35,6 +36,7 @@ GROUPED_SINCE = find("6.2.0").order
 """The first release in which sessions have kinds; before, all are counted together."""
 
 
+@lru_cache(maxsize=1024)
 def seconds(stamp: str) -> float:
     """A date of the database as seconds since the epoch."""
     return parse_datetime(stamp).timestamp()

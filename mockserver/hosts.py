@@ -112,13 +112,13 @@ def _excludes(store: Store, going: str, operation: str) -> bool:
     )
 
 
-def refresh(store: Store, host: Row) -> None:
-    """Recompute `host.allowed_operations`."""
+def allowed_operations(store: Store, host: Row) -> list[str]:
+    """What may be done to a host now."""
     names = rules.advertised_by_hosts(store.release)
     allowed = [name for name in names if operation_refused(store, host, name) is None]
     if rules.upgrading(store):
         allowed = [name for name in allowed if name in rules.HOST_UPGRADE_OPERATIONS]
-    store.write(host, allowed_operations=allowed)
+    return allowed
 
 
 @contextmanager

@@ -76,12 +76,12 @@ def _driver_reasons(store: Store, vm: Row) -> Iterator[Failure]:
         yield refuse("VM_MISSING_PV_DRIVERS", vm.ref)
 
 
-def refresh_vif(store: Store, vif: Row) -> None:
-    """Recompute the allowed operations of a VIF."""
+def vif_allowed_operations(store: Store, vif: Row) -> list[str] | None:
+    """What may be done to a VIF now; None for one without a VM."""
     vm = store.find("VM", vif["VM"])
-    if vm is not None:
-        allowed = [name for name in VIF_OPERATIONS if next(_vif_reasons(store, vif, vm, name), None) is None]
-        store.write(vif, allowed_operations=allowed)
+    if vm is None:
+        return None
+    return [name for name in VIF_OPERATIONS if next(_vif_reasons(store, vif, vm, name), None) is None]
 
 
 @contextmanager

@@ -311,8 +311,8 @@ LEAVING = ("clean_shutdown", "hard_shutdown", "suspend", "pause")
 """What goes on with a VM while no device is plugged or unplugged."""
 
 
-def refresh_vusb(store: Store, vusb: Row) -> None:
-    """Recompute the allowed operations of a virtual USB device."""
-    if store.find("VM", vusb["VM"]) is not None:
-        allowed = [name for name in VUSB_OPERATIONS if vusb_refused(store, vusb, name) is None]
-        store.write(vusb, allowed_operations=allowed)
+def vusb_allowed_operations(store: Store, vusb: Row) -> list[str] | None:
+    """What may be done to a virtual USB device now; None for one without a VM."""
+    if store.find("VM", vusb["VM"]) is None:
+        return None
+    return [name for name in VUSB_OPERATIONS if vusb_refused(store, vusb, name) is None]

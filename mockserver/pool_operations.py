@@ -73,7 +73,7 @@ def operation(call: Call, name: str) -> Iterator[None]:
         yield
 
 
-def refresh(store: Store, pool: Row) -> None:
-    """Recompute `pool.allowed_operations`."""
+def allowed_operations(store: Store, pool: Row) -> list[str]:
+    """What may be done to a pool now."""
     names = [name for name, since in SINCE.items() if since <= store.release.order]
-    store.write(pool, allowed_operations=[name for name in names if refused(store, name) is None])
+    return [name for name in names if refused(store, name) is None]

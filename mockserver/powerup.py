@@ -26,6 +26,11 @@ UNKNOWN_MEMORY = 64 << 30
 def power_up(pool: MockPool, store: Store) -> None:
     """Make the machines, disks and domains that agree with `store`, and start every toolstack at once."""
     pool.adopt_store(store)
+    with store.unwatched():
+        _power_up(pool, store)
+
+
+def _power_up(pool: MockPool, store: Store) -> None:
     secret = store.manifest.get("pool_token") or "/".join(pool.new_uuid() for _ in range(3))
     master = store.get("host", store.pool()["master"])
     for row in store.table("host").values():
@@ -90,7 +95,6 @@ def power_up(pool: MockPool, store: Store) -> None:
     if rules.mixed(store):
         pool.detect_rolling_upgrade()
     pool.upkeep.do_all(store)
-    pool.writes.clear()  # nobody watched yet
 
 
 def hardware_of(store: Store, host: Row) -> Hardware:

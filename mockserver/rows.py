@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from xenctl.datamodel import Field as ModelField
     from xenctl.datamodel import types as t
 
+Encode = Callable[[str, Any], bytes]
+"""What makes bytes of a reference and its record."""
 STALE = 64
 """Entries of the log of changes that may count for nothing, besides one for each row, before it is made anew."""
 
@@ -22,9 +25,10 @@ def _unwritable(self: Row, *_: Any, **__: Any) -> Any:
 class Row(dict[str, Any]):
     """One object's fields, to be read; `Store.write` changes them. `created` and `modified` are generations; `foreign` are
     columns that the release does not know; `spelled` holds, by field, a loaded value and its text where that is not how the
-    value would be written."""
+    value would be written. `encoded` is what was made of the row for answers, each with the generation that it is of; it is
+    no state, and whoever takes a row back drops it."""
 
-    __slots__ = ("created", "foreign", "modified", "ref", "spelled", "table")
+    __slots__ = ("created", "encoded", "foreign", "modified", "ref", "spelled", "table")
 
     def __init__(self, table: str, ref: str, fields: dict[str, Any]) -> None:
         super().__init__(fields)
@@ -32,6 +36,7 @@ class Row(dict[str, Any]):
         self.created = self.modified = 0
         self.foreign: dict[str, str] = {}
         self.spelled: dict[str, tuple[Any, str]] = {}
+        self.encoded: dict[Encode, tuple[int, bytes]] | None = None
 
     __hash__ = object.__hash__  # type: ignore[assignment]
 
@@ -43,6 +48,7 @@ class Row(dict[str, Any]):
         dict.update(self, fields)
         self.created, self.modified = stamps
         self.foreign, self.spelled = foreign, spelled
+        self.encoded = None
 
 
 class Write(NamedTuple):
@@ -69,6 +75,11 @@ class Table(Kept):
         self.rows: dict[str, Row] = KeptRows()
         self.recent: list[tuple[int, str]] = []
         self.deleted: list[tuple[int, int, str]] = []
+
+    @property
+    def latest(self) -> int:
+        """The generation of the last change, 0 where there was none; deletions, which are told apart, are none."""
+        return self.recent[-1][0] if self.recent else 0
 
     def shorten(self, journal: Journal) -> None:
         """Make the log anew, of what counts. Not while there is a savepoint: a rollback would bring the long one back, and

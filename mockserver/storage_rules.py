@@ -78,6 +78,12 @@ def pbds_of(store: Store, sr: Row) -> list[Row]:
     return [row for row in (store.find("PBD", ref) for ref in sr["PBDs"]) if row is not None]
 
 
+def is_plugged(store: Store, sr: Row) -> bool:
+    """Whether any host has `sr` plugged."""
+    pbds = store.table("PBD")
+    return any(ref in pbds and pbds[ref]["currently_attached"] for ref in sr["PBDs"])
+
+
 def spelled(operation: str) -> str:
     """An operation on storage as errors name it."""
     kind, _, name = operation.partition("_")
@@ -99,7 +105,7 @@ def _sr_capability(store: Store, sr: Row, operation: str) -> Failure | None:
 
 
 def _sr_attached(store: Store, sr: Row, operation: str) -> Failure | None:
-    if operation in ("destroy", "forget") and any(pbd["currently_attached"] for pbd in pbds_of(store, sr)):
+    if operation in ("destroy", "forget") and is_plugged(store, sr):
         return refuse("SR_HAS_PBD", sr.ref)
     return None
 
@@ -151,10 +157,9 @@ def sr_operations(release: Release) -> tuple[str, ...]:
     return tuple(name for name, since in SR_OPERATIONS.items() if since <= release.order)
 
 
-def refresh_sr(store: Store, sr: Row) -> None:
-    """Recompute the allowed operations of a storage repository."""
-    names = sr_operations(store.release)
-    store.write(sr, allowed_operations=[name for name in names if sr_refused(store, sr, name) is None])
+def sr_allowed_operations(store: Store, sr: Row) -> list[str]:
+    """What may be done to a storage repository now."""
+    return [name for name in sr_operations(store.release) if sr_refused(store, sr, name) is None]
 
 
 # --- disks
@@ -260,7 +265,7 @@ def _vdi_busy_then(at: DiskState, operation: str) -> Failure | None:
 
 
 def _vdi_unreachable(at: DiskState, operation: str) -> Failure | None:
-    if operation == "resize" and not any(pbd["currently_attached"] for pbd in pbds_of(at.store, at.sr)):
+    if operation == "resize" and not is_plugged(at.store, at.sr):
         return refuse("SR_HAS_NO_PBDS", at.sr.ref)
     return None
 
@@ -446,9 +451,9 @@ def vdi_operations(release: Release) -> tuple[str, ...]:
     return tuple(name for name, since in VDI_ADVERTISED.items() if since <= release.order)
 
 
-def refresh_vdi(store: Store, vdi: Row) -> None:
-    """Recompute the allowed operations of a disk. One whose storage is not in the database keeps what it has."""
-    if store.find("SR", vdi["SR"]) is not None:
-        at = DiskState.of(store, vdi)
-        names = vdi_operations(store.release)
-        store.write(vdi, allowed_operations=[name for name in names if _first(at, name) is None])
+def vdi_allowed_operations(store: Store, vdi: Row) -> list[str] | None:
+    """What may be done to a disk now; None for one whose storage is not in the database."""
+    if store.find("SR", vdi["SR"]) is None:
+        return None
+    at = DiskState.of(store, vdi)
+    return [name for name in vdi_operations(store.release) if _first(at, name) is None]

@@ -27,9 +27,10 @@ from xenctl.errors import DatabaseError, Failure
 from xenctl.releases import serves
 from xenctl.values import format_datetime
 
-from .columns import EPOCH, NULL, empty_value, from_text, is_text, to_text
+from .columns import EPOCH, NULL, PLAIN, empty_value, fitting, from_text, is_text, to_text
+from .intake import UNKNOWN, Known, Plan, members_in
 from .journal import FIXED, Kept, KeptIndex
-from .rows import STALE, Row, Shape, Table, Write
+from .rows import STALE, Encode, Row, Shape, Table, Write
 
 __all__ = [
     "EPOCH",
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
 REMEMBERED_DELETIONS = 512
 """A table's list of deleted rows is cut to its newest half when it would reach this."""
+INDEXED = frozenset({"uuid", "scheduled_to_be_resident_on"})  # by whose values rows are looked for
 HASHED = (5, 61)
 """The last schema whose dumps had their tables in no order, and the host's identity in the manifest."""
 
@@ -133,18 +135,34 @@ class Store(Kept):
 
     def get(self, name: str, ref: str) -> Row:
         """One row. Raises `HANDLE_INVALID`."""
-        row = self.table(name).get(ref)
+        table = self.tables.get(name)
+        row = table.rows.get(ref) if table is not None else None
         if row is None:
             raise Failure(["HANDLE_INVALID", name, ref])
         return row
 
     def find(self, name: str, ref: str) -> Row | None:
         """One row, or None for a reference to nothing."""
-        return self.table(name).get(ref)
+        table = self.tables.get(name)
+        return table.rows.get(ref) if table is not None else None
 
     def record(self, row: Row) -> dict[str, Any]:
         """What clients see of `row`, fields in the data model's order."""
         return {name: row[name] for name in self.shape(row.table).visible if name in row}
+
+    def encoded(self, name: str, encode: Encode) -> list[bytes]:
+        """The records of class `name` by `encode`, as `Encoded` takes them, references falling. Only those that changed
+        since they were asked for last are made anew."""
+        rows = self.table(name)
+        out = []
+        for ref in sorted(rows, reverse=True):
+            row = rows[ref]
+            kept = row.encoded.get(encode) if row.encoded is not None else None
+            if kept is None or kept[0] != row.modified:
+                kept = row.modified, encode(ref, self.record(row))
+                row.encoded = {**(row.encoded or {}), encode: kept}
+            out.append(kept[1])
+        return out
 
     def pool(self) -> Row:
         """The pool's row."""
@@ -153,7 +171,8 @@ class Store(Kept):
     # --- writing
 
     def create(self, name: str, ref: str, fields: dict[str, Any]) -> Row:
-        """Add a row; fields left out get the release's default, fields the release does not know are left out."""
+        """Add a row; fields left out get the release's default, fields the release does not know are left out. Raises
+        `INTERNAL_ERROR` for a map with an empty key."""
         shape = self.shape(name)
         row = Row(name, ref, self._values(shape, fields))
         self._claim(row)
@@ -179,6 +198,15 @@ class Store(Kept):
             self._bulk = False
             self._relate_all({}, newest_first=True)
 
+    @contextmanager
+    def unwatched(self) -> Iterator[None]:
+        """Write without anybody being told: while a pool is made."""
+        watcher, self.on_write = self.on_write, lambda write: None
+        try:
+            yield
+        finally:
+            self.on_write = watcher
+
     @staticmethod
     def _values(shape: Shape, fields: Mapping[str, Any]) -> dict[str, Any]:
         """The values of a new row, its sets and maps its own."""
@@ -187,6 +215,7 @@ class Store(Kept):
             values[field] = values[field].copy()
         for field, value in fields.items():
             if field in values:
+                value = value if type(value) in PLAIN else fitting(value)
                 values[field] = value if type(value) in FIXED else own(value)
         for field in shape.far:
             values[field] = []
@@ -194,32 +223,41 @@ class Store(Kept):
 
     def write(self, row: Row, **fields: Any) -> None:
         """Set fields of a row; a value that stays as it is changes nothing, and one that the release does not know is passed
-        over. Raises `HANDLE_INVALID` for a row that was deleted."""
-        table = self.tables.get(row.table)
-        if table is None or table.rows.get(row.ref) is not row:
-            raise Failure(["HANDLE_INVALID", row.table, row.ref])
+        over. Raises `HANDLE_INVALID` for a row that was deleted, `INTERNAL_ERROR` for a map with an empty key."""
+        name, ref = row.table, row.ref
+        table = self.tables.get(name)
+        if table is None or table.rows.get(ref) is not row:
+            raise Failure(["HANDLE_INVALID", name, ref])
+        kept = self.journal.entries is not None
         for field, value in fields.items():
             if field not in row:
                 continue
             old = row[field]
             if old == value and type(old) is type(value):
                 continue
-            end = (row.table, field)
+            if type(value) not in PLAIN:
+                value = fitting(value)
+                if value == old and type(value) is type(old):
+                    continue
+            end = (name, field)
             if end in self._far:
-                raise ValueError(f"{row.table}.{field} follows from the other end of its relation and is never written")
-            if field == "uuid":
-                self.by_uuid.pop(old, None)
-                self.by_uuid[value] = (row.table, row.ref)
-            elif field == "scheduled_to_be_resident_on":
-                self._reserve(row, old, value)
+                raise ValueError(f"{name}.{field} follows from the other end of its relation and is never written")
+            if field in INDEXED:
+                self._index(row, field, old, value)
             if row.foreign:
                 self._keep(row)
-                row.foreign.pop(self.shape(row.table).fields[field].column, None)
-            self._put(row, field, value)
-            self._stamp(row, self.next_generation())
+                row.foreign.pop(self.shape(name).fields[field].column, None)
+            if kept:
+                self._put(row, field, value)
+                self._stamp(row, self.next_generation())
+            else:  # the same without the calls: this is done for each write
+                _set(row, field, value)
+                row.modified = generation = self.__dict__["generation"]
+                self.__dict__["generation"] = generation + 1
+                table.recent.append((generation, ref))
             if self._bulk:
                 continue
-            write = Write("write", row.table, row.ref, field, old, value, self.now())
+            write = _noted(Write, ("write", name, ref, field, old, value, self.now()))
             if end in self._near:
                 gone, come = _difference(old, value)
                 self._join(row, field, gone, _without)
@@ -227,6 +265,16 @@ class Store(Kept):
                 self._join(row, field, come, _with)
             else:
                 self.on_write(write)
+        if not kept and len(table.recent) > 2 * len(table.rows) + STALE:
+            table.shorten(self.journal)
+
+    def _index(self, row: Row, field: str, old: str, new: str) -> None:
+        """Have a row found by what it holds from now on."""
+        if field == "uuid":
+            self.by_uuid.pop(old, None)
+            self.by_uuid[new] = (row.table, row.ref)
+        else:
+            self._reserve(row, old, new)
 
     def delete(self, row: Row) -> None:
         """Remove a row; the computed ends of its relations forget it. References to it stay, as in xapi."""
@@ -275,11 +323,12 @@ class Store(Kept):
             table.shorten(self.journal)
 
     def _unstamp(self, row: Row, modified: int) -> None:
-        row.modified = modified
+        row.modified, row.encoded = modified, None
         self.tables[row.table].recent.pop()
 
     def _keep(self, row: Row) -> None:
         """Note all of a row, before more is changed in it than fields."""
+        row.encoded = None
         if self.journal.entries is not None:
             now = (dict(row), (row.created, row.modified), dict(row.foreign), dict(row.spelled))
             self.journal.entries.append((row.become, now))
@@ -316,7 +365,7 @@ class Store(Kept):
                     continue
                 self._put(other, other_field, members)
                 self._stamp(other, self.generation - 1)
-                self.on_write(Write("write", other_table, ref, other_field, before, members, self.now()))
+                self.on_write(_noted(Write, ("write", other_table, ref, other_field, before, members, self.now())))
 
     # --- releases
 
@@ -390,12 +439,9 @@ class Store(Kept):
         shape = self.shape(name)
         before, after = shape.writing
         for ref, row in self.tables[name].rows.items():
-            cells = {c: v if type(v := row[field]) is str else to_text(v) for c, field in before if field in row}
+            cells = {c: v if type(v := row[f]) is str else to_text(v) for c, f in before if f in row}
             cells["_ref"] = ref
-            for column, field in after:
-                if field in row:
-                    value = row[field]
-                    cells[column] = value if type(value) is str else to_text(value)
+            cells.update([(c, v if type(v := row[f]) is str else to_text(v)) for c, f in after if f in row])
             for field, (value, text) in row.spelled.items():
                 if row.get(field) == value:
                     cells[shape.fields[field].column] = text
@@ -429,23 +475,32 @@ class Store(Kept):
         shape, unknown, misfits = self.shape(source.name), dict[str, int](), dict[str, int]()
         table = self.tables[source.name]
         known: Known = defaultdict(dict)
+        plans: dict[tuple[str, ...], Plan | None] = {}
+        fresh = {name: shape.empty.get(name, shape.defaults[name]) for name in shape.mutable}
         for ref, cells in source.rows.items():
             row = Row(source.name, ref, shape.defaults)
-            self._take_in(row, cells.cells, known)
+            columns = tuple(cells.cells)
+            if columns not in plans:
+                plans[columns] = Plan.of(shape, columns)
+            plan = plans[columns]
+            if plan is None or not plan.take_in(row, cells.cells, known):
+                dict.update(row, shape.defaults)
+                self._take_in(row, cells.cells, known)
             for column in row.foreign:
                 counts = misfits if column in shape.columns else unknown
                 counts[column] = counts.get(column, 0) + 1
             dict.update(row, shape.empty)
-            for name in shape.mutable:
-                if row[name] is shape.defaults[name] or name in shape.empty:
-                    dict.__setitem__(row, name, row[name].copy())
+            for name, value in fresh.items():
+                if row[name] is value:
+                    _set(row, name, value.copy())
             row.created = row.modified = self.generation
             if not row.get("uuid") and source.name in ("pool", "host", "VM"):
                 raise DatabaseError("it has no uuid; take the dump again", table=source.name, row=ref)
             if row.get("uuid", "") in self.by_uuid:
                 raise DatabaseError(f"the uuid {row['uuid']} is used twice", table=source.name, row=ref)
             self._claim(row)
-            self._reserve(row, NULL, row.get("scheduled_to_be_resident_on", NULL))
+            if row.get("scheduled_to_be_resident_on", NULL) != NULL:
+                self._reserve(row, NULL, row["scheduled_to_be_resident_on"])
             table.rows[ref] = row
             table.recent.append((row.modified, ref))
         for column, times in unknown.items():
@@ -494,19 +549,25 @@ class Store(Kept):
             members: dict[str, dict[str, None]] = {}
             for row in self.table(table).values():
                 value = row.get(field, NULL)
-                for ref in value if isinstance(value, list) else [value]:
-                    members.setdefault(ref, {})[row.ref] = None
+                for ref in value if type(value) is list else (value,):
+                    if ref != NULL:
+                        members.setdefault(ref, {})[row.ref] = None
             source = dumped.get(other_table)
-            for ref, other in self.table(other_table).items():
-                if other_field in other:
-                    column = self.shape(other_table).fields[other_field].column
-                    found = list(members.get(ref, ()))
-                    if newest_first:
-                        found.reverse()
-                    if len(found) > 1:
-                        order = other[other_field] or _members(source, ref, column)
-                        if order != found and len(order) == len(found) and sorted(order) == sorted(found):
-                            found = list(order)
+            far = self.tables.get(other_table)
+            if far is None or other_field not in self.shape(other_table).fields:
+                continue
+            column = self.shape(other_table).fields[other_field].column
+            for ref, other in far.rows.items():
+                if other_field not in other:
+                    continue
+                found = list(members.get(ref, ()))
+                if newest_first:
+                    found.reverse()
+                if len(found) > 1:
+                    order = other[other_field] or members_in(source, ref, column)
+                    if order != found and len(order) == len(found) and sorted(order) == sorted(found):
+                        found = list(order)
+                if found or other[other_field]:
                     self._put(other, other_field, found)
 
     def _report_dangling(self) -> None:
@@ -538,10 +599,9 @@ def _form(release: Release) -> database.Form:
     return database.Form.of((release.schema[0], release.schema[1]))
 
 
-UNKNOWN = ("", None, False)
-Known = defaultdict[str, dict[str, tuple[Any, bool]]]
-"""By column and text, the value, and whether it is usually written so."""
 Change = Callable[["list[str]", str], "list[str] | None"]
+_set = dict.__setitem__
+_noted = tuple.__new__  # makes a `Write` in half the time of its class
 
 
 def own(value: Any) -> Any:
@@ -549,16 +609,9 @@ def own(value: Any) -> Any:
     return value.copy() if isinstance(value, (list, dict)) else value
 
 
-def _members(source: database.Table | None, ref: str, column: str) -> list[str]:
-    """The members of a set in a dump's cell; none where there is none that can be read."""
-    row = source.rows.get(ref) if source else None
-    try:
-        return database.parse_set(row.cells[column]) if row is not None and column in row.cells else []
-    except ValueError:
-        return []
-
-
 def _difference(old: Any, new: Any) -> tuple[Iterable[str], Iterable[str]]:
+    if type(old) is str and type(new) is str:
+        return (old,), (new,)
     before = old if isinstance(old, list) else [old]
     after = new if isinstance(new, list) else [new]
     return [r for r in before if r not in after], [r for r in after if r not in before]

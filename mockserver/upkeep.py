@@ -9,51 +9,40 @@ key that says that versions are mixed change those of VMs and hosts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Hashable, Iterable
+from typing import TYPE_CHECKING, ClassVar
 
-from . import appliances, checks, hosts, network_rules, passthrough, pool_operations
+from . import usual
 from .journal import Kept
-from .storage_rules import pbds_of, refresh_sr, refresh_vdi
+from .storage_rules import pbds_of
 
 if TYPE_CHECKING:
     from .store import Row, Store, Write
 
 Stale = Callable[["Upkeep", "Store", "Write"], None]
 
-RENEWAL: dict[str, Callable[[Store, Row], None]] = {
-    "VM": checks.refresh,
-    "VIF": network_rules.refresh_vif,
-    "VBD": checks.refresh_vbd,
-    "VUSB": passthrough.refresh_vusb,
-    "VDI": refresh_vdi,
-    "SR": refresh_sr,
-    "VM_appliance": appliances.refresh,
-    "host": hosts.refresh,
-    "pool": pool_operations.refresh,
-}
-"""By class, what makes the list of allowed operations of one object anew."""
+MOST_KNOWN = 4096
+"""Lists that are remembered."""
 
 
 class Upkeep(Kept):
-    """What has to be made anew."""
+    """What has to be made anew. `known` has the lists that were worked out, by the facts that they follow from."""
+
+    UNKEPT: ClassVar = frozenset({"known"})
 
     def __init__(self) -> None:
+        self.known: dict[tuple[str, Hashable], list[str]] = {}
         self.lists: dict[tuple[str, str], None] = {}
         self.growth: dict[str, tuple[int, int]] = {}
         self.replan = False
         """Whether something was written that high availability looks at."""
 
-    def note(self, store: Store, write: Write) -> None:
-        """Note what a write makes stale."""
-        stale = STALE.get((write.table, write.field or write.kind))
-        if stale is not None:
-            stale(self, store, write)
-
     def renew(self, table: str, *refs: str) -> None:
         """Note that the lists of these objects are stale."""
+        lists = self.lists
         for ref in refs:
-            self.lists[table, ref] = None
+            if (table, ref) not in lists:
+                lists[table, ref] = None
 
     @property
     def stale(self) -> bool:
@@ -63,17 +52,38 @@ class Upkeep(Kept):
     def do(self, store: Store) -> None:
         """Make anew what is stale."""
         self._account(store)
-        for table, ref in list(self.lists):
-            row = store.find(table, ref)
-            if row is not None:
-                RENEWAL[table](store, row)
-        self.lists.clear()
+        if self.lists:
+            for table, ref in list(self.lists):
+                row = store.find(table, ref)
+                if row is not None:
+                    self._renew(store, table, row)
+            self.lists.clear()
+
+    def _renew(self, store: Store, table: str, row: Row) -> None:
+        """Make the list of one object anew."""
+        allowed = self._allowed(store, table, row)
+        if allowed is not None and allowed != row.get("allowed_operations", allowed):
+            store.write(row, allowed_operations=allowed.copy())
+
+    def _allowed(self, store: Store, table: str, row: Row) -> list[str] | None:
+        """What may be done to an object; None where that cannot be told."""
+        of_row, work_out = usual.ALIKE[table]
+        facts = of_row(store, row)
+        if facts is None:
+            return work_out(store, row)
+        allowed = self.known.get((table, facts))
+        if allowed is None:
+            allowed = work_out(store, row)
+            if allowed is not None and len(self.known) < MOST_KNOWN:
+                self.known[table, facts] = allowed
+        return allowed
 
     def do_all(self, store: Store) -> None:
         """Make every list anew, as a toolstack that starts does."""
-        for table in RENEWAL:
-            self.renew(table, *store.table(table))
         self.do(store)
+        for table in usual.ALIKE:
+            for row in list(store.table(table).values()):
+                self._renew(store, table, row)
 
     def _account(self, store: Store) -> None:
         """Write down what storage has given away; of one that was not looked at yet nobody knows."""

@@ -1,15 +1,20 @@
-"""Each invariant of a rolling upgrade against a saboteur that it must catch, and against a clean run."""
+"""Each invariant against a saboteur that it must catch, and against ordinary work, which it must let pass."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 
-from mockserver import MockPool
-from mockserver.invariants import rolling_upgrade
+from mockserver import MockPool, invariants, placement
+from mockserver.classes.event import OldEvents
+from mockserver.invariants import Invariant, rolling_upgrade, sound
+from mockserver.store import Row, Store
 from xenctl.errors import Failure
 from xenctl.rehearsal import rehearse
 from xenctl.releases import find
@@ -20,6 +25,7 @@ class Sabotage:
     """A pool that is watched, and shorthands for harming it."""
 
     pool: MockPool
+    patch: pytest.MonkeyPatch
     session: str = ""
 
     def call(self, method: str, *args: Any) -> Any:
@@ -209,6 +215,133 @@ def overcommitted(s: Sabotage) -> None:
     s.call("pool.get_all")
 
 
+def started_without_room(s: Sabotage) -> None:
+    """The verb forgets to ask for memory, on a machine that is full."""
+    s.pool.machine("host2").memory = 2 << 30
+    s.patch.setattr(placement, "assert_memory", lambda pool, vm, host: None)
+    s.call("VM.start_on", s.ref("VM", "vm04"), s.ref("host", "host2"), False, False)
+
+
+def mistaken_member(s: Sabotage) -> None:
+    s.pool.machine("host2").system.role = "slave:10.9.9.9"
+    s.call("host.set_name_description", s.ref("host", "host3"), "changed")
+
+
+def paused_behind(s: Sabotage) -> None:
+    s.pool.machine("host1").domains[s.vm("vm01")["uuid"]].pause(s.pool.clock.now())
+    s.pool.conclude()
+
+
+def another_domain(s: Sabotage) -> None:
+    s.pool.store.write(s.vm("vm01"), domid=99)
+    s.call("pool.get_all")
+
+
+def deleted_while_it_runs(s: Sabotage) -> None:
+    s.pool.store.delete(s.vm("vm01"))
+    s.call("pool.get_all")
+
+
+def opened_twice(s: Sabotage) -> None:
+    """A second guest opens a disk, and its device is told of."""
+    vbd = next(vbd for vbd in s.pool.vbds(s.vm("vm02")) if vbd["type"] == "Disk")
+    disk = s.pool.disk_of(s.pool.vbds(s.vm("vm01"))[0]["VDI"]) or s.pool.disk_of(s.pool.vbds(s.vm("vm01"))[1]["VDI"])
+    assert disk is not None
+    s.pool.machine("host2").domains[s.vm("vm02")["uuid"]].open(disk, s.pool.clock.now())
+    s.pool.store.write(vbd, VDI=s.pool.store.by_uuid[disk.uuid][1])
+    s.call("pool.get_all")
+
+
+def far_end_changed(s: Sabotage) -> None:
+    dict.__setitem__(s.vm("vm01"), "VIFs", [])
+    s.pool.conclude()
+
+
+def far_end_left_behind(s: Sabotage) -> None:
+    """The store forgets to keep the other end in step."""
+    s.patch.setattr(Store, "_join", lambda *_: None)
+    s.call("VBD.eject", next(vbd.ref for vbd in s.pool.vbds(s.vm("vm02")) if vbd["type"] == "CD"))
+
+
+def far_end_twice(s: Sabotage) -> None:
+    host = s.host("host3")
+    dict.__setitem__(host, "resident_VMs", [s.vm("vm01").ref, *host["resident_VMs"]])
+    s.call("VM.pool_migrate", s.ref("VM", "vm01"), host.ref, {})
+
+
+def metrics_dropped(s: Sabotage) -> None:
+    s.pool.store.delete(s.pool.store.get("VM_metrics", s.vm("vm01")["metrics"]))
+    s.call("pool.get_all")
+
+
+def devices_left_behind(s: Sabotage) -> None:
+    s.pool.store.delete(s.vm("vm04"))
+    s.call("pool.get_all")
+
+
+def leads_nowhere(s: Sabotage) -> None:
+    s.pool.store.write(s.vm("vm01"), guest_metrics="OpaqueRef:none")
+    s.call("pool.get_all")
+
+
+def operation_of_nobody(s: Sabotage) -> None:
+    s.pool.store.write(s.vm("vm01"), current_operations={"OpaqueRef:none": "pause"})
+    s.call("pool.get_all")
+
+
+def task_dropped(s: Sabotage) -> None:
+    s.pool.drop_task(s.call("Async.VM.clean_shutdown", s.ref("VM", "vm01")))
+    s.call("pool.get_all")
+
+
+def task_over_too_early(s: Sabotage) -> None:
+    s.pool.finish_task(s.call("Async.VM.clean_shutdown", s.ref("VM", "vm01")))
+    s.call("pool.get_all")
+
+
+def written_untold(s: Sabotage) -> None:
+    """The store forgets to stamp what it writes."""
+    write = Store.write
+
+    def forgetful(self: Store, row: Row, **fields: Any) -> None:
+        recent, modified = self.tables[row.table].recent, row.modified
+        kept = len(recent)
+        write(self, row, **fields)
+        row.modified = modified
+        del recent[kept:]
+
+    with s.patch.context() as patch:
+        patch.setattr(Store, "write", forgetful)
+        s.call("VM.set_name_description", s.ref("VM", "vm01"), "changed")
+
+
+def told_unwritten(s: Sabotage) -> None:
+    s.pool.store._stamp(s.vm("vm01"), s.pool.store.next_generation())
+    s.call("VM.set_name_description", s.ref("VM", "vm02"), "changed")
+
+
+def changed_after_it_was_written(s: Sabotage) -> None:
+    vm = s.vm("vm01")
+    s.pool.store.write(vm, name_description="said")
+    dict.__setitem__(vm, "name_description", "meant")
+    s.call("pool.get_all")
+
+
+def not_queued(s: Sabotage) -> None:
+    s.call("event.register", ["vm"])
+    s.call("VM.set_name_description", s.ref("VM", "vm01"), "before")
+    s.patch.setattr(OldEvents, "note", lambda self, pool, write: None)
+    s.call("VM.set_name_description", s.ref("VM", "vm01"), "changed")
+
+
+def queued_twice(s: Sabotage) -> None:
+    s.call("event.register", ["vm"])
+    s.call("VM.set_name_description", s.ref("VM", "vm01"), "before")
+    note = OldEvents.note
+    s.patch.setattr(OldEvents, "note", lambda *args: (note(*args), note(*args))[0])
+    s.call("VM.set_name_description", s.ref("VM", "vm01"), "changed")
+
+
 SABOTEURS: list[tuple[str, Callable[[Sabotage], None]]] = [
     ("one host offline", two_hosts_off),
     ("master newest", member_first),
@@ -240,43 +373,100 @@ SABOTEURS: list[tuple[str, Callable[[Sabotage], None]]] = [
     ("belief holds", power_lost),
     ("one writer", runs_twice),
     ("memory fits", overcommitted),
+    ("memory fits", started_without_room),
+    ("one master", master_moved),
+    ("one master", mistaken_member),
+    ("belief holds", paused_behind),
+    ("belief holds", another_domain),
+    ("belief holds", deleted_while_it_runs),
+    ("one writer", opened_twice),
+    ("references hold", far_end_changed),
+    ("references hold", far_end_left_behind),
+    ("references hold", far_end_twice),
+    ("references hold", metrics_dropped),
+    ("references hold", devices_left_behind),
+    ("references hold", leads_nowhere),
+    ("operations have tasks", operation_of_nobody),
+    ("operations have tasks", task_dropped),
+    ("operations have tasks", task_over_too_early),
+    ("events told", written_untold),
+    ("events told", told_unwritten),
+    ("events told", changed_after_it_was_written),
+    ("events told", not_queued),
+    ("events told", queued_twice),
 ]
+IN_EVERY_POOL = {"belief holds": "belief follows", "data kept": "data follows"}
+"""Of two forms of an invariant, the one that holds in every pool."""
+MISFORTUNES = (power_lost, disk_destroyed, halted_guests_disk_destroyed, suspend_image_dropped)
+"""What may happen in any pool, though not while it is upgraded."""
 
 
 @pytest.mark.parametrize(("name", "sabotage"), SABOTEURS, ids=lambda value: getattr(value, "__name__", str(value)))
-def test_an_invariant_catches_its_saboteur(name: str, sabotage: Callable[[Sabotage], None]) -> None:
+def test_an_invariant_catches_its_saboteur(
+    name: str, sabotage: Callable[[Sabotage], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What the saboteur does is found by the invariant that forbids it."""
+    assert name in caught(sabotage, rolling_upgrade(), monkeypatch)
+
+
+SOUND = {invariant.name for invariant in sound()}
+OF_SOUND = [
+    (IN_EVERY_POOL.get(name, name), sabotage)
+    for name, sabotage in SABOTEURS
+    if IN_EVERY_POOL.get(name, name) in SOUND and sabotage not in MISFORTUNES
+]
+
+
+@pytest.mark.parametrize(("name", "sabotage"), OF_SOUND, ids=lambda value: getattr(value, "__name__", str(value)))
+def test_what_holds_in_every_pool_is_watched_there(
+    name: str, sabotage: Callable[[Sabotage], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same saboteurs are caught where no upgrade is watched."""
+    assert name in caught(sabotage, sound(), monkeypatch)
+
+
+@pytest.mark.parametrize("misfortune", MISFORTUNES)
+def test_what_may_happen_in_any_pool_is_no_mistake(
+    misfortune: Callable[[Sabotage], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Power that is lost, and disks that somebody destroyed because he was asked to."""
+    assert caught(misfortune, sound(), monkeypatch) == set()
+
+
+def caught(sabotage: Callable[[Sabotage], None], watched: list[Invariant], patch: pytest.MonkeyPatch) -> set[str]:
+    """The names of the invariants that a saboteur broke."""
     pool = MockPool.create(release="4.0.1")
-    pool.watch(*rolling_upgrade())
-    saboteur = Sabotage(pool)
+    pool.watch(*watched)
+    saboteur = Sabotage(pool, patch)
     saboteur.backup()
     try:
         sabotage(saboteur)
     except Failure as refusal:  # the fake may refuse what an invariant would have caught; that is no proof
         pytest.fail(f"the saboteur was refused: {refusal}")
-    assert name in {violation.invariant for violation in pool.violations}, pool.violations
+    return {violation.invariant for violation in pool.violations}
 
 
 def test_every_invariant_has_a_saboteur() -> None:
     """No invariant is left unproven."""
     assert {invariant.name for invariant in rolling_upgrade()} == {name for name, _ in SABOTEURS}
+    assert {name for name, _ in OF_SOUND} == SOUND
 
 
-def test_what_the_plan_named_may_stop() -> None:
+def test_what_the_plan_named_may_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     """A guest that was named before the start may be shut down."""
     pool = MockPool.create(release="4.0.1")
-    saboteur = Sabotage(pool)
+    saboteur = Sabotage(pool, monkeypatch)
     pool.watch(*rolling_upgrade(may_stop=[saboteur.vm("vm01")["uuid"]]))
     saboteur.backup()
     guest_stopped(saboteur)
     assert pool.violations == []
 
 
-def test_a_violation_says_when_and_after_what() -> None:
+def test_a_violation_says_when_and_after_what(monkeypatch: pytest.MonkeyPatch) -> None:
     """A violation carries the simulated time and the call that led to it, and is reported once."""
     pool = MockPool.create(release="4.0.1")
     pool.watch(*rolling_upgrade())
-    saboteur = Sabotage(pool)
+    saboteur = Sabotage(pool, monkeypatch)
     pool.clock.advance(100)
     changed_without_backup(saboteur)
     changed_without_backup(saboteur)
@@ -295,3 +485,163 @@ def test_a_clean_upgrade_breaks_nothing(release: str) -> None:
     verdict = rehearse(release=release)
     assert verdict.violations == []
     assert verdict.ok, verdict.reasons
+
+
+# --- what must not trip them
+
+
+def life(s: Sabotage) -> None:
+    """What is done to guests all day."""
+    vm, other, halted = s.ref("VM", "vm01"), s.ref("VM", "vm02"), s.ref("VM", "vm04")
+    newer = s.pool.store.release.schema > (5, 57)
+    s.call("event.register", ["*"])
+    s.call("VM.start", halted, True, False)
+    s.call("VM.unpause", halted)
+    s.call("VM.pause", vm)
+    s.call("VM.unpause", vm)
+    s.call("VM.suspend", vm)
+    s.call("VM.resume", vm, False, False)
+    s.call("VM.pool_migrate", vm, s.ref("host", "host3"), {"live": "true"})
+    s.call("VBD.eject", next(vbd.ref for vbd in s.pool.vbds(s.vm("vm02")) if vbd["type"] == "CD"))
+    if newer:
+        s.call("VM.snapshot", other, "kept")
+        copy = s.call("VM.checkpoint", other, "with its memory")
+        s.call("VM.revert", copy)
+    s.call("VM.hard_shutdown", halted)
+    clone = s.call("VM.clone", halted, "another")
+    s.call("VM.start", clone, False, False)
+    s.call("VM.clean_reboot", clone)
+    task = s.call("Async.VM.clean_shutdown", clone)
+    s.call("task.cancel", task)
+    s.pool.clock.advance(60)
+    s.call("VM.hard_shutdown", clone)
+    for vbd in list(s.pool.vbds(s.pool.store.get("VM", clone))):
+        if vbd["type"] == "Disk":
+            s.call("VDI.destroy", vbd["VDI"])
+    s.call("VM.destroy", clone)
+    assert s.call("event.next")
+
+
+def misfortune(s: Sabotage) -> None:
+    """Hosts that go and come, in the middle of things too."""
+    s.call("Async.VM.clean_reboot", s.ref("VM", "vm02"))
+    s.pool.hands.power_off("host2")
+    s.pool.clock.advance(900)
+    s.pool.hands.power_on("host2")
+    s.pool.clock.advance(900)
+    s.pool.hands.power_off("host1")
+    s.pool.hands.power_on("host1")
+    s.pool.clock.advance(900)
+    s.session = ""
+    s.call("VM.start", s.ref("VM", "vm02"), False, False)
+
+
+def taken_back(s: Sabotage) -> None:
+    """The same again, from a savepoint."""
+    s.call("pool.get_all")
+    for _ in range(2):
+        with s.pool.savepoint():
+            life(s)
+    life(s)
+
+
+@pytest.mark.parametrize("release", ["4.0.1", "5.0.0", "5.6.0", "7.0", "8.2", "8.4"])
+@pytest.mark.parametrize("work", [life, misfortune, taken_back])
+def test_ordinary_work_breaks_nothing(
+    work: Callable[[Sabotage], None], release: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither what clients ask for nor what befalls hosts is a mistake of the fake."""
+    pool = MockPool.create(release=release)
+    pool.watch(*sound())
+    work(Sabotage(pool, monkeypatch))
+    pool.clock.run_until_idle()
+    pool.conclude()
+    assert pool.violations == []
+
+
+def test_what_dangles_in_a_dump_is_not_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is kept and reported, also where its row is written; what comes to dangle later is judged."""
+    source = MockPool.create(release="8.2")
+    lost = Sabotage(source, monkeypatch).vm("vm01")["metrics"]
+    source.store.delete(source.store.get("VM_metrics", lost))
+    source.save(tmp_path / "pool.xml")
+    pool = MockPool.from_dump(tmp_path / "pool.xml")
+    assert "table VM: 1 references of metrics to no VM_metrics" in pool.reports
+    pool.watch(*sound())
+    s = Sabotage(pool, monkeypatch)
+    assert s.vm("vm01")["metrics"] == lost
+    s.call("VM.set_name_description", s.ref("VM", "vm01"), "changed")
+    pool.store.write(s.vm("vm01"), metrics="OpaqueRef:NULL")
+    pool.store.write(s.vm("vm01"), metrics=lost)
+    s.call("pool.get_all")
+    pool.conclude()
+    assert pool.violations == []
+    pool.store.write(s.vm("vm02"), metrics=lost)
+    s.call("pool.get_all")
+    assert [v.text for v in pool.violations] == [
+        f"VM {s.vm('vm02').ref}: metrics leads to {lost}, and there is no such VM_metrics"
+    ]
+
+
+def test_what_a_client_wrote_may_dangle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A field that clients set takes any reference, as in xapi."""
+    pool = MockPool.create(release="8.2")
+    pool.watch(*sound())
+    s = Sabotage(pool, monkeypatch)
+    s.call("VM.set_affinity", s.ref("VM", "vm01"), "OpaqueRef:none")
+    pool.conclude()
+    assert pool.violations == []
+
+
+def test_a_sharable_disk_may_have_two_writers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is for those who know how to share."""
+    pool = MockPool.create(release="8.2")
+    pool.watch(*sound())
+    s = Sabotage(pool, monkeypatch)
+    for vdi in pool.store.table("VDI").values():
+        pool.store.write(vdi, sharable=True)
+    opened_twice(s)
+    assert pool.violations == []
+
+
+def work_of(pool: MockPool, patch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How many functions of the invariants some calls run, each by itself."""
+    s, counts, home = Sabotage(pool, patch), dict[str, int](), str(Path(invariants.__file__).parent)
+    vm, sr = s.ref("VM", "vm01"), s.ref("SR", "NFS virtual disk storage")
+    disk = {"SR": sr, "virtual_size": "1048576", "type": "user", "sharable": False, "read_only": False}
+    calls: list[tuple[str, tuple[Any, ...]]] = [
+        ("VM.set_name_description", (vm, "changed")),
+        ("VM.clean_shutdown", (vm,)),
+        ("VM.start_on", (vm, s.ref("host", "host2"), False, False)),
+        ("VM.pool_migrate", (vm, s.ref("host", "host1"), {})),
+        ("VM.snapshot", (vm, "kept")),
+        ("VDI.create", ({**disk, "other_config": {}, "name_label": "new"},)),
+        ("SR.set_name_description", (sr, "changed")),
+        ("network.create", ({"name_label": "new", "other_config": {}},)),
+    ]
+
+    for method, args in calls:
+        counts[method] = 0
+
+        def count(frame: FrameType, event: str, arg: Any, method: str = method) -> None:
+            counts[method] += event == "call" and frame.f_code.co_filename.startswith(home)
+
+        before = sys.getprofile()
+        sys.setprofile(count)
+        try:
+            s.call(method, *args)
+        finally:
+            sys.setprofile(before)
+    return counts
+
+
+def test_checking_costs_what_a_call_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not how large the pool is: the invariants do the same for the same call among twenty VMs and among five hundred."""
+    counts = []
+    for vms in (20, 500):
+        pool = MockPool.create(hosts=3, vms=vms, release="8.2")
+        pool.watch(*sound())
+        counts.append(work_of(pool, monkeypatch))
+    small, large = counts
+    assert min(small.values()) > 10
+    assert {m for m in small if large[m] > 1.1 * small[m]} == set(), (small, large)

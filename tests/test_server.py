@@ -450,7 +450,7 @@ def test_a_bug_of_the_fake_is_an_error_of_http(
             raise RuntimeError("broken on purpose")
 
         with monkeypatch.context() as patch:
-            patch.setattr(server.pool, "methods", broken)
+            patch.setattr(server.pool, "count_call", broken)
             connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=10)
             connection.request("POST", "/", xmlrpc.dumps_call("pool.get_all", ["x"]))
             answer = connection.getresponse()

@@ -288,3 +288,27 @@ def test_values_and_their_text_agree(members: list[str], pairs: dict[str, str]) 
 
     assert from_text(parse("string set"), to_text(members)) == members
     assert from_text(parse("(string -> string) map"), to_text(pairs)) == pairs
+
+
+def test_a_map_has_no_empty_key() -> None:
+    """Its text could not be read again: the write is refused, and so is the row."""
+    store, writes = store_of()
+    row = store.create("VM", ref(1), {"uuid": "u"})
+    writes.clear()
+    for act in (
+        lambda: store.write(row, platform={"": "x"}),
+        lambda: store.create("VM", ref(2), {"uuid": "v", "platform": {"": "x"}}),
+    ):
+        with pytest.raises(Failure) as caught:
+            act()
+        assert caught.value.details == ["INTERNAL_ERROR", "Db_exn.Empty_key_in_map"]
+    assert (row["platform"], store.find("VM", ref(2)), writes) == ({}, None, [])
+
+
+def test_whole_numbers_have_64_bits() -> None:
+    """Beyond that they go round, as xapi's do, so that everything can be sent."""
+    store, _ = store_of()
+    row = store.create("VM", ref(1), {"uuid": "u", "memory_target": 1 << 63})
+    assert row["memory_target"] == -(1 << 63)
+    store.write(row, memory_target=(1 << 64) + 5)
+    assert row["memory_target"] == 5

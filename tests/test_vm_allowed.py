@@ -90,7 +90,7 @@ def arrange(world: dict[str, Any]) -> tuple[MockPool, Any]:
     key = {rules.KEY: "true"} if world["upgrading"] else {}
     clones = {"allow_clone_suspended_vm": "true"} if world["clones_suspended"] else {}
     store.write(store.pool(), other_config={**key, **clones})
-    checks.refresh(store, vm)
+    store.write(vm, allowed_operations=checks.allowed_operations(store, vm))
     return pool, vm
 
 

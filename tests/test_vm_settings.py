@@ -311,3 +311,32 @@ def test_a_new_vm_is_made_as_its_maker_says(c: Any) -> None:
     }
     asleep = c.pool.store.get("VM", c("VM.create", {**base, "power_state": "Suspended", **saved}))
     assert (asleep["power_state"], asleep["suspend_VDI"]) == ("Suspended", saved["suspend_VDI"])
+
+
+def test_a_suspend_image_that_storage_has_lost_cannot_be_compared(c: Any) -> None:
+    """Neither the new one nor the old one: storage says so, and nothing is changed."""
+    vm, pool = c.vm("vm06"), c.pool
+    old = pool.store.get("VDI", vm["suspend_VDI"])
+    twin = pool.store.get("VDI", c("VDI.copy", old.ref, old["SR"]))
+    for lost in (twin, old):
+        pool.disks.pop(lost["uuid"])
+        refused = c.refused("VM.set_suspend_VDI", vm.ref, twin.ref)
+        assert refused[0] == "SR_BACKEND_FAILURE_46"
+        assert vm["suspend_VDI"] == old.ref
+
+
+def test_an_operation_without_a_task_of_its_own_is_shown_nevertheless(c: Any) -> None:
+    """A call that has no asynchronous form is named by a reference that is in no table, as in xapi."""
+    shown: list[str] = []
+    before = c.pool.store.on_write
+
+    def note(write: Any) -> None:
+        if write.field == "current_operations":
+            shown.extend(write.new)
+        before(write)
+
+    c.pool.store.on_write = note
+    c("VM.set_NVRAM", c.vm("vm04").ref, {"a": "1"})
+    assert [text.partition("|")[0] for text in shown] == ["DummyRef:"]
+    assert shown[0].endswith("|VM.set_NVRAM")
+    assert c.vm("vm04")["current_operations"] == {}

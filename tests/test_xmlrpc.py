@@ -524,3 +524,37 @@ class TestRoundTrips:
         )
         with suppress(MalformedError, Failure):
             loads_response(document[:start] + put + document[end:])
+
+
+PLAIN_TEXTS = st.text("ab <&>\"'\t\n\ré%;=/", max_size=6)
+
+
+def _either(read: Any, data: bytes) -> Any:
+    """What a reader gives, or the name of its error."""
+    try:
+        return read(data)
+    except (MalformedError, Failure) as error:
+        return type(error).__name__
+
+
+@given(
+    params=st.lists(PLAIN_TEXTS, max_size=3),
+    at=st.integers(0, 400),
+    put=st.sampled_from([b"", b"<", b"&", b" ", b"\n"]),
+)
+def test_calls_of_plain_texts_are_read_as_walked(params: list[str], at: int, put: bytes) -> None:
+    """As we write them, as the official SDK does, and with a byte in the wrong place."""
+    theirs = official.dumps(tuple(params), "VM.get_record").encode()
+    for data in (dumps_call("VM.get_record", params), theirs):
+        place = at % len(data)
+        for variant in (data, data[:place] + put + data[place:], data[:place] + put + data[place + 1 :]):
+            assert _either(loads_call, variant) == _either(xmlrpc.walk_call, variant)
+
+
+@given(text=PLAIN_TEXTS, at=st.integers(0, 400), put=st.sampled_from([b"", b"<", b"&", b" ", b"\n"]))
+def test_an_answer_of_plain_text_is_read_as_walked(text: str, at: int, put: bytes) -> None:
+    """Whole, and with a byte in the wrong place."""
+    data = xmlrpc.dumps_success(text)
+    place = at % len(data)
+    for variant in (data, data[:place] + put + data[place:], data[:place] + put + data[place + 1 :]):
+        assert _either(loads_response, variant) == _either(xmlrpc.walk_response, variant)

@@ -27,7 +27,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
-from . import sexpr
+from . import dumpscan, sexpr
 from .aside import written_aside
 from .errors import DatabaseError
 
@@ -155,6 +155,10 @@ def unprotect(text: str) -> str:
     """Undo `protect`, of either age; an unknown escape is left as it is."""
     if "%" not in text:
         return text
+    if "%%" not in text:
+        text = text.replace("%.", " ")
+        if "%" not in text:
+            return text
     parts = (part.replace("%.", " ").replace("%_", "  ").replace("%t", "\t") for part in text.split("%%"))
     return "%".join([part.replace("%n", "\n").replace("%r", "\r") for part in parts])
 
@@ -166,6 +170,11 @@ def read(data: bytes, *, source: str = "<bytes>") -> Database:
     what is cut off, not XML in UTF-8, not a database or has a DOCTYPE; elements and attributes that do not belong; no
     schema or generation; rows without a reference; references and names that come twice. Source: xen-api's db_xml.ml.
     """
+    return _scanned(data) or parse(data, source=source)
+
+
+def parse(data: bytes, *, source: str = "<bytes>") -> Database:
+    """The same by the parser alone, whatever the spelling."""
     from lxml import etree
 
     # Entities are expanded inside attributes whatever the parser is told, so a DOCTYPE must not reach it. With the
@@ -192,6 +201,27 @@ def read(data: bytes, *, source: str = "<bytes>") -> Database:
     return target.database
 
 
+def _scanned(data: bytes) -> Database | None:
+    """The database in a dump of the one regular shape; None for any other, and for what has to be refused."""
+    target, rows = _Target(), dumpscan.Rows()
+    database = target.database
+    try:
+        text = data.decode()
+        pairs, begin = dumpscan.manifest(text)
+        for key, value in pairs:
+            target.add(database.manifest, key, value)
+        target.schema, _ = database.schema, database.generation
+        for name, uncut in dumpscan.tables(text, begin):
+            target.table = Table(name)
+            target.add(database.tables, name, target.table)
+            for row in uncut:
+                target.add_scanned(*rows.cut(row))
+    except (dumpscan.IrregularError, DatabaseError, UnicodeDecodeError):
+        return None
+    database.form = replace(Form.of(target.schema), declaration=text.startswith("<?xml"), **target.evidence)
+    return database
+
+
 def read_file(path: str | os.PathLike[str]) -> Database:
     """The database in the file at `path`; raises `DatabaseError` as `read` does, and where the file cannot be read."""
     try:
@@ -214,6 +244,9 @@ def _syntax(data: bytes, error: SyntaxError) -> str:
     return f"this is not XML as xapi writes it ({error.msg.strip()}); unpack it if it is packed, or {_AGAIN}"
 
 
+_STAMPS = ("__ctime", "__mtime")
+
+
 class _Target:
     """Takes start and end tags from lxml, checks them, and collects the database."""
 
@@ -228,6 +261,7 @@ class _Target:
         self._path = [""]
         self._table_of: dict[str, str] = {}
         self._columns: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._scanned_columns: dict[tuple[str, ...], tuple[str, ...]] = {}
 
     def start(self, tag: str, attributes: Mapping[str, str], nsmap: Mapping[str, str]) -> None:
         self.elements += 1
@@ -239,10 +273,10 @@ class _Target:
             raise self._error(f"<{tag}> has other attributes than xapi writes; {_AGAIN}")
         self._path.append(tag)
         if tag == "pair":
-            self._add(self.database.manifest, attributes["key"], attributes["value"])
+            self.add(self.database.manifest, attributes["key"], attributes["value"])
         elif tag == "table":
             self.table = Table(attributes["name"])
-            self._add(self.database.tables, attributes["name"], self.table)
+            self.add(self.database.tables, attributes["name"], self.table)
         elif tag == "row":
             self._add_row(dict(attributes))
 
@@ -259,7 +293,8 @@ class _Target:
     def _error(self, message: str, row: str = "", column: str = "") -> DatabaseError:
         return DatabaseError(message, table=self.table.name, row=row, column=column)
 
-    def _add(self, mapping: dict[str, Any], key: str, value: object) -> None:
+    def add(self, mapping: dict[str, Any], key: str, value: object) -> None:
+        """Put a pair or a table in its place. Raises for one that is there twice."""
         if key in mapping:
             raise self._error(f"{key} is there twice; {_AGAIN}")
         mapping[key] = value
@@ -278,10 +313,33 @@ class _Target:
         if attributes:
             raw = "\0".join(attributes.values())
             if "every_space" not in self.evidence:
-                escapes = set(_ESCAPE.findall(raw))
-                if " " in raw or escapes & {".", "_"}:
-                    self.evidence["every_space"] = " " not in raw and "." in escapes
+                self._look_for_spaces(raw)
             row.cells = dict(zip(self._columns_of(ref, tuple(attributes)), unprotect(raw).split("\0"), strict=True))
+
+    def _look_for_spaces(self, raw: str) -> None:
+        escapes = set(_ESCAPE.findall(raw))
+        if " " in raw or escapes & {".", "_"}:
+            self.evidence["every_space"] = " " not in raw and "." in escapes
+
+    def add_scanned(self, names: tuple[str, ...], raw: str) -> None:
+        """Take a row whose attributes' texts are joined by NUL."""
+        generations = names[1:3] == _STAMPS
+        if "every_space" not in self.evidence:
+            self._look_for_spaces(raw)
+        texts = (unprotect(raw) if "%" in raw else raw).split("\0")
+        ref = texts[0]
+        if not ref or ref in self._table_of:
+            raise dumpscan.IrregularError
+        self._table_of[ref] = self.table.name
+        ctime = mtime = None
+        begin = 1
+        if generations:
+            ctime, mtime, begin = self._generation(ref, "", texts[1]), self._generation(ref, "", texts[2]), 3
+        self.evidence["generations"] = self.evidence.get("generations", False) or generations
+        columns = self._scanned_columns.get(names)
+        if columns is None:
+            columns = self._scanned_columns[names] = self._columns_of(ref, names[begin:])
+        self.table.rows[ref] = Row(ref, dict(zip(columns, texts[begin:], strict=True)), ctime, mtime)
 
     def _generation(self, ref: str, name: str, text: str | None) -> int | None:
         try:
@@ -312,28 +370,33 @@ def write(db: Database, *, form: Form | None = None) -> bytes:
     form = form or db.form
     if _ILLEGAL.search("".join((*db.manifest, *db.manifest.values(), *db.tables))):
         raise DatabaseError("the manifest or the name of a table holds a character that XML cannot; remove it")
-    for column in {column for table in db.tables.values() for row in table.rows.values() for column in row.cells}:
+    layouts = {tuple(row.cells) for table in db.tables.values() for row in table.rows.values()}
+    for column in {column for columns in layouts for column in columns}:
         if not _COLUMN.fullmatch(column):
             raise DatabaseError("this cannot be the name of a column; rename it", column=column)
     parts = ['<?xml version="1.0" encoding="UTF-8"?>\n'] if form.declaration else []
     pairs = [f'<pair key="{_escaped(key)}" value="{_escaped(value)}"/>' for key, value in db.manifest.items()]
     parts += ["<database><manifest>", *pairs, "</manifest>"]
+    templates: dict[tuple[str, ...], str] = {
+        columns: "".join([f' {column}="%s"' for column in columns]) for columns in layouts
+    }
     for name, table in db.tables.items():
-        rows = [_row(name, ref, row, form) for ref, row in table.rows.items()]
+        rows = [_row(name, ref, row, form, templates[tuple(row.cells)]) for ref, row in table.rows.items()]
         parts += [f'<table name="{_escaped(name)}"', *([">", *rows, "</table>"] if rows else ["/>"])]
     parts.append("</database>")
     return "".join(parts).encode()
 
 
-def _row(table: str, ref: str, row: Row, form: Form) -> str:
+def _row(table: str, ref: str, row: Row, form: Form, template: str) -> str:
+    """One row; `template` takes the texts of its columns."""
     texts = _escaped(protect("\0".join(row.cells.values()), form.every_space)).split("\0") if row.cells else []
     parts = [f'<row ref="{_escaped(ref)}"']
     if form.generations:
         generations = (("__ctime", row.ctime), ("__mtime", row.mtime))
         parts += [f' {name}="{generation}"' for name, generation in generations if generation is not None]
-    parts += [f' {name}="{text}"' for name, text in zip(row.cells, texts, strict=False)]
-    written = "".join([*parts, "/>"])
-    if len(texts) != len(row.cells) or (not written.isprintable() and _ILLEGAL.search(written)):
+    whole = len(texts) == len(row.cells)
+    written = "".join([*parts, template % tuple(texts) if whole else "", "/>"])
+    if not whole or (not written.isprintable() and _ILLEGAL.search(written)):
         column = next((column for column, text in row.cells.items() if _ILLEGAL.search(text)), "")
         raise DatabaseError("it holds a character that XML cannot; remove it", table=table, row=ref, column=column)
     return written

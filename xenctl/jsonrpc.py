@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import Failure, failure
 from .values import Timestamp
-from .wire import I4, MAX_DEPTH, MalformedError, member_name, misplaced, no_controls, no_page, plain
+from .wire import I4, MAX_DEPTH, Encoded, MalformedError, member_name, misplaced, no_controls, no_page, plain
 
 if TYPE_CHECKING:
     from msgspec import Raw
@@ -364,8 +364,16 @@ def _fits(number: int) -> bool:
     return -(2**63) <= number < 2**63
 
 
+def member(name: str, value: Any) -> bytes:
+    """One member of a map, as `Encoded` takes it."""
+    return f"{_write(name)}:{_write(value)}".encode("utf-8", "replace")
+
+
 def dumps_success(value: Any, call: Call) -> bytes:
     """The bytes with which a server answers `call` that succeeded with `value`."""
+    if type(value) is Encoded:
+        before, after = dumps_success({}, call).split(b"{}", 1)
+        return b"".join((before, b"{", b",".join(value.members), b"}", after))
     if call.version == 1:
         return _written({"result": value, "error": None, "id": call.id})
     return _written({"jsonrpc": "2.0", "result": value, "id": call.id})

@@ -53,6 +53,10 @@ class Release:
     platform_version: str = field(compare=False)
     order: Order = field(compare=False, repr=False)
 
+    def __hash__(self) -> int:
+        """A quick one: what is known of a release is looked up in every call."""
+        return hash(self.version)
+
     def __str__(self) -> str:
         return self.product_version if self.product_brand == XENSERVER else self.name
 

@@ -24,6 +24,15 @@ class I4(int):
     """An int that goes as a number over both protocols, as xapi does for `valid_ref_counts` alone."""
 
 
+class Encoded:
+    """A map of records for an answer, each with its reference in the bytes of the answer's protocol already, in order."""
+
+    __slots__ = ("members",)
+
+    def __init__(self, members: list[bytes]) -> None:
+        self.members = members
+
+
 def no_controls(text: str) -> str:
     """`text` as it is. Raises `ValueError` for a character that cannot be carried, and does not repeat the text."""
     found = CONTROL.search(text)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from . import bulk
 from .errors import failure
 from .values import Timestamp
-from .wire import CONTROL, I4, MAX_DEPTH, MalformedError, member_name, misplaced, no_controls, no_page, plain
+from .wire import CONTROL, I4, MAX_DEPTH, Encoded, MalformedError, member_name, misplaced, no_controls, no_page, plain
 
 if TYPE_CHECKING:
     from lxml.etree import XMLParser, XMLSyntaxError, _Element
@@ -156,8 +156,19 @@ _FAILURE = (
 _END = f"</member></struct></value>{_TAIL}"
 
 
+_MAP, _MAP_END = f"{_SUCCESS}<value><struct>".encode(), f"</struct></value>{_END}".encode()
+
+
+def member(name: str, value: Any) -> bytes:
+    """One member of a map, as `Encoded` takes it."""
+    written = encode(value, lenient=True)
+    return f"<member><name>{_escaped(name, _SERVER)}</name>{written}</member>".encode("utf-8", "replace")
+
+
 def dumps_success(value: Any) -> bytes:
     """The bytes with which a server answers a call that succeeded with `value`."""
+    if type(value) is Encoded:
+        return b"".join((_MAP, *value.members, _MAP_END))
     return f"{_SUCCESS}{encode(value, lenient=True)}{_END}".encode("utf-8", "replace")
 
 
@@ -359,8 +370,25 @@ def loads_value(text: str | bytes) -> Any:
     return _decode(_parse(data), _CLIENT_READERS) if data.strip() else ""
 
 
+_SIMPLE_CALL = re.compile(
+    rb"<\?xml version=(?:'1\.0'|\"1\.0\")\?>\s*<methodCall>\s*<methodName>([A-Za-z0-9_.]+)</methodName>\s*<params>\s*"
+    rb"((?:<param>\s*<value>(?:[ -%'-;=-~]*|<string>[ -%'-;=-~]*</string>)</value>\s*</param>\s*)*)"
+    rb"</params>\s*</methodCall>\s*"
+)
+"""A call whose parameters are texts of plain ASCII: what is asked most."""
+_simple_texts = re.compile(r"<value>(?:<string>)?([^<]*)<").findall
+
+
 def loads_call(data: bytes) -> tuple[str, list[Any]]:
     """The method and parameters of a call. Raises `MalformedError`."""
+    simple = _SIMPLE_CALL.fullmatch(data)
+    if simple is not None:
+        return simple[1].decode(), _simple_texts(simple[2].decode())
+    return walk_call(data)
+
+
+def walk_call(data: bytes) -> tuple[str, list[Any]]:
+    """The same by walking a tree alone, whatever the shape."""
     root = _parse(data)
     if root.tag != "methodCall" or len(root) != 2 or root[0].tag != "methodName" or root[1].tag != "params":
         raise MalformedError("not a <methodCall> with <methodName> and <params>")
@@ -373,12 +401,21 @@ def _only(element: _Element, tag: str) -> _Element:
     return element[0]
 
 
+_SIMPLE_RESPONSE = re.compile(
+    re.escape(_SUCCESS.encode()) + rb"<value>([ -%'-;=-~]*)</value>" + re.escape(_END.encode())
+)
+"""An answer that is a text of plain ASCII."""
+
+
 def loads_response(data: bytes, *, lazy: bool = False) -> Any:
     """The value of an answer. Raises `Failure` for a refusal and `MalformedError` for anything that is not an answer.
 
     A bare array, without the status struct, is what `system.listMethods` gives. With `lazy`, records that come in bulk may
     be `bulk.WireRecord`s, which read a field when it is asked for.
     """
+    simple = _SIMPLE_RESPONSE.fullmatch(data)
+    if simple is not None:
+        return simple[1].decode()
     records = bulk.decode(data, lazy=lazy)
     return walk_response(data) if records is None else records
 

@@ -13,7 +13,7 @@ verb answers `NOT_IMPLEMENTED`: nothing succeeds in silence.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -55,12 +55,20 @@ class Verb:
     name: str
     function: Callable[..., Any]
     writes: frozenset[tuple[str, str]] | None
+    _judged: dict[tuple[str, str, str], bool] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, *args: Any) -> Any:
         return self.function(*args)
 
     def may_write(self, write: Write) -> bool:
         """Whether the verb declares this write; the far side of a relation follows from the near, a touch changes none."""
+        what = (write.kind, write.table, write.field)
+        found = self._judged.get(what)
+        if found is None:
+            found = self._judged[what] = self._may_write(write)
+        return found
+
+    def _may_write(self, write: Write) -> bool:
         from ..store import far_sides
 
         if self.writes is None or write.table in ALWAYS or (write.table, write.field) in far_sides():

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cache, lru_cache
 from hashlib import md5
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from xenctl.releases import serves
+from xenctl import datamodel
+from xenctl.releases import Release, serves
 from xenctl.wire import I4
 
 from .. import progress
@@ -32,6 +34,10 @@ HEARTBEAT = 30.0
 """Seconds between two events of the pool that old listeners get although nothing changed."""
 
 
+OPERATIONS = {"create": "add", "write": "mod", "delete": "del"}
+"""What each kind of write is in an event."""
+
+
 def _matches(classes: set[str], name: str, ref: str) -> bool:
     return "*" in classes or name in classes or f"{name}/{ref}" in classes
 
@@ -40,11 +46,29 @@ def _folded(classes: list[str]) -> set[str]:
     return {f"{c.partition('/')[0].lower()}/{c.partition('/')[2]}" if "/" in c else c.lower() for c in classes}
 
 
-def _tables(store: Store, classes: set[str]) -> list[str]:
-    """The tables that some of `classes` ask for and that tell of changes, in the order of the data model."""
-    names = {c.partition("/")[0] for c in classes}
-    asked = [n for n in store.model.classes if n in store.tables and ("*" in names or n.lower() in names)]
-    return [name for name in asked if store.model.classes[name].events]
+def _news_of(store: Store, classes: set[str], since: int) -> Iterator[str]:
+    """The tables that some of `classes` ask for and in which something happened after generation `since`, in the order of
+    the data model."""
+    for name in _tables(store.release, frozenset(c.partition("/")[0] for c in classes)):
+        table = store.tables[name]
+        if (table.recent and table.recent[-1][0] > since) or (table.deleted and table.deleted[-1][1] > since):
+            yield name
+
+
+@lru_cache(maxsize=1024)
+def _tables(release: Release, names: frozenset[str]) -> tuple[str, ...]:
+    """The tables of `release` that `names` ask for and that tell of changes, in the order of the data model."""
+    return tuple(
+        name
+        for name, cls in datamodel.load().classes.items()
+        if cls.in_database and cls.events and serves(release, cls) and ("*" in names or name.lower() in names)
+    )
+
+
+@cache
+def _counted(release: Release) -> tuple[tuple[str, str], ...]:
+    """The classes that `release` counts the objects of, each with its name in lower case."""
+    return tuple((name, name.lower()) for name, cls in datamodel.load().classes.items() if serves(release, cls))
 
 
 def _event(number: int, moment: str, table: str, operation: str, ref: str, snapshot: Any = None) -> dict[str, Any]:
@@ -55,13 +79,13 @@ def _event(number: int, moment: str, table: str, operation: str, ref: str, snaps
 # --- event.from
 
 
-def _collect(store: Store, classes: set[str], since: int) -> tuple[list[dict[str, Any]], int]:
+def collected(store: Store, classes: set[str], since: int) -> tuple[list[dict[str, Any]], int]:
     """What happened after generation `since`, one event for each object, and the generation of the last change."""
     adds: list[dict[str, Any]] = []
     mods: list[dict[str, Any]] = []
     dels: list[dict[str, Any]] = []
     last = since
-    for name in _tables(store, classes):
+    for name in _news_of(store, classes, since):
         folded = name.lower()
         for row in sorted(store.changes(name, since), key=lambda row: row.ref):
             if _matches(classes, folded, row.ref):
@@ -76,8 +100,8 @@ def _collect(store: Store, classes: set[str], since: int) -> tuple[list[dict[str
 
 
 def _changed(store: Store, classes: set[str], since: int) -> bool:
-    """Whether `_collect` would find anything."""
-    for name in _tables(store, classes):
+    """Whether `collected` would find anything."""
+    for name in _news_of(store, classes, since):
         folded = name.lower()
         if any(_matches(classes, folded, row.ref) for row in store.changes(name, since)):
             return True
@@ -115,7 +139,7 @@ def from_(call: Call, classes: list[str], token: str, timeout: float) -> Steps:
     deadline = call.clock.now() + (timeout if 0 <= timeout < LONGEST else DAY)
     with _watched(call, wanted):
         told, told_last = _told(call.pool, wanted, messages)
-        events, last = _collect(store, wanted, since)
+        events, last = collected(store, wanted, since)
         if not told and not events and timeout != 0:
             yield Wait(
                 deadline, lambda: _ended(call) or _changed(store, wanted, since) or _news(call.pool, wanted, messages)
@@ -123,12 +147,8 @@ def from_(call: Call, classes: list[str], token: str, timeout: float) -> Steps:
             if _ended(call):
                 raise refuse("SESSION_INVALID", call.caller)
             told, told_last = _told(call.pool, wanted, messages)
-            events, last = _collect(store, wanted, since)
-    counts = {
-        name.lower(): I4(len(store.table(name)))
-        for name, cls in store.model.classes.items()
-        if serves(store.release, cls)
-    }
+            events, last = collected(store, wanted, since)
+    counts = {folded: I4(len(store.table(name))) for name, folded in _counted(store.release)}
     return {"events": told + events, "valid_ref_counts": counts, "token": f"{last:020d},{told_last:020d}"}
 
 
@@ -190,12 +210,23 @@ class OldEvents(Kept):
         """Queue a change if somebody registered for it."""
         store, name = pool.store, write.table
         row = {"delete": write.old, "create": write.new}.get(write.kind) or store.find(name, write.ref)
-        cls = store.model.classes.get(name)
-        if row is None or cls is None or not cls.events:
-            return
-        if not any(_matches(s.classes, name.lower(), write.ref) for s in self.subscriptions.values()):
-            return
-        self.add(name, {"create": "add", "write": "mod", "delete": "del"}[write.kind], row, store, pool.clock.now())
+        if row is not None and self.concerns(store, write):
+            self.add(name, OPERATIONS[write.kind], row, store, pool.clock.now())
+
+    def concerns(self, store: Store, write: Write) -> bool:
+        """Whether somebody registered for what a write changes."""
+        cls = store.model.classes.get(write.table)
+        if cls is None or not cls.events:
+            return False
+        return any(_matches(s.classes, write.table.lower(), write.ref) for s in self.subscriptions.values())
+
+    def heard(self) -> frozenset[tuple[str, frozenset[str]]]:
+        """Who registered, and for what."""
+        return frozenset((session, frozenset(s.classes)) for session, s in self.subscriptions.items())
+
+    def after(self, number: int) -> list[dict[str, Any]]:
+        """The events that are queued from a number on."""
+        return [event for at, _, event in islice(self._queue, self._first, None) if at >= number]
 
     def add(self, name: str, operation: str, row: Row, store: Store, now: float) -> None:
         """Queue one event; the oldest are dropped where there are too many."""

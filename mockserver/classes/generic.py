@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from xenctl.wire import Encoded
+
 from ..call import Call, refuse
+from ..columns import EMPTY_KEY
 from ..store import Row, Store, to_text
 
 if TYPE_CHECKING:
@@ -60,7 +63,7 @@ def add_to(message: Message) -> Function:
     def verb(call: Call, ref: str, key: str, value: Any) -> str:
         row = call.db.get(table, ref)
         if not key:
-            raise refuse("INTERNAL_ERROR", 'Failure("the empty key is not allowed")')
+            raise refuse(*EMPTY_KEY)
         if key in row[field]:
             column = call.db.shape(table).fields[field].column
             raise refuse("MAP_DUPLICATE_KEY", table, column, ref, key)
@@ -110,7 +113,13 @@ def get_all(message: Message) -> Function:
 
 def get_all_records(message: Message) -> Function:
     table = message.class_name
-    return lambda call: {ref: call.db.record(call.db.get(table, ref)) for ref in _refs(call.db, table)}
+
+    def verb(call: Call) -> Any:
+        if call.encode is not None:
+            return Encoded(call.db.encoded(table, call.encode))
+        return {ref: call.db.record(call.db.get(table, ref)) for ref in _refs(call.db, table)}
+
+    return verb
 
 
 def get_all_where(message: Message) -> Function:

@@ -52,8 +52,8 @@ def _read(text: str) -> tuple[str, list[Any]]:
     try:
         call = json.loads(text)
         name, params = call["method"], call["params"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise refuse("INTERNAL_ERROR", f"Jsonrpc.Malformed_method_request({error})") from None
+    except (ValueError, TypeError, KeyError):
+        raise refuse("INTERNAL_ERROR", f"Jsonrpc.Malformed_method_request({text})") from None
     if not isinstance(name, str) or not isinstance(params, list):
         raise refuse("INTERNAL_ERROR", f"Jsonrpc.Malformed_method_request({text})")
     return name, params

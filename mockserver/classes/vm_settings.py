@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import bios, failover_plan, power, rules
+from .. import bios, failover_plan, power, rules, volumes
 from ..call import Call, refuse
 from ..checks import operation
 from ..licence import assert_enabled
@@ -267,7 +267,7 @@ def set_suspend_VDI(call: Call, ref: str, value: str) -> str:
     if old is image:
         return ""
     _assert_seen_together(call, row, image)
-    sums = [call.pool.disks[vdi["uuid"]].digest() for vdi in (old, image)]
+    sums = [volumes.content(call, vdi).digest() for vdi in (old, image)]
     if sums[0] != sums[1]:
         told = [f"{vdi['uuid']} : {digest}" for vdi, digest in zip((old, image), sums, strict=True)]
         raise refuse("SUSPEND_VDI_REPLACEMENT_IS_NOT_IDENTICAL", *told)

@@ -213,9 +213,11 @@ class Domain(Kept):
         self.disks = []
 
 
-def damage(guest: Guest, disks: dict[str, Disk]) -> Iterable[str]:
-    """What `guest` wrote and no longer finds, one sentence a disk; `disks` are those that exist, by VDI uuid."""
-    for uuid, blocks in guest.ledger.items():
+def damage(guest: Guest, disks: dict[str, Disk], *, only: Iterable[str] | None = None) -> Iterable[str]:
+    """What `guest` wrote and no longer finds, one sentence a disk; `disks` are those that exist, by VDI uuid, `only` those
+    that are looked at, of those that it wrote to."""
+    for uuid in list(guest.ledger if only is None else only):
+        blocks = guest.ledger[uuid]
         disk = disks.get(uuid)
         if disk is None:
             yield f"disk {uuid} is gone, with {len(blocks)} blocks that guest {guest.uuid} wrote"

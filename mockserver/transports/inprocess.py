@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -30,7 +31,7 @@ class InProcessTransport:
 
     def send(self, request: Request) -> Response:
         pool = self._pool
-        machine = pool.machine_at(urlsplit(request.host).hostname or "")
+        machine = pool.machine_at(_hostname(request.host))
         if machine is None:
             raise ConnectError("no host has this address", host=request.host, method=request.shown)
         if not machine.answers:
@@ -62,6 +63,11 @@ class InProcessTransport:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+@lru_cache(maxsize=256)
+def _hostname(origin: str) -> str:
+    return urlsplit(origin).hostname or ""
 
 
 def _silence(machine: HostMachine) -> str:

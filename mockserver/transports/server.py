@@ -11,6 +11,7 @@ Waiting for events is then bounded by real seconds, or an idle client that polls
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import math
 import os
@@ -21,6 +22,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from email.utils import formatdate
+from functools import lru_cache
+from http.client import HTTPException, parse_headers
 from http.server import BaseHTTPRequestHandler
 from io import BufferedIOBase
 from ipaddress import ip_address
@@ -47,6 +51,9 @@ log = logging.getLogger(__name__)
 
 HANDSHAKE = 10.0
 """Seconds that a client has to shake hands."""
+VERSIONS = ("HTTP/1.0", "HTTP/1.1")
+"""Those whose requests are read here; what else comes is left to the standard library, to refuse it."""
+LONGEST_LINE, MOST_HEADERS = 1 << 16, 100
 BUSY_STEP = 0.005
 """Seconds after which time goes on by a step even though calls are being served, with `time_scale` 0."""
 
@@ -143,7 +150,42 @@ class _Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     wbufsize = -1
     server: _Listener
+    raw_requestline: bytes
     _agent = "xapi"
+
+    def parse_request(self) -> bool:
+        """Read a request's head, as the base class does but for its mail parser, which takes longer than most calls."""
+        line = str(self.raw_requestline, "iso-8859-1").rstrip("\r\n")
+        words = line.split()
+        if len(words) != 3 or words[2] not in VERSIONS or words[1].startswith("//"):
+            return super().parse_request()
+        self.requestline, (self.command, self.path, self.request_version) = line, words
+        try:
+            self.headers = self._read_headers()
+        except HTTPException as error:
+            self.close_connection = True
+            self.send_error(431, "Too many headers", str(error))
+            return False
+        kind = self.headers.get("connection", "").lower()
+        self.close_connection = kind == "close" or (self.request_version == "HTTP/1.0" and kind != "keep-alive")
+        if self.headers.get("expect", "").lower() == "100-continue" and self.request_version == "HTTP/1.1":
+            return self.handle_expect_100()
+        return True
+
+    def _read_headers(self) -> Any:
+        """The headers by name, whatever the case. Raises `HTTPException` where there are too many."""
+        lines: list[bytes] = []
+        while (line := self.rfile.readline(LONGEST_LINE + 1)) not in (b"\r\n", b"\n", b""):
+            lines.append(line)
+            if len(line) > LONGEST_LINE or len(lines) > MOST_HEADERS:
+                raise HTTPException(f"more than {MOST_HEADERS} lines, or one of more than {LONGEST_LINE} bytes")
+        found = _Headers()
+        for line in lines:
+            name, colon, value = line.decode("iso-8859-1").partition(":")
+            if not colon or not name or name[0] in " \t" or name.lower() in found:
+                return parse_headers(io.BytesIO(b"".join(lines)), _class=self.MessageClass)
+            found[name.lower()] = value.strip()
+        return found
 
     def _serve(self) -> None:
         length = self.headers.get("content-length", "" if self.command == "POST" else "0")
@@ -202,17 +244,22 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _head(self, out: Answer) -> None:
         self._agent = out.headers.get("server", "xapi")
-        self.protocol_version = f"HTTP/{out.version}"  # of this answer
-        self.send_response(out.status, out.reason)
-        self.protocol_version = type(self).protocol_version
-        for name, value in out.headers.items():
-            if name != "server":
-                self.send_header(name, value)
         self.close_connection = self.close_connection or out.close
-        self.send_header("connection", "close" if self.close_connection else "keep-alive")
+        if log.isEnabledFor(logging.DEBUG):
+            self.log_request(out.status)
+        if self.request_version == "HTTP/0.9":  # whose answers have no head
+            return
+        reason = self.responses.get(out.status, ("",))[0] if out.reason is None else out.reason
+        lines = [
+            f"HTTP/{out.version} {out.status} {reason}",
+            f"Server: {self._agent}",
+            f"Date: {_http_date(int(time.time()))}",
+            *(f"{name}: {value}" for name, value in out.headers.items() if name != "server"),
+            "connection: close" if self.close_connection else "connection: keep-alive",
+        ]
         if not out.close:
-            self.send_header("content-length", str(len(out.body)))
-        self.end_headers()
+            lines.append(f"content-length: {len(out.body)}")
+        self.wfile.write("\r\n".join([*lines, "", ""]).encode("latin-1"))
 
     def _write(self, out: Answer) -> None:
         if out.status == 0:
@@ -231,6 +278,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name for it
         log.debug("%s: %s", self.server.name, format % args)
+
+
+class _Headers(dict[str, str]):
+    """Headers by their names in lower case, to be asked for in any."""
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return super().get(name.lower(), default)
+
+
+@lru_cache(maxsize=2)
+def _http_date(moment: int) -> str:
+    return formatdate(moment, usegmt=True)
 
 
 class PoolServer:
@@ -508,7 +567,8 @@ class PoolServer:
             if not waiter.due and (over or waiter.wait.ready()):
                 waiter.due = True
                 self._add(1)
-        self._changed.notify_all()
+        if self._waiters or self._stopping or self.pool.clock.next_moment() is not None:
+            self._changed.notify_all()
 
     def _wait(self, wait: Wait) -> None:
         """Let a call wait with the pool given up."""

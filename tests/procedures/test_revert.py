@@ -15,10 +15,9 @@ import pytest
 from chaos import Fate, Killed, MortalHands, mortal, session_on
 
 from mockserver import MockPool
-from mockserver.invariants import sound
+from mockserver.invariants import AsBefore, sound
+from mockserver.invariants import revert as invariants
 from mockserver.recorder import Recorder
-from mockserver.reverting import AsBefore
-from mockserver.reverting import revert as invariants
 from xenctl.errors import ProcedureError
 from xenctl.procedures import revert, rolling_upgrade, running
 from xenctl.procedures.before import Before, of_journal, of_pool

@@ -1,26 +1,27 @@
-"""What must hold while an upgrade is taken back, checked like the invariants of the upgrade itself."""
+"""What must hold at every moment in which an upgrade is taken back, and at its end."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from . import rules
-from .invariants import HaOff, Invariant, MasterNewest, NoStepBack, OneHostOffline, sound
-from .store import NULL, Write
+from .. import rules
+from ..store import NULL, Write
+from .base import Invariant
 
 if TYPE_CHECKING:
-    from .machine.host import System
-    from .pool import MockPool
+    from ..machine.host import System
+    from ..pool import MockPool
 
 MARKS = (rules.KEY, "xenctl-run")
 """The keys of `pool.other_config` that tell of something unfinished."""
 
 
 class AsBefore(Invariant):
-    """At the end the pool is what it was when this was made: releases, guests at home, discs in drives, hosts enabled.
+    """At the end the pool is what it was before the upgrade: releases, guests at home, discs in drives, hosts enabled.
 
-    `may_go` holds the uuids of guests whose records are lost, `may_stay_away` of those that do not come home.
+    `pool` is the pool before. `may_go` holds the uuids of guests whose records are lost, `may_stay_away` of those that do not
+    come home.
     """
 
     name, tables = "as before", frozenset[str]()
@@ -122,23 +123,3 @@ class StopsAnnounced(Invariant):
                 vm = pool.store.find("VM", write.ref)
                 if vm is not None and not vm["is_control_domain"] and vm["uuid"] not in self.may_stop:
                     yield f"{vm['name_label']} ran and became {write.new}, which nobody had said"
-
-
-def revert(
-    before: AsBefore, may_stop: Iterable[str] = (), may_go: Iterable[str] = (), may_stay_away: Iterable[str] = ()
-) -> list[Invariant]:
-    """The invariants of a revert to what `before` saw; what may stop, go or stay away is what the plan named beforehand."""
-    before.may_go.update(may_go)
-    before.may_stay_away.update(may_stay_away)
-    rested = {uuid for uuid, (_, state, _) in before.was["guests"].items() if state != "Running"}
-    return [
-        OneHostOffline(),
-        MasterNewest(),
-        NoStepBack(),
-        HaOff(),
-        before,
-        OldDatabaseHolds(),
-        WayBackOpen(),
-        StopsAnnounced({*may_stop, *rested}),
-        *sound(),
-    ]

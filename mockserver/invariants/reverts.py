@@ -20,8 +20,8 @@ MARKS = (rules.KEY, "xenctl-run")
 class AsBefore(Invariant):
     """At the end the pool is what it was before the upgrade: releases, guests at home, discs in drives, hosts enabled.
 
-    `pool` is the pool before. `may_go` holds the uuids of guests whose records are lost, `may_stay_away` of those that do not
-    come home.
+    `pool` is the pool before. `may_go` holds the uuids of guests whose records are lost, `may_stay_away` of those that do
+    not come home.
     """
 
     name, tables = "as before", frozenset[str]()

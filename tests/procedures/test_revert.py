@@ -18,7 +18,7 @@ from mockserver import MockPool
 from mockserver.invariants import AsBefore, sound
 from mockserver.invariants import revert as invariants
 from mockserver.recorder import Recorder
-from xenctl.errors import ProcedureError
+from xenctl.errors import Failure, ProcedureError
 from xenctl.procedures import revert, rolling_upgrade, running
 from xenctl.procedures.before import Before, of_journal, of_pool
 from xenctl.procedures.journal import Journal
@@ -143,8 +143,35 @@ def test_random_pools_go_back_after_random_numbers_of_hosts(case: Callable[..., 
         turns = draw.randint(0, hosts)
         print(f"seed {seed}: {hosts} hosts, {vms} guests, {release} to {to}, {turns} upgraded")  # noqa: T201
         c = case(release, to, hosts=hosts, vms=vms, seed=seed)
-        assert c.revert(c.upgrade(turns)).problems == []
+        journal = c.upgrade(turns)
+        for _ in range(draw.randint(0, 3)):
+            print(f"  {meddle(c, draw)}")  # noqa: T201
+        assert c.revert(journal).problems == []
         c.is_as_before()
+
+
+def meddle(c: Case, draw: random.Random) -> str:
+    """Do to a guest what its owner might do while the pool is upgraded, as far as it is allowed."""
+    facts = observe(c.session)
+    running = [vm for vm in facts.vms.values() if vm.state == "Running"]
+    halted = [vm for vm in facts.vms.values() if vm.state == "Halted"]
+    deed = draw.choice(["move", "suspend", "make"])
+    try:
+        if deed == "move" and running:
+            vm, to = draw.choice(running), draw.choice(list(facts.hosts.values()))
+            c.session.VM.pool_migrate(vm.ref, to.ref, {})  # type: ignore[arg-type]
+            return f"{vm.name} moved to {to.name}"
+        if deed == "suspend" and running:
+            vm = draw.choice(running)
+            c.session.VM.suspend(vm.ref)  # type: ignore[arg-type]
+            return f"{vm.name} suspended"
+        if deed == "make" and halted:
+            ref = c.session.VM.clone(draw.choice(halted).ref, "made")  # type: ignore[arg-type]
+            c.session.VM.start(ref, False, False)
+            return "one was made"
+    except Failure as refusal:
+        return f"refused: {refusal.code}"
+    return "nothing"
 
 
 # --- downtime
@@ -527,6 +554,37 @@ def test_several_hosts_that_are_away_are_refused(case: Callable[..., Case]) -> N
     c.pool.clock.advance(900)
     (problem,) = c.plan(journal).problems
     assert "several hosts are away: host2, host3" in problem
+
+
+def test_a_host_that_is_away_with_guests_is_recovered_first(case: Callable[..., Case]) -> None:
+    """Nobody knows whether they run: the database says so."""
+    c = case("6.2", "6.5")
+    journal = c.upgrade(1)
+    c.pool.hands.power_off("host2")
+    c.pool.clock.advance(900)
+    (problem,) = c.plan(journal).problems
+    assert problem.startswith("host2 is away, and vm")
+    assert problem.endswith("ran there: recover it first (xenctl recover)")
+
+
+def test_a_member_that_is_newer_than_a_master_that_went_back_follows(case: Callable[..., Case]) -> None:
+    """Somebody restored the master first: the member is in emergency mode, and comes back with its own old system."""
+    c = case("6.2", "6.5", hosts=2, vms=0)
+    journal = c.upgrade(2)
+    halt(c, "host1")
+    hands, clock = c.pool.hands, c.pool.clock
+    hands.insert_media("host1", "6.5")
+    hands.power_on("host1")
+    clock.run_until(clock.now() + 600, lambda: hands.power("host1") == "installer")
+    hands.answer("host1", "restore")
+    clock.advance(2400)
+    hands.power_off("host2")
+    c.session = c.connect()
+    assert c.revert(journal).problems == []
+    c.pool.clock.advance(60)
+    c.pool.conclude()
+    assert {violation.invariant for violation in c.pool.violations} == {"master newest"}  # which it was to begin with
+    assert {machine.system.release.product_version for machine in c.pool.machines} == {"6.2.0"}
 
 
 # --- killed, given up, not repeated

@@ -50,7 +50,10 @@ SUFFIX = ".revert"
 @click.option("--take-over", is_flag=True, help="Go on although the pool is marked with another run, which is lost.")
 @click.option("--replan", is_flag=True, help="Plan the rest anew, where the pool is not as the plan expects it.")
 @click.option(
-    "--after", type=click.IntRange(min=0), metavar="N", help="With --rehearse: take back an upgrade of N hosts; all if left out."
+    "--after",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="With --rehearse: take back an upgrade of N hosts; all if left out.",
 )
 @DRY_RUN
 @JSON

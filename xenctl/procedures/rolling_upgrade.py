@@ -24,6 +24,7 @@ from .placement import DoesNotFit
 from .plan import Plan, PlannedHost, PlannedVM, Step
 from .running import Gate, Outcome, Progress, Run, StepDone
 from .sequence import Baseline, Played, find_sequence
+from .upgrade_path import no_return
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -240,6 +241,7 @@ def _plan(
         warnings=(*warnings, *(() if played is None else played.warnings)),
         away=() if played is None else played.away,
         master=pool.master,
+        no_return=tuple(no_return(source, target)) if steps else (),
         unplugged=tuple(sorted(pool.unplugged)),
     )
 

@@ -340,6 +340,32 @@ def test_a_guest_that_somebody_started_since_goes_on_running(case: Callable[...,
     assert c.row("VM", "vm04")["power_state"] == "Running"
 
 
+def test_a_dump_that_is_gone_is_no_reason_to_stay(case: Callable[..., Case], tmp_path: Path) -> None:
+    """What is not known without it is said; guests that were made since are still known by the journal."""
+    c = case("6.2", "6.5")
+    journal = c.upgrade(2)
+    c.dump.unlink()
+    c.session.VM.clone(c.row("VM", "vm04").ref, "made since")
+    plan = c.plan(journal)
+    assert plan.problems == ()
+    assert "the dump from before cannot be used" in plan.warnings[0]
+    assert "nobody knows whether disks were moved" in plan.warnings[0]
+    assert plan.losses == ("made since was made since: its record is lost",)
+    known = of_pool(observe(c.session))
+    assert "nobody knows which guests were made since" in revert.plan(c.session, known, take_over=True).warnings[1]
+
+
+def test_hosts_that_were_left_disabled_are_enabled_first(case: Callable[..., Case]) -> None:
+    """As an upgrade leaves them that stopped in the middle of a turn."""
+    c = case("6.2", "6.5")
+    journal = c.upgrade(2)
+    c.session.host.disable(c.row("host", "host3").ref)
+    c.session.host.disable(c.row("host", "host2").ref)
+    assert [step.action for step in c.plan(journal).steps[:3]] == ["claim", "enable", "enable"]
+    assert c.revert(journal).problems == []
+    c.is_as_before()
+
+
 # --- what forbids it
 
 

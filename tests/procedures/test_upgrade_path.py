@@ -88,7 +88,7 @@ def test_bad_input_is_one_sentence(words: tuple[str, ...], said: str) -> None:
 
 
 def test_the_points_of_no_return_of_a_hop_are_named() -> None:
-    """What the backup partition holds, disks that change, and a storage format that no older release reads; a plan says so."""
+    """What the backup partition holds, disks that change, and a format that no older release reads; a plan says so."""
     partition, disks, *more = no_return(find("5.0"), find("5.5"))
     assert "keeps 5.0.0 on its backup partition, and nothing older" in partition
     assert "moved, resized or deleted" in disks

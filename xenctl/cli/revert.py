@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,9 @@ SUFFIX = ".revert"
     help=f"The revert's own journal; RUN{SUFFIX} if left out. Where it holds one that stopped, the command goes on with it.",
 )
 @click.option("--to", metavar="RELEASE", help="Release to go back to, where no journal says it.")
+@click.option(
+    "--dump", type=click.Path(), metavar="FILE", help="A database dump from before, where no journal names one."
+)
 @click.option("--accept-downtime", is_flag=True, help="Agree to the downtime of the guests that the plan names.")
 @click.option("--accept-loss", is_flag=True, help="Agree to the loss of what the plan names.")
 @click.option(
@@ -62,6 +66,7 @@ def revert(
     file: str | None,
     own: str | None,
     to: str | None,
+    dump: str | None,
     accept_downtime: bool,
     accept_loss: bool,
     unmoved: bool,
@@ -99,7 +104,8 @@ def revert(
                 _go_on(at, journal, replan=replan, agreed=agreed, as_json=as_json)
             upgrade = stack.enter_context(_upgrade(file)) if file is not None else None
             at = stack.enter_context(reach.opened(now=False))
-        _begin(at, upgrade, own, to, planning, agreed, take_over=take_over, dry_run=dry_run, as_json=as_json)
+        known = _known(at, upgrade, to, dump)
+        _begin(at, upgrade, known, own, planning, agreed, take_over=take_over, dry_run=dry_run, as_json=as_json)
 
 
 def _upgrade(file: str) -> Journal:
@@ -127,8 +133,8 @@ def _opened(own: str) -> Journal:
 def _begin(
     at: Reached,
     upgrade: Journal | None,
+    known: Before,
     own: str | None,
-    to: str | None,
     planning: dict[str, Any],
     agreed: dict[str, Any],
     *,
@@ -139,7 +145,6 @@ def _begin(
     """Plan a revert, and carry it out."""
     from ..procedures import revert as procedure
 
-    known = _known(at, upgrade, to)
     made = procedure.plan(at.session, known, hands=None if dry_run else at.hands, take_over=take_over, **planning)
     if not as_json:
         show_plan(made, steps=dry_run)
@@ -154,17 +159,18 @@ def _begin(
         _carried_out(at, journal, agreed, as_json=as_json)
 
 
-def _known(at: Reached, upgrade: Journal | None, to: str | None) -> Before:
+def _known(at: Reached, upgrade: Journal | None, to: str | None, dump: str | None) -> Before:
     """How the pool was before, as far as anything tells."""
     from ..procedures.before import of_journal, of_pool
     from ..procedures.observe import observe
 
     if upgrade is None:
-        return of_pool(observe(at.session), to)
+        return of_pool(observe(at.session), to, dump or "")
     if to is not None:
         raise click.UsageError("the journal says which release the pool goes back to: leave --to out")
     at.knows(upgrade.plan)
-    return of_journal(upgrade)
+    found = of_journal(upgrade)
+    return replace(found, dump=dump) if dump is not None else found
 
 
 def _go_on(at: Reached, journal: Journal, *, replan: bool, agreed: dict[str, Any], as_json: bool) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import database
-from ..errors import ProcedureError
+from ..errors import DatabaseError, ProcedureError
 from ..releases import Release, find
 from .observe import NULL, PoolFacts
 from .plan import Plan, PlannedHost, PlannedVM, Step
@@ -111,9 +111,9 @@ def _kept(plan: Plan) -> dict[str, tuple[str, str]] | None:
     return None
 
 
-def of_pool(pool: PoolFacts, to: str | None = None) -> Before:
-    """What the pool itself tells: to which release it goes back, if versions are mixed or `to` says so. Raises
-    `ProcedureError` where neither is, `ValueError` for an unknown release."""
+def of_pool(pool: PoolFacts, to: str | None = None, dump: str = "") -> Before:
+    """What the pool itself tells: to which release it goes back, if versions are mixed or `to` says so; `dump` is the path
+    of a database dump from before. Raises `ProcedureError` where neither is, `ValueError` for an unknown release."""
     oldest = min((host for host in pool.hosts.values()), key=lambda host: host.release)
     if to is None and oldest.release == pool.release:
         raise ProcedureError(
@@ -121,7 +121,7 @@ def of_pool(pool: PoolFacts, to: str | None = None) -> Before:
             "journal of the upgrade"
         )
     source = oldest.version if to is None else _release(to, pool.release).product_version
-    return Before(source=source, medium=pool.release.name)
+    return Before(source=source, medium=pool.release.name, dump=dump)
 
 
 def _release(name: str, like: Release) -> Release:
@@ -136,27 +136,39 @@ def _release(name: str, like: Release) -> Release:
 class Since:
     """What changed since the dump. `made` are the guests that were made, by uuid; `losses` says in sentences what a master
     that goes back no longer knows, or knows wrongly; `refusals` what makes going back impossible; `images` are the guests
-    whose suspend image is still the one of then. `compared` says that there was a dump to compare with."""
+    whose suspend image is still the one of then. `compared` says that there was a dump to compare with, `warnings` what is
+    not known without."""
 
     made: frozenset[str] = frozenset()
     losses: tuple[str, ...] = ()
     refusals: tuple[str, ...] = ()
     images: frozenset[str] = frozenset()
     compared: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 def since(session: Session, pool: PoolFacts, before: Before) -> Since:
-    """Compare the pool with what is known of it. Raises `DatabaseError` for a dump that is none, `OSError` for one that
-    cannot be read."""
-    if not before.dump:
-        made = {uuid for uuid in pool.vms if before.states is not None and uuid not in before.states}
-        return Since(
-            frozenset(made), tuple(f"{pool.vms[uuid].name} was made since: its record is lost" for uuid in made)
-        )
-    path = Path(before.dump)
-    dump = database.read(path.read_bytes(), source=str(path))
-    database.verify(dump)
-    return _Comparison(session, pool, dump).result()
+    """Compare the pool with what is known of it; a dump that cannot be used is one of the warnings."""
+    if before.dump:
+        path = Path(before.dump)
+        try:
+            dump = database.read(path.read_bytes(), source=str(path))
+            database.verify(dump)
+        except (OSError, DatabaseError) as error:
+            why = f"the dump from before cannot be used ({error})"
+        else:
+            return _Comparison(session, pool, dump).result()
+    else:
+        why = "there is no dump from before"
+    unknown = [f"{why}: nobody knows whether disks were moved, resized, deleted or made since"]
+    if before.states is None:
+        unknown.append(f"{why}: nobody knows which guests were made since the master was upgraded; their records go")
+    made = [uuid for uuid in pool.vms if uuid not in before.states] if before.states is not None else []
+    return Since(
+        made=frozenset(made),
+        losses=tuple(f"{pool.vms[uuid].name} was made since: its record is lost" for uuid in made),
+        warnings=tuple(unknown),
+    )
 
 
 class _Comparison:

@@ -13,6 +13,7 @@ out. Where the master does not answer any more, only its own return can be plann
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import Failure, ProcedureError, TransportError
@@ -50,8 +51,7 @@ def plan(
     `unmoved` says that no guest was started on or moved to a host of the old release since the master was upgraded, where
     no journal tells. `policy` (`give-up`, `ask`, `hard`) says what becomes of a guest that does not shut down in `timeout`
     seconds. `take_over` plans although the pool is marked with another run. Where the master does not answer, `hands` are
-    asked whether it is on: one that is needs no rescue. Raises `DatabaseError` for a dump that cannot be
-    used, `ValueError` for what is no policy.
+    asked whether it is on: one that is needs no rescue. Raises `ValueError` for what is no policy.
     """
     if policy not in POLICIES or timeout <= 0:
         raise ValueError(f"policy is {', '.join(POLICIES)}, and timeout a number of seconds above 0")
@@ -72,6 +72,7 @@ def plan(
     if problems:
         return _plan(pool, before, problems=problems)
     played = play(pool, choices)
+    played.warnings[:0] = changed.warnings
     return _plan(pool, before, played, losses=changed.losses, problems=played.problems)
 
 
@@ -133,7 +134,7 @@ def _rescue(before: Before) -> Plan:
         target=release,
         medium=before.medium,
         hosts=before.hosts,
-        vms=before.vms,
+        vms=tuple(replace(vm, planned_downtime=False, why="") for vm in before.vms),
         steps=(
             Step("restore-host", host=master, release=release, reason="the master does not answer"),
             Step("return", host=master, release=release),
@@ -141,7 +142,6 @@ def _rescue(before: Before) -> Plan:
         warnings=("the master does not answer; what is left to do is planned when it is back",),
         procedure=REVERT,
         master=master,
-        losses=(),
         no_return=("once the master is restored, what changed in the pool since its upgrade is lost",),
     )
 

@@ -104,6 +104,9 @@ class _Game:
             if home in pool.hosts:
                 played.homes[uuid] = home
         self._add(Step("claim"))
+        for uuid, facts in pool.hosts.items():
+            if facts.live and not facts.enabled:
+                self._add(Step("enable", host=uuid, reason="a host that returns waits until all are"))
         if self.back:
             self._wake()
         for host in [uuid for uuid, facts in pool.hosts.items() if not facts.live]:
@@ -270,10 +273,6 @@ class _Game:
         played, before, pool = self.played, self.before, self.pool
         lost = self.since.made if self.back else frozenset()
         self._add(Step("equal", release=before.source))
-        if not self.back:
-            for uuid, host in pool.hosts.items():
-                if host.live and not host.enabled:
-                    self._add(Step("enable", host=uuid))
         if self.back:
             self._discard()
         wanted = [vm for vm in pool.vms.values() if vm.uuid not in lost and self._starts(vm)]

@@ -13,6 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from mockserver import MockPool
+from xenctl.procedures import revert
+from xenctl.procedures.before import of_pool
+from xenctl.procedures.journal import Journal
+from xenctl.procedures.observe import observe
+from xenctl.session import connect
+
 DATA = Path(__file__).parents[1] / "data" / "pool-4.0.1.xml"
 TOKEN = "s3cr3t"
 
@@ -89,6 +96,17 @@ def test_an_upgrade_is_taken_back_over_sockets_killed_and_resumed(served: Served
     done = run(*served.live("revert"))
     assert done.returncode == 2
     assert "this run is done; there is nothing left to do" in done.stderr
+
+
+def test_a_journal_that_was_never_begun_is_told_from_one_that_stopped(tmp_path: Path) -> None:
+    """Its process died while it was made; nothing had been changed."""
+    pool = MockPool.create(hosts=2, vms=0, release="6.2")
+    session = connect(pool.url, pool.username, pool.password, transport=pool.transport())
+    made = revert.plan(session, of_pool(observe(session), "6.2"))
+    Journal.create(made, tmp_path / "journal").close()
+    done = run("revert", "--revert-journal", str(tmp_path / "journal"), "--server", "http://127.0.0.1:1")
+    assert done.returncode == 2
+    assert "was made and never begun: nothing was changed; delete it and begin again" in done.stderr
 
 
 @pytest.mark.parametrize(("after", "agreed"), [("0", ()), ("1", ()), ("2", ("--accept-downtime",))])

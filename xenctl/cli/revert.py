@@ -121,7 +121,10 @@ def _opened(own: str) -> Journal:
     from ..procedures.journal import Journal, JournalError
 
     journal = Journal.open(own, to_run=True)
-    what, state = journal.plan.procedure, journal.state
+    what, state, whole = journal.plan.procedure, journal.state, journal.get("agreed") is not None
+    if what == procedure.REVERT and not whole:
+        journal.close()
+        raise JournalError(f"{own} was made and never begun: nothing was changed; delete it and begin again")
     if what == procedure.REVERT and not procedure.is_over(journal):
         return journal
     journal.close()

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 from collections.abc import Callable
-from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from chaos import Fate, Killed, MortalHands, mortal, session_on
+from reverted import Case, why
 
-from mockserver import MockPool
-from mockserver.invariants import AsBefore, sound
-from mockserver.invariants import revert as invariants
 from mockserver.recorder import Recorder
 from xenctl.errors import Failure, ProcedureError
-from xenctl.procedures import revert, rolling_upgrade, running
-from xenctl.procedures.before import Before, of_journal, of_pool
+from xenctl.procedures import revert
+from xenctl.procedures.before import of_journal, of_pool
 from xenctl.procedures.journal import Journal
 from xenctl.procedures.observe import MARK, observe
 from xenctl.procedures.plan import Plan, Step
-from xenctl.procedures.running import Outcome, Run
-from xenctl.session import Session, connect
 
 RELEASES = [
     ("4.0.1", "4.1"),
@@ -38,79 +30,9 @@ RELEASES = [
 ]
 
 
-class Case:
-    """A pool that was upgraded as far as some hosts, and how it was before."""
-
-    def __init__(self, tmp_path: Path, release: str = "5.0", to: str = "5.5", **shape: Any) -> None:
-        self.pool = MockPool.create(**{"hosts": 3, "vms": 12, "release": release, **shape})
-        self.to, self.dump = to, tmp_path / "dump.xml"
-        self.session = self.connect()
-        self.before = AsBefore(self.pool)
-        self.pool.watch(*sound())
-
-    def connect(self) -> Session:
-        return connect(self.pool.url, self.pool.username, self.pool.password, transport=self.pool.transport())
-
-    def upgrade(self, turns: int, path: Path | None = None) -> Journal:
-        """Upgrade the first `turns` hosts of the plan; the journal of that run."""
-        plan = rolling_upgrade.plan(self.session, self.to)
-        assert plan.problems == ()
-        journal, seen = Journal.create(plan, path), list[str]()
-
-        def gate(run: Run, step: Any) -> str:
-            seen.append(step.host)
-            return "" if len(seen) <= turns else "far enough"
-
-        outcome = rolling_upgrade.run(
-            *(self.session, plan, self.pool.hands),
-            journal=journal,
-            backup_to=self.dump,
-            accept_downtime=True,
-            gates=[gate],
-        )
-        assert outcome.problems == []
-        return journal
-
-    def plan(self, journal: Journal, **options: Any) -> Plan:
-        return self.plan_of(of_journal(journal), **options)
-
-    def plan_of(self, known: Before, **options: Any) -> Plan:
-        return revert.plan(self.session, known, **options)
-
-    def watch(self, plan: Plan) -> None:
-        """Watch over a revert by this plan."""
-        lost = {uuid for step in plan.steps if step.action == "verify-reverted" for uuid in step.args["lost"]}
-        stop = {vm.uuid for vm in plan.downtime}
-        self.pool.watch(*invariants(self.before, may_stop=stop, may_go=lost, may_stay_away=plan.away))
-
-    def revert(self, journal: Journal, **options: Any) -> Outcome:
-        """Take back what the journal's run did."""
-        plan = self.plan(journal, **options)
-        assert plan.problems == ()
-        self.watch(plan)
-        return self.carry_out(plan, of_journal(journal), journal)
-
-    def carry_out(self, plan: Plan, known: Before, journal: Journal | None = None) -> Outcome:
-        kept = revert.begin(plan, known, upgrade=journal)
-        return revert.run(*(self.session, plan, self.pool.hands), journal=kept, accept_downtime=True, accept_loss=True)
-
-    def is_as_before(self) -> None:
-        """Every host runs what it ran, every guest is where it was, no byte is lost, no key is left."""
-        self.pool.clock.advance(60)
-        self.pool.conclude()
-        assert [violation.as_dict() for violation in self.pool.violations] == []
-
-    def row(self, kind: str, name: str) -> Any:
-        return next(row for row in self.pool.store.table(kind).values() if row["name_label"] == name)
-
-
 @pytest.fixture
 def case(tmp_path: Path) -> Callable[..., Case]:
     return lambda *release, **shape: Case(tmp_path, *release, **shape)
-
-
-def why(plan: Plan) -> dict[str, str]:
-    return {vm.name: vm.why for vm in plan.downtime}
 
 
 # --- from any state
@@ -486,247 +408,3 @@ def test_the_journal_of_something_else_is_refused(case: Callable[..., Case]) -> 
         of_journal(Journal.create(c.plan(journal)))
     (problem,) = revert.plan(other.session, of_journal(journal)).problems
     assert problem.startswith("the journal is of the pool")
-
-
-# --- what failed half way
-
-
-def halt(c: Case, host: str) -> None:
-    """Shut down an empty host."""
-    ref = c.row("host", host).ref
-    c.session.host.disable(ref)
-    c.session.host.shutdown(ref)
-    c.pool.clock.run_until(c.pool.clock.now() + 600, lambda: c.pool.machine(host).state == "off")
-
-
-def fail_half_way(c: Case, host: str, share: float = 0.9) -> None:
-    """The power fails while the installer writes."""
-    hands, clock = c.pool.hands, c.pool.clock
-    hands.insert_media(host, c.to)
-    hands.power_on(host)
-    clock.run_until(clock.now() + 600, lambda: hands.power(host) == "installer")
-    hands.answer(host, "upgrade")
-    clock.advance(share * c.pool.durations.install)
-    hands.power_off(host)
-
-
-def stop_before_install(c: Case, host: str) -> Journal:
-    """An upgrade whose process dies when `host` is off and nothing is installed there."""
-    plan = rolling_upgrade.plan(c.session, c.to)
-    journal, uuid = Journal.create(plan), c.pool.machine(host).uuid
-
-    class Gone:
-        def __getattr__(self, name: str) -> Any:
-            deed = getattr(c.pool.hands, name)
-
-            def act(where: str, *more: Any) -> Any:
-                if name == "insert_media" and where == uuid:
-                    raise KeyboardInterrupt
-                return deed(where, *more)
-
-            return act
-
-    hands: Any = Gone()
-    outcome = rolling_upgrade.run(c.session, plan, hands, journal=journal, backup_to=c.dump, accept_downtime=True)
-    assert "interrupted" in outcome.paused
-    assert c.pool.machine(host).state == "off"
-    return journal
-
-
-@pytest.mark.parametrize("share", [0.2, 0.9])
-def test_a_member_that_failed_half_way_goes_back_with_the_rest(case: Callable[..., Case], share: float) -> None:
-    """Whether its old system is still on the disk, or only in the backup partition: what the installer finds decides."""
-    c = case("6.2", "6.5")
-    journal = stop_before_install(c, "host2")
-    fail_half_way(c, "host2", share)
-    c.pool.hands.eject_media("host2")
-    c.pool.hands.power_on("host2")
-    c.pool.clock.advance(900)
-    assert c.pool.machine("host2").state == ("running" if share < 0.5 else "starting")
-    if share < 0.5:
-        c.pool.hands.power_off("host2")
-        c.pool.clock.advance(900)
-    assert c.revert(journal).problems == []
-    assert c.pool.machine("host2").system.release.product_version == "6.2.0"
-    c.pool.conclude()
-    assert c.pool.violations == []
-
-
-@pytest.mark.parametrize("state", ["not begun", "half written", "at the installer"])
-def test_a_master_whose_upgrade_failed_comes_back(case: Callable[..., Case], state: str) -> None:
-    """Nobody answers: the journal says which host it is. Members return by themselves; no guest notices."""
-    c = case("6.2", "6.5")
-    journal = stop_before_install(c, "host1")
-    if state == "half written":
-        fail_half_way(c, "host1")
-    elif state == "at the installer":
-        c.pool.hands.insert_media("host1", "6.5")
-        c.pool.hands.power_on("host1")
-        c.pool.clock.advance(600)
-    plan = c.plan(journal)
-    assert [step.action for step in plan.steps] == ["restore-host", "return"]
-    assert plan.downtime == ()
-    c.pool.watch(*invariants(c.before))
-    assert c.carry_out(plan, of_journal(journal), journal).problems == []
-    c.is_as_before()
-
-
-def test_several_hosts_that_are_away_are_refused(case: Callable[..., Case]) -> None:
-    """One at a time: each that returns waits for all others."""
-    c = case("6.2", "6.5", hosts=4, vms=0)
-    journal = c.upgrade(1)
-    for host in ("host2", "host3"):
-        c.pool.hands.power_off(host)
-    c.pool.clock.advance(900)
-    (problem,) = c.plan(journal).problems
-    assert "several hosts are away: host2, host3" in problem
-
-
-def test_a_host_that_is_away_with_guests_is_recovered_first(case: Callable[..., Case]) -> None:
-    """Nobody knows whether they run: the database says so."""
-    c = case("6.2", "6.5")
-    journal = c.upgrade(1)
-    c.pool.hands.power_off("host2")
-    c.pool.clock.advance(900)
-    (problem,) = c.plan(journal).problems
-    assert problem.startswith("host2 is away, and vm")
-    assert problem.endswith("ran there: recover it first (xenctl recover)")
-
-
-def test_a_member_that_is_newer_than_a_master_that_went_back_follows(case: Callable[..., Case]) -> None:
-    """Somebody restored the master first: the member is in emergency mode, and comes back with its own old system."""
-    c = case("6.2", "6.5", hosts=2, vms=0)
-    journal = c.upgrade(2)
-    halt(c, "host1")
-    hands, clock = c.pool.hands, c.pool.clock
-    hands.insert_media("host1", "6.5")
-    hands.power_on("host1")
-    clock.run_until(clock.now() + 600, lambda: hands.power("host1") == "installer")
-    hands.answer("host1", "restore")
-    clock.advance(2400)
-    hands.power_off("host2")
-    c.session = c.connect()
-    assert c.revert(journal).problems == []
-    c.pool.clock.advance(60)
-    c.pool.conclude()
-    assert {violation.invariant for violation in c.pool.violations} == {"master newest"}  # which it was to begin with
-    assert {machine.system.release.product_version for machine in c.pool.machines} == {"6.2.0"}
-
-
-# --- killed, given up, not repeated
-
-
-@pytest.mark.parametrize("master", ["upgraded", "away"])
-def test_killed_anywhere_and_resumed_it_ends_the_same(case: Callable[..., Case], tmp_path: Path, master: str) -> None:
-    """Before and after every call, every act of the hands and every write of the journal; also where the master's own
-    upgrade failed, and the rest is planned when it is back."""
-
-    def attempt(c: Case, path: Path, known: Before, fate: Fate) -> Outcome:
-        session = session_on(c.pool, fate)
-        if path.exists():
-            journal = mortal(Journal.open(path, to_run=True), fate)
-        else:
-            made = revert.plan(session, known)
-            journal = mortal(Journal.create(made, path), fate)
-            journal.put("before", known.as_dict())
-        hands: Any = MortalHands(c.pool.hands, fate)
-        try:
-            return revert.run(session, journal.plan, hands, journal=journal, accept_downtime=True, accept_loss=True)
-        finally:
-            journal.close()
-
-    upgraded = case("5.0", "5.5", hosts=2, vms=6)
-    if master == "upgraded":
-        known = of_journal(upgraded.upgrade(2))
-    else:
-        known = of_journal(stop_before_install(upgraded, "host1"))
-        fail_half_way(upgraded, "host1")
-    upgraded.watch(upgraded.plan_of(known))
-
-    def prepared() -> Case:
-        c = copy(upgraded)
-        c.pool = upgraded.pool.fork()
-        return c
-
-    sample = int(os.environ.get("XENCTL_CHAOS_SAMPLE", "8"))
-    c, fate = prepared(), Fate()
-    assert attempt(c, tmp_path / "undisturbed", known, fate).problems == []
-    c.is_as_before()
-    every = [(number, after) for number in range(1, len(fate.points) + 1) for after in (False, True)]
-    chosen = random.Random(7).sample(every, sample) if sample else every
-    print(f"chaos: {len(every)} points, {len(chosen)} kills")  # noqa: T201
-    for number, after in chosen:
-        c = prepared()
-        path, fate = tmp_path / f"{number}-{after}", Fate(number, after)
-        with pytest.raises(Killed):
-            attempt(c, path, known, fate)
-        where = f"{'after' if after else 'before'} {fate.points[-1]} (point {number})"
-        assert attempt(c, path, known, Fate()).problems == [], where
-        c.is_as_before()
-
-
-def test_a_revert_that_is_given_up_starts_again_what_it_shut_down(case: Callable[..., Case]) -> None:
-    """Where that is allowed: on hosts that are new still. Hosts that went back stay so, and the upgrade can be finished."""
-    c = case("6.2", "6.5")
-    journal = c.upgrade(3)
-    c.pool.machine("host1").backup = None
-    plan, known = c.plan(journal), of_journal(journal)
-    kept = revert.begin(plan, known, upgrade=journal)
-    outcome = revert.run(*(c.session, plan, c.pool.hands), journal=kept, accept_downtime=True, accept_loss=True)
-    assert "host1: its backup partition holds nothing" in outcome.problems[0]
-    c.pool.clock.advance(600)
-    left = running.abandon(c.session, kept, c.pool.hands)
-    now = observe(c.session)
-    up = {vm.name for vm in now.vms.values() if vm.state == "Running" and vm.host == now.master}
-    moved = {plan.names[step.vm] for step in plan.steps if step.action == "migrate" and step.to == plan.master}
-    assert up
-    assert up <= {vm.name for vm in plan.downtime}
-    assert all(name in up or any(name in text for text in left) for name in moved), left
-    assert (kept.state, MARK in c.pool.store.pool()["other_config"]) == (
-        ("stopped", True) if left else ("abandoned", False)
-    )
-    assert [host.version for host in sorted(now.hosts.values(), key=lambda h: h.name)] == ["6.5.0", "6.2.0", "6.2.0"]
-    assert rolling_upgrade.adopt(c.session, "6.5", take_over=True).problems == ()
-
-
-def test_the_journal_of_the_upgrade_is_closed_for_good(case: Callable[..., Case]) -> None:
-    """Its run never goes on: it would upgrade what goes back."""
-    c = case("6.2", "6.5")
-    journal = c.upgrade(1)
-    revert.begin(c.plan(journal), of_journal(journal), upgrade=journal)
-    assert journal.state == "abandoned"
-    assert "taken back by revert-" in journal.entries()[-1].text
-
-
-def test_an_upgrade_is_never_installed_again_on_an_upgraded_host(case: Callable[..., Case]) -> None:
-    """It would overwrite the backup partition, and with it the way back: the installer's finding refuses it."""
-    c = case("6.2", "6.5")
-    journal = stop_before_install(c, "host2")
-    hands, clock = c.pool.hands, c.pool.clock
-    hands.insert_media("host2", "6.5")
-    hands.power_on("host2")
-    clock.run_until(clock.now() + 600, lambda: hands.power("host2") == "installer")
-    hands.answer("host2", "upgrade")  # by somebody else, who then halts it and leaves it
-    clock.run_until(clock.now() + 3600, lambda: hands.power("host2") == "running")
-    clock.advance(300)
-    halt(c, "host2")
-    held = c.pool.machine("host2").backup
-    outcome = rolling_upgrade.run(c.session, journal.plan, hands, journal=journal, accept_downtime=True)
-    (problem,) = outcome.problems
-    assert "the installer found 6.5.0" in problem
-    assert "nothing was chosen" in problem
-    assert c.pool.machine("host2").backup is held
-
-
-def test_a_plan_that_was_made_anew_does_not_hide_where_guests_were(case: Callable[..., Case]) -> None:
-    """The journal keeps its earlier plans: where guests were when the master went is in the first."""
-    c = case("6.2", "6.5")
-    journal = c.upgrade(1)
-    first = of_journal(journal)
-    journal.replan(rolling_upgrade.replan(c.session, journal))
-    again = of_journal(journal)
-    assert (again.kept, again.homes, again.states) == (first.kept, first.homes, first.states)
-    assert again.kept is not None
-    assert Before.from_dict(json.loads(json.dumps(again.as_dict()))) == again
-    assert c.revert(journal).problems == []
-    c.is_as_before()

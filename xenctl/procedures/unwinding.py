@@ -182,8 +182,10 @@ class _Game:
                 self._resume(vm, host)
 
     def _untouched(self, uuid: str) -> bool:
-        """Whether a suspended guest is still the one that the master's old database has."""
+        """Whether a guest is suspended still as the master's old database has it."""
         kept = (self.before.kept or {}).get(uuid)
+        if self.pool.vms[uuid].state != "Suspended":
+            return False
         return kept is not None and kept[0] == "Suspended" and (not self.since.compared or uuid in self.since.images)
 
     def _resume(self, vm: VMFacts, host: str) -> None:

@@ -85,8 +85,8 @@ class RestoreHost(Kind):
         elif held == step.release and "restore" in offered:
             hands.answer(host, "restore")
             return
+        hands.power_off(host)  # first: an installer without its medium can be asked nothing by whoever resumes
         hands.eject_media(host)
-        hands.power_off(host)
         hands.power_on(host)
         if found == step.release:
             return

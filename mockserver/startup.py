@@ -66,6 +66,8 @@ class Xapi(Kept):
     operations: dict[str, Callable[[], None]] = field(default_factory=dict)
     collect_at: float = 0.0
     proposal: tuple[str, float] | None = None
+    leaving: bool = False
+    """Whether it has lit its fuse: its files say already what it starts as next."""
     rotating: bool = False
     """Whether the pool's secret is being rotated."""
     login_limits: dict[str, int] = field(default_factory=dict)
@@ -119,6 +121,7 @@ def toolstack_restarted(pool: MockPool, machine: HostMachine) -> None:
 def restart_later(pool: MockPool, machine: HostMachine) -> None:
     """The toolstack of `machine` lights its fuse: it goes in a while, and starts anew as what its files say then."""
     xapi = machine.xapi
+    xapi.leaving = True
 
     def restart() -> None:
         if machine.xapi is xapi:
@@ -406,6 +409,8 @@ def guidance_done(pool: MockPool, host: Row, *, booted: bool) -> None:
     """Drop what updates had asked to be done with a host, and has been done by this start. A host that is not of the
     master's version has not booted what it should."""
     guests.obey(pool, host, "restart_toolstack")
+    if booted and host.get("updates_requiring_reboot"):
+        pool.store.write(host, updates_requiring_reboot=[])
     if booted and rules.of_masters_version(pool.store, host):
         guests.obey(pool, host, *REBOOTS)
 

@@ -58,6 +58,18 @@ def test_an_update_comes_from_its_disk(calls: Make) -> None:
     assert c("host.get_updates_requiring_reboot", c.host("host1").ref) == [ref]
 
 
+def test_a_host_that_has_booted_waits_for_no_boot(calls: Make) -> None:
+    """The list is one of this run of the host; the update stays."""
+    c = calls(release="8.2")
+    ref, host = c("pool_update.introduce", package(c).ref), c.host("host2")
+    c("pool_update.apply", ref, host.ref)
+    c("host.disable", host.ref)
+    c("host.reboot", host.ref)
+    c.until(lambda: c.pool.machine("host2").state == "starting")
+    c = c.back()
+    assert (c("host.get_updates_requiring_reboot", host.ref), c("host.get_updates", host.ref)) == ([], [ref])
+
+
 def test_a_known_update_gets_a_new_disk_only_where_it_has_none(calls: Make) -> None:
     c = calls(release="8.2")
     first, second = package(c), package(c)

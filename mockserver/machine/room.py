@@ -26,6 +26,9 @@ def without_login(url: str) -> str:
 class MachineRoom:
     """The hands that act on a fake pool's machines."""
 
+    sees_power = True
+    """`power` is what the machine is, not what the network tells of it."""
+
     def __init__(self, pool: MockPool) -> None:
         self._pool = pool
 

@@ -63,6 +63,8 @@ class MortalTransport:
 class MortalHands:
     """Hands under a fate."""
 
+    sees_power = True
+
     def __init__(self, inner: Any, fate: Fate) -> None:
         self._inner, self._fate = inner, fate
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import backup, shutdown
+from . import backup, maintenance, recover, shutdown, update
 from .endings import IMPOSSIBLE, ending
 from .path import plan_path
 from .reach import Reach, live_options
@@ -27,7 +27,8 @@ def cli() -> None:
 
 
 upgrade.add_command(revert)
-for command in (upgrade, plan_path, *shutdown.COMMANDS, *backup.COMMANDS):
+FAMILIES = (shutdown, backup, maintenance, update, recover)
+for command in (upgrade, plan_path, *(command for family in FAMILIES for command in family.COMMANDS)):
     cli.add_command(command)
 
 

@@ -104,6 +104,8 @@ def finish(outcome: Outcome, journal: Journal, at: Reached, *, as_json: bool, **
             out.print(f"[red]problem[/]: {escape(problem)}")
         if outcome.paused:
             out.print(f"paused: {escape(outcome.paused)}")
+        for sentence in journal.get("report", []):
+            out.print(f"note: {escape(sentence)}")
         for violation in violations:
             out.print(f"[red]broken[/]: {escape(violation)}")
         if outcome.ok:
@@ -125,6 +127,7 @@ def as_data(outcome: Outcome, journal: Journal, **more: Any) -> Mapping[str, Any
         "journal": str(journal.path) if journal.path else None,
         "problems": outcome.problems,
         "paused": outcome.paused,
+        "report": journal.get("report", []),
         "steps": [step.as_dict() for step in outcome.steps],
         **more,
     }

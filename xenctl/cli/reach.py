@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
-from ..credentials import USERNAME, password_in, read_password
+from ..credentials import USERNAME, Credentials, password_in, read_password
 from ..transport import origin_at
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class Reached:
     session: Session
     named: str
     pool: MockPool | None = None
+    credentials: Credentials | None = None
 
     @cached_property
     def hands(self) -> Hands:
@@ -91,7 +92,12 @@ class Reach:
     trust: HttpOptions
     legacy_tls: bool
     rehearse: str | None = None
-    hands: str = "operator"
+    hands: str = "none"
+
+    @cached_property
+    def password(self) -> str:
+        """The password, asked for once."""
+        return _password(self.password_file)
 
     @contextmanager
     def opened(self, *, now: bool = True) -> Iterator[Reached]:
@@ -100,12 +106,12 @@ class Reach:
             from ..rehearsal import staged
 
             with staged(self.rehearse) as (pool, session):
-                yield Reached(session, self.hands, pool)
+                yield Reached(session, self.hands, pool, Credentials(pool.url, pool.username, pool.password))
             return
         if self.server is None:
             raise click.UsageError("give --server URL, or --rehearse DUMP")
         with self.session(now=now) as session:
-            yield Reached(session, self.hands)
+            yield Reached(session, self.hands, credentials=Credentials(self.server, self.username, self.password))
 
     @contextmanager
     def session(self, *, now: bool = True) -> Iterator[Session]:
@@ -115,7 +121,7 @@ class Reach:
         from ..session import Session
 
         assert self.server is not None
-        password, options = _password(self.password_file), self.trust.copy()
+        password, options = self.password, self.trust.copy()
         options["legacy_tls"] = self.legacy_tls
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", InsecureRequestWarning)
@@ -159,7 +165,7 @@ def live_options(function: F) -> F:
         no_verify: bool,
         legacy_tls: bool,
         rehearse: str | None = None,
-        hands: str = "operator",
+        hands: str = "none",
         **others: Any,
     ) -> Any:
         if server is not None and rehearse is not None:

@@ -35,11 +35,12 @@ def run_or_resume(
     *,
     as_json: bool,
     dry_run: bool = False,
+    now: bool = True,
     **options: Any,
 ) -> None:
     """Plan a procedure and carry it out, or go on with the one in the journal; end with the exit status of what came of it.
 
-    `make` makes the plan. `options` go to `Run`.
+    `make` makes the plan. With `now` false nobody logs in for it, since there may be no master. `options` go to `Run`.
     """
     if file is None and reach.rehearse is None and not dry_run:
         raise click.UsageError("give --journal FILE: without it a run that is killed cannot be resumed")
@@ -49,7 +50,7 @@ def run_or_resume(
         if file is not None and Path(file).exists() and not dry_run:
             with opened(file, procedure) as journal, reach.opened(now=False) as at:
                 carry_out(at, journal, as_json=as_json, **options)
-        with reach.opened() as at:
+        with reach.opened(now=now) as at:
             made = make(at)
             if not as_json:
                 show_plan(made, steps=dry_run)
@@ -63,16 +64,16 @@ def run_or_resume(
                 carry_out(at, journal, as_json=as_json, **options)
 
 
-def opened(file: str, procedure: str) -> Journal:
-    """The journal of a run of `procedure` that is not over. Raises `JournalError` for any other."""
+def opened(file: str, *procedures: str) -> Journal:
+    """The journal of a run of one of `procedures` that is not over. Raises `JournalError` for any other."""
     from ..procedures.journal import ABANDONED, DONE, Journal, JournalError
 
     journal = Journal.open(file, to_run=True)
     plan, state = journal.plan, journal.state
-    if plan.procedure == procedure and state not in (DONE, ABANDONED):
+    if plan.procedure in procedures and state not in (DONE, ABANDONED):
         return journal
     journal.close()
-    if plan.procedure != procedure:
+    if plan.procedure not in procedures:
         raise JournalError(f"{file} is the journal of another procedure ({plan.procedure}): name another file")
     raise JournalError(f"{file}: this run is {state}; there is nothing left to do")
 
@@ -83,7 +84,8 @@ def carry_out(at: Reached, journal: Journal, *, as_json: bool, **options: Any) -
 
     at.knows(journal.plan)
     with progress(quiet=as_json) as on_step:
-        run = Run(at.session, journal.plan, at.hands, journal, poll=at.poll, ask=ask, **options)
+        told = {"poll": at.poll, "ask": ask, "credentials": at.credentials, **options}
+        run = Run(at.session, journal.plan, at.hands, journal, **told)
         outcome = run.carry_out(on_step)
     finish(outcome, journal, at, as_json=as_json)
 

@@ -7,7 +7,9 @@ Hosts are named by their uuid.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
+
+from ..errors import ProcedureError
 
 if TYPE_CHECKING:
     from ..session import Session
@@ -44,9 +46,21 @@ class Hands(Protocol):
         """Choose one of the offers; the installer does it and boots the host from its disk."""
 
 
+class NoHands:
+    """Nobody: for procedures that do everything by calls. Raises `ProcedureError` whatever is asked of it."""
+
+    def _refused(self, host: str, *what: str) -> NoReturn:
+        raise ProcedureError("nobody is there who could act on a machine: this is done by calls alone")
+
+    insert_media = eject_media = power_on = power_off = power = identified = offers = restores = answer = _refused
+
+
 def hands_for(text: str, session: Session) -> Hands:
-    """The hands that `text` names: `operator`, `plugin:INSTALL_URL` or `fake:TOKEN`. Raises `ValueError` for others."""
+    """The hands that `text` names: `operator`, `plugin:INSTALL_URL` or `fake:TOKEN`, or `none`. Raises `ValueError` for
+    others."""
     kind, _, rest = text.partition(":")
+    if text == "none":
+        return NoHands()
     if kind == "fake" and rest:
         from .hands_fake import FakeHands
 

@@ -21,6 +21,7 @@ class FakeHands:
     Errors are `ProcedureError` for what the room refuses, `TransportError` where nobody answers.
     """
 
+    sees_power = True
     poll = 0.2
     """A fake pool's clock runs fast: it is looked at often."""
 

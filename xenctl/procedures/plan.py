@@ -126,7 +126,7 @@ class Plan:
 
         out = {vm.uuid: Expected(vm.now, vm.at) if vm.now else Expected(vm.state, vm.home or "") for vm in self.vms}
         for step in self.steps[:steps]:
-            for uuid in KINDS[step.action].guests(step):
+            for uuid in KINDS[step.action].concerns(step):
                 if uuid in out:
                     out[uuid] = KINDS[step.action].leaves(step, out[uuid])
         return out

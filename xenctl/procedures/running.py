@@ -31,6 +31,7 @@ from .waiting import POLL
 if TYPE_CHECKING:
     from os import PathLike
 
+    from ..credentials import Credentials
     from ..session import Session
     from .backup import Backup
     from .hands import Hands
@@ -106,11 +107,13 @@ class Run:
         gates: Sequence[Gate] = (),
         poll: float | None = None,
         ask: Ask | None = None,
+        credentials: Credentials | None = None,
     ) -> None:
         self.session, self.plan, self.hands, self.journal = session, plan, hands, journal
         self.backup_to, self.take_over, self.gates = backup_to, take_over, gates
         self.poll = POLL if poll is None else poll
         self.ask: Ask = ask or (lambda question: False)
+        self._credentials = credentials
         self.outcome = Outcome(plan)
         self.begun: set[str] = set()
         self.before = {host.uuid: host.before for host in plan.hosts}
@@ -130,6 +133,13 @@ class Run:
         if uuid not in self._refs:
             self._refs[uuid] = self.session.VM.get_by_uuid(uuid)
         return self._refs[uuid]
+
+    @property
+    def credentials(self) -> Credentials:
+        """As whom hosts are spoken to one by one. Raises `ProcedureError` where nobody said."""
+        if self._credentials is None:
+            raise ProcedureError("this procedure speaks to single hosts: give the run credentials")
+        return self._credentials
 
     @cached_property
     def pool(self) -> Any:
@@ -283,7 +293,10 @@ def abandon(session: Session, journal: Journal, hands: Hands, *, poll: float | N
     if journal.state == DONE:
         raise ProcedureError(f"{journal.run_id} is done: there is nothing to abandon")
     run, left = Run(session, journal.plan, hands, journal, poll=poll), []
-    for change in reversed(journal.changes()):
+    newest = list(reversed(journal.changes()))
+    for change in sorted(
+        newest, key=lambda change: change.undo.action != "enable"
+    ):  # guests come back to enabled hosts
         if change.undone or change.undo.action == "release":
             continue
         text = change.undo.text(run.plan.names)

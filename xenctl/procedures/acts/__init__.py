@@ -8,12 +8,20 @@ know whether it was tried before: `act` starts from whatever it finds.
     shutting.py many guests shut down at once, and started again
     restoring.py a database put back
     reverting.py a host put back to the system of its backup partition
+    recovering.py roles of hosts that lost their master, guests of a host that was lost
+    rejoining.py a failed host forgotten, installed afresh, and back in the pool
+    maintenance.py, mastership.py   maintenance mode of a host; the master handed over
+    rebooting.py, updating.py       a host, its toolstack or a guest started anew; an update applied
+    repositories.py                 updates from repositories, and what a host must do then
+    availability.py                 high availability off and on
     pools.py    the pool: the backup, settings, the mark of a run, versions that are equal, the comparison at the end
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -43,7 +51,7 @@ class Kind:
         """The step that takes this one back, where a run that is abandoned is to do so."""
         return None
 
-    def guests(self, step: Step) -> Sequence[str]:
+    def concerns(self, step: Step) -> Sequence[str]:
         """The uuids of the guests that the step changes."""
         return (step.vm,) if step.vm else ()
 
@@ -55,4 +63,5 @@ class Kind:
 KINDS: dict[str, Kind] = {}
 """The actions by name."""
 
-from . import guests, hosts, pools, restoring, reverting, shutting  # noqa: E402, F401  (they register themselves)
+for _module in iter_modules(__path__):  # they register themselves
+    import_module(f"{__name__}.{_module.name}")

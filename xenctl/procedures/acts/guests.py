@@ -65,6 +65,10 @@ class Suspend(PowerKind):
     def act(self, run: Run, step: Step) -> None:
         run.session.Async.VM.suspend(run.vm(step.vm)).wait()
 
+    def undo(self, step: Step) -> Step | None:
+        """A guest that is suspended for its host's turn is resumed there; `host` says which that is."""
+        return Step("resume", vm=step.vm, to=step.host) if step.host else None
+
 
 class Migrate(Kind):
     """Move a running guest to another host."""

@@ -27,7 +27,7 @@ class PowerDown(ShutDown):
 
     name, text = "power-down", "shut down {count} guests before {host} goes back"
 
-    def guests(self, step: Step) -> Sequence[str]:
+    def concerns(self, step: Step) -> Sequence[str]:
         return tuple(step.args["vms"])
 
     def leaves(self, step: Step, before: Expected) -> Expected:

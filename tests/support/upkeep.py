@@ -1,0 +1,146 @@
+"""Fake pools for procedures that work on one host after another: made, looked at, run on, and killed anywhere."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chaos import Fate, Killed, MortalHands, mortal, session_on
+
+from mockserver import MockPool
+from mockserver.invariants import sound
+from mockserver.invariants.upgrades import OneHostOffline
+from mockserver.machine.disks import damage
+from xenctl.procedures.journal import Journal
+from xenctl.procedures.observe import PoolFacts, observe
+from xenctl.procedures.plan import Plan
+from xenctl.procedures.running import Outcome, Run
+from xenctl.session import Session
+
+RELEASES = ("4.0.1", "4.1", "5.0", "5.6", "6.2", "7.1", "8.2")
+SAMPLE = int(os.environ.get("XENCTL_CHAOS_SAMPLE", "12"))
+"""How many points of a procedure are tried; 0 for all."""
+
+
+def made(release: str = "8.2", **what: Any) -> MockPool:
+    """A pool that is watched: at most one host is down at a time."""
+    pool = MockPool.create(**{"hosts": 3, "vms": 9, "release": release, **what})
+    pool.watch(*sound(), OneHostOffline())
+    return pool
+
+
+def reach(pool: MockPool, fate: Fate | None = None) -> Session:
+    return session_on(pool, fate or Fate())
+
+
+def look(pool: MockPool) -> PoolFacts:
+    return observe(reach(pool))
+
+
+def states(pool: MockPool) -> dict[str, tuple[str, str]]:
+    """Power state and host of each guest, by name."""
+    facts = look(pool)
+    names = {uuid: host.name for uuid, host in facts.hosts.items()}
+    return {vm.name: (vm.state, names.get(vm.host, "")) for vm in facts.vms.values()}
+
+
+def on(pool: MockPool, host: str) -> list[str]:
+    """The names of the guests on a host."""
+    return sorted(name for name, (_, at) in states(pool).items() if at == host)
+
+
+def carried_out(pool: MockPool, plan: Plan, journal: Journal | None = None) -> Outcome:
+    """Carry out a plan, or go on with it."""
+    return Run(reach(pool), plan, pool.hands, journal or Journal.create(plan)).carry_out()
+
+
+def row(pool: MockPool, kind: str, name: str) -> Any:
+    return next(r for r in pool.store.table(kind).values() if r["name_label"] == name)
+
+
+def call(pool: MockPool, method: str, *args: Any) -> Any:
+    """Call the master as another client would."""
+    session = pool.dispatch("session.login_with_password", [pool.username, pool.password])
+    return pool.dispatch(method, [session, *args])
+
+
+def keys(pool: MockPool, host: str, start: str = "MAINTENANCE_MODE") -> dict[str, str]:
+    """What a host's `other_config` holds under keys that begin so."""
+    return {key: value for key, value in row(pool, "host", host)["other_config"].items() if key.startswith(start)}
+
+
+def pin(pool: MockPool, vm: str, host: str) -> None:
+    """Put a guest's disk on storage that only `host` reaches."""
+    pool.store.write(row(pool, "VDI", f"disk of {vm}"), SR=row(pool, "SR", f"Local storage on {host}").ref)
+
+
+def without_drivers(pool: MockPool, vm: str) -> None:
+    """Make a guest one that is fully virtual and has no paravirtual drivers."""
+    pool.store.write(row(pool, "VM", vm), HVM_boot_policy="BIOS order", guest_metrics="OpaqueRef:NULL")
+
+
+def unharmed(pool: MockPool) -> bool:
+    """Whether nothing was broken on the way, and every disk holds what its guest wrote."""
+    pool.conclude()
+    assert [violation.as_dict() for violation in pool.violations] == []
+    return all(list(damage(guest, pool.disks)) == [] for guest in pool.guests.values())
+
+
+Begin = Callable[[MockPool, Session, Journal, Any], Outcome]
+
+
+def attempt(pool: MockPool, path: Path, fate: Fate, plan_of: Callable[[Session], Plan], begin: Begin) -> Outcome:
+    """Begin a procedure, or go on with the one whose journal is at `path`."""
+    session = reach(pool, fate)
+    if path.exists():
+        journal = mortal(Journal.open(path, to_run=True), fate)
+    else:
+        journal = mortal(Journal.create(plan_of(session), path), fate)
+    try:
+        return begin(pool, session, journal, MortalHands(pool.hands, fate))
+    finally:
+        journal.close()
+
+
+def plainly(pool: MockPool, session: Session, journal: Journal, hands: Any) -> Outcome:
+    """Carry out what is in the journal."""
+    return Run(session, journal.plan, hands, journal).carry_out()
+
+
+def killed_anywhere(
+    make: Callable[[], MockPool],
+    plan_of: Callable[[Session], Plan],
+    folder: Path,
+    begin: Begin = plainly,
+    *,
+    seed: int = 7,
+    sample: int | None = None,
+) -> None:
+    """Kill a procedure before and after some of its calls, acts and writes, go on with it, and see that it ends the same."""
+    pool, fate = make(), Fate()
+    assert attempt(pool, folder / "undisturbed", fate, plan_of, begin).problems == []
+    assert unharmed(pool)
+    final, boots = look(pool), booted(pool)
+    first = next(number for number, point in enumerate(fate.points, 1) if point.startswith("journal"))
+    every = [(number, after) for number in range(first, len(fate.points) + 1) for after in (False, True)]
+    count = SAMPLE if sample is None or not SAMPLE else sample
+    chosen = random.Random(seed).sample(every, min(count, len(every))) if count else every
+    print(f"chaos: seed {seed}, {len(every)} points, {len(chosen)} kills")  # noqa: T201  (what was left out is to be seen)
+    for number, after in chosen:
+        pool, path = make(), folder / f"{number}-{after}"
+        where = f"{'after' if after else 'before'} {fate.points[number - 1]} (point {number})"
+        with pytest.raises(Killed):
+            attempt(pool, path, Fate(number, after), plan_of, begin)
+        assert attempt(pool, path, Fate(), plan_of, begin).problems == [], where
+        assert unharmed(pool), where
+        assert look(pool) == final, where
+        assert booted(pool) == boots, where
+
+
+def booted(pool: MockPool) -> dict[str, bool]:
+    """Which hosts have booted since the pool was made."""
+    return {host["name_label"]: "boot_time" in host["other_config"] for host in pool.store.table("host").values()}

@@ -171,10 +171,14 @@ class Control:
 
     def _act_on_host(self, asked: _Asked) -> Answer:
         machine, body, hands = self._machine(asked.place[0]), asked.body, self._pool.hands
-        _only(body, "power", "media", "answer", "lose", "regain")
-        if len(body) != 1:
+        _only(body, "power", "media", "answer", "lose", "regain", "answer_file")
+        words = dict(body)
+        answers = words.pop("answer_file", "")
+        if len(words) != 1:
             raise _Refused(400, "give one of power, media, answer, lose and regain", "body")
-        ((word, value),) = body.items()
+        ((word, value),) = words.items()
+        if answers and (word != "media" or value is None or not isinstance(answers, str)):
+            raise _Refused(400, "answer_file is a text, and goes with a medium", "body.answer_file")
         acts: dict[tuple[str, Any], Callable[[], None]] = {
             ("power", "on"): lambda: hands.power_on(machine.uuid),
             ("power", "off"): lambda: hands.power_off(machine.uuid),
@@ -186,7 +190,7 @@ class Control:
             raise _Refused(400, f"{word} is a text, not {value!r}", f"body.{word}")
         if word == "answer" and value not in ("upgrade", "fresh", "restore"):
             raise _Refused(400, f"answer is upgrade, fresh or restore, not {value!r}", "body.answer")
-        insert: Callable[[], None] = lambda: hands.insert_media(machine.uuid, str(value))  # noqa: E731
+        insert: Callable[[], None] = lambda: hands.insert_media(machine.uuid, str(value), answers.encode())  # noqa: E731
         others: dict[str, Callable[[], None]] = {
             "media": insert,
             "answer": lambda: hands.answer(machine.uuid, str(value)),

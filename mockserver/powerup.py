@@ -69,6 +69,7 @@ def _power_up(pool: MockPool, store: Store) -> None:
             on_running=lambda m: startup.host_started(m.pool, m),
             on_stopped=lambda m, clean: startup.host_stopped(m.pool, m, clean=clean),
             on_state=lambda m, old: m.pool.machine_changed(m, old),
+            clean=lambda m, release: m.pool.hands.clean(m, release),
             masters_release=lambda m: m.pool.master.system.release if m.pool.master_serves else None,
         )
         observers.load(store, machine, row)

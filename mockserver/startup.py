@@ -362,7 +362,7 @@ def synchronise(pool: MockPool, machine: HostMachine, host: Row, *, booted: bool
     now = f"{pool.clock.now():.0f}."
     store.write(
         host,
-        software_version=rules.software_version(release),
+        software_version={**rules.software_version(release), **machine.system.packs},
         virtual_hardware_platform_versions=rules.hardware_versions(release),
         API_version_major=release.api_version[0],
         API_version_minor=release.api_version[1],

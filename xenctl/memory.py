@@ -29,3 +29,8 @@ def needed(vm: Mapping[str, Any], release: Release) -> int:
         return int(vm["memory_static_max"])
     ballooning = release >= find("5.6.0")
     return int(vm["memory_dynamic_min" if ballooning else "memory_static_max"]) + overhead(vm)
+
+
+def most(vm: Mapping[str, Any]) -> int:
+    """Bytes of host memory that a VM takes where it is given all that it may have: its dynamic maximum, since 5.6."""
+    return int(vm.get("memory_dynamic_max") or vm["memory_static_max"]) + overhead(vm)

@@ -125,24 +125,29 @@ def rehearse(
     read, `ValueError` for an unknown release.
     """
     started = time.perf_counter()
-    pool = _pool(dump, release, hosts, vms, seed)
-    verdict = _rehearsed(pool, to, on_plan, on_step)
+    with staged(dump, release=release, hosts=hosts, vms=vms, seed=seed) as (pool, session):
+        verdict = _rehearsed(pool, session, to, on_plan, on_step)
     verdict.wall_s = time.perf_counter() - started
     return verdict
 
 
 @contextmanager
 def staged(
-    dump: str | PathLike[str] | bytes | Database | None = None, *, seed: int = 0
+    dump: str | PathLike[str] | bytes | Database | None = None,
+    *,
+    release: str = "4.0.1",
+    hosts: int = 3,
+    vms: int = 12,
+    seed: int = 0,
 ) -> Iterator[tuple[MockPool, Session]]:
-    """A fake pool that is loaded from `dump`, and a session with it: what any procedure can be rehearsed on. What is wrong
-    with the pool in the dump is in the pool's `obstacles` and `reports`; the invariants that hold in every pool are watched,
-    and `violations` holds what broke them. Raises `DatabaseError`."""
+    """A fake pool that is loaded from `dump`, or made where there is none, and a session with it: what any procedure
+    can be rehearsed on. What is wrong with the pool in the dump is in the pool's `obstacles` and `reports`; the
+    invariants that hold in every pool are watched, and `violations` holds what broke them. Raises `DatabaseError`."""
     from mockserver.invariants import sound
 
     from .session import Session
 
-    pool = _pool(dump, "4.0.1", 3, 12, seed)
+    pool = _pool(dump, release, hosts, vms, seed)
     pool.watch(*sound())
     session = Session(pool.url, transport=pool.transport())
     session.login_with_password(pool.username, pool.password)
@@ -157,17 +162,30 @@ def _pool(dump: Any, release: str, hosts: int, vms: int, seed: int) -> MockPool:
     return MockPool.from_dump(dump, seed=seed)
 
 
-def _rehearsed(
-    pool: MockPool, to: str | None, on_plan: Callable[[Plan], None] | None, on_step: Progress | None
-) -> Rehearsal:
+def watch(pool: MockPool, plan: Plan) -> Recorder:
+    """Have a fake pool watch what must hold in an upgrade by `plan`, and record what happens to hosts and guests."""
     from mockserver.invariants import rolling_upgrade as invariants
     from mockserver.recorder import Recorder
 
-    from .procedures import rolling_upgrade
-    from .session import Session
+    recorder = Recorder()
+    stops = [vm.uuid for vm in plan.downtime]
+    inserted = {step.vbd for step in plan.steps if step.action == "insert"}
+    stay_out = {step.vbd for step in plan.steps if step.action == "eject"} - inserted
+    there = {type(invariant) for invariant in pool.invariants}
+    wanted = invariants(may_stop=stops, may_stay_away=plan.away, may_stay_out=stay_out)
+    pool.watch(recorder, *(invariant for invariant in wanted if type(invariant) not in there))
+    return recorder
 
-    session = Session(pool.url, transport=pool.transport())
-    session.login_with_password(pool.username, pool.password)
+
+def _rehearsed(
+    pool: MockPool,
+    session: Session,
+    to: str | None,
+    on_plan: Callable[[Plan], None] | None,
+    on_step: Progress | None,
+) -> Rehearsal:
+    from .procedures import rolling_upgrade
+
     plan = rolling_upgrade.plan(session, to)
     verdict = Rehearsal(
         plan.source, plan.target, plan, reasons=[*plan.problems, *pool.obstacles], warnings=list(plan.warnings)
@@ -175,11 +193,7 @@ def _rehearsed(
     verdict.reports = pool.reports
     if on_plan is not None:
         on_plan(plan)
-    recorder = Recorder()
-    stops = [vm.uuid for vm in plan.downtime]
-    inserted = {step.vbd for step in plan.steps if step.action == "insert"}
-    stay_out = {step.vbd for step in plan.steps if step.action == "eject"} - inserted
-    pool.watch(recorder, *invariants(may_stop=stops, may_stay_away=plan.away, may_stay_out=stay_out))
+    recorder = watch(pool, plan)
     start = pool.clock.now()
     if not verdict.reasons:
         outcome = rolling_upgrade.run(session, plan, pool.hands, accept_downtime=True, on_step=on_step)

@@ -173,7 +173,8 @@ def refresh_pack_info(call: Call, host: str) -> str:
 
 def _look_at(call: Call, contact: hosts.Contact) -> None:
     """Write down the software that a host has; how its network is made is not told by what is installed."""
-    installed = rules.software_version(contact.machine.system.release)
+    system = contact.machine.system
+    installed = {**rules.software_version(system.release), **system.packs}
     backend = contact.host["software_version"].get("network_backend")
     if backend is not None and "network_backend" in installed:
         installed["network_backend"] = backend

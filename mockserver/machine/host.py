@@ -126,6 +126,8 @@ class System(Kept):
     """A database that was put here by a restore: the next start of the toolstack takes it, and it alone."""
     installed: dict[str, str] = field(default_factory=dict)
     """The packages that came with updates: their versions by their names with architecture."""
+    packs: dict[str, str] = field(default_factory=dict)
+    """Supplemental packs that somebody installed: what each says of itself, by `originator:name`."""
     mirrors: dict[str, Mirror] = field(default_factory=dict)
     """On a master: copies of update repositories, by their uuids."""
     password: str = ""
@@ -199,6 +201,8 @@ class HostMachine(Kept):
     half_written: bool = False
     """Set while an installer writes the system of its disk, until it is done: a host whose power fails then boots nothing
     from it."""
+    told: str = ""
+    """What the installer in the drive does without asking, because an answer file says so; empty where it asks."""
     prepared: Release | None = None
     """What the boot loader installs at the next boot, without asking, instead of booting the disk."""
     fetched: Release | None = None
@@ -232,6 +236,8 @@ class HostMachine(Kept):
     on_running: Callable[[HostMachine], None] = lambda machine: None
     on_stopped: Callable[[HostMachine, bool], None] = lambda machine, clean: None
     on_state: Callable[[HostMachine, str], None] = lambda machine, old: None
+    clean: Callable[[HostMachine, Release], System] = lambda machine, release: machine.system
+    """Makes the system of a clean installation of a release."""
     masters_release: Callable[[HostMachine], Release | None] = lambda machine: None
     """What the installer learns from the pool's master; None where that does not answer."""
     ha_daemon: str = ""
@@ -283,7 +289,7 @@ class HostMachine(Kept):
             raise MachineRoomError(f"{self.name} is on already ({self.state})")
         self._become("starting")
         if self.media is not None:
-            self._later(self.durations.firmware + self.durations.installer_boot, lambda: self._become("installer"))
+            self._later(self.durations.firmware + self.durations.installer_boot, self._boot_medium)
         elif self.prepared is not None:
             self._later(self.durations.firmware + self.durations.installer_boot, self._upgrade_unattended)
         elif not self.half_written:
@@ -307,9 +313,16 @@ class HostMachine(Kept):
         """The prepared installer upgrades, or stops and shows what it offers instead. Either way the boot loader boots the
         disk again from now on."""
         self.fetched, self.prepared = self.prepared, None
+        self._go_ahead("upgrade")
+
+    def _boot_medium(self) -> None:
+        self._go_ahead(self.told)
+
+    def _go_ahead(self, choice: str) -> None:
+        """Do without asking what an answer file says, or stop on screen where that cannot be done."""
         self._become("installer")
-        if "upgrade" in self.offers():
-            self.answer("upgrade")
+        if choice == "reinstall" or choice in self.offers():
+            self._install(choice)
 
     def power_off(self) -> None:
         """Pull the plug: every domain is gone at once."""
@@ -347,13 +360,14 @@ class HostMachine(Kept):
 
         self._later(self.durations.os_shutdown, off)
 
-    def insert_media(self, release: Release) -> None:
-        """Put the installation medium of `release` into the drive."""
-        self.media = release
+    def insert_media(self, release: Release, told: str = "") -> None:
+        """Put the installation medium of `release` into the drive; `told` is the choice of an answer file that it boots
+        with."""
+        self.media, self.told = release, told
 
     def eject_media(self) -> None:
         """Take the medium out."""
-        self.media = None
+        self.media, self.told = None, ""
 
     def identified(self) -> Release | None:
         """The release that the installer on screen says it found on the disk; None where that is half written."""
@@ -383,9 +397,9 @@ class HostMachine(Kept):
         master = self.masters_release(self) if media >= ASKS_THE_MASTER and self.system.role != "master" else None
         return master is not None and master < media
 
-    def answer(self, choice: str, *, fresh: Callable[[HostMachine, Release], System] | None = None) -> None:
+    def answer(self, choice: str) -> None:
         """Answer the installer on screen. It copies the old system to the backup partition, installs, ejects the medium
-        and boots from disk. `fresh` makes the system of a clean installation of a release; only that needs it."""
+        and boots from disk."""
         media = self._at_installer()
         if choice not in self.offers():
             found = self.identified()
@@ -393,35 +407,38 @@ class HostMachine(Kept):
                 f"the {media.product_version} installer on {self.name} does not offer {choice!r}: it found "
                 f"{found.product_version if found else 'nothing'} and offers {', '.join(self.offers())}"
             )
+        self._install(choice)
+
+    def _install(self, choice: str) -> None:
+        media = self._at_installer()
         self._become("installing")
         half = self.durations.install / 2
-        self._later(half, lambda: self._written(half, choice, media, fresh))
+        self._later(half, lambda: self._written(half, choice, media))
 
-    def _written(
-        self, rest: float, choice: str, media: Release, fresh: Callable[[HostMachine, Release], System] | None
-    ) -> None:
+    def _written(self, rest: float, choice: str, media: Release) -> None:
         """What was there is copied where the choice asks for it, and the disk is being written."""
-        if choice == "upgrade":
+        if choice in ("upgrade", "reinstall"):
             old = self.system
             saved = old.database.dump() if old.database is not None else old.saved
             self.backup = replace(old, database=None, saved=saved, local=dict(old.local))
         self.half_written = True
-        self._later(rest, lambda: self._installed(choice, media, fresh))
+        self._later(rest, lambda: self._installed(choice, media))
 
-    def _installed(self, choice: str, media: Release, fresh: Callable[[HostMachine, Release], System] | None) -> None:
+    def _installed(self, choice: str, media: Release) -> None:
         old = self.system
         if choice == "restore":
             assert self.backup is not None
             held = self.backup
-            own_installed, own_mirrors, own_local = dict(held.installed), dict(held.mirrors), dict(held.local)
-            self.install(replace(held, installed=own_installed, mirrors=own_mirrors, local=own_local))
-        elif choice == "upgrade":
-            self.install(replace(old, release=media, installed={}, mirrors={}, new=True, **LOCAL))
+            installed, mirrors = dict(held.installed), dict(held.mirrors)
+            packs, local = dict(held.packs), dict(held.local)
+            self.install(replace(held, installed=installed, mirrors=mirrors, packs=packs, local=local))
         else:
-            assert fresh is not None
-            self.install(fresh(self, media))
+            upgraded = choice == "upgrade"
+            dropped: dict[str, Any] = {"installed": {}, "mirrors": {}, "packs": {}, "new": True, **LOCAL}
+            self.install(replace(old, release=media, **dropped) if upgraded else self.clean(self, media))
         self.media = self.fetched = self.prepared = None
         self.half_written = False
+        self.told = ""
         self._become("off")
         self.power_on()
 

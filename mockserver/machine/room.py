@@ -12,9 +12,13 @@ from urllib.parse import urlsplit, urlunsplit
 from xenctl.releases import find
 
 from .. import paths, standalone
+from . import answers
 
 if TYPE_CHECKING:
+    from xenctl.releases import Release
+
     from ..pool import MockPool
+    from .host import HostMachine, System
 
 
 def without_login(url: str) -> str:
@@ -32,10 +36,12 @@ class MachineRoom:
     def __init__(self, pool: MockPool) -> None:
         self._pool = pool
 
-    def insert_media(self, host: str, release: str) -> None:
-        """Put the installation medium of `release` into the host's drive."""
+    def insert_media(self, host: str, release: str, answer_file: bytes = b"") -> None:
+        """Put the installation medium of `release` into the host's drive. With an answer file it installs by itself, or
+        stops on screen where what that says cannot be done. Raises `ValueError` for what is no answer file."""
+        told = answers.choice(answer_file, find(release)) if answer_file else ""
         with self._pool.guard():
-            self._pool.machine(host).insert_media(find(release))
+            self._pool.machine(host).insert_media(find(release), told)
 
     def eject_media(self, host: str) -> None:
         """Take the medium out of the host's drive."""
@@ -55,6 +61,16 @@ class MachineRoom:
         """Put a file on a server, for hosts that fetch it from `url`: an archive of VMs, for `VM.import`."""
         with self._pool.guard():
             self._pool.files[url] = data
+
+    def install_pack(self, host: str, name: str, text: str) -> None:
+        """Install a supplemental pack on a host: `name` is such as `acme:agent`, `text` what it says of itself. It is gone
+        when the host is installed anew."""
+        with self._pool.guard():
+            machine = self._pool.machine(host)
+            machine.system.packs[name] = text
+            row = self._pool.host_row(machine)
+            if row is not None:
+                self._pool.store.write(row, software_version={**row["software_version"], name: text})
 
     def power_on(self, host: str) -> None:
         """Switch the host on; it boots the medium in its drive, else its disk."""
@@ -110,4 +126,8 @@ class MachineRoom:
     def answer(self, host: str, choice: str) -> None:
         """Answer the installer; it installs and boots the host from its disk."""
         with self._pool.guard():
-            self._pool.machine(host).answer(choice, fresh=standalone.system)
+            self._pool.machine(host).answer(choice)
+
+    def clean(self, machine: HostMachine, release: Release) -> System:
+        """A clean installation of `release`."""
+        return standalone.system(machine, release)

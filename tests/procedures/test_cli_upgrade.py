@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import random
+import resource
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 TOKEN = "s3cr3t"
+KILLS = 4
+"""How often a run is killed before it may end."""
 
 
 @dataclass
@@ -45,7 +52,13 @@ def environment() -> dict[str, str]:
     return {**os.environ, "XENCTL_PASSWORD": "secret", "COLUMNS": "100"}
 
 
-def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
+def run(arguments: list[str], *, largest_file: int | None = None) -> subprocess.CompletedProcess[str]:
+    """What came of a command; with `largest_file` it can write no more than so many bytes into a file."""
+
+    def limit() -> None:
+        if largest_file is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+
     return subprocess.run(
         arguments,
         capture_output=True,
@@ -54,6 +67,7 @@ def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
         check=False,
         stdin=subprocess.DEVNULL,
         env=environment(),
+        preexec_fn=limit,
     )
 
 
@@ -96,6 +110,79 @@ def test_a_run_that_is_killed_is_resumed(served: Served) -> None:
     again = run(served.live("resume"))
     assert again.returncode == 2
     assert "this run is done; there is nothing left to do" in again.stderr
+
+
+def test_a_run_that_is_killed_again_and_again_is_done_in_the_end(served: Served) -> None:
+    """With SIGKILL at random moments, each time by the process that resumed after the last."""
+    seed = int(os.environ.get("XENCTL_CHAOS_SEED", "5"))
+    chance, words, kills = random.Random(seed), "run", 0
+    print(f"seed {seed}")  # noqa: T201
+    for _ in range(KILLS):
+        process = subprocess.Popen(
+            served.live(words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment()
+        )
+        assert process.stderr is not None
+        for _line in itertools.islice(process.stderr, chance.randint(1, 6)):
+            pass
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=chance.random() / 2)
+        process.kill()
+        process.communicate(timeout=20)
+        kills += process.returncode == -signal.SIGKILL
+        words = "resume" if served.journal.exists() else "run"
+        if process.returncode == 0:
+            break
+    else:
+        done = run(served.live(words))
+        assert done.returncode == 0, done.stderr
+    assert kills > 1
+    found: Any = served.status()
+    assert found["state"] == "done"
+    assert {host["after"] for host in found["account"]["hosts"]} == {"4.1.0"}
+    assert all(vm["state_before"] == vm["state_after"] for vm in found["account"]["vms"])
+
+
+def test_a_run_is_paused_by_another_process(served: Served) -> None:
+    """It stops before the next host with 3 and is resumed; where nobody is at work there is nothing to pause."""
+    process = begun(served, 6)
+    for _ in range(5):
+        process.send_signal(signal.SIGSTOP)  # it is at work for as long as is needed
+        asked = run(served.arguments("pause", "--journal", str(served.journal)))
+        process.send_signal(signal.SIGCONT)
+        if "locked" not in asked.stderr:  # it was held in the middle of a write
+            break
+    assert asked.returncode == 0, asked.stderr
+    assert "will stop before the next host" in asked.stdout
+    process.communicate(timeout=120)
+    assert process.returncode == 3
+    found = served.status()
+    assert (found["state"], found["at_work"]) == ("stopped", False)
+    assert isinstance(found["left_s"], int)
+    assert 0 < found["left_s"] < 7200
+    assert str(found["next"]).startswith("begin with host2")
+    again = run(served.arguments("pause", "--journal", str(served.journal)))
+    assert again.returncode == 2
+    assert "no process is at work on this run (it is stopped): nothing to pause" in again.stderr
+    shown = run(served.arguments("status", "--journal", str(served.journal)))
+    assert " left, by what it took so far; nobody is at work" in shown.stdout
+    done = run(served.live("resume", "--approve"))
+    assert done.returncode == 3
+    assert "host2 is to be approved, and nobody is there to ask" in done.stdout
+    assert run(served.live("resume")).returncode == 0
+
+
+def test_a_full_disk_for_the_journal_is_said(served: Served) -> None:
+    """Before the start nothing is changed; on the way the run stops, and goes on when there is room."""
+    done = run(served.live("run"), largest_file=0)
+    assert done.returncode == 2, done.stderr
+    assert "cannot be written" in done.stderr
+    assert "see to the disk and resume" in done.stderr
+    assert not served.journal.exists()
+    done = run(served.live("run"), largest_file=48 << 10)
+    assert done.returncode == 3, done.stderr
+    assert "journal.dump.xml cannot be written: [Errno 27] File too large; see to the disk and resume" in done.stdout
+    assert served.status()["state"] == "stopped"
+    assert run(served.live("resume")).returncode == 0
 
 
 def test_an_interrupted_run_ends_with_3_and_can_be_given_up(served: Served) -> None:

@@ -130,7 +130,7 @@ def test_what_is_no_journal_is_said(path: Path, kind: str) -> None:
     said = {
         "text": "cannot be read: file is not a database",
         "database": "is no journal of a run",
-        "layout": "is of layout 99, and this program knows 1",
+        "layout": "is of layout 99, and this program knows 2",
         "missing": "there is no journal",
         "folder": "there is no journal",
     }

@@ -2,18 +2,31 @@
 
 `Fate` counts these points over one run and, at the one it was given, raises `Killed`, which nothing in the library catches.
 Whoever resumes opens the journal anew, with another session, as another process would.
-"""
+
+`Branches` is a fate that survives. At each chosen point the whole process forks (by the system, so the pool in it is
+copied as it is, with what is under way), and the copy meets what the original is spared: it dies there and resumes,
+or a call fails. So one run serves every point, and only what comes after a point is run again."""
 
 from __future__ import annotations
 
+import gc
+import os
+import shutil
+import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from mockserver import MockPool
+from xenctl.errors import ConnectionLost, ProcedureError
 from xenctl.procedures.journal import Journal
 from xenctl.session import Session
+
+CHILDREN = os.cpu_count() or 1
+"""How many copies live at once."""
 
 
 class Killed(BaseException):
@@ -44,6 +57,146 @@ class Fate:
             if here:
                 self.dead = True
                 raise Killed(f"after {what}")
+
+
+Resume = Callable[[Path], str]
+"""Goes on with the run whose journal is at the path, to its end; what is wrong with that end, empty if nothing is."""
+
+
+@dataclass
+class Branches(Fate):
+    """Forks at the `chosen` points, told by number and by whether the deed is done (all, without).
+
+    With `resume` each copy is a process that dies there: its journal is copied, and gone on with. With `fault`, one of
+    `FAULTS`, the copy lives on and that happens to it: `child` is true then, and whoever began the run calls `report`.
+    """
+
+    pool: MockPool | None = None
+    path: Path = Path()
+    chosen: frozenset[tuple[int, bool]] | None = None
+    resume: Resume | None = None
+    fault: str = ""
+    child: bool = False
+    deaths: int = 0
+    shared: int = 0
+    broken: list[str] = field(default_factory=list)
+    where: str = ""
+    _alive: dict[int, tuple[str, int]] = field(default_factory=dict)
+    _moment: float = -1.0
+
+    def meets(self, what: str, deed: Callable[[], Any]) -> Any:
+        self.points.append(what)
+        if self.child:
+            return deed()
+        assert self.pool is not None
+        if self.resume is not None:
+            # Where no time has passed since a copy died after the last deed, to die before this one is the same.
+            if self.pool.clock.now() == self._moment:
+                self.shared += self._wanted(after=False)
+            else:
+                self._dies(what, after=False)
+            try:
+                return deed()
+            finally:
+                self._moment = self.pool.clock.now() if self._dies(what, after=True) else -1.0
+        if self._wanted(after=False) and _can_fail(what) and self._copied(f"{self.fault} at {self._at(what)}"):
+            return FAULTS[self.fault](self.pool, what, deed)
+        return deed()
+
+    def _at(self, what: str) -> str:
+        return f"{what} (point {len(self.points)})"
+
+    def _wanted(self, *, after: bool) -> bool:
+        return self.chosen is None or (len(self.points), after) in self.chosen
+
+    def _dies(self, what: str, *, after: bool) -> bool:
+        """Whether a copy died here."""
+        if not self._wanted(after=after):
+            return False
+        there = self.path.with_name(f"{self.path.name}-{len(self.points)}-{after}")
+        if self.path.exists():
+            shutil.copyfile(self.path, there)
+        if self._copied(f"killed {'after' if after else 'before'} {self._at(what)}"):
+            assert self.resume is not None
+            resume = self.resume
+            self.report(lambda: resume(there))
+        return True
+
+    def _copied(self, where: str) -> bool:
+        """Whether this is the copy, which `where` is about."""
+        while len(self._alive) >= CHILDREN:
+            self._reap()
+        self.deaths += 1
+        reader, writer = os.pipe()
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", DeprecationWarning
+            )  # of forking beside threads, which the copy does not use
+            pid = os.fork()
+        if pid:
+            os.close(writer)
+            self._alive[pid] = (where, reader)
+            return False
+        os.close(reader)
+        gc.disable()  # a copy is short-lived, and collecting would copy every page
+        self.child, self.where, self._writer = True, where, writer
+        return True
+
+    def report(self, check: Callable[[], str]) -> None:
+        """Tell the original what `check` finds wrong, and end this copy."""
+        try:
+            said = check()
+        except BaseException:  # noqa: BLE001  (whatever it is, the original must hear of it)
+            said = traceback.format_exc()
+        try:
+            os.write(self._writer, said.encode()[:60000])
+        finally:
+            os._exit(0)
+
+    def _reap(self) -> None:
+        pid, (where, reader) = next(iter(self._alive.items()))
+        with os.fdopen(reader, "rb") as told:
+            said = told.read().decode()
+        _, status = os.waitpid(pid, 0)
+        del self._alive[pid]
+        if said or status:
+            self.broken.append(f"{where}: {said or f'the process ended with {status}'}")
+
+    def over(self) -> None:
+        """Wait for every copy."""
+        while self._alive:
+            self._reap()
+
+
+def _can_fail(what: str) -> bool:
+    """Whether a deed can fail on its way; a journal that cannot be written stops the run, which another test is about."""
+    return not what.startswith("journal")
+
+
+def _refused(pool: MockPool, what: str, deed: Callable[[], Any]) -> Any:
+    if what.startswith("hands."):
+        raise ProcedureError("the machine room does not answer")
+    if what.startswith("/"):
+        raise ConnectionLost("the connection was reset")
+    pool.faults.add("error", code="INTERNAL_ERROR", params=["passing"])
+    return deed()
+
+
+def _unheard(pool: MockPool, what: str, deed: Callable[[], Any]) -> Any:
+    raise ConnectionLost("the connection was reset before anything was read")
+
+
+def _answer_lost(pool: MockPool, what: str, deed: Callable[[], Any]) -> Any:
+    deed()
+    raise ConnectionLost("the connection broke before the answer")
+
+
+FAULTS: dict[str, Callable[[MockPool, str, Callable[[], Any]], Any]] = {
+    "refused": _refused,
+    "unheard": _unheard,
+    "answer lost": _answer_lost,
+}
+"""What can happen to a deed once: refused without effect, not heard at all, done with the answer lost."""
 
 
 class MortalTransport:

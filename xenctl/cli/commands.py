@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import backup, maintenance, recover, shutdown, update
+from . import answer_file, backup, maintenance, recover, reinstall, shutdown, update
 from .endings import IMPOSSIBLE, ending
 from .path import plan_path
 from .reach import Reach, live_options
@@ -27,7 +27,7 @@ def cli() -> None:
 
 
 upgrade.add_command(revert)
-FAMILIES = (shutdown, backup, maintenance, update, recover)
+FAMILIES = (shutdown, backup, maintenance, update, recover, reinstall, answer_file)
 for command in (upgrade, plan_path, *(command for family in FAMILIES for command in family.COMMANDS)):
     cli.add_command(command)
 

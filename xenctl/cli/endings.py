@@ -18,9 +18,11 @@ from ..errors import DatabaseError, Failure, ProcedureError, TransportError
 from .reach import Reached, tell
 
 if TYPE_CHECKING:
+    from ..procedures.account import Account
     from ..procedures.journal import Journal
     from ..procedures.plan import Plan
     from ..procedures.running import Outcome, Progress
+    from ..session import Session
 
 DONE, IMPOSSIBLE, BAD_INPUT, RESUMABLE = 0, 1, 2, 3
 
@@ -43,17 +45,37 @@ def ending() -> Iterator[None]:
         sys.exit(BAD_INPUT)
 
 
+def assert_same_pool(session: Session, plan: Plan, file: str) -> None:
+    """Raise `JournalError` where the session's pool answers and is not the one of the journal in `file`."""
+    from ..procedures.journal import JournalError
+
+    try:
+        (pool,) = session.pool.get_all_records().values()
+    except (TransportError, Failure) as error:
+        if isinstance(error, Failure) and error.code == "SESSION_AUTHENTICATION_FAILED":
+            raise
+        return  # its master may be away; hosts are known by their uuids, so nothing can hit another pool
+    if pool.uuid != plan.pool:
+        raise JournalError(
+            f"{file} is the journal of pool {plan.pool_name} ({plan.pool}), and this pool is {pool.uuid}"
+        )
+
+
 def show_plan(plan: Plan, *, steps: bool = False) -> None:
     """Print what is known before the start; with `steps` each of them, numbered."""
     from rich.markup import escape
 
+    from ..procedures.guest_policies import costs as downtime_of
     from .tables import console
 
     out = console()
-    way = f" from {plan.source} to {plan.target}" if plan.target else ""
-    out.print(f"[bold]{escape(plan.pool_name)}[/]: {plan.procedure}{way}")
+    out.print(f"[bold]{escape(plan.pool_name)}[/]: {plan.procedure}{_way(plan)}")
+    costs = downtime_of(plan)
     for vm in plan.downtime:
-        out.print(f"planned downtime: {escape(vm.name)}: {escape(vm.why)}")
+        cost = f" ({costs[vm.uuid]})" if vm.uuid in costs else ""
+        out.print(f"planned downtime: {escape(vm.name)}: {escape(vm.why)}{cost}")
+    if plan.effort is not None:
+        out.print(escape(plan.effort.text))
     for loss in plan.losses:
         out.print(f"[red]lost[/]: {escape(loss)}")
     for point in plan.no_return:
@@ -67,12 +89,20 @@ def show_plan(plan: Plan, *, steps: bool = False) -> None:
         out.print(f"[red]problem[/]: {escape(problem)}")
 
 
+def _way(plan: Plan) -> str:
+    """From which release to which, if any."""
+    if not plan.target:
+        return ""
+    return f" of {plan.target}" if plan.source == plan.target else f" from {plan.source} to {plan.target}"
+
+
 @contextmanager
-def progress(*, quiet: bool) -> Iterator[Progress]:
-    """Where a run tells its steps: a bar on a terminal, else a line each on standard error; nothing where `quiet`."""
+def progress(*, quiet: bool, plain: bool = False) -> Iterator[Progress]:
+    """Where a run tells its steps: a bar on a terminal, else a line each on standard error, as where `plain`, since somebody
+    else writes to the terminal too; nothing where `quiet`."""
     if quiet:
         yield lambda number, total, text: None
-    elif not sys.stderr.isatty():
+    elif plain or not sys.stderr.isatty():
         yield lambda number, total, text: click.echo(f"{number}/{total} {text}", err=True)
     else:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -85,7 +115,15 @@ def progress(*, quiet: bool) -> Iterator[Progress]:
             yield lambda number, total, text: bar.update(job, completed=number - 1, total=total, description=text)
 
 
-def finish(outcome: Outcome, journal: Journal, at: Reached, *, as_json: bool, **more: Any) -> None:
+def finish(
+    outcome: Outcome,
+    journal: Journal,
+    at: Reached,
+    *,
+    as_json: bool,
+    account: Account | None = None,
+    **more: Any,
+) -> None:
     """Print what came of a run, and end with its status. A rehearsal leaves nothing to resume: it would fail."""
     violations = at.violations
     failed = IMPOSSIBLE if at.pool is not None else RESUMABLE
@@ -93,13 +131,19 @@ def finish(outcome: Outcome, journal: Journal, at: Reached, *, as_json: bool, **
     if at.pool is not None:
         more["violations"] = violations
     if as_json:
+        if account is not None:
+            more["account"] = account.as_dict()
         print_json(as_data(outcome, journal, **more))
     else:
         from rich.markup import escape
 
-        from .tables import console
+        from .tables import console, show_account
 
         out = console()
+        if account is not None:
+            show_account(account)
+        for note in outcome.notes:
+            out.print(f"note: {escape(note)}")
         for problem in outcome.problems:
             out.print(f"[red]problem[/]: {escape(problem)}")
         if outcome.paused:
@@ -127,6 +171,7 @@ def as_data(outcome: Outcome, journal: Journal, **more: Any) -> Mapping[str, Any
         "journal": str(journal.path) if journal.path else None,
         "problems": outcome.problems,
         "paused": outcome.paused,
+        "notes": outcome.notes,
         "report": journal.get("report", []),
         "steps": [step.as_dict() for step in outcome.steps],
         **more,

@@ -70,11 +70,23 @@ class Reached:
         self.pool.conclude()
         return [f"{violation.invariant}: {violation.text}" for violation in self.pool.violations]
 
+    def watch(self, plan: Plan) -> None:
+        """Have the fake pool of a rehearsal watch what must hold in an upgrade by `plan`; a live pool nobody watches so."""
+        if self.pool is not None:
+            from ..rehearsal import watch
+
+            watch(self.pool, plan)
+
     def knows(self, plan: Plan) -> None:
-        """Let the session and the hands know where the plan's hosts are: its master may be away, or another by now."""
+        """Let the session know where the plan's hosts are: its master may be away, or another by now."""
         if self.pool is None:
             addresses = (host.address for host in plan.hosts)
             self.session.hosts = tuple(origin_at(self.session.origin, address) for address in addresses if address)
+
+    @property
+    def talks(self) -> bool:
+        """Whether the hands write to the terminal."""
+        return bool(getattr(self.hands, "talks", False))
 
     @property
     def poll(self) -> float | None:

@@ -80,10 +80,12 @@ def opened(file: str, *procedures: str) -> Journal:
 
 def carry_out(at: Reached, journal: Journal, *, as_json: bool, **options: Any) -> None:
     """Carry out the journal's plan from where it is, and end with the exit status of what came of it."""
+    from ..procedures.hands import assert_route
     from ..procedures.running import Run
 
+    assert_route(journal.plan, at.hands)
     at.knows(journal.plan)
-    with progress(quiet=as_json) as on_step:
+    with progress(quiet=as_json, plain=at.talks) as on_step:
         told = {"poll": at.poll, "ask": ask, "credentials": at.credentials, **options}
         run = Run(at.session, journal.plan, at.hands, journal, **told)
         outcome = run.carry_out(on_step)

@@ -9,19 +9,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..procedures.estimate import said
+
 if TYPE_CHECKING:
+    from ..procedures.account import Account
     from ..procedures.plan import Plan
     from ..rehearsal import Rehearsal
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: `42 s`, `17 min 5 s`, `1 h 12 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s" if whole % 60 else f"{whole // 60} min"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -50,7 +43,7 @@ def show(verdict: Rehearsal) -> None:
     if verdict.backup["verified"]:
         out.print(f"database backup: verified, sha256 {verdict.backup['sha256']}")
     if verdict.steps:
-        length, most = duration(verdict.simulated_s), verdict.max_hosts_offline
+        length, most = said(verdict.simulated_s), verdict.max_hosts_offline
         out.print(f"simulated duration: {length}, with at most {most} host{'' if most == 1 else 's'} offline at a time")
     sent, received = (f"{verdict.bytes[way] / 1e6:.1f} MB" for way in ("sent", "received"))
     out.print(f"{verdict.calls} calls, {sent} sent and {received} received, in {verdict.wall_s:.2f} s")
@@ -65,10 +58,34 @@ def show(verdict: Rehearsal) -> None:
     out.print(f"[{colour}]{count} invariant{'' if count == 1 else 's'} broken: {word}[/]")
 
 
+def show_account(account: Account) -> None:
+    """Print what became of hosts and guests: those that ran before, or are another than they were."""
+    hosts = Table("host", "before", "after", box=box.SIMPLE_HEAD)
+    for host in account.hosts:
+        hosts.add_row(escape(host.name), host.before, host.after)
+    guests = Table("VM", "before", "after", "host", box=box.SIMPLE_HEAD)
+    for column in ("migrations", "downtime"):
+        guests.add_column(column, justify="right")
+    for vm in account.vms:
+        if "Running" in (vm.state_before, vm.state_after) or vm.state_before != vm.state_after:
+            way = (
+                vm.host_after
+                if vm.host_before in ("", vm.host_after)
+                else f"{vm.host_before} to {vm.host_after or 'none'}"
+            )
+            down = said(vm.downtime_s) if vm.downtime_s else "none"
+            guests.add_row(escape(vm.name), vm.state_before, vm.state_after, escape(way), str(vm.migrations), down)
+    out = console()
+    out.print(hosts)
+    out.print(guests)
+    size = f", {account.bytes / 1e9:.1f} GB of memory" if account.bytes is not None else ""
+    out.print(f"{account.migrations} migrations{size}")
+
+
 def _hosts(verdict: Rehearsal) -> Table:
     table = Table("host", "before", "after", "offline", box=box.SIMPLE_HEAD)
     for host in verdict.hosts:
-        table.add_row(escape(host.name), host.before, host.after, duration(host.offline_s))
+        table.add_row(escape(host.name), host.before, host.after, said(host.offline_s))
     return table
 
 
@@ -79,7 +96,7 @@ def _vms(verdict: Rehearsal) -> Table:
     table.add_column("home")
     for vm in verdict.vms:
         home = "" if vm.home is None else "yes" if vm.home else "no"
-        down = f"{duration(vm.downtime_s)}{' (planned)' if vm.planned_downtime else ''}" if vm.downtime_s else "none"
+        down = f"{said(vm.downtime_s)}{' (planned)' if vm.planned_downtime else ''}" if vm.downtime_s else "none"
         if vm.state_before != "Running":
             down = ""
         table.add_row(escape(vm.name), vm.state_before, vm.state_after, str(vm.migrations), down, home)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .endings import IMPOSSIBLE, RESUMABLE, ending, finish, print_json, progress, show_plan
+from .endings import IMPOSSIBLE, RESUMABLE, assert_same_pool, ending, finish, print_json, progress, show_plan
+from .policies import Asked, guest_options, guest_policies, run_options, told_to_stop
 from .reach import Reach, Reached, hands_option, pool_options
 
 if TYPE_CHECKING:
@@ -29,18 +30,22 @@ def upgrade() -> None:
 
 @upgrade.command()
 @pool_options
+@hands_option
 @TO
+@guest_options
 @JSON
-def plan(reach: Reach, to: str | None, as_json: bool) -> None:
+def plan(reach: Reach, to: str | None, vm: tuple[str, ...], vms: str | None, as_json: bool) -> None:
     """Show what an upgrade would do, step by step. Nothing is changed."""
     from ..procedures import rolling_upgrade
 
-    with ending(), reach.opened() as at:
-        made = rolling_upgrade.plan(at.session, to)
-        if as_json:
-            print_json(made.as_dict())
-        else:
-            show_plan(made, steps=True)
+    with ending():
+        policies = guest_policies(vm, vms)
+        with reach.opened() as at:
+            made = rolling_upgrade.plan(at.session, to, hands=at.hands, policies=policies)
+            if as_json:
+                print_json(made.as_dict())
+            else:
+                show_plan(made, steps=True)
     sys.exit(IMPOSSIBLE if made.problems else 0)
 
 
@@ -51,9 +56,19 @@ def plan(reach: Reach, to: str | None, as_json: bool) -> None:
 @click.option("--journal", "file", type=click.Path(), metavar="FILE", help="Where the run's journal is to be kept.")
 @click.option("--backup", type=click.Path(), metavar="FILE", help="Where the database is kept; beside the journal.")
 @click.option("--accept-downtime", is_flag=True, help="Agree to the downtime of the guests that the plan names.")
+@guest_options
+@run_options
 @JSON
 def run(
-    reach: Reach, to: str | None, file: str | None, backup: str | None, accept_downtime: bool, as_json: bool
+    reach: Reach,
+    to: str | None,
+    file: str | None,
+    backup: str | None,
+    accept_downtime: bool,
+    vm: tuple[str, ...],
+    vms: str | None,
+    asked: Asked,
+    as_json: bool,
 ) -> None:
     """Plan an upgrade and carry it out."""
     from ..procedures import rolling_upgrade
@@ -61,14 +76,18 @@ def run(
 
     if file is None and reach.rehearse is None:
         raise click.UsageError("give --journal FILE: without it a run that is killed cannot be resumed")
-    with ending(), reach.opened() as at:
-        made = rolling_upgrade.plan(at.session, to)
-        if not as_json:
-            show_plan(made)
-        rolling_upgrade.assert_can_run(made, accept_downtime=accept_downtime)
-        with Journal.create(made, file) as journal:
-            journal.put("options", {"accept_downtime": accept_downtime, "backup_to": backup or _beside(file)})
-            _carried_out(at, journal, as_json=as_json)
+    with ending():
+        asked.check()
+        policies = guest_policies(vm, vms)
+        with reach.opened() as at:
+            made = rolling_upgrade.plan(at.session, to, hands=at.hands, policies=policies)
+            if not as_json and not made.problems:
+                show_plan(made)
+            rolling_upgrade.assert_can_run(made, accept_downtime=accept_downtime)
+            asked.gates(at, made)
+            with Journal.create(made, file) as journal:
+                journal.put("options", {"accept_downtime": accept_downtime, "backup_to": backup or _beside(file)})
+                _carried_out(at, journal, asked, as_json=as_json)
 
 
 @upgrade.command()
@@ -76,19 +95,20 @@ def run(
 @hands_option
 @JOURNAL
 @click.option("--replan", is_flag=True, help="Plan the rest anew, where the pool is not as the plan expects it.")
+@run_options
 @JSON
-def resume(reach: Reach, file: str, replan: bool, as_json: bool) -> None:
+def resume(reach: Reach, file: str, replan: bool, asked: Asked, as_json: bool) -> None:
     """Go on with a run that stopped or was killed. The pool is observed anew; nothing is done twice."""
     from ..procedures import rolling_upgrade
 
-    with _taken_up(reach, file) as (at, journal):
+    with _taken_up(reach, file, asked) as (at, journal):
         if replan:
             made = rolling_upgrade.replan(at.session, journal)
             rolling_upgrade.assert_can_run(
                 made, accept_downtime=journal.get("options", {}).get("accept_downtime", False)
             )
             journal.replan(made)
-        _carried_out(at, journal, as_json=as_json)
+        _carried_out(at, journal, asked, as_json=as_json)
 
 
 @upgrade.command()
@@ -99,9 +119,20 @@ def resume(reach: Reach, file: str, replan: bool, as_json: bool) -> None:
 @click.option("--accept-downtime", is_flag=True, help="Agree to the downtime of the guests that the plan names.")
 @click.option("--take-over", is_flag=True, help="Go on although the pool is marked with another run, which is lost.")
 @click.option("--dry-run", is_flag=True, help="Show the plan, and change nothing.")
+@guest_options
+@run_options
 @JSON
 def adopt(
-    reach: Reach, to: str | None, file: str, accept_downtime: bool, take_over: bool, dry_run: bool, as_json: bool
+    reach: Reach,
+    to: str | None,
+    file: str,
+    accept_downtime: bool,
+    take_over: bool,
+    dry_run: bool,
+    vm: tuple[str, ...],
+    vms: str | None,
+    asked: Asked,
+    as_json: bool,
 ) -> None:
     """Finish an upgrade that somebody left half done, without our journal.
 
@@ -110,18 +141,22 @@ def adopt(
     from ..procedures import rolling_upgrade
     from ..procedures.journal import Journal
 
-    with ending(), reach.opened() as at:
-        made = rolling_upgrade.adopt(at.session, to, take_over=take_over)
-        if not as_json:
-            show_plan(made, steps=dry_run)
-        if dry_run:
-            if as_json:
-                print_json(made.as_dict())
-            sys.exit(IMPOSSIBLE if made.problems else 0)
-        rolling_upgrade.assert_can_run(made, accept_downtime=accept_downtime)
-        with Journal.create(made, file) as journal:
-            journal.put("options", {"accept_downtime": accept_downtime, "take_over": take_over})
-            _carried_out(at, journal, as_json=as_json)
+    with ending():
+        asked.check()
+        policies = guest_policies(vm, vms)
+        with reach.opened() as at:
+            made = rolling_upgrade.adopt(at.session, to, take_over=take_over, hands=at.hands, policies=policies)
+            if not as_json and (dry_run or not made.problems):
+                show_plan(made, steps=dry_run)
+            if dry_run:
+                if as_json:
+                    print_json(made.as_dict())
+                sys.exit(IMPOSSIBLE if made.problems else 0)
+            rolling_upgrade.assert_can_run(made, accept_downtime=accept_downtime)
+            asked.gates(at, made)
+            with Journal.create(made, file) as journal:
+                journal.put("options", {"accept_downtime": accept_downtime, "take_over": take_over})
+                _carried_out(at, journal, asked, as_json=as_json)
 
 
 @upgrade.command()
@@ -145,30 +180,60 @@ def abandon(reach: Reach, file: str, as_json: bool) -> None:
 
 
 @contextmanager
-def _taken_up(reach: Reach, file: str) -> Iterator[tuple[Reached, Journal]]:
+def _taken_up(reach: Reach, file: str, asked: Asked | None = None) -> Iterator[tuple[Reached, Journal]]:
     """The journal of a run that is not done, and its pool, whose master may be away."""
     from ..procedures.journal import ABANDONED, DONE, Journal, JournalError
 
     if reach.rehearse is not None:
         raise click.UsageError("the pool of a rehearsal ends with its process: there is no run to take up")
     with ending(), Journal.open(file, to_run=True) as journal:
+        if asked is not None:
+            asked.check()
         if journal.state in (DONE, ABANDONED):
             raise JournalError(f"{file}: this run is {journal.state}; there is nothing left to do")
         with reach.opened(now=False) as at:
             at.knows(journal.plan)
+            assert_same_pool(at.session, journal.plan, file)
             yield at, journal
 
 
-def _carried_out(at: Reached, journal: Journal, *, as_json: bool) -> None:
+def _carried_out(at: Reached, journal: Journal, asked: Asked, *, as_json: bool) -> None:
     from ..procedures import rolling_upgrade
+    from ..procedures.account import compare
 
-    options = journal.get("options", {})
-    at.knows(journal.plan)
-    with progress(quiet=as_json) as on_step:
+    plan = journal.plan
+    at.knows(plan)
+    at.watch(plan)
+    gates, policy = asked.gates(at, plan), asked.kept(journal)
+    with progress(quiet=as_json, plain=at.talks) as on_step, told_to_stop() as stop:
         outcome = rolling_upgrade.run(
-            at.session, journal.plan, at.hands, journal=journal, on_step=on_step, poll=at.poll, **options
+            *(at.session, plan, at.hands),
+            journal=journal,
+            on_step=on_step,
+            poll=at.poll,
+            gates=gates,
+            policy=policy,
+            stop=stop,
+            **journal.get("options", {}),
         )
-    finish(outcome, journal, at, as_json=as_json)
+    finish(outcome, journal, at, as_json=as_json, account=compare(journal))
+
+
+@upgrade.command()
+@JOURNAL
+@JSON
+def pause(file: str, as_json: bool) -> None:
+    """Have a run that is at work stop before the next host. It ends with status 3, and can be resumed."""
+    from ..procedures.journal import PAUSE, Journal, JournalError
+
+    with ending(), Journal.open(file) as journal:
+        if not journal.at_work:
+            raise JournalError(f"{file}: no process is at work on this run (it is {journal.state}): nothing to pause")
+        journal.put(PAUSE, "paused from outside")
+        if as_json:
+            print_json({"ok": True, "run": journal.run_id})
+        else:
+            click.echo(f"{journal.run_id}: will stop before the next host")
 
 
 def _beside(file: str | None) -> str | None:
@@ -180,9 +245,13 @@ def _beside(file: str | None) -> str | None:
 @JSON
 def status(file: str, as_json: bool) -> None:
     """Show how far a run is, from its journal alone. May be asked while it runs."""
-    from ..procedures.journal import Journal
+    from ..procedures.account import compare, seconds_left
+    from ..procedures.estimate import said
+    from ..procedures.journal import ABANDONED, DONE, Journal
 
     with ending(), Journal.open(file) as journal:
+        over = journal.state in (DONE, ABANDONED)
+        left = 0.0 if over else seconds_left(journal)
         made, done, entries = journal.plan, journal.finished(), journal.entries()
         following = made.steps[done].text(made.names) if done < len(made.steps) else None
         if as_json:
@@ -195,6 +264,9 @@ def status(file: str, as_json: bool) -> None:
                     "done": done,
                     "steps": len(made.steps),
                     "next": following,
+                    "at_work": journal.at_work,
+                    "left_s": round(left),
+                    "account": compare(journal).as_dict(),
                     "changes": [change.undo.text(made.names) for change in journal.changes() if not change.undone],
                     "log": [vars(entry) for entry in entries],
                 }
@@ -202,8 +274,11 @@ def status(file: str, as_json: bool) -> None:
             return
         show_plan(made)
         click.echo(f"{journal.run_id}: {journal.state}, {done} of {len(made.steps)} steps are done")
-        if following:
+        if following and not over:
             click.echo(f"next: {following}")
+            click.echo(
+                f"about {said(left)} left, by what it took so far{'' if journal.at_work else '; nobody is at work'}"
+            )
         for entry in entries[-10:]:
             if entry.phase in ("failed", "note"):
                 click.echo(f"{entry.phase}: {entry.text}")

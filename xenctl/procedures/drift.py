@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
+from ..errors import ProcedureError
 from .observe import PoolFacts
 from .plan import Plan
 
 
-def differences(plan: Plan, steps: int, now: PoolFacts) -> list[str]:
-    """How the pool differs from what it is to be once the first `steps` steps of `plan` are done, one sentence each."""
+class Astray(ProcedureError):
+    """The pool is not as the plan expects. `ours` says that the run itself had to leave its plan, and `master` that the
+    master is another."""
+
+    def __init__(self, why: str, found: Sequence[str], *, ours: bool = False, master: bool = False) -> None:
+        super().__init__(why, found)
+        self.ours, self.master = ours, master
+
+
+def differences(plan: Plan, steps: int, now: PoolFacts, excused: Collection[str] = ()) -> list[str]:
+    """How the pool differs from what it is to be once the first `steps` steps of `plan` are done, one sentence each. The
+    guests in `excused` may be down."""
     out = []
     if plan.master and now.master != plan.master:
         out.append(f"the master is {now.hosts[now.master].name}, and was {plan.names[plan.master]}")
@@ -22,6 +35,8 @@ def differences(plan: Plan, steps: int, now: PoolFacts) -> list[str]:
             out.append(f"{vm.name} is new")
             continue
         wanted = expected[uuid]
+        if uuid in excused and vm.state == "Halted":
+            continue
         if vm.state != wanted.state:
             out.append(f"{vm.name} is {vm.state}, and is to be {wanted.state}")
         elif wanted.state == "Running" and vm.host != wanted.host:

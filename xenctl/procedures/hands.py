@@ -1,7 +1,8 @@
 """The physical acts of a procedure: what somebody does to a machine that no call of XenAPI can do.
 
-A `Hands` may be a person at a terminal, an unattended installation, or the machine room of the fake (`pool.hands`).
-Hosts are named by their uuid.
+A `Hands` may be a person at a terminal, or the machine room of the fake (`pool.hands`). Hosts are named by their uuid. There
+are two routes of installing: `media`, where hands boot a medium, and `plugin`, where hosts fetch and boot an installer by
+themselves, and there is nothing for hands to do.
 """
 
 from __future__ import annotations
@@ -13,13 +14,22 @@ from ..errors import ProcedureError
 
 if TYPE_CHECKING:
     from ..session import Session
+    from .plan import Plan
+
+MEDIA, PLUGIN = "media", "plugin"
 
 
 class Hands(Protocol):
-    """Acts on machines. What cannot be done raises an exception that says why."""
+    """Acts on machines. What cannot be done raises an exception that says why.
 
-    def insert_media(self, host: str, release: str, /) -> None:
-        """Put the installation medium of `release` (a product version) into the host's drive."""
+    Beside these, hands may have: `route` (`media` if not); `poll`, seconds between two looks at what they do; `watches`,
+    false where they cannot see an installer's screen; `talks`, true where they write to the terminal; and `knows(plan)`,
+    which is told the plan before anything is done.
+    """
+
+    def insert_media(self, host: str, release: str, answer_file: bytes = b"", /) -> None:
+        """Put the installation medium of `release` (a product version) into the host's drive. With an answer file it asks
+        nothing."""
 
     def eject_media(self, host: str, /) -> None:
         """Take the medium out."""
@@ -46,10 +56,24 @@ class Hands(Protocol):
         """Choose one of the offers; the installer does it and boots the host from its disk."""
 
 
+def route_of(hands: object) -> str:
+    """How hosts are installed with these hands: `media`, also where nobody is named, or `plugin`."""
+    return str(getattr(hands, "route", MEDIA))
+
+
+def assert_route(plan: Plan, hands: object) -> None:
+    """Raise `ProcedureError` where a plan goes another way than these hands do."""
+    if plan.route != route_of(hands):
+        named = {MEDIA: "operator (or fake:TOKEN)", PLUGIN: "plugin:INSTALL_URL"}
+        raise ProcedureError(
+            f"this {plan.procedure} was planned for --hands {named[plan.route]}: give that, or plan the rest anew"
+        )
+
+
 class NoHands:
     """Nobody: for procedures that do everything by calls. Raises `ProcedureError` whatever is asked of it."""
 
-    def _refused(self, host: str, *what: str) -> NoReturn:
+    def _refused(self, host: str, *what: object) -> NoReturn:
         raise ProcedureError("nobody is there who could act on a machine: this is done by calls alone")
 
     insert_media = eject_media = power_on = power_off = power = identified = offers = restores = answer = _refused
@@ -59,6 +83,14 @@ def hands_for(text: str, session: Session) -> Hands:
     """The hands that `text` names: `operator`, `plugin:INSTALL_URL` or `fake:TOKEN`, or `none`. Raises `ValueError` for
     others."""
     kind, _, rest = text.partition(":")
+    if text == "operator":
+        from .hands_operator import Operator
+
+        return Operator(session)
+    if kind == "plugin" and rest:
+        from .hands_plugin import PluginHands
+
+        return PluginHands(session, rest)
     if text == "none":
         return NoHands()
     if kind == "fake" and rest:

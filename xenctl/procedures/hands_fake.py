@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ProcedureError, TransportError
-from ..transport import Request, origin_of
+from ..transport import Request, origin_at, origin_of
 
 if TYPE_CHECKING:
     from ..session import Session
+    from .plan import Plan
 
 
 class FakeHands:
@@ -27,8 +28,14 @@ class FakeHands:
 
     def __init__(self, session: Session, token: str) -> None:
         self._token, _, own = token.partition("@")
-        self._transport = session.transport
+        self._transport, self._session, self._own = session.transport, session, bool(own)
         self._origins = [origin_of(own)] if own else [session.origin, *session.hosts]
+
+    def knows(self, plan: Plan) -> None:
+        """Learn where the plan's hosts are: any of them that is up answers for all."""
+        if not self._own:
+            addresses = (origin_at(self._session.origin, host.address) for host in plan.hosts if host.address)
+            self._origins += [origin for origin in addresses if origin not in self._origins]
 
     def _asked(self, method: str, path: str, body: Any = None) -> Any:
         lost: TransportError | None = None
@@ -52,8 +59,9 @@ class FakeHands:
     def _host(self, host: str) -> Any:
         return self._asked("GET", f"hosts/{host}")
 
-    def insert_media(self, host: str, release: str, /) -> None:
-        self._asked("POST", f"hosts/{host}", {"media": release})
+    def insert_media(self, host: str, release: str, answer_file: bytes = b"", /) -> None:
+        with_answers = {"answer_file": answer_file.decode()} if answer_file else {}
+        self._asked("POST", f"hosts/{host}", {"media": release, **with_answers})
 
     def eject_media(self, host: str, /) -> None:
         self._asked("POST", f"hosts/{host}", {"media": None})

@@ -13,7 +13,7 @@ import json
 import os
 import sqlite3
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +24,20 @@ from .plan import Plan, Step
 
 MAGIC = 0x78656E63
 """SQLite's `application_id` of a journal: `xenc`."""
-LAYOUT = 1
+LAYOUT = 2
 TABLES = """
 CREATE TABLE kept (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE log (number INTEGER NOT NULL, phase TEXT NOT NULL, at REAL NOT NULL, text TEXT NOT NULL);
 CREATE TABLE change (id INTEGER PRIMARY KEY, undo TEXT NOT NULL, undone INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE timing (step TEXT NOT NULL, began REAL NOT NULL, ended REAL NOT NULL);
+CREATE TABLE shown (vm TEXT NOT NULL, state TEXT NOT NULL, at REAL NOT NULL);
 """
 PLANNED, RUNNING, STOPPED, DONE, ABANDONED = "planned", "running", "stopped", "done", "abandoned"
 """The states of a run."""
+VERSIONS = "versions"
+"""What is kept of hosts that are back: their product versions now, by uuid."""
+PAUSE = "pause"
+"""What is kept while a run is asked to pause: why."""
 
 
 class JournalError(ProcedureError):
@@ -58,6 +64,21 @@ class Change:
     undone: bool
 
 
+@dataclass(frozen=True)
+class Timing:
+    """A step that had to be done, whose effect shows: from its first intent to the look that showed it, in seconds of the
+    run's clock. Steps that were passed over have none."""
+
+    step: Step
+    began: float
+    ended: float
+
+    @property
+    def took(self) -> float:
+        """How long it took, in seconds."""
+        return self.ended - self.began
+
+
 class Journal:
     """A run's journal, opened by `create` or `open`. Without a path it is kept in memory, for rehearsals."""
 
@@ -73,19 +94,19 @@ class Journal:
             raise JournalError(f"{where} exists: resume or abandon that run, or name another file for a new one")
         with _told(where, "cannot be written"):
             lock = _locked(where)
-            if where is not None:
-                os.close(os.open(where, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-            db = _connect(where)
-            db.executescript(f"PRAGMA application_id={MAGIC}; PRAGMA user_version={LAYOUT};{TABLES}")
-        journal = cls(db, where, lock)
-        journal._put_all(
-            {
-                "run": f"{plan.procedure.replace(' ', '-')}-{uuid.uuid4().hex[:12]}",
-                "state": PLANNED,
-                "plan": plan.as_dict(),
-            }
-        )
-        return journal
+            aside = None if where is None else where.with_name(f"{where.name}-new")
+            try:
+                made = _fill(aside, plan)
+                if aside is None or where is None:
+                    return cls(made, None, None)
+                os.replace(aside, where)  # a process that dies before leaves no journal, after it a whole one
+                return cls(_connect(where), where, lock)
+            except BaseException:
+                if lock is not None:
+                    lock.close()
+                if aside is not None:
+                    aside.unlink(missing_ok=True)
+                raise
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, to_run: bool = False) -> Journal:
@@ -146,6 +167,24 @@ class Journal:
     def plan(self) -> Plan:
         return Plan.from_dict(self.get("plan"))
 
+    @property
+    def first_plan(self) -> Plan:
+        """The plan that the run began with; `plan` is another one after a `replan`."""
+        return Plan.from_dict(self.get("first plan"))
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a process is running this journal now."""
+        if self.path is None or self._lock is not None:
+            return self._lock is not None
+        try:
+            lock = _locked(self.path)
+        except JournalError:
+            return True
+        if lock is not None:
+            lock.close()
+        return False
+
     def enter(self, state: str) -> None:
         """Change the state of the run."""
         self.put("state", state)
@@ -170,6 +209,38 @@ class Journal:
         """Add an entry: on the disk when this returns."""
         with self._writing() as db:
             db.execute("INSERT INTO log VALUES (?, ?, ?, ?)", (number, phase, self.now(), text))
+
+    def end(self, number: int, step: Step, text: str, *, shows: Mapping[str, str]) -> None:
+        """Write down that a step's effect shows, with how long it took where it was ever begun, and the power states of
+        guests, by uuid, that it has changed."""
+        now = self.now()
+        with self._writing() as db:
+            query = "SELECT min(at) FROM log WHERE number=? AND phase='intent'"
+            (began,) = db.execute(query, (number,)).fetchone()
+            if began is not None:
+                db.execute("INSERT INTO timing VALUES (?, ?, ?)", (json.dumps(step.as_dict()), began, now))
+                db.executemany("INSERT INTO shown VALUES (?, ?, ?)", [(vm, state, now) for vm, state in shows.items()])
+            phase = "held" if began is None else "done"
+            db.execute("INSERT INTO log VALUES (?, ?, ?, ?)", (number, phase, now, text))
+
+    def timings(self) -> list[Timing]:
+        """What had to be done so far, also under earlier plans of the run, in order."""
+        rows = self._db.execute("SELECT step, began, ended FROM timing ORDER BY rowid")
+        return [Timing(Step(**json.loads(step)), began, ended) for step, began, ended in rows]
+
+    # --- power states
+
+    def saw(self, states: Mapping[str, str]) -> None:
+        """Note the power states of guests, by uuid, as XenAPI shows them now; what was so at the last look is not noted."""
+        last = {vm: state for vm, state, _ in self.shown()}
+        changed = [(vm, state, self.now()) for vm, state in states.items() if last.get(vm) != state]
+        if changed:
+            with self._writing() as db:
+                db.executemany("INSERT INTO shown VALUES (?, ?, ?)", changed)
+
+    def shown(self) -> list[tuple[str, str, float]]:
+        """Guests, the power states that they came to be shown in, and when, oldest first."""
+        return list(self._db.execute("SELECT vm, state, at FROM shown ORDER BY rowid"))
 
     def note(self, text: str) -> None:
         """Add a remark."""
@@ -206,6 +277,30 @@ class Journal:
     def _writing(self) -> Iterator[sqlite3.Connection]:
         with _told(self.path, "cannot be written"), self._db:
             yield self._db
+
+
+def _fill(path: Path | None, plan: Plan) -> sqlite3.Connection:
+    """A new journal's database; closed where it is a file, which is not yet in its place."""
+    if path is not None:
+        path.unlink(missing_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    db = _connect(path)
+    values = {
+        "run": f"{plan.procedure.replace(' ', '-')}-{uuid.uuid4().hex[:12]}",
+        "state": PLANNED,
+        "plan": plan.as_dict(),
+        "first plan": plan.as_dict(),
+    }
+    try:
+        db.executescript(f"PRAGMA application_id={MAGIC}; PRAGMA user_version={LAYOUT};{TABLES}")
+        with db:
+            db.executemany("INSERT INTO kept VALUES (?, ?)", [(name, json.dumps(v)) for name, v in values.items()])
+    except BaseException:
+        db.close()
+        raise
+    if path is not None:
+        db.close()
+    return db
 
 
 def _connect(path: Path | None) -> sqlite3.Connection:

@@ -1,15 +1,17 @@
-"""A picture of the pool at one moment, as far as procedures need it: one bulk read a class, then plain frozen values."""
+"""A picture of the pool at one moment, as far as procedures need it: one bulk read a class, then plain frozen
+values."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .. import memory, xmlrpc
 from ..errors import Failure, TransportError
 from ..releases import Release, of_host
 from ..transport import Request, origin_at
+from .hardware import NO_CPU, Cpu, Devices, cpu_of_guest, cpu_of_host
 
 if TYPE_CHECKING:
     from ..session import Session
@@ -23,8 +25,9 @@ MARK = "xenctl-run"
 
 @dataclass(frozen=True)
 class HostFacts:
-    """One host. `room` is the memory in bytes that guests may use; `storage` and `networks` are what it can reach; `hvm`
-    says whether its processor runs fully virtual guests."""
+    """One host. `room` is the memory in bytes that guests may use; `storage` and `networks` are what it can reach;
+    `hvm` says whether its processor runs fully virtual guests, `cpu` what that can do, and `devices` are the GPU groups
+    that it has a card of."""
 
     ref: str
     uuid: str
@@ -39,6 +42,8 @@ class HostFacts:
     networks: frozenset[str]
     hvm: bool
     unplugged: tuple[str, ...]
+    cpu: Cpu = NO_CPU
+    devices: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -52,9 +57,12 @@ class Disc:
 
 @dataclass(frozen=True)
 class VMFacts:
-    """One guest. `host` is the uuid of the host it runs on, empty where it does not; `memory` what it takes of a host, in
-    bytes; `storage` the SRs of its disks, CDs apart; `image` that of its suspend image; `stuck` why it could not migrate, if
-    so; `affinity` the uuid of the host that it prefers, `order` its place when many are started."""
+    """One guest. `host` is the uuid of the host it runs on, empty where it does not; `memory` what it takes of a host,
+    in bytes; `storage` the SRs of its disks, CDs apart; `image` that of its suspend image; `stuck` why it could not
+    migrate, if so, nor be shut down cleanly; `tied` why it cannot migrate, but can be shut down; `affinity` the uuid of
+    the host that it prefers, `order` its place when many are started. `memory_most` is what it takes when nothing makes
+    it shrink, `cpu` what it was booted with, `devices` the GPU groups that it needs, `apart` the groups whose members
+    rather run on different hosts, `appliance` the vApp that it is part of."""
 
     ref: str
     uuid: str
@@ -71,12 +79,18 @@ class VMFacts:
     busy: tuple[str, ...]
     affinity: str = ""
     order: int = 0
+    tied: str = ""
+    memory_most: int = 0
+    cpu: Cpu = NO_CPU
+    devices: frozenset[str] = frozenset()
+    apart: frozenset[str] = frozenset()
+    appliance: str = ""
 
 
 @dataclass(frozen=True)
 class PoolFacts:
-    """The pool: hosts and guests (no control domains, templates or snapshots) by uuid. `mark` is the run that it is marked
-    with, `unplugged` the PBDs that are not plugged."""
+    """The pool: hosts and guests (no control domains, templates or snapshots) by uuid. `mark` is the run that it is
+    marked with, `unplugged` the PBDs that are not plugged."""
 
     ref: str
     uuid: str
@@ -89,6 +103,8 @@ class PoolFacts:
     storage_names: Mapping[str, str]
     mark: str = ""
     unplugged: frozenset[str] = frozenset()
+    network_names: Mapping[str, str] = field(default_factory=dict)
+    group_names: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def release(self) -> Release:
@@ -104,6 +120,7 @@ def observe(session: Session) -> PoolFacts:
     srs, vdis, vbds = session.SR.get_all_records(), session.VDI.get_all_records(), session.VBD.get_all_records()
     vifs, agents = session.VIF.get_all_records(), session.VM_guest_metrics.get_all_records()
     networks = session.network.get_all_records()
+    devices = Devices.read(session)
     vms = session.VM.get_all_records()
     releases = {
         ref: of_host(host.software_version, (host.API_version_major, host.API_version_minor))
@@ -133,6 +150,8 @@ def observe(session: Session) -> PoolFacts:
             networks=frozenset(pif.network for pif in pifs.values() if pif.host == ref),
             hvm=any("hvm" in capability for capability in host.capabilities),
             unplugged=tuple(srs[pbd.SR].name_label for pbd in mine if not pbd.currently_attached and pbd.SR in srs),
+            cpu=cpu_of_host(host.get("cpu_info", {})),
+            devices=devices.of_host(ref),
         )
 
     facts = {host.uuid: host_facts(ref, host) for ref, host in hosts.items()}
@@ -162,6 +181,12 @@ def observe(session: Session) -> PoolFacts:
             busy=tuple(sorted(set(vm.current_operations.values()))),
             affinity=by_ref.get(vm.affinity, ""),
             order=vm.get("order", 0),
+            tied=devices.tie(vm),
+            memory_most=memory.most(vm),
+            cpu=cpu_of_guest(vm),
+            devices=devices.needed(vm),
+            apart=devices.apart(vm),
+            appliance=vm.get("appliance", ""),
         )
 
     guests = {
@@ -181,12 +206,14 @@ def observe(session: Session) -> PoolFacts:
         storage_names={ref: sr.name_label for ref, sr in srs.items()},
         mark=pool.other_config.get(MARK, ""),
         unplugged=frozenset(ref for ref, pbd in pbds.items() if not pbd.currently_attached),
+        network_names={ref: network.name_label for ref, network in networks.items()},
+        group_names={ref: group.name_label for ref, group in devices.groups.items()},
     )
 
 
 def _stuck(vm: Any, agents: Mapping[Any, Any], vdis: Mapping[Any, Any]) -> str:
-    """Why a guest can neither migrate nor be shut down cleanly (an HVM guest's drivers), nor be resumed (a suspended one's
-    image). Empty where it can."""
+    """Why a guest can neither migrate nor be shut down cleanly (an HVM guest's drivers), nor be resumed (a suspended
+    one's image). Empty where it can."""
     if vm.power_state == "Suspended":
         return "" if vm.suspend_VDI in vdis else "its suspend image is gone, so it cannot be resumed"
     if not vm.HVM_boot_policy or vm.power_state == "Halted":
@@ -201,8 +228,8 @@ def _stuck(vm: Any, agents: Mapping[Any, Any], vdis: Mapping[Any, Any]) -> str:
 def attached(session: Session, address: str) -> bool:
     """Whether the member at `address` is up and out of emergency mode.
 
-    A member says so to a login: it names the master before it looks at any password, so none is sent. In emergency mode it
-    answers with the reason instead.
+    A member says so to a login: it names the master before it looks at any password, so none is sent. In emergency mode
+    it answers with the reason instead.
     """
     body = xmlrpc.dumps_call("session.login_with_password", ("", ""))
     try:

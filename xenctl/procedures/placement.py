@@ -1,29 +1,61 @@
-"""Where guests can go while hosts are upgraded one after another, and in which order the hosts are emptied.
+"""What a guest needs of a host, and a board on which guests are moved on paper.
 
-The whole sequence is played through on paper before anything happens: `Board` holds which guest is where and what memory is
-left, and refuses what the pool would refuse. The master goes first, while all versions are equal, so its guests may go to
-any host. From then on a guest only moves to a host that is upgraded already: a master of 4.1 to 5.x refuses anything else,
-and a guest on an old host would have to move once more in any case. Homes are preferred, then the host with most room; big
-guests are placed first. If the members' order by name does not fit, other orders are tried.
+`Board` holds which guest is where and what memory is left, and refuses what the pool would refuse. What empties one
+host, and brings guests home, goes from it: homes are preferred, then the host with most room; big guests are placed
+first. The sequence of a whole upgrade is the planner's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from .observe import HostFacts, PoolFacts, VMFacts
+from .plan import Proof
 
 GIB = 1 << 30
 
 
 class DoesNotFit(Exception):
-    """A guest has no place at a step; the text says which, when, and what is missing."""
+    """A guest has no place at a step; the text says which, when, and what is missing. `proof` is the same as data,
+    where a planner has looked at the whole sequence."""
+
+    def __init__(self, text: str, proof: Proof | None = None) -> None:
+        super().__init__(text)
+        self.proof = proof
 
 
 def reachable(vm: VMFacts, host: HostFacts) -> bool:
-    """Whether `host` has what `vm` needs beside memory: storage, networks, and a processor for a fully virtual guest."""
-    return vm.storage <= host.storage and vm.networks <= host.networks and (host.hvm or not vm.hvm)
+    """Whether `host` has what `vm` needs beside memory: storage, networks, devices, and a processor that runs it."""
+    return (
+        vm.storage <= host.storage
+        and vm.networks <= host.networks
+        and vm.devices <= host.devices
+        and (host.hvm or not vm.hvm)
+        and host.cpu.runs(vm.cpu)
+    )
+
+
+def needs(vm: VMFacts) -> VMFacts:
+    """A suspended guest with all the storage that resuming it takes: disks, suspend image, and the discs in its
+    drives."""
+    return replace(vm, storage=vm.storage | {vm.image} | {disc.sr for disc in vm.discs})
+
+
+def lacks(pool: PoolFacts, vm: VMFacts, host: HostFacts) -> str:
+    """What `host` lacks of what `vm` needs beside memory, in words; empty where nothing."""
+    out = [
+        *_named("storage", vm.storage - host.storage, pool.storage_names),
+        *_named("network", vm.networks - host.networks, pool.network_names),
+        *(["a card of its GPU group"] if vm.devices - host.devices else []),
+        *(["hardware virtualisation"] if vm.hvm and not host.hvm else []),
+        *([] if host.cpu.runs(vm.cpu) else ["the processor that it was started on"]),
+    ]
+    return ", ".join(out)
+
+
+def _named(kind: str, refs: Iterable[str], names: Mapping[str, str]) -> list[str]:
+    return [f"the {kind} {name}" for name in sorted(names.get(ref, ref) for ref in refs)]
 
 
 @dataclass
@@ -35,7 +67,8 @@ class Board:
     free: dict[str, int] = field(default_factory=dict)
     guests: dict[str, dict[str, None]] = field(default_factory=dict)
     tight: bool = False
-    """Whether guests go where they leave least room, so that big ones find some later, instead of where most is left."""
+    """Whether guests go where they leave least room, so that big ones find some later, instead of where most is
+    left."""
 
     @classmethod
     def of(cls, pool: PoolFacts) -> Board:
@@ -75,8 +108,8 @@ class Board:
         return reachable(vm, self.pool.hosts[host]) and self.free[host] >= vm.memory
 
     def best(self, vm: VMFacts, hosts: Iterable[str], home: str = "") -> str | None:
-        """Of `hosts`, the one to put `vm` on: its home if there is room, else the one with most room (or least, on a tight
-        board); None if none."""
+        """Of `hosts`, the one to put `vm` on: its home if there is room, else the one with most room (or least, on a
+        tight board); None if none."""
         fitting = [host for host in hosts if self.takes(vm, host)]
         if home in fitting:
             return home
@@ -96,8 +129,8 @@ class Move:
 
 def pinned(pool: PoolFacts, vm: VMFacts, host: str) -> str:
     """Why a guest on `host` can go to no other host whatever the memory; empty where it can."""
-    if vm.stuck:
-        return vm.stuck
+    if vm.stuck or vm.tied:
+        return vm.stuck or vm.tied
     others = [facts for uuid, facts in pool.hosts.items() if uuid != host]
     if any(reachable(vm, facts) for facts in others):
         return ""
@@ -129,27 +162,16 @@ def empty(board: Board, host: str, allowed: Iterable[str], homes: Mapping[str, s
 def _rooms(board: Board, hosts: Iterable[str], vm: VMFacts) -> str:
     def said(host: str) -> str:
         facts = board.pool.hosts[host]
-        if not reachable(vm, facts):
-            return f"{facts.name} lacks its storage, its networks, or the processor for it"
+        if lacking := lacks(board.pool, vm, facts):
+            return f"{facts.name} lacks {lacking}"
         return f"{facts.name} has {max(0, board.free[host]) / GIB:.1f} GiB free"
 
     return "; ".join(said(host) for host in hosts) or "no other host is left"
 
 
-def orders(pool: PoolFacts, board: Board) -> Iterator[list[str]]:
-    """The orders of hosts to try: the master first, then members by name, emptiest first, fullest first."""
-    members = sorted((uuid for uuid in pool.hosts if uuid != pool.master), key=lambda uuid: pool.hosts[uuid].name)
-    used = {uuid: sum(vm.memory for vm in board.on(uuid)) for uuid in members}
-    seen: list[list[str]] = []
-    for order in (members, sorted(members, key=used.__getitem__), sorted(members, key=used.__getitem__, reverse=True)):
-        if order not in seen:
-            seen.append(order)
-            yield [pool.master, *order]
-
-
 def go_home(board: Board, homes: Mapping[str, str]) -> tuple[list[Move], list[str]]:
-    """Bring every guest to its home. Where two stand in each other's way one steps aside first. Returns the moves, and the
-    guests that stay away because there is no room even so, or their home does not reach what they need."""
+    """Bring every guest to its home. Where two stand in each other's way one steps aside first. Returns the moves, and
+    the guests that stay away because there is no room even so, or their home does not reach what they need."""
     moves: list[Move] = []
     away = [uuid for uuid in board.where if homes.get(uuid, board.where[uuid]) != board.where[uuid]]
     away.sort(key=lambda uuid: -board.pool.vms[uuid].memory)

@@ -11,11 +11,15 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
+GIB = 1 << 30
+LISTS = ("rooms", "suspend", "shut_down")
+"""What of a proof is a list in JSON."""
+
 
 @dataclass(frozen=True)
 class Step:
-    """One step. `host`, `vm` and `to` are uuids; `vbd` and `vdi` references of a CD drive and the disc; `release` a product
-    version; `reason` says why. `args` is what else the action needs, as JSON can carry it."""
+    """One step. `host`, `vm` and `to` are uuids; `vbd` and `vdi` references of a CD drive and the disc; `release` a
+    product version; `reason` says why. `args` is what else the action needs, as JSON can carry it."""
 
     action: str
     host: str = ""
@@ -70,22 +74,72 @@ class PlannedVM:
     now: str = ""
     at: str = ""
     downtime_s: float = 0.0
+    memory: int = 0
+    """What it takes of a host, in bytes; 0 where that is not known."""
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What a plan expects of a guest at some step: its power state and the uuid of its host, empty where it has none."""
+    """What a plan expects of a guest at some step: its power state and the uuid of its host, empty where it has
+    none."""
 
     state: str
     host: str
 
 
 @dataclass(frozen=True)
+class Effort:
+    """How many migrations a plan takes, and bytes of memory that they move; `bound` and `memory_bound` are what its
+    guests would need at the least if each were alone. `exact` where no plan takes less; `return_home` says that guests
+    go home."""
+
+    moves: int
+    bound: int
+    memory: int
+    memory_bound: int
+    exact: bool
+    return_home: bool = True
+
+    @property
+    def text(self) -> str:
+        """The effort in words."""
+        policy = "go home" if self.return_home else "stay where the upgrade puts them"
+        said = f"{self.moves} migrations, {self.memory / GIB:.1f} GiB; guests {policy}, for which the bound is {self.bound}"
+        if self.exact:
+            return f"{said}: no plan takes fewer"
+        over = f"{self.moves / self.bound:.2f} times" if self.bound else f"{self.moves} more than"
+        return f"{said}: the plan takes {over} that, and a better one may exist"
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Why an upgrade cannot be done. `how` it is known: `alone` (a guest has nowhere to go even in an empty pool),
+    `counted` (guests need more memory than there is), `searched` (everything was tried), or `tried`: not proven, no way
+    was found.
+
+    It shows when `host` is upgraded, with the guest `vm`; `missing` is in bytes, for `vm` on the host that has most for
+    it or, counted, for all; `rooms` says what each host has or lacks. `suspend` are the fewest guests (uuids) that make
+    it possible if they are suspended before the first host, `shut_down` if each is shut down for its own host's turn;
+    `..._exact` where it is proven that fewer do not. Empty where no such set is known.
+    """
+
+    how: str
+    host: str
+    vm: str
+    missing: int
+    rooms: tuple[str, ...] = ()
+    suspend: tuple[str, ...] = ()
+    suspend_exact: bool = False
+    shut_down: tuple[str, ...] = ()
+    shut_down_exact: bool = False
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a procedure is going to do, before it starts.
 
-    `source` and `target` are product versions, `medium` the release to install by brand and version; all three are empty for
-    procedures that install nothing. `problems` is empty where it can be done; `warnings` do not stop it.
+    `source` and `target` are product versions, `medium` the release to install by brand and version; all three are
+    empty for procedures that install nothing. `problems` is empty where it can be done; `warnings` do not stop it.
     """
 
     pool: str
@@ -109,11 +163,27 @@ class Plan:
     """What will be lost, one sentence each; it has to be agreed to."""
     no_return: tuple[str, ...] = ()
     """The points of no return that the plan passes, one sentence each."""
+    effort: Effort | None = None
+    """How many migrations it takes, of procedures that empty hosts."""
+    proof: Proof | None = None
+    """Why hosts cannot be emptied, if that is a problem."""
+    route: str = "media"
+    """How hosts are installed: `media`, by hands that boot one, or `plugin`, by themselves."""
+    policies: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """What becomes of guests, by uuid, where that is not to migrate (see `guest_policies`)."""
 
     @cached_property
     def names(self) -> Mapping[str, str]:
         """Names by uuid, of hosts and guests."""
         return {**{host.uuid: host.name for host in self.hosts}, **{vm.uuid: vm.name for vm in self.vms}}
+
+    @cached_property
+    def _memory(self) -> Mapping[str, int]:
+        return {vm.uuid: vm.memory for vm in self.vms}
+
+    def memory(self, vm: str) -> int:
+        """What the guest with this uuid takes of a host, in bytes; 0 where that is not known."""
+        return self._memory.get(vm, 0)
 
     @property
     def downtime(self) -> tuple[PlannedVM, ...]:
@@ -139,10 +209,13 @@ class Plan:
     def from_dict(cls, data: Mapping[str, Any]) -> Plan:
         """The plan that `as_dict` gave, also after a way through JSON. Raises `TypeError` for anything else."""
         texts = ("problems", "warnings", "away", "unplugged", "losses", "no_return")
+        effort, proof = data.get("effort"), data.get("proof")
         made = {
             "hosts": tuple(PlannedHost(**host) for host in data["hosts"]),
             "vms": tuple(PlannedVM(**vm) for vm in data["vms"]),
             "steps": tuple(Step(**step) for step in data["steps"]),
             **{name: tuple(data[name]) for name in texts},
+            "effort": None if effort is None else Effort(**effort),
+            "proof": None if proof is None else Proof(**{**proof, **{n: tuple(proof[n]) for n in LISTS}}),
         }
         return cls(**{**data, **made})

@@ -12,17 +12,21 @@ any more as the plan expects.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import ProcedureError
 from ..releases import Release, accepts, find, next_release, path
+from .guest_policies import MIGRATE
 from .hands import Hands
 from .journal import Journal
 from .observe import HostFacts, PoolFacts, attached, observe
 from .placement import DoesNotFit
 from .plan import Plan, PlannedHost, PlannedVM, Step
-from .running import Gate, Outcome, Progress, Run, StepDone
+from .policy import RESTART, Policy
+from .running import PASSED_OVER, Gate, Outcome, Progress, Run, StepDone
 from .sequence import Baseline, Played, find_sequence
 from .upgrade_path import no_return
 
@@ -35,17 +39,27 @@ if TYPE_CHECKING:
 # --- planning
 
 
-def plan(session: Session, target: str | None = None, *, take_over: bool = False) -> Plan:
+Policies = Callable[[PoolFacts], Mapping[str, str]]
+"""Says what becomes of guests, by uuid, in a pool that was observed (see `guest_policies`)."""
+
+
+def plan(
+    session: Session, target: str | None = None, *, take_over: bool = False, policies: Policies | None = None
+) -> Plan:
     """The plan for upgrading the session's pool to `target` (a product version; the next release if left out).
 
     Whatever stands against it is in `Plan.problems`; nothing is changed. `take_over` plans although the pool is marked with
-    another run, which is lost. Raises `ValueError` for an unknown release.
+    another run, which is lost; `policies` says what becomes of guests that are not to migrate. Raises `ValueError` for an
+    unknown release.
     """
     pool = observe(session)
-    return make_plan(pool, target, silent=_silent(session, pool), take_over=take_over)
+    wanted = policies(pool) if policies is not None else {}
+    return make_plan(pool, target, silent=_silent(session, pool), take_over=take_over, policies=wanted)
 
 
-def adopt(session: Session, target: str | None = None, *, take_over: bool = False) -> Plan:
+def adopt(
+    session: Session, target: str | None = None, *, take_over: bool = False, policies: Policies | None = None
+) -> Plan:
     """The plan for the rest of an upgrade that was left half done, by whomever: the pool of mixed versions is taken as the
     baseline, since nobody knows how it was before. `target` is the master's release if left out."""
     pool = observe(session)
@@ -57,21 +71,55 @@ def adopt(session: Session, target: str | None = None, *, take_over: bool = Fals
         silent=silent,
         take_over=take_over,
         half_done=True,
+        policies=policies(pool) if policies is not None else {},
     )
 
 
-def replan(session: Session, journal: Journal) -> Plan:
-    """The plan for the rest of the run in `journal`, from the pool as it is now back to the baseline of the first plan."""
-    pool, first = observe(session), journal.plan
-    baseline = Baseline.of_plan(first, pool)
-    done = journal.finished()
-    begun = any(step.action == "claim" for step in first.steps[:done])
-    return make_plan(
-        *(pool, first.medium),
-        baseline=baseline,
+def replan(session: Session, journal: Journal, without: Collection[str] = ()) -> Plan:
+    """The plan for the rest of the run in `journal`, from the pool as it is now back to the baseline of the first plan.
+
+    The hosts in `without`, by uuid, are left as they are, with the guests on them: what is left then ends before guests go
+    home, with a step that says so.
+    """
+    pool, first = observe(session), journal.first_plan
+    baseline, source = Baseline.of_plan(first, pool), _wanted(pool.release, first.source)
+    begun = any(timing.step.action == "claim" for timing in journal.timings())
+    again = functools.partial(
+        make_plan,
+        target=first.medium,
         silent=_silent(session, pool),
         take_over=pool.mark == journal.run_id,
         half_done=begun,
+        source=source,
+        policies=first.policies,
+        backed_up=journal.get("backup") is not None,
+    )
+    if not without:
+        return again(pool, baseline=baseline)
+    made = again(_reduced(pool, without), baseline=baseline.within(pool, without))
+    whole = make_plan(
+        pool, first.medium, baseline=baseline, source=source, take_over=True, half_done=True, unplayed=True
+    )
+    end = next((n for n, step in enumerate(made.steps) if step.action == "equal"), len(made.steps))
+    why = str((journal.get(PASSED_OVER) or {}).get("why", ""))
+    left = tuple(Step("left out", host=uuid, reason=why) for uuid in sorted(without))
+    return replace(
+        whole,
+        hosts=(*made.hosts, *(host for host in whole.hosts if host.uuid in without)),
+        steps=(*made.steps[:end], *left, *made.steps[end:]) if made.steps else (),
+        problems=made.problems,
+        warnings=made.warnings,
+        away=made.away,
+        vms=tuple(next((other for other in made.vms if other.uuid == vm.uuid), vm) for vm in whole.vms),
+    )
+
+
+def _reduced(pool: PoolFacts, without: Collection[str]) -> PoolFacts:
+    """The pool as if some hosts, and the guests on them, were none of it."""
+    return replace(
+        pool,
+        hosts={uuid: host for uuid, host in pool.hosts.items() if uuid not in without},
+        vms={uuid: vm for uuid, vm in pool.vms.items() if vm.host not in without},
     )
 
 
@@ -83,9 +131,15 @@ def make_plan(
     silent: Sequence[str] = (),
     take_over: bool = False,
     half_done: bool = False,
+    source: Release | None = None,
+    backed_up: bool = False,
+    unplayed: bool = False,
+    policies: Mapping[str, str] | None = None,
 ) -> Plan:
-    """The plan for a pool that was observed. `half_done` allows versions to be mixed already, and takes no backup then."""
-    source = _source(pool) if half_done else pool.release
+    """The plan for a pool that was observed. `half_done` allows versions to be mixed already, and takes no backup then;
+    neither is one taken where the run has it, as `backed_up` says. `source` is what an upgrade began with that is under way;
+    an `unplayed` plan has no steps. `policies` is by guest's uuid (see `guest_policies`)."""
+    source = source or (_source(pool) if half_done else pool.release)
     release = _wanted(source, target) if target is not None else next_release(source)
     if release is None:
         return _plan(pool, source, source, problems=[f"there is no release after {source.name}"])
@@ -93,15 +147,26 @@ def make_plan(
     if problems:
         return _plan(pool, source, release, problems=problems)
     warnings, kept = _oddities(pool), baseline or Baseline.of(pool)
+    if unplayed:
+        return _plan(pool, source, release, baseline=kept)
     try:
-        played = find_sequence(pool, release, kept)
+        played = _played(pool, release, kept, policies or {})
     except DoesNotFit as error:
         refusal = f"no way was found to empty the hosts one after another: {error}"
         return _plan(pool, source, release, problems=[refusal], warnings=warnings)
     mixed = len({host.version for host in pool.hosts.values()}) > 1
-    first = [Step("claim")] if mixed else [Step("backup"), Step("claim")]
+    first = [Step("claim")] if mixed or backed_up else [Step("backup"), Step("claim")]
     steps = [*first, *played.steps, Step("verify"), Step("release")]
-    return _plan(pool, source, release, played, kept, steps=steps, warnings=warnings)
+    made = _plan(pool, source, release, played, kept, steps=steps, warnings=warnings)
+    return replace(made, policies=dict(policies or {}))
+
+
+def _played(pool: PoolFacts, target: Release, baseline: Baseline, policies: Mapping[str, str]) -> Played:
+    """The sequence of steps. This is the one place where what becomes of guests reaches the planner."""
+    others = sorted(pool.vms[uuid].name for uuid, policy in policies.items() if policy != MIGRATE and uuid in pool.vms)
+    if others:
+        raise DoesNotFit(f"guests can only be migrated so far, and {', '.join(others)} are to be treated otherwise")
+    return find_sequence(pool, target, baseline)
 
 
 def _silent(session: Session, pool: PoolFacts) -> list[str]:
@@ -233,6 +298,7 @@ def _plan(
                 downtime.get(vm.uuid, ""),
                 now=vm.state,
                 at=vm.host,
+                memory=vm.memory,
             )
             for vm in sorted(pool.vms.values(), key=lambda vm: vm.name)
         ),
@@ -265,19 +331,30 @@ def run(
     gates: Sequence[Gate] = (),
     poll: float | None = None,
     on_step: Progress | None = None,
+    policy: Policy | None = None,
+    stop: Callable[[], str] | None = None,
 ) -> Outcome:
     """Carry out `plan` with `hands` on the machines, or go on with it where `journal` says that it was begun.
 
-    Without a `journal` the run keeps one in memory, and cannot be resumed by another process. `gates` are asked before each
-    host's turn; `poll` is the seconds between two looks at what is waited for; `take_over` puts this run's mark in the place
-    of another's. `on_step` is told the number of the step, how many there are, and the step in words. Raises
-    `ProcedureError` before anything is changed where the plan has problems, or shuts guests down and `accept_downtime` is
-    not given. Once it has begun it returns: a step that does not do what it is for stops the run, and `Outcome.problems`
-    says which and why.
-    """
+    Without a `journal` the run keeps one in memory, and cannot be resumed by another process. `gates` are asked
+    before each host's turn; `poll` is the seconds between two looks at what is waited for; `take_over` puts this
+    run's mark in the place of another's. `policy` is what the run does by itself (guests that went down are started
+    again if left out); `stop` is asked all the time why to stop, empty to go on. `on_step` is told the number of the
+    step, how many there are, and the step in words. Raises `ProcedureError` before anything is changed where the plan
+    has problems, or shuts guests down and `accept_downtime` is not given. Once it has begun it returns: a step that
+    does not do what it is for stops the run, and `Outcome.problems` says which and why."""
     assert_can_run(plan, accept_downtime=accept_downtime)
     kept = Journal.create(plan) if journal is None else journal
-    made = Run(session, plan, hands, kept, backup_to=backup_to, take_over=take_over, gates=gates, poll=poll)
+    made = Run(
+        *(session, plan, hands, kept),
+        backup_to=backup_to,
+        take_over=take_over,
+        gates=gates,
+        poll=poll,
+        policy=policy or Policy(on_fallen=RESTART),
+        replan=replan,
+        stop=stop,
+    )
     return made.carry_out(on_step)
 
 

@@ -7,7 +7,7 @@ are met by trying the step again, after another look; what goes on failing stops
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -22,10 +22,13 @@ from ..errors import (
     WaitTimeout,
 )
 from .acts import KINDS
-from .drift import differences
-from .journal import ABANDONED, DONE, RUNNING, STOPPED, Journal, JournalError
-from .observe import MARK, observe
+from .drift import Astray, differences
+from .estimate import turn_of
+from .fallen import EXCUSED, give_up, notes
+from .journal import ABANDONED, DONE, PAUSE, RUNNING, STOPPED, VERSIONS, Journal, JournalError
+from .observe import MARK, PoolFacts, observe
 from .plan import Plan, Step
+from .policy import REPLAN, Policy
 from .waiting import POLL
 
 if TYPE_CHECKING:
@@ -40,6 +43,8 @@ BUSY, BUSY_TIMEOUT = "OTHER_OPERATION_IN_PROGRESS", 2 * 3600.0
 """What a guest answers on which something is at work, and the seconds in which that may end."""
 LOST_TIMEOUT = 900.0
 """Seconds in which the effect of a call may show whose answer was lost."""
+PASSED_OVER = "passed over"
+"""What the journal keeps: the host that failed and was left out, and why."""
 ATTEMPTS, PAUSES = 3, 2
 """How often a step is tried, and how many times the time between two looks passes before it is tried again."""
 
@@ -49,6 +54,12 @@ Gate = Callable[["Run", Step], str]
 
 Ask = Callable[[str], bool]
 """Asks a person, who says yes or no."""
+
+Replanner = Callable[["Session", Journal, Collection[str]], Plan]
+"""Plans the rest of a journal's run from the pool as it is, without the hosts of these uuids."""
+
+REPLANS = 3
+"""How often the rest is planned anew before the same step; a pool that never is as planned is somebody else's."""
 
 
 class Paused(ProcedureError):
@@ -86,6 +97,8 @@ class Outcome:
     backup: Backup | None = None
     problems: list[str] = field(default_factory=list)
     paused: str = ""
+    notes: list[str] = field(default_factory=list)
+    """What happened that was not planned, and did not stop the run."""
 
     @property
     def ok(self) -> bool:
@@ -107,18 +120,29 @@ class Run:
         gates: Sequence[Gate] = (),
         poll: float | None = None,
         ask: Ask | None = None,
+        policy: Policy | None = None,
+        replan: Replanner | None = None,
+        stop: Callable[[], str] | None = None,
         credentials: Credentials | None = None,
     ) -> None:
+        """`stop` is asked before each step and at each look at what is waited for: why to stop there, empty to go on."""
         self.session, self.plan, self.hands, self.journal = session, plan, hands, journal
         self.backup_to, self.take_over, self.gates = backup_to, take_over, gates
         self.poll = POLL if poll is None else poll
         self.ask: Ask = ask or (lambda question: False)
+        self.policy, self._replan = policy or Policy(), replan
+        self._stop: Callable[[], str] = stop or (lambda: "")
         self._credentials = credentials
         self.outcome = Outcome(plan)
         self.begun: set[str] = set()
+        self.turned: set[str] = set()
+        """The hosts whose turns were taken by this process."""
         self.before = {host.uuid: host.before for host in plan.hosts}
         self.number = 0
         self._refs: dict[str, Any] = {}
+        knows = getattr(hands, "knows", None)
+        if knows is not None:
+            knows(plan)
 
     # --- what steps ask for
 
@@ -155,16 +179,35 @@ class Run:
         """The name of the run that the pool is marked with, empty where it is not."""
         return str(self.session.pool.get_other_config(self.pool).get(MARK, ""))
 
+    @property
+    def excused(self) -> frozenset[str]:
+        """The guests, by uuid, that went down and may stay so."""
+        return frozenset(self.journal.get(EXCUSED, ()))
+
+    def saw(self, facts: PoolFacts) -> None:
+        """Note the power states of guests, as XenAPI shows them."""
+        self.journal.saw({vm.uuid: vm.state for vm in facts.vms.values()})
+
     def begin_turn(self, step: Step) -> None:
-        """Compare the pool with the plan, and ask whoever has a say. Raises `ProcedureError`, or `Paused`."""
-        found = differences(self.plan, self.number - 1, observe(self.session))
+        """Compare the pool with the plan, and ask whoever has a say. Raises `Astray`, or `Paused`."""
+        self._ask_gates(step)
+        now = observe(self.session)
+        self.saw(now)
+        found = differences(self.plan, self.number - 1, now, self.excused)
         if found:
-            raise ProcedureError("the pool is not as the plan expects; put it right, or plan anew", found)
+            why = "the pool is not as the plan expects; put it right, or plan anew"
+            raise Astray(why, found, master=now.master != self.plan.master)
+        self.begun.add(step.host)
+
+    def _ask_gates(self, step: Step) -> None:
         for gate in self.gates:
             why = gate(self, step)
             if why:
                 raise Paused(why)
-        self.begun.add(step.host)
+
+    def pass_time(self, seconds: float) -> None:
+        """Let `seconds` pass. Raises `Paused` where the run is told to stop meanwhile."""
+        self.comes_true(lambda: False, seconds)
 
     def until(self, holds: Callable[[], bool], otherwise: str, timeout: float) -> None:
         """Look again and again until `holds()`. Raises `ProcedureError` with `otherwise` after `timeout` seconds."""
@@ -178,8 +221,15 @@ class Run:
         while not holds():
             if clock.now() >= deadline:
                 return False
-            clock.sleep(self.poll)
+            self.may_go_on()
+            clock.sleep(min(self.poll, deadline - clock.now()))
         return True
+
+    def may_go_on(self) -> None:
+        """Raise `Paused` where the run is told to stop."""
+        why = self._stop()
+        if why:
+            raise Paused(why)
 
     def do(self, step: Step) -> None:
         """Do one step by itself, unless it holds."""
@@ -196,45 +246,119 @@ class Run:
         and `Outcome.problems` says which and why."""
         self.journal.now = self.session.clock.now
         self.journal.enter(RUNNING)
+        if self.journal.get(PAUSE):  # it was for the run that is resumed now
+            self.journal.put(PAUSE, "")
         try:
             self._take_all(on_step)
+            self.outcome.notes = notes(self.journal, self.plan)
         except KeyboardInterrupt:
-            self.outcome.paused = f"step {self.number} of {len(self.plan.steps)}: interrupted"
+            self.outcome.paused = f"{self._where()}: interrupted"
         except JournalError as error:  # nothing can be written down any more, so nothing is done any more
-            self.outcome.problems.append(f"step {self.number} of {len(self.plan.steps)}: {error}")
+            self.outcome.problems.append(f"{self._where()}: {error}")
             return self.outcome
         self.journal.enter(DONE if self.outcome.ok else STOPPED)
         return self.outcome
 
+    def _where(self) -> str:
+        return f"step {self.number} of {len(self.plan.steps)}"
+
     def _take_all(self, on_step: Progress | None) -> None:
-        """Take the steps until one stops the run."""
-        steps, clock, start = self.plan.steps, self.session.clock, self.session.clock.now()
-        finished = self.journal.finished()
-        self.begun.update(step.host for step in steps[:finished] if step.action == "turn")
-        for number, step in enumerate(steps[finished:], finished + 1):
-            text, self.number = step.text(self.plan.names), number
-            if on_step is not None:
-                on_step(number, len(steps), text)
-            at = clock.now()
+        """Take the steps until one stops the run, planning the rest anew where that is the policy."""
+        start, left = self.session.clock.now(), REPLANS
+        while True:
+            self._take_up()
+            reached = len(self.outcome.steps)
             try:
-                skipped = self._take(number, step)
+                self._take_steps(on_step, start)
             except JournalError:
                 raise
             except Paused as pause:
-                self.outcome.paused = f"step {number} of {len(steps)}, {text}: {pause}"
+                self.outcome.paused = f"{self._where()}, {self._text()}: {pause}"
                 self.journal.note(self.outcome.paused)
-                return
-            except (Failure, TransportError, TaskCancelled, DatabaseError, ProcedureError) as error:
-                self.outcome.problems.append(f"step {number} of {len(steps)}, {text}: {error}")
-                self.journal.write(number, "failed", str(error))
-                return
-            self.journal.write(number, "held" if skipped else "done", text)
+            except (Failure, TransportError, TaskCancelled, DatabaseError, ProcedureError, OSError) as error:
+                left = REPLANS if len(self.outcome.steps) > reached else left - 1
+                if left and self._goes_on_after(error):
+                    continue
+                self.outcome.problems.append(f"{self._where()}, {self._text()}: {error}")
+                self.journal.write(self.number, "failed", str(error))
+            return
+
+    def _text(self) -> str:
+        return self.plan.steps[self.number - 1].text(self.plan.names)
+
+    def _take_up(self) -> None:
+        """Know where the plan was left."""
+        finished = self.journal.finished()
+        self.begun = {step.host for step in self.plan.steps[:finished] if step.action == "turn"}
+        self.number = finished + 1
+
+    def _take_steps(self, on_step: Progress | None, start: float) -> None:
+        """Take the steps that are not finished. Raises what stops the first that cannot be taken."""
+        steps, clock = self.plan.steps, self.session.clock
+        first = next((step for step in steps if step.action == "turn"), None)
+        if self.number == 1 and first is not None and not self.outcome.steps:
+            self._ask_gates(first)  # nothing is prepared for a turn that is not to come
+        for number, step in enumerate(steps[self.number - 1 :], self.number):
+            text, self.number = step.text(self.plan.names), number
+            self.may_go_on()
+            if on_step is not None:
+                on_step(number, len(steps), text)
+            at = clock.now()
+            skipped = self._take(number, step)
+            shows = KINDS[step.action].shows
+            if step.action == "return":
+                self.turned.add(step.host)
+                if step.release:
+                    self.journal.put(VERSIONS, {**self.journal.get(VERSIONS, {}), step.host: step.release})
+            self.journal.end(number, step, text, shows={step.vm: shows} if shows and step.vm else {})
             self._settle(step)
             self.outcome.steps.append(StepDone(step, text, at - start, clock.now() - at, skipped))
 
+    def _goes_on_after(self, error: Exception) -> bool:
+        """Whether the rest was planned anew, by the policies of drift and of hosts that fail."""
+        if self._replan is None:
+            return False
+        if isinstance(error, Astray):
+            return (error.ours or self.policy.on_drift == REPLAN) and not error.master and self._planned_anew(())
+        return self._passed_over(turn_of(self.plan, self.number), str(error))
+
+    def _passed_over(self, host: str, why: str) -> bool:
+        """Whether the rest goes on without a host whose turn ended in a problem: the first such, no master, and up."""
+        if not host or not self.policy.skip_failed or host == self.plan.master or self.journal.get(PASSED_OVER):
+            return False
+        try:
+            facts = observe(self.session)
+            if not facts.hosts[host].live or self.hands.power(host) != "running":
+                return False
+            self.do(Step("enable", host=host))
+        except (Failure, TransportError, ProcedureError, KeyError):
+            return False
+        self.journal.put(PASSED_OVER, {"host": host, "why": why})
+        self.journal.note(f"{self.plan.names[host]} is passed over: {why}")
+        if self._planned_anew({host}):
+            return True
+        self.journal.put(PASSED_OVER, None)
+        return False
+
+    def _planned_anew(self, without: Collection[str]) -> bool:
+        """Whether the rest could be planned, at no downtime that nobody has heard of."""
+        assert self._replan is not None
+        plan = self._replan(self.session, self.journal, without)
+        agreed = {vm.uuid for vm in self.plan.downtime}
+        new = [f"{vm.name} would be shut down: {vm.why}" for vm in plan.downtime if vm.uuid not in agreed]
+        for why in (*plan.problems, *new):
+            self.journal.note(f"the rest cannot be planned anew: {why}")
+        if plan.problems or new:
+            return False
+        self.journal.replan(plan)
+        self.plan = self.outcome.plan = plan
+        give_up(self, plan)
+        return True
+
     def _settle(self, step: Step) -> None:
         """What this step undoes, and so does the return of a host that was disabled, need not be undone any more."""
-        done = [_bare(step), *([Step("enable", host=step.host)] if step.action == "return" else ())]
+        ended = {"return": "enable", "boot-installer": "unprepare"}.get(step.action)
+        done = [_bare(step), *([Step(ended, host=step.host)] if ended else ())]
         for change in self.journal.changes():
             if not change.undone and _bare(change.undo) in done:
                 self.journal.undone(change)
@@ -244,7 +368,7 @@ class Run:
         kind = KINDS[step.action]
         for attempt in range(ATTEMPTS, 0, -1):
             try:
-                if kind.holds(self, step):
+                if self._is_excused(step) or kind.holds(self, step):
                     return attempt == ATTEMPTS
                 undo = kind.undo(step)
                 if undo is not None:
@@ -267,6 +391,14 @@ class Run:
                 raise ProcedureError("no error came, but the pool does not show it done")
             self.session.clock.sleep(PAUSES * self.poll)
         raise AssertionError("the last attempt returns or raises")
+
+    def _is_excused(self, step: Step) -> bool:
+        """Whether a step is about the power state of a guest that went down, and may stay so."""
+        return bool(
+            KINDS[step.action].shows
+            and step.vm in self.excused
+            and self.session.VM.get_power_state(self.vm(step.vm)) == "Halted"
+        )
 
     def _idle(self, step: Step) -> bool:
         """Whether nothing is at work on the step's guest: a process that was killed may have left an operation under way."""

@@ -1,20 +1,22 @@
-"""The sequence of steps of a rolling upgrade: hosts in their order, guests in theirs, played through on a board.
+"""The sequence of steps of a rolling upgrade: what the planner found, with what belongs to it, as the steps of a plan.
 
-It may begin anywhere: with every host old, or, where an upgrade was left half done, with some upgraded. What the pool was
-like before anybody touched it is the `Baseline`; that is what guests and discs come back to.
+It may begin anywhere: with every host old, or, where an upgrade was left half done, with some upgraded. What the pool
+was like before anybody touched it is the `Baseline`; that is what guests and discs come back to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from ..releases import Release
+from .hands import MEDIA
 from .observe import PoolFacts, VMFacts
-from .placement import Board, DoesNotFit, Move, empty, go_home, orders, pinned, reachable
-from .plan import Plan, Step
-
-GONE = "its home has no room for it, or lacks its storage or networks"
+from .placement import Board, DoesNotFit
+from .plan import Effort, Plan, Step
+from .planner import NOWHERE, Act, Hop, Impossible, Solution, Turn, solve
+from .planner.pieces import Pieces, Wishes, pieces
+from .planner.wording import refusal, why_away
 
 
 @dataclass(frozen=True)
@@ -49,78 +51,241 @@ class Baseline:
             inserts + tuple(disc for disc in now.discs if disc[1] not in drives),
         )
 
+    def within(self, pool: PoolFacts, without: Collection[str]) -> Baseline:
+        """The same for a pool that goes on without some hosts, by uuid: nobody on them, nobody at home there."""
+        gone = {uuid for uuid, vm in pool.vms.items() if vm.host in without}
+        return Baseline(
+            {uuid: state for uuid, state in self.states.items() if uuid not in gone},
+            {uuid: home for uuid, home in self.homes.items() if uuid not in gone and home not in without},
+            tuple(disc for disc in self.discs if disc[0] not in gone),
+        )
+
 
 @dataclass(frozen=True)
 class Played:
-    """What playing gave: the order of hosts, the steps, who is shut down and why, who stays away from home."""
+    """What playing gave: the order of hosts, the steps, who is shut down and why, who stays away from home, and how
+    many migrations it takes."""
 
     order: list[str]
     steps: tuple[Step, ...]
     downtime: Mapping[str, str]
     warnings: tuple[str, ...] = ()
     away: tuple[str, ...] = ()
+    effort: Effort | None = None
 
 
-def find_sequence(pool: PoolFacts, target: Release, baseline: Baseline) -> Played:
-    """The steps that bring every host to `target`. Raises `DoesNotFit` with what is missing where there are none."""
-    refusal: DoesNotFit | None = None
-    board = Board.of(pool)
-    for order in orders(pool, board):
-        for tight in (False, True):
-            try:
-                return _Game(pool, target, order, board.copy(tight=tight), baseline).play()
-            except DoesNotFit as error:
-                refusal = refusal or error
-    assert refusal is not None
-    raise refusal
+def find_sequence(
+    pool: PoolFacts, target: Release, baseline: Baseline, wishes: Wishes | None = None, *, route: str = MEDIA
+) -> Played:
+    """The steps that bring every host to `target`, installed by `route`, with as few migrations as can be, guests treated as
+    `wishes` says. Raises `DoesNotFit` with what is missing where there are none."""
+    wished = wishes or Wishes()
+    down = _fallen(pool, baseline)
+    roused = _places(pool, target, baseline, down)
+    try:
+        return _Game(pool, target, baseline, wished, roused, down, route).play()
+    except DoesNotFit:
+        if not roused:
+            raise
+    return _Game(pool, target, baseline, wished, {}, down, route).play()
+
+
+def _fallen(pool: PoolFacts, baseline: Baseline) -> list[VMFacts]:
+    """What ran at the beginning and is down: guests that were shut down for a turn that never ended."""
+    ran = (pool.vms.get(uuid) for uuid, state in baseline.states.items() if state == "Running")
+    return [vm for vm in ran if vm is not None and vm.state == "Halted"]
+
+
+def _places(pool: PoolFacts, target: Release, baseline: Baseline, down: Iterable[VMFacts]) -> dict[str, str]:
+    """Where guests that are down can be started before anything else: on an upgraded host, if there is one."""
+    new = [uuid for uuid, host in pool.hosts.items() if host.version == target.product_version]
+    board, out = Board.of(pool), {}
+    for vm in down:
+        host = board.best(vm, new or list(pool.hosts), baseline.homes.get(vm.uuid, ""))
+        if host is not None:
+            board.place(vm, host)
+            out[vm.uuid] = host
+    return out
 
 
 @dataclass
 class _Game:
-    """A sequence that is being played through."""
+    """A sequence that is being played through. `roused` is where guests that are down are started at once; the others
+    follow when a host is back that takes them."""
 
     pool: PoolFacts
     target: Release
-    order: list[str]
-    board: Board
     baseline: Baseline
+    wishes: Wishes
+    roused: Mapping[str, str]
+    down: Sequence[VMFacts]
+    route: str
     steps: list[Step] = field(default_factory=list)
-    downtime: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     def play(self) -> Played:
         """Play from the first step to the last. Raises `DoesNotFit`."""
-        pool = self.pool
-        new = [uuid for uuid in self.order if pool.hosts[uuid].version == self.target.product_version]
-        self._clear_drives()
-        if not new:
-            self._resume()
-        self._rouse(new)
-        for host in self.order:
-            if host not in new:
-                self._turn(host, new)
-                new.append(host)
+        pool, homes = self.pool, self.baseline.homes
+        self.pieces = pieces(pool, self.target, homes, self.wishes, self.roused)
+        solved = _solved(pool, self.pieces)
+        puzzle = self.pieces.puzzle
+        self.late = [vm for vm in self.down if vm.uuid not in self.roused]
+        self.where = {guest.uuid: guest.at for guest in puzzle.guests if guest.at != NOWHERE}
+        number = {uuid: i for i, uuid in enumerate(self.pieces.hosts)}
+        self.where |= {uuid: number[host] for uuid, host in self.pieces.at.items()}
+        self.new = puzzle.new
+        parts = _parted(solved.acts)
+        order = [uuid for i, uuid in enumerate(self.pieces.hosts) if self.new >> i & 1]
+        self._prepare()
+        for moves, host in parts[:-1]:
+            self._turn(host, moves)
+            order.append(self.pieces.hosts[host])
         self.steps.append(Step("equal", release=self.target.product_version))
-        moves, away = go_home(self.board, self.baseline.homes)
-        self.warnings += [f"{pool.vms[uuid].name} ends away from home: {GONE}" for uuid in away]
-        self.steps += [_migrate(move) for move in moves]
-        self._fill_drives()
+        self._moves(parts[-1][0], NOWHERE)
+        away = self._end()
+        bound = Effort(
+            *(solved.cost.moves, solved.bound.moves, solved.cost.memory, solved.bound.memory),
+            exact=solved.exact,
+            return_home=self.wishes.return_home,
+        )
+        return Played(order, tuple(self.steps), self._downtime(), tuple(self.warnings), tuple(away), bound)
+
+    # --- before the first host
+
+    def _prepare(self) -> None:
+        pool, hosts = self.pool, self.pieces.hosts
+        for vm in pool.vms.values():
+            if vm.state != "Suspended":
+                self.steps += [_eject(vm, disc.vbd, disc.vdi) for disc in vm.discs]
+        for number, uuid in enumerate(hosts):
+            if self.new >> number & 1 and not pool.hosts[uuid].enabled:
+                self.steps.append(Step("enable", host=uuid, reason="it is upgraded, and takes guests"))
+        for uuid, why in self.pieces.resting.items():
+            self.steps.append(Step("suspend", vm=uuid, reason=why))
+        for uuid, host in self.roused.items():
+            self.steps.append(Step("start", host=host, vm=uuid, to=host, reason="it ran at the start"))
+        for uuid, host in self.pieces.entering.items():
+            self._resume(pool.vms[uuid], host)
+
+    def _resume(self, vm: VMFacts, host: str) -> None:
+        self.steps.append(Step("resume", vm=vm.uuid, to=host, reason="a suspended guest cannot cross releases"))
+        self.steps += [_eject(vm, disc.vbd, disc.vdi) for disc in vm.discs]
+
+    # --- a host's turn
+
+    def _turn(self, number: int, moves: Sequence[Hop]) -> None:
+        """Empty a host, install it, wait for it."""
+        host, release = self.pieces.hosts[number], self.target.product_version
+        begin = self._beginning(number, moves)
+        self._moves(moves[:begin], number)
+        self.steps.append(Step("turn", host=host))
+        self.steps.append(Step("disable", host=host, reason="no guest is to come while it is emptied"))
+        self._moves(moves[begin:], number)
+        held = [(self.pool.vms[uuid], why) for uuid, why in self.pieces.held.items() if self.pieces.at[uuid] == host]
+        held.sort(key=lambda pair: (pair[0].appliance, pair[0].order, -pair[0].memory, pair[0].name))
+        self.steps += [Step("stop", host=host, vm=vm.uuid, reason=why) for vm, why in reversed(held)]
+        by_hand = [Step("halt", host=host), Step("install", host=host, release=release)]
+        by_itself = [Step("prepare", host=host, release=release), Step("boot-installer", host=host)]
+        self.steps += by_hand if self.route == MEDIA else by_itself
+        self.steps.append(Step("return", host=host, release=release))
+        self.new |= 1 << number
+        self.steps += [
+            Step("start", host=host, vm=vm.uuid, to=host, reason="it was shut down for this turn") for vm, _ in held
+        ]
+        self._start_late(host)
+
+    def _beginning(self, number: int, moves: Sequence[Hop]) -> int:
+        """How many moves come before the turn: those of guests that go home to a host that is back, and whatever comes
+        up to a move to the very host that is to be emptied."""
+        homes, hosts = self.baseline.homes, self.pieces.hosts
+        begin, leading = 0, True
+        for i, move in enumerate(moves):
+            home = homes.get(self.pieces.puzzle.guests[move.guest].uuid) == hosts[move.target]
+            leading = leading and (move.source == NOWHERE or (home and move.source != number))
+            if leading or move.target == number or move.source == NOWHERE:
+                begin = i + 1
+        return begin
+
+    def _moves(self, moves: Iterable[Hop], turn: int) -> None:
+        for move in moves:
+            guest = self.pieces.puzzle.guests[move.guest]
+            vm, to = self.pool.vms[guest.uuid], self.pieces.hosts[move.target]
+            if move.source == NOWHERE:
+                self._resume(vm, to)
+            else:
+                source, reason = self.pieces.hosts[move.source], self._reason(vm, move, turn)
+                self.steps.append(Step("migrate", host=source, vm=vm.uuid, to=to, reason=reason))
+            self.where[guest.uuid] = move.target
+
+    def _reason(self, vm: VMFacts, move: Hop, turn: int) -> str:
+        hosts, names = self.pieces.hosts, self.pieces.puzzle.names
+        if self.wishes.return_home and self.baseline.homes.get(vm.uuid) == hosts[move.target]:
+            return "home"
+        if move.source == turn:
+            return f"{names[turn]} is upgraded"
+        if turn == NOWHERE:
+            return "steps aside for a guest that goes home"
+        return (
+            f"makes room, so that {names[turn]} can be emptied"
+            if self.new
+            else "it could not leave later, or makes room"
+        )
+
+    def _start_late(self, host: str) -> None:
+        """Start on a host that is back what fell there, or what it has room for at the end."""
+        for vm in list(self.late):
+            home = self.baseline.homes.get(vm.uuid)
+            last = self.new == self.pieces.puzzle.whole
+            able = [uuid for uuid in (host if home == host else "", *(self.pieces.hosts if last else ())) if uuid]
+            found = self._board().best(vm, able, home or "")
+            if found is not None:
+                self.late.remove(vm)
+                self.where[vm.uuid] = self.pieces.hosts.index(found)
+                self.steps.append(Step("start", host=found, vm=vm.uuid, to=found, reason="it ran at the start"))
+
+    def _board(self) -> Board:
+        """Who is where now. A host that is upgraded has less room where its control domain has grown."""
+        board = Board(self.pool, guests={uuid: {} for uuid in self.pieces.hosts})
+        board.free = {uuid: host.room - self.wishes.grows(uuid) for uuid, host in self.pool.hosts.items()}
+        for uuid, number in self.where.items():
+            board.place(self.pool.vms[uuid], self.pieces.hosts[number])
+        return board
+
+    # --- after the last host
+
+    def _end(self) -> list[str]:
+        """Give everything back; the guests that stay away from home."""
+        pool, homes = self.pool, self.baseline.homes
+        board = self._board()
+        self.warnings += [f"{vm.name} ran at the start and is down, and no host has room for it" for vm in self.late]
+        sleeping = [vm for vm in pool.vms.values() if vm.state == "Suspended" and vm.uuid not in board.where]
+        waking = [vm for vm in sleeping if self.baseline.states.get(vm.uuid) == "Running"]
+        for vm in [*(pool.vms[uuid] for uuid in self.pieces.resting), *waking]:
+            host = board.best(vm, pool.hosts, homes.get(vm.uuid, ""))
+            if host is None:
+                raise DoesNotFit(
+                    f"{vm.name} is to be suspended for the upgrade, and no host has room to resume it after"
+                )
+            board.place(vm, host)
+            self.steps.append(Step("resume", vm=vm.uuid, to=host, reason="it was suspended for the upgrade"))
+        away = [uuid for uuid, host in board.where.items() if homes.get(uuid, host) != host]
+        if self.wishes.return_home:
+            for uuid in away:
+                vm, home = pool.vms[uuid], homes[uuid]
+                why = why_away(pool, vm, home, board.free.get(home, 0))
+                self.warnings.append(f"{vm.name} ends away from home: {why}")
+        self._fill_drives(board)
         self.steps += [
             Step("suspend", vm=uuid, reason="it was suspended at the start")
             for uuid, state in self.baseline.states.items()
-            if state == "Suspended" and uuid in self.board.where
+            if state == "Suspended" and uuid in board.where
         ]
-        return Played(self.order, tuple(self.steps), self.downtime, tuple(self.warnings), tuple(away))
+        return away
 
-    def _clear_drives(self) -> None:
-        for vm in self.pool.vms.values():
-            if vm.state != "Suspended":
-                self.steps += [_eject(vm, disc.vbd, disc.vdi) for disc in vm.discs]
-
-    def _fill_drives(self) -> None:
+    def _fill_drives(self, board: Board) -> None:
         for vm, vbd, vdi in self.baseline.discs:
-            facts, at = self.pool.vms.get(vm), self.board.where.get(vm)
-            if facts is None:
+            facts, at = self.pool.vms.get(vm), board.where.get(vm)
+            if facts is None or (at is None and facts.state == "Suspended"):
                 continue
             sr = next((disc.sr for disc in facts.discs if disc.vbd == vbd), "")
             if at is None or not sr or sr in self.pool.hosts[at].storage:
@@ -130,75 +295,32 @@ class _Game:
                     f"the CD of {facts.name} is not put back: its host does not reach the storage that it is on"
                 )
 
-    def _resume(self) -> None:
-        """Resume what is suspended, while all versions are equal."""
-        suspended = [vm for vm in self.pool.vms.values() if vm.state == "Suspended"]
-        for vm in sorted(suspended, key=lambda vm: (-vm.memory, vm.name)):
-            host = _resume_at(self.pool, self.board, vm)
-            self.board.place(vm, host)
-            self.steps.append(Step("resume", vm=vm.uuid, to=host, reason="a suspended guest cannot cross releases"))
-            self.steps += [_eject(vm, disc.vbd, disc.vdi) for disc in vm.discs]
+    def _downtime(self) -> dict[str, str]:
+        """Why guests are down for a while, by uuid."""
+        held, entering = self.pieces.held, self.pieces.entering
+        lost = {uuid: f"{why}; its saved state is lost" for uuid, why in held.items() if uuid in entering}
+        return {**held, **lost, **self.pieces.resting}
 
-    def _rouse(self, new: Sequence[str]) -> None:
-        """Start what ran at the beginning and is down: a guest that was shut down for a turn that never ended."""
-        for uuid, state in self.baseline.states.items():
-            vm = self.pool.vms.get(uuid)
-            if vm is None or state != "Running" or vm.state != "Halted":
-                continue
-            host = self.board.best(vm, new or list(self.pool.hosts), self.baseline.homes.get(uuid, ""))
-            if host is None:
-                self.warnings.append(f"{vm.name} ran at the start and is down, and no host has room for it now")
-                continue
-            self.board.place(vm, host)
-            self.steps.append(Step("start", host=host, vm=uuid, to=host, reason="it ran at the start"))
 
-    def _turn(self, host: str, new: Sequence[str]) -> None:
-        """Empty a host, install it, wait for it."""
-        pool, board, release = self.pool, self.board, self.target.product_version
-        fixed = {vm.uuid: why for vm in board.on(host) if (why := pinned(pool, vm, host))}
-        for uuid in fixed:
-            if not reachable(pool.vms[uuid], pool.hosts[host]):
-                raise DoesNotFit(
-                    f"{pool.vms[uuid].name} has to be shut down when {pool.hosts[host].name} is upgraded, and could not be "
-                    "started again: that host does not reach all of its storage and networks"
-                )
-        allowed = list(new) or [uuid for uuid in self.order if uuid != host]
-        self.steps.append(Step("turn", host=host))
-        self.steps.append(Step("disable", host=host, reason="no guest is to come while it is emptied"))
-        self.steps += [_migrate(move) for move in empty(board, host, allowed, self.baseline.homes, set(fixed))]
-        self.steps += [Step("stop", host=host, vm=uuid, reason=why) for uuid, why in fixed.items()]
-        self.steps.append(Step("halt", host=host))
-        self.steps.append(Step("install", host=host, release=release))
-        self.steps.append(Step("return", host=host, release=release))
-        self.steps += [
-            Step("start", host=host, vm=uuid, to=host, reason="it was shut down for this turn") for uuid in fixed
-        ]
-        homes = self.baseline.homes
-        lost = {uuid: f"{why}; its saved state is lost" for uuid, why in fixed.items() if uuid not in homes}
-        self.downtime.update({**fixed, **lost})
+def _solved(pool: PoolFacts, made: Pieces) -> Solution:
+    try:
+        return solve(made.puzzle)
+    except Impossible as error:
+        raise refusal(pool, made, error.refusal) from None
+
+
+def _parted(acts: Iterable[Act]) -> list[tuple[list[Hop], int]]:
+    """The moves before each host's turn with that host, and last those after all."""
+    out: list[tuple[list[Hop], int]] = []
+    moves: list[Hop] = []
+    for act in acts:
+        if isinstance(act, Turn):
+            out.append((moves, act.host))
+            moves = []
+        else:
+            moves.append(act)
+    return [*out, (moves, NOWHERE)]
 
 
 def _eject(vm: VMFacts, vbd: str, vdi: str) -> Step:
     return Step("eject", vm=vm.uuid, vbd=vbd, vdi=vdi, reason="a CD ties a guest to what its host sees")
-
-
-def _migrate(move: Move) -> Step:
-    return Step("migrate", host=move.source, vm=move.vm, to=move.target, reason=move.reason)
-
-
-def _resume_at(pool: PoolFacts, board: Board, vm: VMFacts) -> str:
-    """The host to resume `vm` on: one that reaches its disks, its suspend image and its CDs; rather not the master, which is
-    emptied first."""
-    needs = replace(vm, storage=vm.storage | {vm.image} | {disc.sr for disc in vm.discs})
-    seeing = [uuid for uuid, host in pool.hosts.items() if reachable(needs, host)]
-    if not seeing:
-        raise DoesNotFit(f"{vm.name} is suspended and cannot be resumed: no host reaches all of its disks")
-    members = [uuid for uuid in seeing if uuid != pool.master]
-    found = board.best(vm, members) or board.best(vm, seeing)
-    if found is None:
-        rooms = "; ".join(f"{pool.hosts[u].name} has {max(0, board.free[u]) >> 20} MiB free" for u in seeing)
-        raise DoesNotFit(
-            f"{vm.name} is suspended and has to be resumed before the master is upgraded, but memory forbids it: "
-            f"it takes {vm.memory >> 20} MiB; {rooms}"
-        )
-    return found

@@ -16,7 +16,7 @@ from ..errors import ProcedureError
 from .acts.shutting import GIVE_UP, POLICIES
 from .journal import DONE, Journal
 from .observe import PoolFacts, VMFacts, observe
-from .placement import Board, reachable
+from .placement import Board, needs, reachable
 from .plan import Plan, PlannedHost, PlannedVM, Step
 
 if TYPE_CHECKING:
@@ -84,11 +84,6 @@ def _scope(pool: PoolFacts, host: str | None) -> list[VMFacts]:
 def _belongs(pool: PoolFacts, vm: VMFacts, host: str) -> bool:
     able = [uuid for uuid, facts in pool.hosts.items() if reachable(needs(vm), facts)]
     return able == [host] or (vm.affinity == host and host in able)
-
-
-def needs(vm: VMFacts) -> VMFacts:
-    """A suspended guest with all the storage that resuming it takes: disks, suspend image, and the discs in its drives."""
-    return replace(vm, storage=vm.storage | {vm.image} | {disc.sr for disc in vm.discs})
 
 
 class _Making:

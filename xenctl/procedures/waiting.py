@@ -2,7 +2,8 @@
 
 A host that answers is not back yet: its release must be the new one, the pool out of emergency mode, the host enabled, its
 metrics live, its storage plugged (without high availability a host is enabled before it is). Each stage says what it waits
-for; where a remedy exists it is applied once, when half of the stage's time is over.
+for. Where a remedy exists it is applied when half of the stage's time is over, and once more when three quarters are: a
+toolstack that is told to start again needs time to, and what was refused may be taken later.
 """
 
 from __future__ import annotations
@@ -71,6 +72,18 @@ def _attached(run: Run, seen: Look, release: str) -> bool:
     return all(attached(run.session, host.address) for ref, host in seen.hosts.items() if ref != seen.master)
 
 
+def _recover(run: Run, seen: Look) -> None:
+    """Have the master call its members, who are in emergency mode since they could not reach it."""
+    run.session.pool.recover_slaves()
+
+
+def _restart_toolstacks(run: Run, seen: Look) -> None:
+    """Have the toolstacks of hosts start again whose heartbeats stay away."""
+    for ref, host in seen.hosts.items():
+        if host.metrics not in seen.metrics or not seen.metrics[host.metrics].live:
+            run.session.host.restart_agent(ref)
+
+
 def _enabled(run: Run, seen: Look, release: str) -> bool:
     return all(host.enabled for host in seen.hosts.values())
 
@@ -104,17 +117,27 @@ STAGES = (
     ),
     Stage(
         *("attached", 1800.0, "is back, but members of the pool are still in emergency mode"),
-        *("restart their toolstacks, or see whether they reach the master", _attached),
+        *("restart their toolstacks, or see whether they reach the master", _attached, _recover),
     ),
     Stage("enabled", 1800.0, "is back, but not every host is enabled", "enable them by hand", _enabled, _enable),
-    Stage("live", 1200.0, "is back, but the master has no heartbeat of every host", "see to the network", _live),
+    Stage(
+        *("live", 1200.0, "is back, but the master has no heartbeat of every host"),
+        *("see to the network between the hosts", _live, _restart_toolstacks),
+    ),
     Stage(
         *("storage", 1800.0, "is back, but not all of its storage is plugged"),
         *("see to the storage and plug the PBDs", _plugged, _plug),
     ),
 )
-REACHABLE = 4 * 3600.0
-"""Seconds after which a host that does not answer is given up."""
+REACHABLE = Stage(
+    *("reachable", 4 * 3600.0, "is waited for, and the pool's master does not answer"),
+    *("see to its power, its screen and its network", lambda run, seen, release: True),
+)
+"""What comes first: somebody answers at all."""
+NAMES = (REACHABLE.name, *(stage.name for stage in STAGES))
+"""The stages in their order."""
+REMEDIES = (0.5, 0.75)
+"""At which parts of a stage's time its remedy is applied."""
 
 
 def is_back(run: Run, uuid: str, release: str) -> bool:
@@ -125,27 +148,26 @@ def is_back(run: Run, uuid: str, release: str) -> bool:
 
 def await_return(run: Run, uuid: str, release: str) -> None:
     """Wait until the host is back, stage by stage. Raises `ProcedureError` naming the stage that does not come."""
+    for stage in (REACHABLE, *STAGES):
+        _await(run, uuid, release, stage)
+
+
+def _await(run: Run, uuid: str, release: str, stage: Stage) -> None:
     name, clock = run.plan.names.get(uuid, uuid), run.session.clock
-    seen: Look | None = None
-
-    def reachable() -> bool:
-        nonlocal seen
+    timeout = run.policy.timeouts.get(stage.name, stage.timeout)
+    start, remedies = clock.now(), [part * timeout for part in REMEDIES if stage.remedy is not None]
+    while True:
         seen = look(run, uuid)
-        return seen is not None
-
-    run.until(reachable, f"{name}: the pool's master does not answer", REACHABLE)
-    for stage in STAGES:
-        start, remedied = clock.now(), stage.remedy is None
-        while not (seen is not None and stage.holds(run, seen, release)):
-            passed = clock.now() - start
-            if passed >= stage.timeout:
-                minutes = f"{stage.timeout / 60:.0f} minutes"
-                raise ProcedureError(f"{name} {stage.what} within {minutes}; {stage.advice}")
-            if seen is not None and not remedied and passed >= stage.timeout / 2 and stage.remedy is not None:
-                remedied = True
-                run.journal.note(f"{name} {stage.what}; trying to mend that")
-                with suppress(Failure, TransportError):  # it shows, or the time runs out
-                    stage.remedy(run, seen)
-            clock.sleep(run.poll)
-            seen = look(run, uuid)
-        run.journal.note(f"{name}: {stage.name}")
+        if seen is not None and stage.holds(run, seen, release):
+            break
+        passed = clock.now() - start
+        if passed >= timeout:
+            raise ProcedureError(f"{name} {stage.what} within {timeout / 60:.0f} minutes; {stage.advice}")
+        if seen is not None and remedies and passed >= remedies[0] and stage.remedy is not None:
+            del remedies[0]
+            run.journal.note(f"{name} {stage.what}; trying to mend that")
+            with suppress(Failure, TransportError):  # it shows, or the time runs out
+                stage.remedy(run, seen)
+        run.may_go_on()
+        clock.sleep(run.poll)
+    run.journal.note(f"{name}: {stage.name}")

@@ -5,6 +5,7 @@ know whether it was tried before: `act` starts from whatever it finds.
 
     guests.py   VMs: migrate, start, stop, suspend, resume; their CDs
     hosts.py    hosts: disable, halt, install, wait for the return
+    installing.py without a medium, or anew; settings written down and compared
     shutting.py many guests shut down at once, and started again
     restoring.py a database put back
     reverting.py a host put back to the system of its backup partition
@@ -34,6 +35,8 @@ class Kind:
 
     name: ClassVar[str] = ""
     text: ClassVar[str] = ""
+    shows: ClassVar[str] = ""
+    """The power state that it brings its guest to, empty where it is about something else."""
 
     def __init_subclass__(cls) -> None:
         if cls.name:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from ..observe import NULL
 from ..plan import Expected, Step
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 class PowerKind(Kind):
     """An action that shows in the guest's power state."""
-
-    shows: ClassVar[str] = ""
 
     def holds(self, run: Run, step: Step) -> bool:
         return run.session.VM.get_power_state(run.vm(step.vm)) == self.shows

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...errors import ProcedureError
+from ..drift import Astray
+from ..fallen import missing, see_to
 from ..plan import Step
 from ..waiting import await_return, is_back
 from . import Kind
@@ -99,16 +101,23 @@ class Install(Kind):
     def act(self, run: Run, step: Step) -> None:
         hands, host, name = run.hands, step.host, run.plan.names[step.host]
         if hands.power(host) == "off":
-            hands.insert_media(host, run.plan.medium)
+            answers = step.args.get("answer_file", "")
+            hands.insert_media(host, run.plan.medium, *((answers.encode(),) if answers else ()))
             hands.power_on(host)
         run.until(
             lambda: hands.power(host) in ("installer", "installing", "running"),
             f"{name}: the installer does not come up",
             HOST_TIMEOUT,
         )
-        if hands.power(host) == "installer":
+        seen = hands.power(host)
+        if seen == "installer":
             self.answer(run, step)
+        if seen != "running" or unseen(hands, step):
+            self.began(run, step)
         run.until(lambda: hands.power(host) == "running", f"{name}: the installation does not end", HOST_TIMEOUT)
+
+    def began(self, run: Run, step: Step) -> None:
+        """The installer is at work on what preserves."""
 
     def answer(self, run: Run, step: Step) -> None:
         """Choose the upgrade, if it is one of what the plan started from."""
@@ -123,13 +132,37 @@ class Install(Kind):
         hands.answer(host, "upgrade")
 
 
+def unseen(hands: object, step: Step) -> bool:
+    """Whether nobody can see what an installer does: it asks nobody, or there is nobody to ask."""
+    return bool(step.args.get("answer_file")) or not getattr(hands, "watches", True)
+
+
 class Return(Kind):
     """Wait until a host, and the pool with it, is whole again."""
 
     name, text = "return", "wait for {host}"
 
     def holds(self, run: Run, step: Step) -> bool:
-        return is_back(run, step.host, step.release)
+        return is_back(run, step.host, step.release) and not missing(run)
 
     def act(self, run: Run, step: Step) -> None:
         await_return(run, step.host, step.release)
+        left = see_to(run, step.host)
+        if left:
+            raise Astray("guests that went down cannot be started where they ran", left, ours=True)
+
+
+class LeftOut(Kind):
+    """A host that failed and was passed over is where the run ends, until somebody saw to it."""
+
+    name, text = "left out", "see to {host}, which was passed over"
+
+    def holds(self, run: Run, step: Step) -> bool:
+        return False
+
+    def act(self, run: Run, step: Step) -> None:
+        name = run.plan.names[step.host]
+        raise ProcedureError(
+            f"{name} was passed over, and versions are mixed until it is upgraded too; put it right and resume with a new "
+            f"plan of the rest. Its turn ended so: {step.reason}"
+        )

@@ -26,7 +26,10 @@ class Backup(Kind):
         return run.outcome.backup is not None
 
     def act(self, run: Run, step: Step) -> None:
-        taken = backup.take(run.session, run.backup_to)
+        try:
+            taken = backup.take(run.session, run.backup_to)
+        except OSError as error:
+            raise ProcedureError(f"{run.backup_to} cannot be written: {error}; see to the disk and resume") from error
         run.journal.put("backup", {"sha256": taken.sha256, "size": taken.size, "path": taken.path})
         run.outcome.backup = taken
 
@@ -96,6 +99,7 @@ class Verify(Kind):
     def different(self, run: Run) -> list[str]:
         """How the pool differs from what the plan promised."""
         plan, now = run.plan, observe(run.session)
+        run.saw(now)
         out = []
         for host in now.hosts.values():
             if plan.target and host.version != plan.target:
@@ -106,6 +110,8 @@ class Verify(Kind):
             vm = now.vms.get(planned.uuid)
             if vm is None:
                 out.append(f"{planned.name} is gone")
+            elif vm.uuid in run.excused and vm.state == "Halted":
+                continue
             elif vm.state != planned.state:
                 out.append(f"{planned.name} was {planned.state} and is {vm.state}")
             elif planned.home and vm.host != planned.home and planned.uuid not in plan.away:

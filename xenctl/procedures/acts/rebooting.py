@@ -67,7 +67,9 @@ class HostRestart(Kind):
 
     def act(self, run: Run, step: Step) -> None:
         name, mark = run.plan.names[step.host], self.mark(run, step)
-        run.until(lambda: self.started(run, step) is not None, f"{name}: the pool's master does not answer", REACHABLE)
+        run.until(
+            lambda: self.started(run, step) is not None, f"{name}: the pool's master does not answer", REACHABLE.timeout
+        )
         if run.journal.get(mark) is None:
             run.journal.put(mark, self.started(run, step))
         if not self.holds(run, step) and self.is_up(run, step):

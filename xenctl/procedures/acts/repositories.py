@@ -42,7 +42,9 @@ class FollowGuidance(Kind):
 
     def act(self, run: Run, step: Step) -> None:
         name = run.plan.names[step.host]
-        run.until(lambda: self.asked(run, step) is not None, f"{name}: the pool's master does not answer", REACHABLE)
+        run.until(
+            lambda: self.asked(run, step) is not None, f"{name}: the pool's master does not answer", REACHABLE.timeout
+        )
         asked = self.asked(run, step) or []
         action = next((action for guidance, action in GUIDANCE.items() if guidance in asked), None)
         if action is not None:

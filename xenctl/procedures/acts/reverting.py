@@ -79,7 +79,8 @@ class RestoreHost(Kind):
     def answer(self, run: Run, step: Step) -> None:
         """Have the old system restored, if that is what the backup partition holds."""
         hands, host, name = run.hands, step.host, run.plan.names[step.host]
-        found, offered, held = hands.identified(host), hands.offers(host), hands.restores(host)
+        found, held = hands.identified(host), hands.restores(host)
+        offered = hands.offers(host)  # asked last: a person has said by now what the screen shows
         if found == step.release:
             run.journal.note(f"{name} still has {found} on its disk, and boots that")
         elif held == step.release and "restore" in offered:

@@ -1,0 +1,213 @@
+"""A person at the machines, who is told what to do and waited for.
+
+What can be seen over the network is not asked: whether a host answers says that it is up, and its release is seen to later.
+Only what stands on the installer's screen has to be typed. Without a terminal nothing is asked: what is to be done, and what
+never, is told, and the host is waited for. Ctrl-C stops the run wherever it waits, and it can be gone on with.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TextIO
+
+from ..errors import ProcedureError, TransportError
+from ..releases import find, parse_version
+from ..transport import Request, origin_at
+
+if TYPE_CHECKING:
+    from ..session import Session
+    from .plan import Plan
+
+PROBES = 3
+"""How often nobody must answer before a host is taken to be down."""
+NEVER = 'Never choose "Perform clean installation": it destroys the settings, and the guests on local storage.'
+CHOICES = {
+    "upgrade": 'Choose the line "Upgrade ...": it preserves settings and guests.',
+    "restore": 'Choose the line "Restore ... from backup".',
+}
+"""What a person is told to choose."""
+NONE, AT_WORK = "none", "working"
+
+
+@dataclass
+class _Host:
+    """What is known of one host: what it was told to boot, and how far it is as far as nobody can see."""
+
+    medium: str = ""
+    unattended: bool = False
+    stage: str = ""
+    found: str = ""
+    held: str = ""
+
+
+class Operator:
+    """Hands that are a person's. `source` is what the person types into, `out` where they are told; `poll` is the seconds
+    between two looks at a host.
+
+    Raises `ProcedureError` where the person goes away in the middle of a question.
+    """
+
+    talks = True
+
+    def __init__(
+        self, session: Session, *, source: TextIO | None = None, out: TextIO | None = None, poll: float = 5.0
+    ) -> None:
+        self._session, self.poll = session, poll
+        self._source, self._out = source or sys.stdin, out or sys.stderr
+        self.watches = self._source.isatty()
+        self._hosts: dict[str, _Host] = {}
+        self._names: dict[str, str] = {}
+        self._addresses: dict[str, str] = {}
+
+    def knows(self, plan: Plan) -> None:
+        """Learn names and addresses of the plan's hosts."""
+        self._names = {host.uuid: host.name for host in plan.hosts}
+        self._addresses = {host.uuid: host.address for host in plan.hosts}
+
+    # --- what is told, and asked
+
+    def _tell(self, head: str, lines: Sequence[str]) -> None:
+        numbered = (f"  {number}. {line}" for number, line in enumerate(lines, 1))
+        print("", head, *numbered, sep="\n", file=self._out, flush=True)
+
+    def _ask(self, question: str, host: str) -> str | None:
+        """What the person types; None where the host answers again, so that there is nothing left to ask."""
+        print(f"  {question} ", end="", file=self._out, flush=True)
+        descriptor = self._source.fileno()
+        while True:
+            ready, _, _ = select.select([descriptor], [], [], self.poll)
+            if ready:
+                line = os.read(descriptor, 4096)
+                if not line:
+                    raise ProcedureError(
+                        f"{self._name(host)}: nobody answers at the terminal any more; go on when somebody does"
+                    )
+                return line.decode(errors="replace").strip()
+            if self._answers(host):
+                print("(the host is back)", file=self._out, flush=True)
+                return None
+
+    def _name(self, host: str) -> str:
+        name, address = self._names.get(host, host), self._addresses.get(host, "")
+        return f"{name} ({address})" if address else name
+
+    # --- what is seen
+
+    def _answers(self, host: str) -> bool:
+        """Whether anything answers at the host's address: its toolstack is up, in emergency mode or not."""
+        address = self._addresses.get(host)
+        if not address:
+            raise ProcedureError(f"{self._name(host)}: its address is not known, so it cannot be watched")
+        try:
+            answer = self._session.transport.send(
+                Request(origin_at(self._session.origin, address), "GET", "/", {}, b"")
+            )
+            answer.read()
+        except TransportError:
+            return False
+        return True
+
+    def power(self, host: str, /) -> str:
+        """`running` while it answers on the network. A host that does not is as far as the person was told to bring it."""
+        known = self._hosts.setdefault(host, _Host())
+        for probe in range(PROBES):
+            if probe:
+                self._session.clock.sleep(self.poll)
+            if self._answers(host):
+                self._hosts[host] = _Host()
+                return "running"
+            if known.stage:
+                return known.stage
+        return "off"
+
+    # --- what is done
+
+    def insert_media(self, host: str, release: str, answer_file: bytes = b"", /) -> None:
+        self._hosts[host] = _Host(medium=find(release).name, unattended=bool(answer_file))
+
+    def eject_media(self, host: str, /) -> None:
+        self._hosts[host] = _Host()
+        self._tell(f"{self._name(host)}:", ["Choose nothing on its screen.", "Take the medium out, and switch it off."])
+
+    def power_off(self, host: str, /) -> None:
+        self._tell(f"{self._name(host)}:", ["Switch it off, by its power button."])
+
+    def power_on(self, host: str, /) -> None:
+        known = self._hosts.setdefault(host, _Host())
+        if not known.medium:
+            known.stage = "starting"
+            self._tell(f"{self._name(host)}:", ["Switch it on, with no medium in its drive."])
+            return
+        lines = [
+            "If its installer is at work already, let it end, and leave out the rest.",
+            "See that it is switched off.",
+            f"Put the medium of {known.medium} into its drive. Its first screen names that release.",
+            "Switch it on, and let it boot the medium.",
+        ]
+        if known.unattended:
+            lines[3] = "Switch it on, and let it boot the medium with the answer file (boot option answerfile=URL)."
+            known.stage = "installing"
+        elif self.watches:
+            lines += ["Go on to the screen that asks what to do. Choose nothing yet.", NEVER]
+        else:
+            lines += [CHOICES["upgrade"], NEVER, "Where no such line is there, choose nothing, and switch it off."]
+            known.stage = "starting"
+        self._tell(f"{self._name(host)} is to be installed:", lines)
+        if not known.stage:
+            self._ask_what_it_found(host, known)
+
+    def _ask_what_it_found(self, host: str, known: _Host) -> None:
+        """Until it is known what stands on the screen, or there is nothing left to see there."""
+        while not known.stage:
+            typed = self._ask(
+                f'Which version stands in the line "Upgrade ..."? ({NONE}: no such line; {AT_WORK}: it installs already)',
+                host,
+            )
+            if typed is None:
+                return
+            word = re.sub(r"^[^\d]*(?=\d)", "", typed.lower())
+            if word in (NONE, AT_WORK):
+                known.stage = "installer" if word == NONE else "installing"
+            elif word:
+                known.found = _version(word)
+                known.stage = "installer" if known.found else ""
+
+    def identified(self, host: str, /) -> str:
+        return self._hosts[host].found or "nothing that it upgrades"
+
+    def offers(self, host: str, /) -> Sequence[str]:
+        known = self._hosts[host]
+        return (*(["upgrade"] if known.found else []), "fresh", *(["restore"] if known.held else []))
+
+    def restores(self, host: str, /) -> str:
+        known = self._hosts[host]
+        while not known.held:
+            typed = self._ask(
+                f'Which version stands in the line "Restore ... from backup"? ({NONE}: no such line)', host
+            )
+            if typed is None or typed.lower() == NONE:
+                return ""
+            known.held = _version(re.sub(r"^[^\d]*(?=\d)", "", typed.lower()))
+        return known.held
+
+    def answer(self, host: str, choice: str, /) -> None:
+        if choice not in CHOICES:
+            raise ProcedureError(
+                f"{self._name(host)}: {choice} destroys settings and guests; nobody is told to choose it"
+            )
+        lines = [CHOICES[choice], NEVER, "Go through the rest. Where it asks for a backup, say yes."]
+        self._tell(f"{self._name(host)}:", [*lines, "Take the medium out when it reboots. It is waited for."])
+        self._hosts[host].stage = "installing"
+
+
+def _version(typed: str) -> str:
+    """The product version that was typed; empty where it is none."""
+    try:
+        return ".".join(str(number) for number in parse_version(typed))
+    except ValueError:
+        return ""

@@ -159,7 +159,11 @@ class Control:
             "power": machine.state,
             "release": machine.system.release.product_version,
             "media": machine.media.product_version if machine.media is not None else None,
-            "installer": {"identified": machine.identified().product_version, "offers": list(machine.offers())}
+            "installer": {
+                "identified": self._pool.hands.identified(machine.uuid),
+                "offers": list(machine.offers()),
+                "restores": self._pool.hands.restores(machine.uuid),
+            }
             if installer
             else None,
             "lost": sorted(machine.lost),

@@ -43,7 +43,8 @@ class Recorder(Invariant):
 
     def _state(self, write: Write) -> None:
         if write.old == "Running":
-            self._stopped_at[write.ref] = write.at
+            # a master that loads an old database finds guests down once more that were down all the time
+            self._stopped_at.setdefault(write.ref, write.at)
         elif write.new == "Running" and write.ref in self._stopped_at:
             self._down[write.ref] += write.at - self._stopped_at.pop(write.ref)
 

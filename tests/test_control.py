@@ -161,6 +161,7 @@ class TestPowers:
             _, (host,) = remote("GET", "hosts")
             assert (host["power"], host["installer"]["identified"]) == ("installer", "8.1.0")
             assert "upgrade" in host["installer"]["offers"]
+            assert host["installer"]["restores"] == ""
             assert remote("POST", f"hosts/{host['uuid']}", {"answer": "upgrade"})[1]["power"] == "installing"
             remote("POST", "clock", {"until_idle": True})
             _, host = remote("GET", "hosts/host1")

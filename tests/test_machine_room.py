@@ -343,6 +343,50 @@ def test_a_backup_that_is_too_old_or_too_new_is_not_offered(calls: Make) -> None
         c.pool.hands.eject_media("host1")
 
 
+def test_the_installer_says_what_it_would_restore(calls: Make) -> None:
+    """The release in the backup partition; nothing where there is none, or none that it takes."""
+    c = calls(release="4.0.1", hosts=1)
+    c.pool.hands.power_off("host1")
+    to_installer(c.pool, "host1", "4.1")
+    assert c.pool.hands.restores("host1") == ""
+    c.pool.hands.power_off("host1")
+    c = c.install("host1", "4.1").back()
+    for medium, held in (("4.0.1", "4.0.1"), ("4.1", "4.0.1"), ("5.0", "")):
+        c.pool.hands.power_off("host1")
+        to_installer(c.pool, "host1", medium)
+        assert c.pool.hands.restores("host1") == held, medium
+    c.pool.hands.power_off("host1")
+    with pytest.raises(MachineRoomError, match="does not show an installer"):
+        c.pool.hands.restores("host1")
+
+
+@pytest.mark.parametrize(("share", "whole"), [(0.4, True), (0.6, False)])
+def test_a_disk_that_is_half_written_does_not_boot(calls: Make, share: float, whole: bool) -> None:
+    """First the old system is copied to the backup partition; from then on until the end the disk holds nothing that boots,
+    and the installer finds nothing to upgrade. What was copied is restored."""
+    c = calls(release="4.0.1", hosts=1)
+    c.halt("host1")
+    to_installer(c.pool, "host1", "4.1")
+    c.pool.hands.answer("host1", "upgrade")
+    c.sleep(share * c.pool.durations.install)
+    c.pool.hands.power_off("host1")
+    c.pool.hands.eject_media("host1")
+    c.pool.hands.power_on("host1")
+    c.sleep(3600)
+    assert c.pool.hands.power("host1") == ("running" if whole else "starting")
+    c.pool.hands.power_off("host1")
+    to_installer(c.pool, "host1", "4.1")
+    hands = c.pool.hands
+    found = (hands.identified("host1"), set(hands.offers("host1")), hands.restores("host1"))
+    assert found == (("4.0.1", {"upgrade", "fresh"}, "") if whole else ("", {"fresh", "restore"}, "4.0.1"))
+    if not whole:
+        with pytest.raises(MachineRoomError, match="it found nothing and offers fresh, restore"):
+            hands.answer("host1", "upgrade")
+        hands.answer("host1", "restore")
+        c.until(lambda: c.pool.machine("host1").state == "running")
+        assert str(c.pool.machine("host1").system.release) == "4.0.1"
+
+
 def test_a_restore_brings_back_release_and_database(calls: Make) -> None:
     """As they were at the moment of the upgrade; what happened since is unknown. It can be upgraded and restored again."""
     c = calls(release="4.0.1", hosts=2, vms=0)

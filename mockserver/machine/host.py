@@ -198,6 +198,9 @@ class HostMachine(Kept):
     """What its files say already, for the next start of its toolstack."""
     backup: System | None = None
     media: Release | None = None
+    half_written: bool = False
+    """Set while an installer writes the system of its disk, until it is done: a host whose power fails then boots nothing
+    from it."""
     told: str = ""
     """What the installer in the drive does without asking, because an answer file says so; empty where it asks."""
     prepared: Release | None = None
@@ -289,7 +292,7 @@ class HostMachine(Kept):
             self._later(self.durations.firmware + self.durations.installer_boot, self._boot_medium)
         elif self.prepared is not None:
             self._later(self.durations.firmware + self.durations.installer_boot, self._upgrade_unattended)
-        else:
+        elif not self.half_written:
             boot = self.durations.first_boot if self.system.new else self.durations.os_boot
             self._later(self.durations.firmware + boot, self._running)
 
@@ -366,10 +369,10 @@ class HostMachine(Kept):
         """Take the medium out."""
         self.media, self.told = None, ""
 
-    def identified(self) -> Release:
-        """The release that the installer on screen says it found on the disk."""
+    def identified(self) -> Release | None:
+        """The release that the installer on screen says it found on the disk; None where that is half written."""
         self._at_installer()
-        return self.system.release
+        return None if self.half_written else self.system.release
 
     def offers(self) -> tuple[str, ...]:
         """What the installer on screen offers: `upgrade` only for a release it accepts, whose first boot was completed,
@@ -378,12 +381,17 @@ class HostMachine(Kept):
         media = self._at_installer()
         out = ["fresh"]
         armed = self.system.armed and media >= MINDS_ARMED
-        held_back = self.system.new or armed or self._before_its_master(media)
+        held_back = self.half_written or self.system.new or armed or self._before_its_master(media)
         if accepts(media, self.system.release) and not held_back:
             out.insert(0, "upgrade")
-        if self.backup is not None and accepts(media, self.backup.release):
+        if self.restorable() is not None:
             out.append("restore")
         return tuple(out)
+
+    def restorable(self) -> Release | None:
+        """The release in the backup partition, if the installer on screen takes it."""
+        media = self._at_installer()
+        return self.backup.release if self.backup is not None and accepts(media, self.backup.release) else None
 
     def _before_its_master(self, media: Release) -> bool:
         master = self.masters_release(self) if media >= ASKS_THE_MASTER and self.system.role != "master" else None
@@ -394,32 +402,42 @@ class HostMachine(Kept):
         and boots from disk."""
         media = self._at_installer()
         if choice not in self.offers():
+            found = self.identified()
             raise MachineRoomError(
                 f"the {media.product_version} installer on {self.name} does not offer {choice!r}: it found "
-                f"{self.system.release.product_version} and offers {', '.join(self.offers())}"
+                f"{found.product_version if found else 'nothing'} and offers {', '.join(self.offers())}"
             )
         self._install(choice)
 
     def _install(self, choice: str) -> None:
         media = self._at_installer()
         self._become("installing")
-        self._later(self.durations.install, lambda: self._installed(choice, media))
+        half = self.durations.install / 2
+        self._later(half, lambda: self._written(half, choice, media))
+
+    def _written(self, rest: float, choice: str, media: Release) -> None:
+        """What was there is copied where the choice asks for it, and the disk is being written."""
+        if choice in ("upgrade", "reinstall"):
+            old = self.system
+            saved = old.database.dump() if old.database is not None else old.saved
+            self.backup = replace(old, database=None, saved=saved, local=dict(old.local))
+        self.half_written = True
+        self._later(rest, lambda: self._installed(choice, media))
 
     def _installed(self, choice: str, media: Release) -> None:
         old = self.system
         if choice == "restore":
             assert self.backup is not None
-            installed, mirrors = dict(self.backup.installed), dict(self.backup.mirrors)
-            packs = dict(self.backup.packs)
-            self.install(replace(self.backup, installed=installed, mirrors=mirrors, packs=packs))
+            held = self.backup
+            installed, mirrors = dict(held.installed), dict(held.mirrors)
+            packs, local = dict(held.packs), dict(held.local)
+            self.install(replace(held, installed=installed, mirrors=mirrors, packs=packs, local=local))
         else:
-            if choice in ("upgrade", "reinstall"):
-                saved = old.database.dump() if old.database is not None else old.saved
-                self.backup = replace(old, database=None, saved=saved, local=dict(old.local))
             upgraded = choice == "upgrade"
             dropped: dict[str, Any] = {"installed": {}, "mirrors": {}, "packs": {}, "new": True, **LOCAL}
             self.install(replace(old, release=media, **dropped) if upgraded else self.clean(self, media))
         self.media = self.fetched = self.prepared = None
+        self.half_written = False
         self.told = ""
         self._become("off")
         self.power_on()

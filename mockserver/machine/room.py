@@ -106,14 +106,22 @@ class MachineRoom:
             paths.regain(self._pool, machine, paths.named(self._pool, machine, sr)["uuid"])
 
     def identified(self, host: str) -> str:
-        """The product version that the installer on the host's screen found."""
+        """The product version that the installer on the host's screen found; empty where the disk is half written."""
         with self._pool.guard():
-            return self._pool.machine(host).identified().product_version
+            found = self._pool.machine(host).identified()
+            return found.product_version if found is not None else ""
 
     def offers(self, host: str) -> tuple[str, ...]:
         """What the installer on the host's screen offers: `upgrade`, `fresh`, `restore`."""
         with self._pool.guard():
             return self._pool.machine(host).offers()
+
+    def restores(self, host: str) -> str:
+        """The product version in the backup partition that the installer on the host's screen would restore; empty where it
+        offers none."""
+        with self._pool.guard():
+            held = self._pool.machine(host).restorable()
+            return held.product_version if held is not None else ""
 
     def answer(self, host: str, choice: str) -> None:
         """Answer the installer; it installs and boots the host from its disk."""

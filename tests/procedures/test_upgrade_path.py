@@ -9,8 +9,11 @@ from itertools import pairwise
 
 import pytest
 
-from xenctl.procedures.upgrade_path import SPECIALS, hops
+from mockserver import MockPool
+from xenctl.procedures.rolling_upgrade import plan
+from xenctl.procedures.upgrade_path import SPECIALS, hops, no_return
 from xenctl.releases import accepts, find, known
+from xenctl.session import connect
 
 
 def test_every_hop_is_one_that_an_installer_accepts() -> None:
@@ -82,3 +85,15 @@ def test_bad_input_is_one_sentence(words: tuple[str, ...], said: str) -> None:
     done = plan_path(*words)
     assert done.returncode == 2
     assert said in done.stderr
+
+
+def test_the_points_of_no_return_of_a_hop_are_named() -> None:
+    """What the backup partition holds, disks that change, and a format that no older release reads; a plan says so."""
+    partition, disks, *more = no_return(find("5.0"), find("5.5"))
+    assert "keeps 5.0.0 on its backup partition, and nothing older" in partition
+    assert "moved, resized or deleted" in disks
+    assert "xe-lvm-upgrade" in "".join(more)
+    assert len(no_return(find("8.1"), find("8.2"))) == 2
+    pool = MockPool.create(hosts=2, vms=0, release="5.0")
+    session = connect(pool.url, pool.username, pool.password, transport=pool.transport())
+    assert plan(session).no_return == tuple(no_return(find("5.0"), find("5.5")))

@@ -12,6 +12,7 @@ from .check import check
 from .endings import IMPOSSIBLE, ending
 from .path import plan_path
 from .reach import Reach, live_options
+from .revert import revert
 from .upgrade import upgrade
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def cli() -> None:
 
 
 upgrade.add_command(check)
+upgrade.add_command(revert)
 FAMILIES = (shutdown, backup, maintenance, update, recover, reinstall, answer_file)
 for command in (upgrade, plan_path, *(command for family in FAMILIES for command in family.COMMANDS)):
     cli.add_command(command)

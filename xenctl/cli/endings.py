@@ -76,6 +76,10 @@ def show_plan(plan: Plan, *, steps: bool = False) -> None:
         out.print(f"planned downtime: {escape(vm.name)}: {escape(vm.why)}{cost}")
     if plan.effort is not None:
         out.print(escape(plan.effort.text))
+    for loss in plan.losses:
+        out.print(f"[red]lost[/]: {escape(loss)}")
+    for point in plan.no_return:
+        out.print(f"point of no return: {escape(point)}")
     for warning in plan.warnings:
         out.print(f"note: {escape(warning)}")
     for number, step in enumerate(plan.steps if steps else (), 1):

@@ -49,6 +49,9 @@ class Hands(Protocol):
     def offers(self, host: str, /) -> Sequence[str]:
         """What the installer on screen offers: `upgrade` (preserves settings and VMs), `fresh`, `restore`."""
 
+    def restores(self, host: str, /) -> str:
+        """The product version in the backup partition that the installer on screen offers to restore; empty where none."""
+
     def answer(self, host: str, choice: str, /) -> None:
         """Choose one of the offers; the installer does it and boots the host from its disk."""
 
@@ -73,7 +76,7 @@ class NoHands:
     def _refused(self, host: str, *what: object) -> NoReturn:
         raise ProcedureError("nobody is there who could act on a machine: this is done by calls alone")
 
-    insert_media = eject_media = power_on = power_off = power = identified = offers = answer = _refused
+    insert_media = eject_media = power_on = power_off = power = identified = offers = restores = answer = _refused
 
 
 def hands_for(text: str, session: Session) -> Hands:

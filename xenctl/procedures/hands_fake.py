@@ -81,5 +81,8 @@ class FakeHands:
     def offers(self, host: str, /) -> Sequence[str]:
         return list((self._host(host)["installer"] or {}).get("offers", ()))
 
+    def restores(self, host: str, /) -> str:
+        return str((self._host(host)["installer"] or {}).get("restores", ""))
+
     def answer(self, host: str, choice: str, /) -> None:
         self._asked("POST", f"hosts/{host}", {"answer": choice})

@@ -42,6 +42,7 @@ class _Host:
     unattended: bool = False
     stage: str = ""
     found: str = ""
+    held: str = ""
 
 
 class Operator:
@@ -180,7 +181,19 @@ class Operator:
         return self._hosts[host].found or "nothing that it upgrades"
 
     def offers(self, host: str, /) -> Sequence[str]:
-        return ("upgrade", "fresh") if self._hosts[host].found else ("fresh",)
+        known = self._hosts[host]
+        return (*(["upgrade"] if known.found else []), "fresh", *(["restore"] if known.held else []))
+
+    def restores(self, host: str, /) -> str:
+        known = self._hosts[host]
+        while not known.held:
+            typed = self._ask(
+                f'Which version stands in the line "Restore ... from backup"? ({NONE}: no such line)', host
+            )
+            if typed is None or typed.lower() == NONE:
+                return ""
+            known.held = _version(re.sub(r"^[^\d]*(?=\d)", "", typed.lower()))
+        return known.held
 
     def answer(self, host: str, choice: str, /) -> None:
         if choice not in CHOICES:

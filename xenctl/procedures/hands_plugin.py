@@ -151,6 +151,9 @@ class PluginHands:
     def offers(self, host: str, /) -> Sequence[str]:
         raise self._nobody()
 
+    def restores(self, host: str, /) -> str:
+        raise self._nobody()
+
     def answer(self, host: str, choice: str, /) -> None:
         raise self._nobody()
 

@@ -190,10 +190,18 @@ class Journal:
         self.put("state", state)
 
     def replan(self, plan: Plan) -> None:
-        """Go on with another plan: what was done belongs to the old one, and stays in the log."""
+        """Go on with another plan: what was done belongs to the old one, which is kept under `earlier`, and stays in the
+        log."""
+        earlier = json.dumps([*self.get("earlier", ()), self.get("plan")])
         with self._writing() as db:
+            db.execute("INSERT OR REPLACE INTO kept VALUES ('earlier', ?)", (earlier,))
             db.execute("INSERT OR REPLACE INTO kept VALUES ('plan', ?)", (json.dumps(plan.as_dict()),))
             db.execute("UPDATE log SET number=0 WHERE number > 0")
+
+    def give_way(self, run_id: str) -> None:
+        """End this run for good: the run `run_id` takes back what it did."""
+        self.note(f"taken back by {run_id}")
+        self.enter(ABANDONED)
 
     # --- the log
 

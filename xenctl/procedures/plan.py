@@ -63,9 +63,10 @@ class PlannedHost:
 
 @dataclass(frozen=True)
 class PlannedVM:
-    """One guest of the plan. `home` is the uuid of the host it ran on, None where it did not run; `planned_downtime`
-    says that it will be shut down for its host's turn, and `why` the reason. `now` and `at` are its power state and
-    host when the plan was made, where that was not the start."""
+    """One guest of the plan. `home` is the uuid of the host it ran on, None where it did not run; `planned_downtime` says
+    that it will be shut down for its host's turn, and `why` the reason. `now` and `at` are its power state and host when the
+    plan was made, where that was not the start. `downtime_s` is about how long it will be down, in seconds, where that is
+    known."""
 
     uuid: str
     name: str
@@ -75,6 +76,7 @@ class PlannedVM:
     why: str = ""
     now: str = ""
     at: str = ""
+    downtime_s: float = 0.0
     memory: int = 0
     """What it takes of a host, in bytes; 0 where that is not known."""
 
@@ -160,6 +162,10 @@ class Plan:
     """The uuid of the master."""
     unplugged: tuple[str, ...] = ()
     """References of the PBDs that were not plugged before, and are not waited for."""
+    losses: tuple[str, ...] = ()
+    """What will be lost, one sentence each; it has to be agreed to."""
+    no_return: tuple[str, ...] = ()
+    """The points of no return that the plan passes, one sentence each."""
     effort: Effort | None = None
     """How many migrations it takes, of procedures that empty hosts."""
     proof: Proof | None = None
@@ -197,8 +203,9 @@ class Plan:
 
         out = {vm.uuid: Expected(vm.now, vm.at) if vm.now else Expected(vm.state, vm.home or "") for vm in self.vms}
         for step in self.steps[:steps]:
-            if step.vm in out:
-                out[step.vm] = KINDS[step.action].leaves(step, out[step.vm])
+            for uuid in KINDS[step.action].concerns(step):
+                if uuid in out:
+                    out[uuid] = KINDS[step.action].leaves(step, out[uuid])
         return out
 
     def as_dict(self) -> dict[str, Any]:
@@ -210,7 +217,7 @@ class Plan:
         """The plan that `as_dict` gave, also after a way through JSON. Raises `TypeError` for anything else."""
         from .checks.finding import Finding
 
-        texts = ("problems", "warnings", "away", "unplugged")
+        texts = ("problems", "warnings", "away", "unplugged", "losses", "no_return")
         effort, proof = data.get("effort"), data.get("proof")
         made = {
             "hosts": tuple(PlannedHost(**host) for host in data["hosts"]),

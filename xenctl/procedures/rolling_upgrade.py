@@ -32,6 +32,7 @@ from .planner.pieces import Wishes
 from .policy import RESTART, Policy
 from .running import PASSED_OVER, Gate, Outcome, Progress, Run, StepDone
 from .sequence import Baseline, Played, find_sequence
+from .upgrade_path import no_return
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -302,6 +303,7 @@ def _plan(
         warnings=tuple(finding.why for finding in findings if finding.level == checks.WARNS and not finding.mended),
         away=() if played is None else played.away,
         master=pool.master,
+        no_return=tuple(no_return(source, target)) if steps else (),
         unplugged=tuple(sorted(pool.unplugged)),
         findings=tuple(findings),
         picture=dict(picture),

@@ -101,3 +101,14 @@ def hops(source: Release, target: Release) -> list[Hop]:
         out.append(Hop(at, step, tuple(sorted(crossed, key=lambda special: WHEN.index(special.when)))))
         at = step
     return out
+
+
+def no_return(source: Release, target: Release) -> list[str]:
+    """The points of no return of one hop: what ends the way back, one sentence each."""
+    crossed = (s for s in SPECIALS if source.version < s.at <= target.version and s.only in ("", target.product_brand))
+    partition = (
+        f"a host that is upgraded keeps {source.product_version} on its backup partition, and nothing older: the way back "
+        "leads there and no further, until another upgrade overwrites that"
+    )
+    disks = "a disk that is moved, resized or deleted from then on is not as a pool that goes back knows it"
+    return [partition, disks, *(special.text for special in crossed if special.final)]

@@ -9,6 +9,7 @@ know whether it was tried before: `act` starts from whatever it finds.
     shutting.py many guests shut down at once, and started again
     restoring.py a database put back
     mending.py  what mends findings of checks, and takes that back
+    reverting.py a host put back to the system of its backup partition
     recovering.py roles of hosts that lost their master, guests of a host that was lost
     rejoining.py a failed host forgotten, installed afresh, and back in the pool
     maintenance.py, mastership.py   maintenance mode of a host; the master handed over
@@ -20,6 +21,7 @@ know whether it was tried before: `act` starts from whatever it finds.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, ClassVar
@@ -52,6 +54,10 @@ class Kind:
     def undo(self, step: Step) -> Step | None:
         """The step that takes this one back, where a run that is abandoned is to do so."""
         return None
+
+    def concerns(self, step: Step) -> Sequence[str]:
+        """The uuids of the guests that the step changes."""
+        return (step.vm,) if step.vm else ()
 
     def leaves(self, step: Step, before: Expected) -> Expected:
         """What the step's guest is afterwards."""

@@ -1,0 +1,267 @@
+"""Taking a rolling upgrade back, partly done or wholly: members first, the master last.
+
+Each host's backup partition holds its old system, the master's with the pool's database of the moment when it was upgraded.
+Guests cannot migrate from a new host to an old one, and do not start on an old one while a newer one is there. So those on
+new hosts stay up as long as a new host has room for them, are shut down before their last one goes back, and are started
+once all versions are equal. Guests on hosts that were not upgraded go on running, where the master's old database has them;
+any other would be ended by it, and is shut down in good order before.
+
+`plan` looks at the pool and says all this beforehand, with each guest's downtime and with what is lost; `run` carries it
+out. Where the master does not answer any more, only its own return can be planned; the rest follows when it is back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..errors import Failure, ProcedureError, TransportError
+from ..releases import accepts, find
+from .acts.shutting import GIVE_UP, POLICIES
+from .before import Before, Since, since
+from .journal import ABANDONED, DONE, STOPPED, Journal
+from .observe import PoolFacts, observe
+from .plan import Plan, PlannedHost, PlannedVM, Step
+from .running import Ask, Gate, Outcome, Progress, Run
+from .unwinding import Choices, Played, play
+from .waiting import AWAY
+
+if TYPE_CHECKING:
+    from ..session import Session
+    from .hands import Hands
+
+REVERT = "revert"
+TIMEOUT, LIMIT = 120.0, 10
+"""Seconds that a guest has for shutting down, and how many do so at once."""
+
+
+def plan(
+    session: Session,
+    before: Before,
+    *,
+    unmoved: bool = False,
+    policy: str = GIVE_UP,
+    timeout: float = TIMEOUT,
+    take_over: bool = False,
+    hands: Hands | None = None,
+) -> Plan:
+    """The plan for taking the pool back to what it was `before`; nothing is changed.
+
+    `unmoved` says that no guest was started on or moved to a host of the old release since the master was upgraded, where
+    no journal tells. `policy` (`give-up`, `ask`, `hard`) says what becomes of a guest that does not shut down in `timeout`
+    seconds. `take_over` plans although the pool is marked with another run. Where the master does not answer, `hands` are
+    asked whether it is on: one that is needs no rescue. Raises `ValueError` for what is no policy.
+    """
+    if policy not in POLICIES or timeout <= 0:
+        raise ValueError(f"policy is {', '.join(POLICIES)}, and timeout a number of seconds above 0")
+    try:
+        pool = observe(session)
+    except (TransportError, Failure) as error:
+        if isinstance(error, Failure) and error.code not in AWAY:
+            raise
+        if not before.master:
+            raise
+        if hands is not None and hands.power(before.master) == "running":
+            name = next(host.name for host in before.hosts if host.uuid == before.master)
+            raise ProcedureError(f"{name}, the master, is on and does not answer: {error}") from error
+        return _rescue(before)
+    changed = since(session, pool, before) if pool.hosts[pool.master].version != before.source else Since()
+    choices = Choices(before, changed, unmoved, {"policy": policy, "timeout": timeout, "limit": LIMIT})
+    problems = _against(pool, before, changed, take_over=take_over)
+    if problems:
+        return _plan(pool, before, problems=problems)
+    played = play(pool, choices)
+    played.warnings[:0] = changed.warnings
+    return _plan(pool, before, played, losses=changed.losses, problems=played.problems)
+
+
+def _against(pool: PoolFacts, before: Before, changed: Since, *, take_over: bool) -> list[str]:
+    """Everything that stands against going back, before any guest is looked at."""
+    out = list(changed.refusals)
+    if before.pool and before.pool != pool.uuid:
+        return [f"the journal is of the pool {before.pool_name} ({before.pool}), not of {pool.name}"]
+    if before.master and before.master != pool.master:
+        was = next((host.name for host in before.hosts if host.uuid == before.master), before.master)
+        out.append(
+            f"the master is {pool.hosts[pool.master].name} now, and was {was}: make {was} the master again first"
+        )
+    if not accepts(find(before.medium), find(_brand(before))):
+        out.append(f"the installer of {before.medium} does not restore {before.source}: name its own release")
+    if pool.mark and pool.mark != before.run and not take_over:
+        out.append(
+            f"another run ({pool.mark}) is at work on this pool: resume or abandon that one, or take over if it is lost"
+        )
+    if pool.ha_enabled:
+        out.append("high availability is on: switch it off first, it would fence the hosts that go back")
+    known = {host.uuid for host in before.hosts}
+    if known:
+        out += [
+            f"{host.name} has joined since: eject it first" for host in pool.hosts.values() if host.uuid not in known
+        ]
+    away = [host.name for host in pool.hosts.values() if not host.live]
+    if len(away) > 1:
+        out.append(f"several hosts are away: {', '.join(away)}; bring back what can be, or forget it (xenctl recover)")
+    for host in pool.hosts.values():
+        if host.version != before.source and host.release < find(_brand(before)):
+            out.append(f"{host.name} runs {host.version}, which is older than {before.source}")
+        elif host.version not in (before.source, pool.hosts[pool.master].version):
+            out.append(
+                f"{host.name} runs {host.version}: its backup partition cannot hold {before.source}, one generation is all"
+                " that it holds; this is a point of no return"
+            )
+    out += [f"{vm.name} has an operation going on ({', '.join(vm.busy)})" for vm in pool.vms.values() if vm.busy]
+    return out
+
+
+def _brand(before: Before) -> str:
+    """The release to go back to by its brand, where one of the medium's brand has that version."""
+    brand = find(before.medium).product_brand
+    try:
+        return find(f"{brand} {before.source}").name
+    except ValueError:
+        return find(before.source).name
+
+
+def _rescue(before: Before) -> Plan:
+    """The plan where the master is away: it gets its old system back, if it has lost it, and members that are in emergency
+    mode return by themselves. What is left to do is planned when it is back."""
+    release, master = before.source, before.master
+    return Plan(
+        pool=before.pool,
+        pool_name=before.pool_name,
+        source="",
+        target=release,
+        medium=before.medium,
+        hosts=before.hosts,
+        vms=tuple(replace(vm, planned_downtime=False, why="") for vm in before.vms),
+        steps=(
+            Step("restore-host", host=master, release=release, reason="the master does not answer"),
+            Step("return", host=master, release=release),
+        ),
+        warnings=("the master does not answer; what is left to do is planned when it is back",),
+        procedure=REVERT,
+        master=master,
+        no_return=("once the master is restored, what changed in the pool since its upgrade is lost",),
+    )
+
+
+def _plan(
+    pool: PoolFacts,
+    before: Before,
+    played: Played | None = None,
+    *,
+    losses: Sequence[str] = (),
+    problems: Sequence[str] = (),
+) -> Plan:
+    done = played or Played()
+    order = [*done.order, *(uuid for uuid in pool.hosts if uuid not in done.order)]
+    hosts = [pool.hosts[uuid] for uuid in order]
+    return Plan(
+        pool=pool.uuid,
+        pool_name=pool.name,
+        source=pool.hosts[pool.master].version,
+        target=before.source,
+        medium=before.medium,
+        hosts=tuple(PlannedHost(host.uuid, host.name, host.version, host.address) for host in hosts),
+        vms=tuple(
+            PlannedVM(
+                *(vm.uuid, vm.name, done.states.get(vm.uuid, vm.state), done.homes.get(vm.uuid)),
+                planned_downtime=vm.uuid in done.why,
+                why=done.why.get(vm.uuid, ""),
+                now=vm.state,
+                at=vm.host,
+                downtime_s=done.downtime.get(vm.uuid, 0.0),
+            )
+            for vm in sorted(pool.vms.values(), key=lambda vm: vm.name)
+        ),
+        steps=() if problems else tuple(done.steps),
+        problems=tuple(problems),
+        warnings=tuple(done.warnings),
+        away=tuple(done.away),
+        procedure=REVERT,
+        master=pool.master,
+        unplugged=tuple(sorted(pool.unplugged)),
+        losses=tuple(losses),
+        no_return=tuple(done.no_return),
+    )
+
+
+# --- running
+
+
+def assert_can_run(plan: Plan, *, accept_downtime: bool = False, accept_loss: bool = False) -> None:
+    """Raise `ProcedureError` where the plan has problems, or shuts guests down or loses something that was not agreed to."""
+    if plan.problems:
+        raise ProcedureError("this upgrade cannot be taken back", plan.problems)
+    if plan.downtime and not accept_downtime:
+        reasons = [f"{vm.name}: {vm.why}" for vm in plan.downtime]
+        raise ProcedureError("this revert shuts guests down; say that you accept the downtime", reasons)
+    if plan.losses and not accept_loss:
+        raise ProcedureError("this revert loses what was made since; say that you accept the loss", plan.losses)
+
+
+def begin(plan: Plan, before: Before, path: str | None = None, *, upgrade: Journal | None = None) -> Journal:
+    """A journal for a revert. The journal of the upgrade that it takes back is closed for good: that run never goes on."""
+    journal = Journal.create(plan, path)
+    journal.put("before", before.as_dict())
+    if upgrade is not None:
+        upgrade.give_way(journal.run_id)
+    return journal
+
+
+def is_over(journal: Journal) -> bool:
+    """Whether a revert has nothing left to do. One that only brought the master back has."""
+    return journal.state in (DONE, ABANDONED) and not _goes_on(journal.plan)
+
+
+def _goes_on(plan: Plan) -> bool:
+    return bool(plan.steps) and plan.steps[-1].action != "release"
+
+
+def replan(session: Session, journal: Journal) -> Plan:
+    """The plan for the rest of the revert in `journal`, from the pool as it is now."""
+    before, options = Before.from_dict(journal.get("before")), journal.get("planning", {})
+    return plan(session, before, **{**options, "take_over": True})
+
+
+def run(
+    session: Session,
+    plan: Plan,
+    hands: Hands,
+    *,
+    journal: Journal,
+    accept_downtime: bool = False,
+    accept_loss: bool = False,
+    gates: Sequence[Gate] = (),
+    poll: float | None = None,
+    on_step: Progress | None = None,
+    ask: Ask | None = None,
+) -> Outcome:
+    """Carry out `plan` with `hands` on the machines, or go on with it where `journal` (of `begin`) says that it was begun.
+
+    Raises `ProcedureError` before anything is changed, as `assert_can_run` does. Once it has begun it returns what came of
+    it; a run that stopped goes on with the same journal.
+    """
+    assert_can_run(plan, accept_downtime=accept_downtime, accept_loss=accept_loss)
+    while True:
+        made = Run(session, plan, hands, journal, take_over=True, gates=gates, poll=poll, ask=ask)
+        outcome = made.carry_out(on_step)
+        if not outcome.ok:
+            return outcome
+        if not _goes_on(plan):
+            break
+        plan = replan(session, journal)
+        try:
+            assert_can_run(plan, accept_downtime=accept_downtime, accept_loss=accept_loss)
+        except ProcedureError as error:
+            outcome.problems.append(str(error))
+            journal.enter(STOPPED)
+            return outcome
+        journal.replan(plan)
+    for change in journal.changes():
+        journal.undone(change)
+    return outcome
+
+
+__all__ = ["REVERT", "assert_can_run", "begin", "is_over", "plan", "replan", "run"]

@@ -241,11 +241,11 @@ CASES = [
     *case("discs", RELEASES, lambda p: None, "warns", "CDs are taken out at the start and put back at the end: vm02"),
     *case(
         *("devices", RELEASES, lambda p: write(p, "VM", "vm01", other_config={"pci": "0/0000:04:01.0"}), "warns"),
-        "vm01 is shut down when its host is upgraded: it has a PCI device of its host",
+        "vm01 is shut down when its host is upgraded: a PCI device is passed through to it",
     ),
     *case(
         *("devices", ("6.2", "7.1", "8.2"), lambda p: add(p, "VGPU", VM=row(p, "VM", "vm01").ref), "warns"),
-        "it has a GPU of its host",
+        "it has a virtual GPU",
     ),
     *case(
         *("local-storage", RELEASES, lambda p: local_disk(p, "vm02", "host2"), "warns"),

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from guests import fully_virtual
 
 from mockserver import MockPool
 from xenctl.procedures import rolling_upgrade
@@ -19,7 +20,7 @@ class Pool:
     """A fake pool with things that no made-up pool has."""
 
     def __init__(self, release: str) -> None:
-        self.pool = MockPool.create(release=release)
+        self.pool = fully_virtual(MockPool.create(release=release))
 
     def add(self, table: str, **fields: Any) -> str:
         """A new object's reference."""

@@ -106,7 +106,7 @@ def test_what_the_pool_says_against_a_guest_counts_in_words() -> None:
     guest = on(pool, "host2")[0]
     device = {"uuid": pool.new_uuid(), "pci_id": "0000:04:00.0", "host": row(pool, "host", "host2").ref}
     pool.store.create("PCI", pool.new_ref(), {**device, "attached_VMs": [row(pool, "VM", guest).ref]})
-    text = f"{guest} cannot leave host2: it has a device of its host passed through"
+    text = f"{guest} cannot leave host2: a PCI device is passed through to it"
     assert maintenance.plan_enter(reach(pool), "host2").problems == (text,)
     plan = maintenance.plan_enter(reach(pool), "host2", stuck="suspend")
     assert plan.problems == (f"{text}; and it does not allow suspend now",)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from guests import fully_virtual
 
 from mockserver import MockPool
 from xenctl.cli.commands import cli
@@ -52,7 +53,7 @@ def memory(pool: MockPool, size: int) -> None:
 @pytest.mark.parametrize("release", RELEASES)
 def test_everybody_is_at_home_in_the_end(release: str) -> None:
     """Some migrate, one is suspended all the while, one is shut down for its turn; all end as they began."""
-    pool = MockPool.create(release=release)
+    pool = fully_virtual(MockPool.create(release=release))
     before = guests(pool)
     wishes = Wishes(policies=uuids(pool, vm01="suspend", vm02="shut_down"))
     with session_on(pool) as session:
@@ -70,7 +71,7 @@ def test_everybody_is_at_home_in_the_end(release: str) -> None:
 @pytest.mark.parametrize("release", RELEASES)
 def test_without_homes_guests_move_less_and_the_run_agrees(release: str) -> None:
     """Guests stay where the upgrade puts them: fewer migrations, and the comparison at the end finds nothing wrong."""
-    pool = MockPool.create(release=release)
+    pool = fully_virtual(MockPool.create(release=release))
     before = guests(pool)
     with session_on(pool) as session:
         homely = rolling_upgrade.plan(session)
@@ -88,7 +89,7 @@ def test_a_pool_with_hardly_any_room_is_upgraded(release: str) -> None:
     """With the least memory per host for which there is a plan at all the pool refuses none of its migrations."""
     size = 6 * GIB
     while True:
-        pool = MockPool.create(release=release)
+        pool = fully_virtual(MockPool.create(release=release))
         memory(pool, size)
         with session_on(pool) as session:
             plan = rolling_upgrade.plan(session)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..values import Ref
 
 NULL = "OpaqueRef:NULL"
+SRIOV = "it is on a network that its host's card makes (SR-IOV)"
 UPGRADE_KEY = "rolling_upgrade_in_progress"
 MARK = "xenctl-run"
 """The key in the pool's `other_config` that tells everybody of a run under way."""
@@ -156,6 +157,7 @@ def observe(session: Session) -> PoolFacts:
 
     facts = {host.uuid: host_facts(ref, host) for ref, host in hosts.items()}
     by_ref = {host.ref: host.uuid for host in facts.values()}
+    virtual = {pif.network for pif in pifs.values() if pif.get("sriov_logical_PIF_of")}
     wired = {ref for ref, network in networks.items() if network.PIFs}
 
     def vm_facts(ref: str, vm: Any) -> VMFacts:
@@ -181,7 +183,7 @@ def observe(session: Session) -> PoolFacts:
             busy=tuple(sorted(set(vm.current_operations.values()))),
             affinity=by_ref.get(vm.affinity, ""),
             order=vm.get("order", 0),
-            tied=devices.tie(vm),
+            tied=devices.tie(vm) or (SRIOV if {vifs[v].network for v in vm.VIFs if v in vifs} & virtual else ""),
             memory_most=memory.most(vm),
             cpu=cpu_of_guest(vm),
             devices=devices.needed(vm),

@@ -277,6 +277,18 @@ def test_every_verb_is_a_message_and_declares_what_there_is() -> None:
         assert known, f"{name} declares {table}.{field}"
 
 
+def test_a_message_is_answered_by_one_verb() -> None:
+    """A second would take the place of the first, unseen, by the order in which modules are loaded."""
+    classes.load()
+    first = classes.VERBS["VM.start"]
+
+    def start() -> None: ...
+
+    with pytest.raises(ValueError, match=r"^VM\.start is answered in mockserver\.classes\.vm already$"):
+        classes.verbs_of("VM")()(start)
+    assert classes.VERBS["VM.start"] is first
+
+
 def test_a_verb_takes_what_its_message_gives() -> None:
     """The parameters of the function are the call and those of the message."""
     from inspect import signature

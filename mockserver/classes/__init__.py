@@ -91,6 +91,8 @@ def verbs_of(class_name: str) -> Callable[..., Callable[[Callable[..., Any]], Ca
 
         def mark(function: Callable[..., Any]) -> Callable[..., Any]:
             name = f"{class_name}.{function.__name__.rstrip('_')}"
+            if name in VERBS:
+                raise ValueError(f"{name} is answered in {VERBS[name].function.__module__} already")
             VERBS[name] = Verb(name, function, fields)
             return function
 

@@ -313,15 +313,3 @@ def assert_agile(call: Call, ref: str) -> str:
     """Raise for a VM that not every enabled host could run."""
     agility.assert_agile(call.db, call.db.get("VM", ref))
     return ""
-
-
-@verb()
-def retrieve_wlb_recommendations(call: Call, vm: str) -> str:
-    """There is no workload balancing server to ask, as in a pool without one."""
-    call.db.get("VM", vm)
-    pool = call.db.pool()
-    if not pool.get("wlb_url"):
-        raise refuse("WLB_NOT_INITIALIZED")
-    if not pool["wlb_enabled"]:
-        raise refuse("WLB_DISABLED")
-    raise refuse("WLB_CONNECTION_REFUSED")

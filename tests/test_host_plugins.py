@@ -173,10 +173,12 @@ def test_a_plugin_is_run_where_a_vm_runs(calls: Make) -> None:
 def test_an_extension_is_called_by_its_name(c: Any) -> None:
     """In JSON-RPC; the parameters are known by their places."""
     c.pool.extensions["Test.add"] = lambda what: str(what.args["0"] + what.args["1"])
-    host = c.host("host1").ref
+    host, pool = c.host("host1").ref, c.pool.store.pool().ref
     assert c("host.call_extension", host, json.dumps({"method": "Test.add", "params": [1, 2], "id": 1})) == "3"
+    assert c("host.has_extension", host, "Test.add") and c("pool.has_extension", pool, "Test.add")
     unknown = json.dumps({"method": "Test.less", "params": []})
     assert c.refused("host.call_extension", host, unknown) == ["MESSAGE_METHOD_UNKNOWN", "Test.less"]
+    assert not c("host.has_extension", host, "Test.less") and not c("pool.has_extension", pool, "Test.less")
     for text in ("{", "[]", '{"method": 1, "params": []}', '{"method": "a", "params": {}}', '{"method": "a"}'):
         assert c.refused("host.call_extension", host, text)[0] == "INTERNAL_ERROR"
 

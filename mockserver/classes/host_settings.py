@@ -178,6 +178,6 @@ def get_management_interface(call: Call, host: str) -> str:
 
 @verb()
 def has_extension(call: Call, host: str, name: str) -> bool:
-    """No host here has any."""
+    """Whether it is among those of the pool, which every host has."""
     _reached(call, host)
-    return False
+    return name in call.pool.extensions

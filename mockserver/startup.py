@@ -120,15 +120,25 @@ def toolstack_restarted(pool: MockPool, machine: HostMachine) -> None:
 
 def restart_later(pool: MockPool, machine: HostMachine) -> None:
     """The toolstack of `machine` lights its fuse: it goes in a while, and starts anew as what its files say then."""
+    machine.xapi.leaving = True
+    later(machine, pool.durations.toolstack_fuse, lambda: start_anew(machine))
+
+
+def start_anew(machine: HostMachine) -> None:
+    """The toolstack of `machine` goes and starts again, while guests go on."""
+    toolstack_died(machine.pool, machine)
+    toolstack_restarted(machine.pool, machine)
+
+
+def later(machine: HostMachine, seconds: float, action: Callable[[], None]) -> None:
+    """Do something in a while, unless the toolstack of `machine` has stopped by then."""
     xapi = machine.xapi
-    xapi.leaving = True
 
-    def restart() -> None:
+    def act() -> None:
         if machine.xapi is xapi:
-            toolstack_died(machine.pool, machine)
-            toolstack_restarted(machine.pool, machine)
+            action()
 
-    pool.clock.after(pool.durations.toolstack_fuse, restart)
+    machine.clock.after(seconds, act)
 
 
 def host_stopped(pool: MockPool, machine: HostMachine, clean: bool) -> None:

@@ -10,6 +10,7 @@ from xenctl.values import Timestamp
 
 from .. import agility, failover_plan, ha_monitor, hosts, liveset, rules, workload_balancing
 from ..call import Call, Steps, Wait, refuse
+from ..startup import later
 from ..store import Row
 from . import verbs_of
 
@@ -68,13 +69,7 @@ def _halt(call: Call, host: Row, name: str) -> None:
             for vm in _guests(call, host):
                 if vm["power_state"] in ("Running", "Paused"):
                     raise refuse("HOST_IN_USE", host.ref, "vm", vm.ref)
-        xapi = machine.xapi
-
-        def stop() -> None:
-            if machine.xapi is xapi:
-                machine.shut_down(name == "reboot")
-
-        call.clock.after(call.pool.durations.shutdown_delay, stop)
+        later(machine, call.pool.durations.shutdown_delay, lambda: machine.shut_down(name == "reboot"))
 
 
 def _guests(call: Call, host: Row) -> Iterator[Row]:

@@ -6,6 +6,7 @@ from .. import hosts, rules
 from ..call import Call
 from ..data_sources import DataSources
 from ..machine.host import HostMachine
+from ..startup import later
 from ..store import Row
 from . import verbs_of
 
@@ -74,15 +75,13 @@ def _switch(call: Call, ref: str, name: str, *, on: bool) -> str:
 def backup_rrds(call: Call, host: str, delay: float) -> str:
     """After `delay` seconds the host puts what it measured where a restart does not lose it, unless it has gone down."""
     machine = hosts.contact(call.pool, call.db.get("host", host)).machine
-    xapi = machine.xapi
 
     def archive() -> None:
-        if machine.xapi is xapi:
-            old, machine.system.archived_at = machine.system.archived_at, call.clock.now()
-            hosts.note(call, machine, "archived_at", old, machine.system.archived_at)
+        old, machine.system.archived_at = machine.system.archived_at, call.clock.now()
+        hosts.note(call, machine, "archived_at", old, machine.system.archived_at)
 
     if delay > 0:
-        call.clock.after(delay, archive)
+        later(machine, delay, archive)
     else:
         archive()
     return ""

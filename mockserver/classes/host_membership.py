@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .. import hosts, licence, membership, pifs
 from ..call import Call, Steps, refuse
 from ..joining import RESTRICTED_SIZE
-from ..startup import await_beats, gather, members_lost, synchronise_management, toolstack_died
+from ..startup import await_beats, gather, later, members_lost, synchronise_management, toolstack_died
 from ..store import NULL, Row
 from . import verbs_of
 
@@ -151,12 +151,7 @@ def shutdown_agent(call: Call) -> str:
         call.db.write(row, enabled=False)
         if xapi.mode == "member":
             hosts.set_live(call.db, row, alive=False)
-
-    def go() -> None:
-        if machine.xapi is xapi:
-            toolstack_died(machine.pool, machine)
-
-    call.clock.after(LAST_BREATH, go)
+    later(machine, LAST_BREATH, lambda: toolstack_died(machine.pool, machine))
     return ""
 
 

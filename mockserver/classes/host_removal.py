@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .. import hosts, subtasks
 from ..call import Call, Steps, refuse
-from ..startup import toolstack_died, toolstack_restarted
+from ..startup import later, start_anew
 from ..store import NULL, Row
 from . import verbs_of
 
@@ -93,15 +93,8 @@ def _drop(call: Call, row: Row) -> None:
 @verb()
 def restart_agent(call: Call, host: str) -> str:
     """The call returns at once; a moment later the toolstack goes, and starts again. Guests go on."""
-    contact = hosts.contact(call.pool, call.db.get("host", host))
-    pool, machine, xapi = call.pool, contact.machine, contact.machine.xapi
-
-    def restart() -> None:
-        if machine.xapi is xapi:
-            toolstack_died(pool, machine)
-            toolstack_restarted(pool, machine)
-
-    call.clock.after(1.0, restart)
+    machine = hosts.contact(call.pool, call.db.get("host", host)).machine
+    later(machine, 1.0, lambda: start_anew(machine))
     return ""
 
 

@@ -9,7 +9,7 @@ from xenctl.errors import Failure
 from .. import hosts, membership, standalone, subtasks
 from ..call import Call, Steps, refuse
 from ..pool_operations import operation
-from ..startup import await_beats, greeted
+from ..startup import await_beats, greeted, later
 from ..store import EPOCH, Row
 from . import verbs_of
 from .host_membership import assert_disarmed, assert_no_ha
@@ -128,10 +128,7 @@ def eject(call: Call, host: str) -> Steps:
             yield from subtasks.run(call, "SR.forget", sr)
         machine.next = standalone.system(machine, machine.system.release)
         drop_host(call, row)
-    xapi = machine.xapi
-    call.clock.after(
-        call.pool.durations.toolstack_fuse, lambda: machine.shut_down(then_on=True) if machine.xapi is xapi else None
-    )
+    later(machine, call.pool.durations.toolstack_fuse, lambda: machine.shut_down(then_on=True))
     return ""
 
 

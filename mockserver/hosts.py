@@ -45,6 +45,11 @@ def contact(pool: MockPool, host: Row) -> Contact:
     return Contact(host, machine)
 
 
+def reached(call: Call, ref: str) -> Contact:
+    """The same of the host that a call names. Raises `HANDLE_INVALID` too, where there is none."""
+    return contact(call.pool, call.db.get("host", ref))
+
+
 class Contact:
     """A host that takes part in an operation. `check()` raises `CANNOT_CONTACT_HOST` once its toolstack has stopped, and
     what the storage's plugin says once the host does not reach what it `needs`."""

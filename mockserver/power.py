@@ -78,7 +78,7 @@ def metrics_of(call: Call, vm: Row) -> Row:
 
 def contact(call: Call, vm: Row) -> hosts.Contact:
     """The host that a live VM is on, to forward an operation to."""
-    return hosts.contact(call.pool, call.db.get("host", vm["resident_on"]))
+    return hosts.reached(call, vm["resident_on"])
 
 
 def announce(call: Call, vm: Row, name: str, what: str) -> None:

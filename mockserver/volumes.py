@@ -45,7 +45,7 @@ def serving(call: Call, sr: Row, *, unplugged: bool = False) -> hosts.Contact:
         fitting = [pbd for pbd in fitting if pbd["host"] == call.db.pool()["master"]]
     if not fitting:
         raise refuse("SR_HAS_NO_PBDS", sr.ref)
-    found = hosts.contact(call.pool, call.db.get("host", fitting[0]["host"]))
+    found = hosts.reached(call, fitting[0]["host"])
     found.needs(sr)
     return found
 

@@ -84,7 +84,7 @@ def set_property(call: Call, ref: str, name: str, value: str) -> str:
 def _contact(call: Call, bond: Row) -> tuple[hosts.Contact, Row]:
     """The host that has a bond, to forward an operation to, and the bond's PIF."""
     master = call.db.get("PIF", bond["master"])
-    return hosts.contact(call.pool, call.db.get("host", master["host"])), master
+    return hosts.reached(call, master["host"]), master
 
 
 # --- making

@@ -14,7 +14,7 @@ from ..store import Row
 from . import message, verbs_of
 
 if TYPE_CHECKING:
-    from ..machine.host import HostMachine, System
+    from ..machine.host import System
 
 verb = verbs_of("host")
 
@@ -35,11 +35,6 @@ class Kind:
 
 CA = Kind(trust.CA_FOLDER, "CERTIFICATE")
 CRL = Kind(trust.CRL_FOLDER, "CRL")
-
-
-def reached(call: Call, host: str) -> HostMachine:
-    """The machine of a host that answers. Raises `HOST_OFFLINE` or `CANNOT_CONTACT_HOST`."""
-    return hosts.contact(call.pool, call.db.get("host", host)).machine
 
 
 # --- what hosts trust, and what is revoked
@@ -77,43 +72,43 @@ def _bundled(system: System, kind: Kind) -> None:
 
 @verb()
 def certificate_list(call: Call, host: str) -> list[str]:
-    return trust.names(reached(call, host).system, trust.CA_FOLDER)
+    return trust.names(hosts.reached(call, host).machine.system, trust.CA_FOLDER)
 
 
 @verb()
 def crl_list(call: Call, host: str) -> list[str]:
-    return trust.names(reached(call, host).system, trust.CRL_FOLDER)
+    return trust.names(hosts.reached(call, host).machine.system, trust.CRL_FOLDER)
 
 
 @verb()
 def install_ca_certificate(call: Call, host: str, name: str, cert: str) -> str:
     """The file alone: whoever tells every host of the pool writes the row."""
-    install(reached(call, host).system, CA, name, cert)
+    install(hosts.reached(call, host).machine.system, CA, name, cert)
     return ""
 
 
 @verb()
 def uninstall_ca_certificate(call: Call, host: str, name: str, force: bool) -> str:
-    uninstall(reached(call, host).system, CA, name, force=force)
+    uninstall(hosts.reached(call, host).machine.system, CA, name, force=force)
     return ""
 
 
 @verb()
 def crl_install(call: Call, host: str, name: str, crl: str) -> str:
-    install(reached(call, host).system, CRL, name, crl)
+    install(hosts.reached(call, host).machine.system, CRL, name, crl)
     return ""
 
 
 @verb()
 def crl_uninstall(call: Call, host: str, name: str) -> str:
-    uninstall(reached(call, host).system, CRL, name)
+    uninstall(hosts.reached(call, host).machine.system, CRL, name)
     return ""
 
 
 @verb()
 def certificate_sync(call: Call, host: str) -> str:
     """Make the bundle of what the host trusts anew."""
-    trust.bundle(reached(call, host).system, [trust.CA_FOLDER])
+    trust.bundle(hosts.reached(call, host).machine.system, [trust.CA_FOLDER])
     return ""
 
 
@@ -123,14 +118,14 @@ def certificate_sync(call: Call, host: str) -> str:
 @verb("Certificate.*")
 def get_server_certificate(call: Call, host: str) -> str:
     """One that nobody needed before is made, and written down."""
-    return trust.own(call.pool, reached(call, host))
+    return trust.own(call.pool, hosts.reached(call, host).machine)
 
 
 @verb("Certificate.*", "message.*")
 def install_server_certificate(
     call: Call, host: str, certificate: str, private_key: str, certificate_chain: str
 ) -> str:
-    machine = reached(call, host)
+    machine = hosts.reached(call, host).machine
     if call.db.pool()["ha_enabled"]:
         raise refuse("HA_IS_ENABLED")
     trust.show(call.pool, machine, certificates.server_pem(certificate, private_key, certificate_chain))
@@ -164,7 +159,7 @@ def _tell(call: Call, host: str, name: str, priority: int, body: str) -> None:
 @verb("Certificate.*")
 def reset_server_certificate(call: Call, host: str) -> str:
     """A new one, as the host makes it for itself."""
-    machine = reached(call, host)
+    machine = hosts.reached(call, host).machine
     trust.show(call.pool, machine, trust.made(call.pool, machine))
     return ""
 
@@ -185,19 +180,19 @@ def emergency_reset_server_certificate(call: Call) -> str:
 def refresh_server_certificate(call: Call, host: str) -> Steps:
     """The internal one: the others get the new one beside the old one before the host shows it, and then drop the old."""
     with pool_operations.operation(call, "cert_refresh"):
-        machine, uuid = reached(call, host), call.db.get("host", host)["uuid"]
+        machine, uuid = hosts.reached(call, host).machine, call.db.get("host", host)["uuid"]
         away = [ref for ref, row in call.db.table("host").items() if not hosts.live(call.db, row)]
         if away:
             raise refuse("CANNOT_CONTACT_HOST", away[0])
         pem = trust.made(call.pool, machine, "host_internal")
         (public,) = certificates.blocks(pem.decode(), certificates.CERTIFICATE)
-        for other in [reached(call, ref) for ref in call.db.table("host")]:
+        for other in [hosts.reached(call, ref).machine for ref in call.db.table("host")]:
             trust.change(other.system, {f"{trust.POOL_FOLDER}{uuid}.new.pem": public.encode()})
             trust.bundle(other.system, [trust.POOL_FOLDER])
         trust.show(call.pool, machine, pem, "host_internal")
         yield LINGER
         for ref in [host, *(ref for ref in call.db.table("host") if ref != host)]:
-            _drop_old(reached(call, ref).system, f"{trust.POOL_FOLDER}{uuid}")
+            _drop_old(hosts.reached(call, ref).machine.system, f"{trust.POOL_FOLDER}{uuid}")
     return ""
 
 
@@ -216,7 +211,7 @@ def _drop_old(system: System, path: str) -> None:
 def copy_primary_host_certs(call: Call, host: str) -> str:
     """The host has then what the master trusts, and nothing else."""
     with pool_operations.operation(call, "copy_primary_host_certs"):
-        system = reached(call, host).system
+        system = hosts.reached(call, host).machine.system
         trust.copy(call.machine.system, system, (trust.POOL_FOLDER, trust.CA_FOLDER))
         trust.bundle(system)
     return ""
@@ -225,7 +220,7 @@ def copy_primary_host_certs(call: Call, host: str) -> str:
 @verb("Certificate.*")
 def cert_distrib_atom(call: Call, host: str, command: str) -> str:
     """One step of giving certificates to each other; see `distribution`."""
-    return distribution.execute(call.pool, reached(call, host), command)
+    return distribution.execute(call.pool, hosts.reached(call, host).machine, command)
 
 
 # --- whether a host checks whom it connects to
@@ -271,7 +266,7 @@ def set_ssl_legacy(call: Call, ref: str, value: bool) -> str:
     """Since 8.2 there are none: then nothing is done, and nobody can have them back."""
     row = call.db.get("host", ref)
     if "certificates" not in row:
-        reached(call, ref)
+        hosts.reached(call, ref)
         call.db.write(row, ssl_legacy=value)
     elif value:
         raise refuse("VALUE_NOT_SUPPORTED", "value", "true", "Legacy SSL support has been removed")

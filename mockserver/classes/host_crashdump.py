@@ -12,7 +12,7 @@ verb = verbs_of("host_crashdump")
 @verb("*")
 def destroy(call: Call, ref: str) -> Steps:
     row = call.db.get("host_crashdump", ref)
-    contact = hosts.contact(call.pool, call.db.get("host", row["host"]))
+    contact = hosts.reached(call, row["host"])
     yield call.pool.durations.device
     contact.check()
     call.db.delete(row)
@@ -23,7 +23,7 @@ def destroy(call: Call, ref: str) -> Steps:
 def upload(call: Call, ref: str, url: str, options: dict[str, str]) -> Steps:
     """The dump leaves the pool; what left, and where to, is in `MockPool.uploads`."""
     row = call.db.get("host_crashdump", ref)
-    contact = hosts.contact(call.pool, call.db.get("host", row["host"]))
+    contact = hosts.reached(call, row["host"])
     if not url:
         raise refuse("INVALID_VALUE", "url", "")
     yield call.pool.durations.device

@@ -15,23 +15,18 @@ from . import verbs_of
 verb = verbs_of("host")
 
 
-def _reached(call: Call, ref: str) -> HostMachine:
-    """The machine of a host that answers."""
-    return hosts.contact(call.pool, call.db.get("host", ref)).machine
-
-
 # --- what xapi itself never does
 
 
 @verb()
 def get_log(call: Call, host: str) -> None:
-    _reached(call, host)
+    hosts.reached(call, host)
     raise refuse("NOT_IMPLEMENTED", "get_log")
 
 
 @verb()
 def dmesg_clear(call: Call, host: str) -> None:
-    _reached(call, host)
+    hosts.reached(call, host)
     raise refuse("NOT_IMPLEMENTED", "dmesg_clear")
 
 
@@ -59,7 +54,7 @@ KEYS = {
 @verb()
 def dmesg(call: Call, host: str) -> str:
     """What the hypervisor has to say since the host booted: what it found, and what it was asked by debug keys."""
-    machine = _reached(call, host)
+    machine = hosts.reached(call, host).machine
     xen = rules.software_version(machine.system.release)["xen"]
     memory = machine.memory >> 20
     lines = [f"Xen version {xen}", f"System RAM: {memory}MB ({memory << 10}kB)", *machine.console]
@@ -69,7 +64,7 @@ def dmesg(call: Call, host: str) -> str:
 @verb("machine.console")
 def send_debug_keys(call: Call, host: str, keys: str) -> str:
     """Each key that the hypervisor knows makes it say something; `q` lists the domains."""
-    machine = _reached(call, host)
+    machine = hosts.reached(call, host).machine
     for key in keys:
         if key in KEYS:
             said = [f"'{key}' pressed -> {KEYS[key]}", *SAID.get(key, _nothing)(machine)]
@@ -100,14 +95,14 @@ SAID: dict[str, Callable[[HostMachine], Iterator[str]]] = {"h": _help, "q": _dom
 @verb()
 def get_sched_gran(call: Call, host: str) -> str:
     """What the hypervisor schedules at a time: single processors, since nothing here changes that."""
-    _reached(call, host)
+    hosts.reached(call, host)
     return "cpu"
 
 
 @verb()
 def set_sched_gran(call: Call, host: str, value: str) -> None:
     """Refused, unless xapi's configuration file says otherwise, which it does not."""
-    _reached(call, host)
+    hosts.reached(call, host)
     raise refuse("OPERATION_NOT_ALLOWED", "Disabled by xapi.conf")
 
 
@@ -135,7 +130,7 @@ def compute_memory_overhead(call: Call, host: str) -> int:
 @verb()
 def get_sm_diagnostics(call: Call, host: str) -> str:
     """The attached storage of a host, its disks in use, and by which data paths."""
-    row, machine = call.db.get("host", host), _reached(call, host)
+    row, machine = call.db.get("host", host), hosts.reached(call, host).machine
     lines = ["The following SRs are attached:"]
     for pbd in (call.db.get("PBD", ref) for ref in row["PBDs"]):
         sr = call.db.find("SR", pbd["SR"]) if pbd["currently_attached"] else None
@@ -159,7 +154,7 @@ def _data_paths(call: Call, machine: HostMachine, sr: Row) -> Iterator[tuple[Row
 def sm_dp_destroy(call: Call, host: str, dp: str, allow_leak: bool) -> str:
     """A data path that is not there is as good as destroyed. What becomes of a guest whose disk is taken away beneath it,
     nobody knows here."""
-    machine = _reached(call, host)
+    machine = hosts.reached(call, host).machine
     for sr in call.db.table("SR").values():
         if any(path == dp for _, path in _data_paths(call, machine, sr)):
             raise refuse("NOT_IMPLEMENTED", "host.sm_dp_destroy of a data path in use")
@@ -169,7 +164,7 @@ def sm_dp_destroy(call: Call, host: str, dp: str, allow_leak: bool) -> str:
 @verb()
 def get_thread_diagnostics(call: Call, host: str) -> str:
     """The tasks that go on there, as a graph in the language of Graphviz."""
-    _reached(call, host)
+    hosts.reached(call, host)
     going = (task for task in call.db.table("task").values() if task["status"] == "pending" and task.ref != call.task)
     nodes = (f'  "{task.ref}" [label="{task["name_label"]}"]' for task in going if task["resident_on"] == host)
     return "\n".join(["digraph Resources {", *nodes, "}", ""])
@@ -178,7 +173,7 @@ def get_thread_diagnostics(call: Call, host: str) -> str:
 @verb()
 def get_diagnostic_timing_stats(call: Call, host: str, counts: bool) -> dict[str, str]:
     """Nothing: how long the fake itself takes for something says nothing about a host."""
-    _reached(call, host)
+    hosts.reached(call, host)
     return {}
 
 
@@ -219,7 +214,7 @@ def get_system_status_capabilities(call: Call, host: str) -> str:
 @verb("machine.uploads")
 def bugreport_upload(call: Call, host: str, url: str, options: dict[str, str]) -> Steps:
     """The report leaves the pool; what left, and where to, is in `MockPool.uploads`."""
-    contact = hosts.contact(call.pool, call.db.get("host", host))
+    contact = hosts.reached(call, host)
     if not url:
         raise refuse("INVALID_VALUE", "url", "")
     yield call.pool.durations.device
@@ -231,7 +226,7 @@ def bugreport_upload(call: Call, host: str, url: str, options: dict[str, str]) -
 @verb("machine.syslog")
 def syslog_reconfigure(call: Call, host: str) -> str:
     """The host sends its messages to where its `logging` says from now on, or keeps them to itself."""
-    row, machine = call.db.get("host", host), _reached(call, host)
+    row, machine = call.db.get("host", host), hosts.reached(call, host).machine
     old, machine.system.syslog = machine.system.syslog, row["logging"].get("syslog_destination", "")
     hosts.note(call, machine, "syslog", old, machine.system.syslog)
     return ""
@@ -243,5 +238,5 @@ def syslog_reconfigure(call: Call, host: str) -> str:
 @verb()
 def get_server_localtime(call: Call, host: str) -> Timestamp:
     """The time that the host's clock shows, without a zone: hosts here live by UTC."""
-    _reached(call, host)
+    hosts.reached(call, host)
     return Timestamp(call.clock.stamp().removesuffix("Z"))

@@ -7,11 +7,10 @@ from typing import Any
 
 from xenctl.errors import Failure
 
-from .. import rules
+from .. import hosts, rules
 from ..call import Call, refuse
 from ..store import Row
 from . import message, verbs_of
-from .host_certificates import reached
 
 verb = verbs_of("host")
 
@@ -29,7 +28,7 @@ ALERT = ("EXTAUTH_IN_POOL_IS_NON_HOMOGENEOUS", 2)
 @verb(*FIELDS, "message.*")
 def enable_external_auth(call: Call, host: str, config: dict[str, str], service_name: str, auth_type: str) -> str:
     """The host joins the domain `service_name` by the account that `config` names, whose password is kept nowhere."""
-    reached(call, host)
+    hosts.reached(call, host)
     row = call.db.get("host", host)
     if row["external_auth_type"]:
         raise refuse("AUTH_ALREADY_ENABLED", row["external_auth_type"], row["external_auth_service_name"])
@@ -111,7 +110,7 @@ def _failed(text: str, why: str = "", action: str = "ENABLE") -> Failure:
 def disable_external_auth(call: Call, host: str, config: dict[str, str], force: bool) -> str:
     """The host leaves its domain; with an account in `config` the domain forgets it too, and if that fails it has left all
     the same. One that is in none stays as it is."""
-    reached(call, host)
+    hosts.reached(call, host)
     row = call.db.get("host", host)
     if not row["external_auth_type"]:
         return ""

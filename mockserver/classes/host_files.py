@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from .. import firmware
+from .. import firmware, hosts
 from ..call import Call, refuse
 from ..hosts import NO_STORAGE
 from . import verbs_of
-from .host_certificates import reached
 
 verb = verbs_of("host")
 
 
 @verb("uefi_certificates", "pool.uefi_certificates")
 def write_uefi_certificates_to_disk(call: Call, host: str) -> str:
-    firmware.write(call.pool, reached(call, host))
+    firmware.write(call.pool, hosts.reached(call, host).machine)
     return ""
 
 
@@ -31,7 +30,7 @@ def set_uefi_certificates(call: Call, host: str, value: str) -> str:
 
 @verb("other_config")
 def enable_binary_storage(call: Call, host: str) -> str:
-    reached(call, host)
+    hosts.reached(call, host)
     row = call.db.get("host", host)
     call.db.write(row, other_config={k: v for k, v in row["other_config"].items() if k != NO_STORAGE})
     return ""
@@ -40,7 +39,7 @@ def enable_binary_storage(call: Call, host: str) -> str:
 @verb("other_config", "message.*")
 def disable_binary_storage(call: Call, host: str) -> str:
     """What the host keeps is deleted: on the master that is what blobs hold, and all messages."""
-    machine, pool = reached(call, host), call.pool
+    machine, pool = hosts.reached(call, host).machine, call.pool
     row = call.db.get("host", host)
     if machine.system.role == "master":
         pool.blobs.clear()

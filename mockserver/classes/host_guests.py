@@ -16,7 +16,7 @@ DISC_TYPES = ("local", "udev")
 @verb("machine.guest_agents")
 def apply_guest_agent_config(call: Call, host: str) -> str:
     """Tell the agents of a host's guests what the pool wants of them."""
-    tell_agents(call, hosts.contact(call.pool, call.db.get("host", host)).machine)
+    tell_agents(call, hosts.reached(call, host).machine)
     return ""
 
 

@@ -49,7 +49,7 @@ def configure(call: Call, host: Row, machine: HostMachine, files: list[Row], met
 
 @verb()
 def ha_join_liveset(call: Call, host: str) -> Steps:
-    contact = hosts.contact(call.pool, call.db.get("host", host))
+    contact = hosts.reached(call, host)
     yield call.pool.durations.ha_join
     join(call, contact)
     return ""
@@ -69,7 +69,7 @@ def join(call: Call, contact: hosts.Contact) -> None:
 @verb()
 def ha_disable_failover_decisions(call: Call, host: str) -> str:
     """The host does not become master by itself, nor start VMs of lost hosts."""
-    forbid_decisions(hosts.contact(call.pool, call.db.get("host", host)).machine)
+    forbid_decisions(hosts.reached(call, host).machine)
     return ""
 
 
@@ -82,7 +82,7 @@ def forbid_decisions(machine: HostMachine) -> None:
 @verb()
 def ha_disarm_fencing(call: Call, host: str) -> str:
     """The host does not reset itself any more, whatever it loses."""
-    machine = hosts.contact(call.pool, call.db.get("host", host)).machine
+    machine = hosts.reached(call, host).machine
     if machine.ha_daemon:
         machine.ha_daemon = "disarmed"
     return ""
@@ -91,21 +91,21 @@ def ha_disarm_fencing(call: Call, host: str) -> str:
 @verb()
 def ha_stop_daemon(call: Call, host: str) -> str:
     """The host lives on without being watched; where it is to be, the daemon starts with the next boot."""
-    liveset.leave(call.pool, hosts.contact(call.pool, call.db.get("host", host)).machine)
+    liveset.leave(call.pool, hosts.reached(call, host).machine)
     return ""
 
 
 @verb()
 def ha_release_resources(call: Call, host: str) -> str:
     """The disks are detached, and nothing starts with the next boot."""
-    liveset.disarm(call.pool, hosts.contact(call.pool, call.db.get("host", host)).machine)
+    liveset.disarm(call.pool, hosts.reached(call, host).machine)
     return ""
 
 
 @verb()
 def ha_wait_for_shutdown_via_statefile(call: Call, host: str) -> Steps:
     """Until the host has read on the state file that it is over. Raises `HA_LOST_STATEFILE` where it cannot read it."""
-    pool, contact = call.pool, hosts.contact(call.pool, call.db.get("host", host))
+    pool, contact = call.pool, hosts.reached(call, host)
     machine = contact.machine
     while machine.ha_daemon:
         if not liveset.reaches(pool, machine):
@@ -126,7 +126,7 @@ def ha_wait_for_shutdown_via_statefile(call: Call, host: str) -> Steps:
 @verb()
 def attach_static_vdis(call: Call, host: str, vdi_reason_map: dict[str, str]) -> str:
     """Attach disks now and before each start of the toolstack."""
-    machine = hosts.contact(call.pool, call.db.get("host", host)).machine
+    machine = hosts.reached(call, host).machine
     disks = {ref: call.db.get("VDI", ref) for ref in vdi_reason_map}
     for vdi in disks.values():
         _assert_holds_data(vdi)
@@ -143,7 +143,7 @@ def attach(machine: HostMachine, reasons: dict[str, str]) -> None:
 
 @verb()
 def detach_static_vdis(call: Call, host: str, vdis: list[str]) -> str:
-    machine = hosts.contact(call.pool, call.db.get("host", host)).machine
+    machine = hosts.reached(call, host).machine
     detach(machine, {call.db.get("VDI", ref)["uuid"] for ref in vdis})
     return ""
 

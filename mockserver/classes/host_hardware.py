@@ -12,7 +12,7 @@ verb = verbs_of("host")
 @verb("PCI.*")
 def nvidia_vf_setup(call: Call, host: str, pf: str, enable: bool) -> str:
     """Have the virtual functions of a card; those that are there already stay, also when asked to end them."""
-    contact = hosts.contact(call.pool, call.db.get("host", host))
+    contact = hosts.reached(call, host)
     card = call.db.get("PCI", pf)
     if card["pci_id"] not in contact.machine.virtual_functions:
         raise refuse("NVIDIA_SRIOV_MISCONFIGURED", host, card["device_name"])

@@ -31,7 +31,7 @@ _ATTRIBUTE = re.compile(r"""([\w-]+)=["']([^"']*)["']""")
 @verb(*WRITES)
 def apply_edition(call: Call, host: str, edition: str, force: bool) -> str:
     """While high availability is on the edition stays; 5.6 only forbade to give one up."""
-    row = _reached(call, host)
+    row = hosts.reached(call, host).host
     ha = call.db.pool().get("ha_enabled")
     if ha and edition != row["edition"] and (call.at_least(rules.BOSTON) or edition in LOWEST_NAMES):
         raise refuse("HA_IS_ENABLED")
@@ -44,11 +44,6 @@ def set_license_params(call: Call, ref: str, value: dict[str, str]) -> str:
     """What a member writes for itself; what the pool may do follows."""
     licence.set_params(call.db, call.db.get("host", ref), value)
     return ""
-
-
-def _reached(call: Call, ref: str) -> Row:
-    """The row of a host that answers."""
-    return hosts.contact(call.pool, call.db.get("host", ref)).host
 
 
 # --- files
@@ -86,7 +81,7 @@ def _assert_not_over(call: Call, said: dict[str, str]) -> None:
 
 @verb(*WRITES)
 def license_apply(call: Call, host: str, contents: str) -> str:
-    row = _reached(call, host)
+    row = hosts.reached(call, host).host
     if call.at_least(rules.MIDNIGHT_RIDE) and row["edition"] != "free":
         raise refuse("ACTIVATION_WHILE_NOT_FREE")
     said = _read(contents)
@@ -130,7 +125,7 @@ def _restrictions(lacks: frozenset[str]) -> dict[str, str]:
 @verb(*WRITES)
 def license_add(call: Call, host: str, contents: str) -> str:
     """Give a host the edition that a file names."""
-    row = _reached(call, host)
+    row = hosts.reached(call, host).host
     said = _read(contents)
     one = editions.edition(licence.release_of(call.pool, row), said["sku_type"])
     if one is None:
@@ -143,6 +138,6 @@ def license_add(call: Call, host: str, contents: str) -> str:
 @verb(*WRITES)
 def license_remove(call: Call, host: str) -> str:
     """Back to the lowest edition."""
-    row = _reached(call, host)
+    row = hosts.reached(call, host).host
     licence.write(call.pool, row, editions.editions(licence.release_of(call.pool, row))[0])
     return ""

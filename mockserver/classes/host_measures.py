@@ -74,7 +74,7 @@ def _switch(call: Call, ref: str, name: str, *, on: bool) -> str:
 @verb("machine.archived_at")
 def backup_rrds(call: Call, host: str, delay: float) -> str:
     """After `delay` seconds the host puts what it measured where a restart does not lose it, unless it has gone down."""
-    machine = hosts.contact(call.pool, call.db.get("host", host)).machine
+    machine = hosts.reached(call, host).machine
 
     def archive() -> None:
         old, machine.system.archived_at = machine.system.archived_at, call.clock.now()

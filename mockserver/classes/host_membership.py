@@ -92,7 +92,7 @@ def abort_new_master(call: Call, address: str) -> str:
 
 @verb()
 def update_master(call: Call, host: str, master_address: str) -> str:
-    machine = hosts.contact(call.pool, call.db.get("host", host)).machine
+    machine = hosts.reached(call, host).machine
     if membership.armed(machine):
         raise refuse("HA_IS_ENABLED")
     membership.follow(machine, membership.resolve(call.pool, master_address))
@@ -105,7 +105,7 @@ def update_master(call: Call, host: str, master_address: str) -> str:
 @verb()
 def request_backup(call: Call, host: str, generation: int, force: bool) -> str:
     """Keep the pool's database as it is now; unless forced, only where another one is kept."""
-    machine = hosts.contact(call.pool, call.db.get("host", host)).machine
+    machine = hosts.reached(call, host).machine
     if force or generation != membership.backed_up(machine):
         membership.back_up(call.pool, machine)
     return ""
@@ -114,14 +114,14 @@ def request_backup(call: Call, host: str, generation: int, force: bool) -> str:
 @verb()
 def request_config_file_sync(call: Call, host: str, hash: str) -> str:  # noqa: A002 - the API's name for it
     """Take over the files that are the same on all hosts: root's password."""
-    machine = hosts.contact(call.pool, call.db.get("host", host)).machine
+    machine = hosts.reached(call, host).machine
     machine.system.password = call.pool.master.system.password
     return ""
 
 
 @verb()
 def set_localdb_key(call: Call, host: str, key: str, value: str) -> str:
-    machine = hosts.contact(call.pool, call.db.get("host", host)).machine
+    machine = hosts.reached(call, host).machine
     machine.system.local[key] = value
     return ""
 

@@ -19,7 +19,7 @@ def destroy(call: Call, ref: str) -> str:
 def apply(call: Call, ref: str) -> Steps:
     """Since 4.1 patches are the pool's; the message is still there, and says so."""
     row = call.db.get("host_patch", ref)
-    contact = hosts.contact(call.pool, call.db.get("host", row["host"]))
+    contact = hosts.reached(call, row["host"])
     if call.at_least(rules.MIAMI):
         raise refuse("MESSAGE_DEPRECATED")
     yield call.pool.durations.patch

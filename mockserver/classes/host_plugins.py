@@ -16,7 +16,7 @@ verb_of_vm = verbs_of("VM")
 @verb("machine.prepared")
 def call_plugin(call: Call, host: str, plugin: str, fn: str, args: dict[str, str]) -> Steps:
     """Let the control domain of a host run a program."""
-    return (yield from _run(call, hosts.contact(call.pool, call.db.get("host", host)), plugin, fn, args))
+    return (yield from _run(call, hosts.reached(call, host), plugin, fn, args))
 
 
 @verb_of_vm("machine.prepared")
@@ -38,7 +38,7 @@ def _run(call: Call, contact: hosts.Contact, plugin: str, fn: str, args: dict[st
 @verb()
 def call_extension(call: Call, host: str, text: str) -> Steps:
     """Make a call that only an extension knows: `text` is the call in JSON-RPC."""
-    contact = hosts.contact(call.pool, call.db.get("host", host))
+    contact = hosts.reached(call, host)
     name, params = _read(text)
     found = call.pool.extensions.get(name)
     if found is None:

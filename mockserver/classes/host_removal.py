@@ -93,7 +93,7 @@ def _drop(call: Call, row: Row) -> None:
 @verb()
 def restart_agent(call: Call, host: str) -> str:
     """The call returns at once; a moment later the toolstack goes, and starts again. Guests go on."""
-    machine = hosts.contact(call.pool, call.db.get("host", host)).machine
+    machine = hosts.reached(call, host).machine
     later(machine, 1.0, lambda: start_anew(machine))
     return ""
 

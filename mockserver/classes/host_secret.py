@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .. import trust
+from .. import hosts, trust
 from ..call import Call, refuse
 from ..machine.host import NEW_SECRET, OLD_SECRET
 from . import verbs_of
-from .host_certificates import reached
 
 if TYPE_CHECKING:
     from ..machine.host import System
@@ -52,7 +51,7 @@ def _assert_no_backups(system: System) -> None:
 @verb()
 def notify_accept_new_pool_secret(call: Call, host: str, old_ps: str, new_ps: str) -> str:
     """From now on the host takes both, and sends the old one."""
-    system = reached(call, host).system
+    system = hosts.reached(call, host).machine.system
     _assert_no_checkpoint(system)
     if len(system.secrets) > 1:
         _assert_backups(system, old_ps, new_ps)
@@ -70,7 +69,7 @@ def notify_accept_new_pool_secret(call: Call, host: str, old_ps: str, new_ps: st
 @verb()
 def notify_send_new_pool_secret(call: Call, host: str, old_ps: str, new_ps: str) -> str:
     """From now on the host sends the new one, and still takes both."""
-    system = reached(call, host).system
+    system = hosts.reached(call, host).machine.system
     _assert_no_checkpoint(system)
     _assert_backups(system, old_ps, new_ps)
     if set(system.secrets) != {old_ps, new_ps}:
@@ -82,7 +81,7 @@ def notify_send_new_pool_secret(call: Call, host: str, old_ps: str, new_ps: str)
 @verb()
 def cleanup_pool_secret(call: Call, host: str, old_ps: str, new_ps: str) -> str:
     """From now on the host takes the new one alone."""
-    system = reached(call, host).system
+    system = hosts.reached(call, host).machine.system
     _assert_no_checkpoint(system)
     clean_up(system, old_ps, new_ps)
     return ""
@@ -105,5 +104,5 @@ def clean_up(system: System, old: str, new: str) -> None:
 @verb()
 def update_pool_secret(call: Call, host: str, pool_secret: str) -> str:
     """The host takes another secret, as one that joins a pool does; nobody else is told."""
-    reached(call, host).system.pool_secret = pool_secret
+    hosts.reached(call, host).machine.system.pool_secret = pool_secret
     return ""

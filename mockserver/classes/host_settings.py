@@ -26,17 +26,12 @@ DISPLAY = {
 """What `host.display` becomes, by what is asked and what it was; else it stays."""
 
 
-def _reached(call: Call, ref: str) -> Row:
-    """The row of a host that answers."""
-    return hosts.contact(call.pool, call.db.get("host", ref)).host
-
-
 # --- storage
 
 
 def _mirrored(call: Call, ref: str, field: str, value: Any, text: str) -> str:
     """Write a field that has an older spelling in `other_config`."""
-    row = _reached(call, ref)
+    row = hosts.reached(call, ref).host
     call.db.write(row, **{field: value}, other_config={**row["other_config"], field: text})
     return ""
 
@@ -56,7 +51,7 @@ def set_multipathing(call: Call, host: str, value: bool) -> str:
 @verb("local_cache_sr", "SR.local_cache_enabled")
 def enable_local_storage_caching(call: Call, host: str, sr: str) -> str:
     """From now on the host keeps what it reads of shared disks on `sr`, which nobody else has."""
-    row, cache = _reached(call, host), call.db.get("SR", sr)
+    row, cache = hosts.reached(call, host).host, call.db.get("SR", sr)
     assert_out_of_use(call, row)
     pbds = pbds_of(call.db, cache)
     if cache["shared"] or len(pbds) != 1 or "SR_SUPPORTS_LOCAL_CACHING" not in capabilities(call.db, cache["type"]):
@@ -71,7 +66,7 @@ def enable_local_storage_caching(call: Call, host: str, sr: str) -> str:
 
 @verb("local_cache_sr", "SR.local_cache_enabled")
 def disable_local_storage_caching(call: Call, host: str) -> str:
-    row = _reached(call, host)
+    row = hosts.reached(call, host).host
     assert_out_of_use(call, row)
     _stop_caching(call, row)
     return ""
@@ -104,7 +99,7 @@ def assert_out_of_use(call: Call, host: Row) -> None:
 @verb("hostname", "VM.name_label")
 def set_hostname_live(call: Call, host: str, hostname: str) -> str:
     """The control domain is called after the host, unless somebody gave it another name."""
-    row = _reached(call, host)
+    row = hosts.reached(call, host).host
     if not hostname:
         raise refuse("HOST_NAME_INVALID", "hostname empty")
     if len(hostname) > LONGEST_HOSTNAME:
@@ -144,20 +139,20 @@ def disable_display(call: Call, host: str) -> str:
 
 
 def _display(call: Call, host: str, action: str) -> str:
-    row = _reached(call, host)
+    row = hosts.reached(call, host).host
     call.db.write(row, display=DISPLAY[action].get(row["display"], row["display"]))
     return str(row["display"])
 
 
 @verb("https_only")
 def set_https_only(call: Call, ref: str, value: bool) -> str:
-    call.db.write(_reached(call, ref), https_only=value)
+    call.db.write(hosts.reached(call, ref).host, https_only=value)
     return ""
 
 
 @verb("numa_affinity_policy")
 def set_numa_affinity_policy(call: Call, ref: str, value: str) -> str:
-    call.db.write(_reached(call, ref), numa_affinity_policy=value)
+    call.db.write(hosts.reached(call, ref).host, numa_affinity_policy=value)
     return ""
 
 
@@ -169,7 +164,7 @@ def create_new_blob(call: Call, host: str, name: str, mime_type: str, public: bo
 @verb()
 def get_management_interface(call: Call, host: str) -> str:
     """The PIF that the host is managed by."""
-    row = _reached(call, host)
+    row = hosts.reached(call, host).host
     for pif in call.db.table("PIF").values():
         if pif["host"] == row.ref and pif["management"]:
             return pif.ref
@@ -179,5 +174,5 @@ def get_management_interface(call: Call, host: str) -> str:
 @verb()
 def has_extension(call: Call, host: str, name: str) -> bool:
     """Whether it is among those of the pool, which every host has."""
-    _reached(call, host)
+    hosts.reached(call, host)
     return name in call.pool.extensions

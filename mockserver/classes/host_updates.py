@@ -166,7 +166,7 @@ def emergency_clear_mandatory_guidance(call: Call) -> str:
 @verb("software_version")
 def refresh_pack_info(call: Call, host: str) -> str:
     """Ask the host again what is installed on it."""
-    contact = hosts.contact(call.pool, call.db.get("host", host))
+    contact = hosts.reached(call, host)
     _look_at(call, contact)
     return ""
 

@@ -88,7 +88,7 @@ def create_new_blob(call: Call, network: str, name: str, mime_type: str, public:
 
 @verb(*pifs.MOVED)
 def attach(call: Call, network: str, host: str) -> Steps:
-    row, contact = call.db.get("network", network), hosts.contact(call.pool, call.db.get("host", host))
+    row, contact = call.db.get("network", network), hosts.reached(call, host)
     yield call.pool.durations.device
     contact.check()
     pifs.attach_network(call, row, host, force=True)
@@ -103,7 +103,7 @@ def _networks(call: Call, vm: str) -> list[Row]:
 
 @verb(*pifs.MOVED)
 def attach_for_vm(call: Call, host: str, vm: str) -> str:
-    hosts.contact(call.pool, call.db.get("host", host))
+    hosts.reached(call, host)
     for network in _networks(call, vm):
         pifs.attach_network(call, network, host)
     return ""
@@ -112,7 +112,7 @@ def attach_for_vm(call: Call, host: str, vm: str) -> str:
 @verb("machine.bridges")
 def detach_for_vm(call: Call, host: str, vm: str) -> str:
     """A network that no host's PIF is on loses its bridge on `host`, unless another guest there is connected to it."""
-    machine = hosts.contact(call.pool, call.db.get("host", host)).machine
+    machine = hosts.reached(call, host).machine
     for network in _networks(call, vm):
         others = (call.db.get("VM", vif["VM"]) for vif in vifs_of(call.db, network) if vif["currently_attached"])
         in_use = any(other.ref != vm and other["resident_on"] == host for other in others)

@@ -20,7 +20,7 @@ WRITES = ("*", "PIF.*", "network.MTU", "PCI.*")
 def create(call: Call, pif: str, network: str) -> Steps:
     """The PIF of the network stands on that of the card. It stays where the card cannot be split, and is not attached."""
     card, target = call.db.get("PIF", pif), call.db.get("network", network)
-    contact = hosts.contact(call.pool, call.db.get("host", card["host"]))
+    contact = hosts.reached(call, card["host"])
     assert_enabled(call, "Network_sriov")
     network_rules.assert_managed(target)
     pifs.assert_managed(call.db, card)
@@ -72,7 +72,7 @@ def _kind(call: Call, pif: Row) -> tuple[Any, Any]:
 def destroy(call: Call, ref: str) -> Steps:
     row = call.db.get("network_sriov", ref)
     logical = call.db.get("PIF", row["logical_PIF"])
-    contact = hosts.contact(call.pool, call.db.get("host", logical["host"]))
+    contact = hosts.reached(call, logical["host"])
     if pifs.vlans_on(call.db, logical):
         raise refuse("PIF_VLAN_STILL_EXISTS", logical.ref)
     pifs.assert_can_unplug(call, logical)

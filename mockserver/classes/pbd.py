@@ -31,7 +31,7 @@ def plug_in(call: Call, pbd: Row) -> Steps:
     """Connect a host to storage; sizes are looked up where the host is the one that serves it."""
     sr = call.db.get("SR", pbd["SR"])
     with volumes.held(call, sr=(sr, "plug")):
-        contact = hosts.contact(call.pool, call.db.get("host", pbd["host"]))
+        contact = hosts.reached(call, pbd["host"])
         if not pbd["currently_attached"]:
             _assert_sharable(call, sr, pbd)
             if sr["uuid"] in call.pool.storage.destroyed:
@@ -58,7 +58,7 @@ def unplug(call: Call, ref: str) -> Steps:
     if _serves(call, sr, row):
         _assert_disks_idle(call, sr)
     with volumes.held(call, sr=(sr, "unplug")):
-        contact = hosts.contact(call.pool, call.db.get("host", row["host"]))
+        contact = hosts.reached(call, row["host"])
         if row["currently_attached"]:
             if contact.host["enabled"]:
                 agility.assert_not_needed(call.db, sr)
@@ -148,7 +148,7 @@ def destroy(call: Call, ref: str) -> str:
 def set_device_config(call: Call, ref: str, value: dict[str, str]) -> str:
     row = call.db.get("PBD", ref)
     volumes.assert_from_plugin(call, row["SR"])
-    hosts.contact(call.pool, call.db.get("host", row["host"]))
+    hosts.reached(call, row["host"])
     passwords.assert_not_reserved(value)
     call.db.write(row, device_config=passwords.to_secrets(call, value))
     return ""

@@ -96,7 +96,7 @@ def enable_dom0_access(call: Call, ref: str) -> str:
 @verb("dom0_access")
 def disable_dom0_access(call: Call, ref: str) -> str:
     row = call.db.get("PGPU", ref)
-    hosts.contact(call.pool, call.db.get("host", row["host"]))
+    hosts.reached(call, row["host"])
     if restricted(call, "Integrated_GPU"):
         raise refuse("FEATURE_RESTRICTED")
     return _access(call, ref, "disable")

@@ -20,7 +20,7 @@ FOUND = ("*", "PIF_metrics.*", "network.*")
 
 def _contact(call: Call, pif: Row) -> hosts.Contact:
     """The host whose interface it is, to forward an operation to."""
-    return hosts.contact(call.pool, call.db.get("host", pif["host"]))
+    return hosts.reached(call, pif["host"])
 
 
 # --- VLANs, as they were made before 4.1

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from xenctl.errors import Failure
 
-from .. import certificates, pool_operations, trust
+from .. import certificates, hosts, pool_operations, trust
 from ..call import Call, Steps, refuse
 from ..store import Row
 from . import host_certificates, verbs_of
-from .host_certificates import CA, CRL, Kind, install, reached, uninstall
+from .host_certificates import CA, CRL, Kind, install, uninstall
 
 verb = verbs_of("pool")
 
@@ -66,7 +66,7 @@ def _each(call: Call, refs: list[str], kind: Kind | None) -> None:
 
 
 def _follow(call: Call, ref: str, kind: Kind) -> None:
-    master, system = call.machine.system, reached(call, ref).system
+    master, system = call.machine.system, hosts.reached(call, ref).machine.system
     wanted, there = trust.names(master, kind.folder), trust.names(system, kind.folder)
     for name in [name for name in there if name not in wanted]:
         uninstall(system, kind, name)
@@ -174,7 +174,7 @@ def enable_tls_verification(call: Call) -> Steps:
         _exchange(call)
         for ref in master_first(call):
             yield STEP
-            trust.change(reached(call, ref).system, {trust.VERIFIES: b""})
+            trust.change(hosts.reached(call, ref).machine.system, {trust.VERIFIES: b""})
             call.db.write(call.db.get("host", ref), tls_verification_enabled=True)
         call.db.write(call.db.pool(), tls_verification_enabled=True, wlb_verify_cert=True)
     return ""
@@ -182,7 +182,7 @@ def enable_tls_verification(call: Call) -> Steps:
 
 def _exchange(call: Call) -> None:
     """Collect from all before anything is changed."""
-    machines = {call.db.get("host", ref)["uuid"]: reached(call, ref) for ref in master_first(call)}
+    machines = {call.db.get("host", ref)["uuid"]: hosts.reached(call, ref).machine for ref in master_first(call)}
     found = {
         f"{trust.POOL_FOLDER}{uuid}.pem": trust.own(call.pool, machine, "host_internal").encode()
         for uuid, machine in machines.items()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from .. import certificates, trust
+from .. import certificates, hosts, trust
 from ..call import Call
 from ..pool_operations import operation
 from . import verbs_of
-from .host_certificates import reached
 
 verb = verbs_of("pool")
 
@@ -17,7 +16,7 @@ PEM = ".pem"
 def exchange_certificates_on_join(call: Call, uuid: str, certificate: str) -> dict[str, str]:
     """Every host is given the newcomer's certificate; the newcomer those of all hosts, by the names of their files."""
     with operation(call, "exchange_certificates_on_join"):
-        systems = [reached(call, host).system for host in call.db.table("host")]
+        systems = [hosts.reached(call, host).machine.system for host in call.db.table("host")]
         for system in systems:
             trust.change(system, {f"{trust.POOL_FOLDER}{uuid}{PEM}": certificate.encode()})
             trust.bundle(system, (trust.POOL_FOLDER,))
@@ -33,7 +32,7 @@ def exchange_certificates_on_join(call: Call, uuid: str, certificate: str) -> di
 def exchange_ca_certificates_on_join(call: Call, given: dict[str, str], export: list[str]) -> dict[str, str]:
     """The pool trusts the authorities that are `given`, by name; those named by `export` are the answer."""
     with operation(call, "exchange_ca_certificates_on_join"):
-        systems = [reached(call, host).system for host in call.db.table("host")]
+        systems = [hosts.reached(call, host).machine.system for host in call.db.table("host")]
         wanted = [call.db.get(trust.TABLE, ref)["name"] for ref in export]
         files = call.machine.system.files
         answer = {name: files[trust.CA_FOLDER + name].decode() for name in wanted}

@@ -24,7 +24,7 @@ def precheck(call: Call, ref: str, host: str) -> Steps:
     if call.at_least(ELY):
         yield from pool_update.precheck(call, row["pool_update"], host)
         return ""
-    contact = hosts.contact(call.pool, call.db.get("host", host))
+    contact = hosts.reached(call, host)
     if not row["filename"]:
         raise refuse("CANNOT_FIND_PATCH")
     yield call.pool.durations.device

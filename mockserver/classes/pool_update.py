@@ -113,7 +113,7 @@ def _noted(call: Call, info: dict[str, str], vdi: str) -> str:
 @verb()
 def precheck(call: Call, ref: str, host: str) -> Steps:
     row = call.db.get("pool_update", ref)
-    contact = hosts.contact(call.pool, call.db.get("host", host))
+    contact = hosts.reached(call, host)
     if _package(call, row) is None:
         raise refuse("CANNOT_FIND_UPDATE")
     yield call.pool.durations.device

@@ -236,7 +236,7 @@ def probe(call: Call, host: str, device_config: dict[str, str], kind: str, sm_co
 
 
 def _assert_probes(call: Call, host: str, kind: str) -> None:
-    hosts.contact(call.pool, call.db.get("host", host))
+    hosts.reached(call, host)
     if kind not in supported_types(call.db):
         raise refuse("SR_UNKNOWN_DRIVER", kind)
     if "SR_PROBE" not in capabilities(call.db, kind):

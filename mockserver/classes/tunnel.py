@@ -70,7 +70,7 @@ def create_on(call: Call, transport: Row, network: Row, protocol: str) -> tuple[
 def destroy(call: Call, ref: str) -> Steps:
     row = call.db.get("tunnel", ref)
     access = call.db.get("PIF", row["access_PIF"])
-    contact = hosts.contact(call.pool, call.db.get("host", access["host"]))
+    contact = hosts.reached(call, access["host"])
     pifs.assert_can_unplug(call, access)
     yield call.pool.durations.device
     contact.check()

@@ -28,7 +28,7 @@ def _host(call: Call, vm: Row) -> hosts.Contact | None:
     """The host on which the device of a running VM is changed."""
     if vm["power_state"] not in ("Running", "Paused"):
         return None
-    return hosts.contact(call.pool, call.db.get("host", vm["resident_on"]))
+    return hosts.reached(call, vm["resident_on"])
 
 
 @verb("VDI", "empty", *MARKS)

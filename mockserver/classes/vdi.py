@@ -255,7 +255,7 @@ def generate_config(call: Call, host: str, ref: str) -> str:
     """What a host needs to attach the disk without the database."""
     row = call.db.get("VDI", ref)
     with volumes.held(call, vdi=(row, "generate_config")):
-        contact = hosts.contact(call.pool, call.db.get("host", host))
+        contact = hosts.reached(call, host)
         sr = sr_of(call, row)
         pbds = [pbd for pbd in storage_rules.pbds_of(call.db, sr) if pbd["host"] == contact.host.ref]
         if not pbds or not pbds[0]["currently_attached"]:

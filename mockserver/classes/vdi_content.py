@@ -83,7 +83,7 @@ def _host_for(call: Call, vm: Row, sr: Row) -> hosts.Contact:
     plugged = {pbd["host"] for pbd in storage_rules.pbds_of(call.db, sr) if pbd["currently_attached"]}
     if vm["resident_on"] not in plugged:
         raise refuse("VM_REQUIRES_SR", vm.ref, sr.ref)
-    return hosts.contact(call.pool, call.db.get("host", vm["resident_on"]))
+    return hosts.reached(call, vm["resident_on"])
 
 
 def _replace(call: Call, old: Row, new: Row, vbds: list[Row]) -> None:

@@ -38,7 +38,7 @@ def unplug(call: Call, ref: str) -> Steps:
         raise refused
     with marked(call, row, "unplug"):
         vm = call.db.get("VM", row["VM"])
-        contact = hosts.contact(call.pool, call.db.get("host", vm["resident_on"]))
+        contact = hosts.reached(call, vm["resident_on"])
         yield call.pool.durations.device
         contact.check()
         call.db.write(row, currently_attached=False)

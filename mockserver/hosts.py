@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from xenctl.errors import Failure
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .machine.host import HostMachine
     from .pool import MockPool
     from .startup import Xapi
+
+T = TypeVar("T")
 
 SPELLED = {"vm_start": "VM.start", "vm_resume": "VM.resume", "vm_migrate": "VM.migrate"}
 """The operations that errors spell in another way than the data model."""
@@ -82,6 +84,36 @@ def send_out(call: Call, machine: HostMachine, file: str, url: str) -> None:
     pool = call.pool
     old, pool.uploads = pool.uploads, (*pool.uploads, (file, url))
     note(call, machine, "uploads", old, pool.uploads)
+
+
+# --- several of them
+
+
+def members(call: Call) -> list[str]:
+    """The hosts of the pool but for its master."""
+    return [ref for ref in call.db.table("host") if ref != call.db.pool()["master"]]
+
+
+def master_first(call: Call) -> list[str]:
+    """The hosts of the pool, its master before the others."""
+    return [call.db.pool()["master"], *members(call)]
+
+
+def master_last(call: Call) -> list[str]:
+    """The hosts of the pool, its master after the others."""
+    return [*members(call), call.db.pool()["master"]]
+
+
+def each(those: Iterable[T], action: Callable[[T], object]) -> None:
+    """Do something to one host after another, whatever becomes of others. Raises the first error in the end."""
+    first: Failure | None = None
+    for one in those:
+        try:
+            action(one)
+        except Failure as error:
+            first = first or error
+    if first is not None:
+        raise first
 
 
 # --- what may be done to it

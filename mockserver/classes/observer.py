@@ -8,8 +8,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from xenctl.errors import Failure
-
 from .. import hosts, observers
 from ..call import Call, refuse
 from ..store import Row
@@ -109,14 +107,7 @@ def _change(call: Call, ref: str, **fields: Any) -> str:
     """Write a change and tell every host that answers; the first that did not is the error."""
     row = call.db.get("Observer", ref)
     call.db.write(row, **fields)
-    errors = []
-    for host in observers.hosts_of(call.db, row):
-        try:
-            _tell(call, row, host)
-        except Failure as error:
-            errors.append(error)
-    if errors:
-        raise errors[0]
+    hosts.each(observers.hosts_of(call.db, row), lambda host: _tell(call, row, host))
     return ""
 
 

@@ -16,15 +16,6 @@ STEP = 1.0
 """Simulated seconds that it takes a host to begin to check."""
 
 
-def members(call: Call) -> list[str]:
-    """The hosts of the pool but for its master."""
-    return [ref for ref in call.db.table("host") if ref != call.db.pool()["master"]]
-
-
-def master_first(call: Call) -> list[str]:
-    return [call.db.pool()["master"], *members(call)]
-
-
 # --- what hosts trust
 
 
@@ -47,7 +38,7 @@ def _synchronise(call: Call) -> None:
     """Give each member what the master has, and no more; of the errors of one round the last is raised."""
     _each(call, list(call.db.table("host")), None)
     for kind in (CA, CRL):
-        _each(call, members(call), kind)
+        _each(call, hosts.members(call), kind)
 
 
 def _each(call: Call, refs: list[str], kind: Kind | None) -> None:
@@ -172,7 +163,7 @@ def enable_tls_verification(call: Call) -> Steps:
     """Every host gets the internal certificates of all, then each begins to check; no way leads back but an emergency's."""
     with pool_operations.operation(call, "tls_verification_enable"):
         _exchange(call)
-        for ref in master_first(call):
+        for ref in hosts.master_first(call):
             yield STEP
             trust.change(hosts.reached(call, ref).machine.system, {trust.VERIFIES: b""})
             call.db.write(call.db.get("host", ref), tls_verification_enabled=True)
@@ -182,7 +173,7 @@ def enable_tls_verification(call: Call) -> Steps:
 
 def _exchange(call: Call) -> None:
     """Collect from all before anything is changed."""
-    machines = {call.db.get("host", ref)["uuid"]: hosts.reached(call, ref).machine for ref in master_first(call)}
+    machines = {call.db.get("host", ref)["uuid"]: hosts.reached(call, ref).machine for ref in hosts.master_first(call)}
     found = {
         f"{trust.POOL_FOLDER}{uuid}.pem": trust.own(call.pool, machine, "host_internal").encode()
         for uuid, machine in machines.items()
@@ -211,12 +202,5 @@ def enable_ssl_legacy(call: Call, ref: str) -> str:
 
 def _set_ssl_legacy(call: Call, *, value: bool) -> str:
     """On every host, members first; those that answer keep it, and the first error is raised."""
-    first: Failure | None = None
-    for host in [*members(call), call.db.pool()["master"]]:
-        try:
-            host_certificates.set_ssl_legacy(call, host, value)
-        except Failure as error:
-            first = first or error
-    if first is not None:
-        raise first
+    hosts.each(hosts.master_last(call), lambda host: host_certificates.set_ssl_legacy(call, host, value))
     return ""

@@ -6,10 +6,10 @@ from contextlib import suppress
 
 from xenctl.errors import Failure
 
+from .. import hosts
 from ..call import Call, refuse
 from . import host_external_auth, verbs_of
 from .host_external_auth import FIELDS
-from .pool_certificates import master_first
 
 verb = verbs_of("pool")
 
@@ -22,7 +22,7 @@ LIMITS = {"Internal auth": "local_auth_max_threads", "External auth": "ext_auth_
 def enable_external_auth(call: Call, pool: str, config: dict[str, str], service_name: str, auth_type: str) -> str:
     """All hosts join, the master first, or none does. Subjects whom the domain does not know are destroyed."""
     call.db.get("pool", pool)
-    refs = master_first(call)
+    refs = hosts.master_first(call)
     rows = [call.db.get("host", ref) for ref in refs]
     for row in rows:
         if row["external_auth_type"]:
@@ -59,7 +59,7 @@ def disable_external_auth(call: Call, pool: str, config: dict[str, str]) -> str:
     directory's users are logged out."""
     call.db.get("pool", pool)
     failed: list[tuple[str, Failure]] = []
-    for ref in master_first(call):
+    for ref in hosts.master_first(call):
         try:
             host_external_auth.disable_external_auth(call, ref, config, force=False)
         except Failure as error:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from xenctl.errors import Failure
-
-from .. import firmware
+from .. import firmware, hosts
 from ..call import Call, refuse
 from . import host_files, verbs_of
-from .pool_certificates import members
 
 verb = verbs_of("pool")
 
@@ -47,12 +44,5 @@ def disable_binary_storage(call: Call) -> str:
 
 def _on_all(call: Call, action: Callable[[Call, str], str]) -> str:
     """Members first; those that answer do it whatever becomes of others, and the first error is raised."""
-    first: Failure | None = None
-    for host in [*members(call), call.db.pool()["master"]]:
-        try:
-            action(call, host)
-        except Failure as error:
-            first = first or error
-    if first is not None:
-        raise first
+    hosts.each(hosts.master_last(call), lambda host: action(call, host))
     return ""

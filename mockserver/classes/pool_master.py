@@ -45,14 +45,7 @@ def designate_new_master(call: Call, host: str) -> str:
 @verb()
 def sync_database(call: Call) -> str:
     """Every host is told to keep the database as it is now. Raises the first error, when all were told."""
-    errors: list[Failure] = []
-    for host in list(call.db.table("host").values()):
-        try:
-            request_backup_of(call, host.ref, call.db.generation, True)
-        except Failure as error:
-            errors.append(error)
-    if errors:
-        raise errors[0]
+    hosts.each(list(call.db.table("host")), lambda host: request_backup_of(call, host, call.db.generation, True))
     return ""
 
 

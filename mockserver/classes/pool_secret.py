@@ -18,7 +18,6 @@ from ..licence import assert_enabled
 from ..machine.host import OLD_SECRET
 from . import host_secret, verbs_of
 from .host_secret import CHECKPOINT
-from .pool_certificates import master_first, members
 
 if TYPE_CHECKING:
     from ..machine.host import System
@@ -47,18 +46,18 @@ CLEANUP = "{} encountered an error whilst cleaning up after a pool secret rotati
 ROUNDS = (
     Round(
         "Accept_new_pool_secret",
-        master_first,
+        hosts.master_first,
         host_secret.notify_accept_new_pool_secret,
         "Operation to tell {} to begin accepting new pool secret failed.",
     ),
     Round(
         "Send_new_pool_secret",
-        master_first,
+        hosts.master_first,
         host_secret.notify_send_new_pool_secret,
         "Operation to tell {} to begin sending new pool secret failed.",
     ),
-    Round("Cleanup_members", members, host_secret.cleanup_pool_secret, CLEANUP),
-    Round("Cleanup_master", lambda call: master_first(call)[:1], _clean_up_master, CLEANUP),
+    Round("Cleanup_members", hosts.members, host_secret.cleanup_pool_secret, CLEANUP),
+    Round("Cleanup_master", lambda call: hosts.master_first(call)[:1], _clean_up_master, CLEANUP),
 )
 
 

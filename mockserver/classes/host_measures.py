@@ -14,6 +14,8 @@ verb = verbs_of("host")
 
 BUSY = 0.1
 """What a running guest takes of the processors, as a share of one."""
+SYNCED = "last_blob_sync_time"
+"""The key of `other_config` that says when a host got the blobs that it has."""
 
 
 def _sources(call: Call, host: Row, machine: HostMachine) -> DataSources:
@@ -91,11 +93,7 @@ def backup_rrds(call: Call, host: str, delay: float) -> str:
 def sync_data(call: Call, host: str) -> str:
     """Blobs are the same on all hosts here; when a member got them is written down, as it is for one that keeps any."""
     row = call.db.get("host", host)
-    if host != call.db.pool()["master"] and NO_STORAGE not in row["other_config"]:
+    if host != call.db.pool()["master"] and hosts.NO_STORAGE not in row["other_config"]:
         hosts.contact(call.pool, row)
         call.db.write(row, other_config={**row["other_config"], SYNCED: f"{call.clock.now():.0f}."})
     return ""
-
-
-NO_STORAGE, SYNCED = "no_local_storage", "last_blob_sync_time"
-"""The keys of `other_config` that say that a host keeps no blobs, and when it got those that it has."""

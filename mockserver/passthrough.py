@@ -280,6 +280,19 @@ AFTER_BOOT = {"disable_on_reboot": "disabled", "enable_on_reboot": "enabled"}
 # --- USB devices
 
 
+def drop_group(store: Store, group: Row, virtual: str, physical: str) -> None:
+    """Drop a group of devices, and with it the `virtual` ones in it, by class, that no guest has. Raises
+    `..._CONTAINS_...` for one that a guest has, or where a `physical` device is in it."""
+    members = [store.get(virtual, ref) for ref in group[f"{virtual}s"]]
+    attached = [row.ref for row in members if row["currently_attached"]]
+    for kind, inside in ((virtual, attached), (physical, group[f"{physical}s"])):
+        if inside:
+            raise refuse(f"{group.table.upper()}_CONTAINS_{kind}", *inside)
+    for row in members:
+        store.delete(row)
+    store.delete(group)
+
+
 def given_away(store: Store, sr: Row, path: str) -> bool:
     """Whether the device in the port called `path` is for VMs, and so no disk in the host's storage `sr`."""
     there = {store.get("PBD", ref)["host"] for ref in sr["PBDs"]}

@@ -274,6 +274,7 @@ def test_a_vm_with_a_usb_device_stays_where_it_is(c: Any) -> None:
     assert c.refused("USB_group.destroy", pusb["USB_group"]) == ["USB_GROUP_CONTAINS_VUSB", vusb.ref]
     assert c.refused("VUSB.destroy", vusb.ref)[0] == "OPERATION_NOT_ALLOWED"
     c("VUSB.unplug", vusb.ref)
+    assert c.refused("USB_group.destroy", pusb["USB_group"]) == ["USB_GROUP_CONTAINS_PUSB", pusb.ref]
     assert vusb["allowed_operations"] == ["attach", "plug"]
     assert c.refused("VUSB.unplug", vusb.ref) == ["DEVICE_ALREADY_DETACHED", vusb.ref]
     c("VUSB.destroy", vusb.ref)

@@ -7,7 +7,7 @@ from typing import Any
 from xenctl.errors import Failure
 
 from .. import passthrough
-from ..call import Call, refuse
+from ..call import Call
 from . import verbs_of
 from .generic import make
 
@@ -26,16 +26,7 @@ def create(call: Call, label: str, text: str, other_config: dict[str, str]) -> s
 @verb("*", "VGPU.*")
 def destroy(call: Call, ref: str) -> str:
     """Virtual graphics that are not attached go with their group."""
-    row, db = call.db.get("GPU_group", ref), call.db
-    vgpus = [db.get("VGPU", vgpu) for vgpu in row["VGPUs"]]
-    attached = [vgpu.ref for vgpu in vgpus if vgpu["currently_attached"]]
-    if attached:
-        raise refuse("GPU_GROUP_CONTAINS_VGPU", *attached)
-    if row["PGPUs"]:
-        raise refuse("GPU_GROUP_CONTAINS_PGPU", *row["PGPUs"])
-    for vgpu in vgpus:
-        db.delete(vgpu)
-    db.delete(row)
+    passthrough.drop_group(call.db, call.db.get("GPU_group", ref), "VGPU", "PGPU")
     return ""
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..call import Call, refuse
+from .. import passthrough
+from ..call import Call
 from . import verbs_of
 from .generic import make
 
@@ -20,14 +21,5 @@ def create(call: Call, label: str, text: str, other_config: dict[str, str]) -> s
 @verb("*", "VUSB.*")
 def destroy(call: Call, ref: str) -> str:
     """Virtual devices that are not attached go with their group."""
-    row, db = call.db.get("USB_group", ref), call.db
-    vusbs = [db.get("VUSB", vusb) for vusb in row["VUSBs"]]
-    attached = [vusb.ref for vusb in vusbs if vusb["currently_attached"]]
-    if attached:
-        raise refuse("USB_GROUP_CONTAINS_VUSB", *attached)
-    if row["PUSBs"]:
-        raise refuse("USB_GROUP_CONTAINS_PUSB", *row["PUSBs"])
-    for vusb in vusbs:
-        db.delete(vusb)
-    db.delete(row)
+    passthrough.drop_group(call.db, call.db.get("USB_group", ref), "VUSB", "PUSB")
     return ""

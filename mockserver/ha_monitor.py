@@ -169,7 +169,7 @@ def _declare_dead(pool: MockPool, live: frozenset[str]) -> Iterable[str]:
     for host in list(store.table("host").values()):
         if host.ref in live:
             continue
-        vms = [vm for vm in (store.get("VM", ref) for ref in host["resident_VMs"]) if not vm["is_control_domain"]]
+        vms = hosts.guests_of(store, host)
         if hosts.live(store, host):
             _tell(pool, "HA_HOST_FAILED", host, f"Server '{host['name_label']}' has failed")
             hosts.set_live(store, host, alive=False)

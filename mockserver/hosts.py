@@ -86,6 +86,11 @@ def send_out(call: Call, machine: HostMachine, file: str, url: str) -> None:
     note(call, machine, "uploads", old, pool.uploads)
 
 
+def guests_of(store: Store, host: Row) -> list[Row]:
+    """The VMs on a host but for its control domains."""
+    return [vm for vm in (store.get("VM", ref) for ref in host["resident_VMs"]) if not vm["is_control_domain"]]
+
+
 # --- several of them
 
 

@@ -168,7 +168,7 @@ def evacuation_targets(store: Store, host: Row) -> list[Row]:
 def evacuation(pool: MockPool, host: Row) -> dict[str, Row | Failure]:
     """What would become of each guest of `host`: the host it goes to, or the error that keeps it."""
     store = pool.store
-    guests = [vm for vm in (store.get("VM", ref) for ref in host["resident_VMs"]) if not vm["is_control_domain"]]
+    guests = hosts.guests_of(store, host)
     targets = evacuation_targets(store, host)
     if not targets:
         return {vm.ref: refuse("NO_HOSTS_AVAILABLE", vm.ref) for vm in guests}

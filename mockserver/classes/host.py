@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from xenctl import datamodel
 from xenctl.errors import Failure
 from xenctl.values import Timestamp
@@ -66,17 +64,10 @@ def _halt(call: Call, host: Row, name: str) -> None:
         if machine.ha_daemon and not liveset.reaches(call.pool, machine):
             raise refuse("HA_LOST_STATEFILE")
         if call.db.release.order <= rules.GEORGE:
-            for vm in _guests(call, host):
+            for vm in hosts.guests_of(call.db, host):
                 if vm["power_state"] in ("Running", "Paused"):
                     raise refuse("HOST_IN_USE", host.ref, "vm", vm.ref)
         later(machine, call.pool.durations.shutdown_delay, lambda: machine.shut_down(name == "reboot"))
-
-
-def _guests(call: Call, host: Row) -> Iterator[Row]:
-    for ref in host["resident_VMs"]:
-        vm = call.db.get("VM", ref)
-        if not vm["is_control_domain"]:
-            yield vm
 
 
 @verb("message.*")
@@ -118,7 +109,7 @@ def evacuate(call: Call, host: str, network: str, evacuate_batch_size: int) -> S
             for task in [task for task in going if _over(call, task)]:
                 going.remove(task)
                 _check(call, task)
-        left = list(_guests(call, row))
+        left = hosts.guests_of(db, row)
         if left:
             raise refuse("INTERNAL_ERROR", f"{len(left)} guests are left on {host}")
     return ""

@@ -29,17 +29,11 @@ def _gone(call: Call, ref: str) -> Row:
     return row
 
 
-def _guests(call: Call, host: Row) -> tuple[list[Row], list[Row]]:
-    """The control domains of a host, and its other VMs."""
-    vms = [call.db.get("VM", ref) for ref in host["resident_VMs"]]
-    return [vm for vm in vms if vm["is_control_domain"]], [vm for vm in vms if not vm["is_control_domain"]]
-
-
 @verb("enabled")
 def declare_dead(call: Call, host: str) -> Steps:
     """Its guests are believed to be off, so that they can start elsewhere: whoever says so knows that it does not run."""
     row = _gone(call, host)
-    for vm in _guests(call, row)[1]:
+    for vm in hosts.guests_of(call.db, row):
         yield from subtasks.run(call, "VM.power_state_reset", vm.ref)
     call.db.write(row, enabled=False)
     return ""
@@ -51,7 +45,7 @@ def destroy(call: Call, ref: str) -> str:
     row = _gone(call, ref)
     if call.db.pool().get("ha_enabled"):
         raise refuse("HA_IS_ENABLED")
-    if _guests(call, row)[1]:
+    if hosts.guests_of(call.db, row):
         raise refuse("HOST_HAS_RESIDENT_VMS", ref)
     drop_host(call, row)
     return ""
@@ -62,7 +56,8 @@ def drop_host(call: Call, host: Row) -> None:
     for table in OWNED:
         for owned in [item for item in call.db.table(table).values() if item["host"] == host.ref]:
             _drop(call, owned)
-    for vm in _guests(call, host)[0]:
+    vms = [call.db.get("VM", ref) for ref in host["resident_VMs"]]
+    for vm in [vm for vm in vms if vm["is_control_domain"]]:
         for device in call.pool.vbds(vm):
             call.db.delete(device)
         for console in [call.db.find("console", console) for console in vm["consoles"]]:

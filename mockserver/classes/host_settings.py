@@ -83,11 +83,10 @@ def assert_out_of_use(call: Call, host: Row) -> None:
     """Raise for a host that takes VMs, or where a guest runs or the control domain holds a disk."""
     if host["enabled"]:
         raise refuse("HOST_NOT_DISABLED")
-    vms = [call.db.get("VM", ref) for ref in host["resident_VMs"]]
-    for vm in vms:
-        if not vm["is_control_domain"] and vm["power_state"] == "Running":
+    for vm in hosts.guests_of(call.db, host):
+        if vm["power_state"] == "Running":
             raise refuse("HOST_IN_USE", host.ref, "vm", vm.ref)
-    for vm in vms:
+    for vm in (call.db.get("VM", ref) for ref in host["resident_VMs"]):
         for vbd in call.pool.vbds(vm) if vm["is_control_domain"] else ():
             if vbd["currently_attached"]:
                 raise refuse("HOST_IN_USE", host.ref, "vbd", vbd.ref)

@@ -65,7 +65,7 @@ def _install(call: Call, host: Row, digest: str) -> Steps:
     warnings: list[list[str]] = []
     if not lacked.empty:
         guidance = lacked.guidance()
-        if set(EMPTIED) & set(guidance["mandatory"]) and any(_guests(call, host)):
+        if set(EMPTIED) & set(guidance["mandatory"]) and hosts.guests_of(call.db, host):
             raise refuse("HOST_EVACUATION_IS_REQUIRED", host.ref)
         yield from install_packages(call, host, lacked.packages)
         warnings = _patch(call, host, lacked.livepatches)
@@ -83,11 +83,6 @@ def install_packages(call: Call, host: Row, packages: tuple[str, ...]) -> Steps:
     if machine.xapi is not xapi:
         raise refuse("APPLY_UPDATES_FAILED", host.ref)
     machine.system.installed.update(dict(map(named, packages)))
-
-
-def _guests(call: Call, host: Row) -> list[Row]:
-    vms = (call.db.get("VM", ref) for ref in host["resident_VMs"])
-    return [vm for vm in vms if not vm["is_control_domain"]]
 
 
 # --- patching what runs
@@ -126,7 +121,7 @@ def _ask(call: Call, host: Row, guidance: dict[str, list[str]]) -> None:
         asked = [updates.PENDING[name] for name in guidance[kind] if name in updates.PENDING]
         mine = [name for name in asked if name in ("reboot_host", "restart_toolstack")]
         call.db.write(host, **{field: _with(host[field], mine)})
-        for vm in _guests(call, host) if "restart_device_model" in asked else ():
+        for vm in hosts.guests_of(call.db, host) if "restart_device_model" in asked else ():
             if is_hvm(vm) and vm["power_state"] != "Suspended":
                 call.db.write(vm, **{field: _with(vm[field], ["restart_device_model"])})
 

@@ -10,7 +10,7 @@ from .. import hosts, membership, standalone, subtasks
 from ..call import Call, Steps, refuse
 from ..pool_operations import operation
 from ..startup import await_beats, greeted, later
-from ..store import EPOCH, Row
+from ..store import EPOCH
 from . import verbs_of
 from .host_membership import assert_disarmed, assert_no_ha
 from .host_membership import management_reconfigure as reconfigure_host
@@ -111,7 +111,8 @@ def eject(call: Call, host: str) -> Steps:
         assert_no_ha(call)
         if "apply_updates" in db.pool().get("current_operations", {}).values():
             raise refuse("NOT_SUPPORTED_DURING_UPGRADE")
-        _assert_no_guests(call, row)
+        if any(vm["power_state"] != "Halted" for vm in hosts.guests_of(db, row)):
+            raise refuse("OPERATION_NOT_ALLOWED", "VM resident on host")
         pbds = [db.get("PBD", ref) for ref in row["PBDs"]]
         own = [pbd["SR"] for pbd in pbds if len(db.get("SR", pbd["SR"])["PBDs"]) == 1]
         for pbd in pbds:
@@ -123,12 +124,6 @@ def eject(call: Call, host: str) -> Steps:
         drop_host(call, row)
     later(machine, call.pool.durations.toolstack_fuse, lambda: machine.shut_down(then_on=True))
     return ""
-
-
-def _assert_no_guests(call: Call, host: Row) -> None:
-    for vm in (call.db.get("VM", ref) for ref in host["resident_VMs"]):
-        if not vm["is_control_domain"] and vm["power_state"] != "Halted":
-            raise refuse("OPERATION_NOT_ALLOWED", "VM resident on host")
 
 
 # --- the network that hosts are managed by

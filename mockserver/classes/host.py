@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from xenctl import datamodel
 from xenctl.errors import Failure
 from xenctl.values import Timestamp
 
-from .. import agility, failover_plan, ha_monitor, hosts, liveset, rules, workload_balancing
+from .. import agility, failover_plan, ha_monitor, hosts, liveset, rules, subtasks, workload_balancing
 from ..call import Call, Steps, Wait, refuse
 from ..startup import later
 from ..store import Row
@@ -104,42 +103,19 @@ def evacuate(call: Call, host: str, network: str, evacuate_batch_size: int) -> S
         going: list[str] = []
         while waiting or going:
             while waiting and len(going) < at_once:
-                going.append(_migrate(call, *waiting.pop(0)))
-            yield Wait(call.clock.now() + 86400.0, lambda: any(_over(call, task) for task in going), idle=False)
-            for task in [task for task in going if _over(call, task)]:
+                vm, target = waiting.pop(0)
+                going.append(subtasks.start(call, "VM.pool_migrate", vm, target, {"live": "true"}))
+            until = call.clock.now() + subtasks.PATIENCE
+            yield Wait(until, lambda: any(subtasks.over(call, task) for task in going), idle=False)
+            for task in [task for task in going if subtasks.over(call, task)]:
                 going.remove(task)
-                _check(call, task)
+                for error in (yield from subtasks.wait(call, [task])):
+                    if error.code != "VM_BAD_POWER_STATE":  # a guest that stopped meanwhile is in nobody's way
+                        raise error
         left = hosts.guests_of(db, row)
         if left:
             raise refuse("INTERNAL_ERROR", f"{len(left)} guests are left on {host}")
     return ""
-
-
-def _migrate(call: Call, vm: str, target: str) -> str:
-    """Start the migration of one guest; returns its task."""
-    message = datamodel.load().classes["VM"].messages["pool_migrate"]
-    args = (vm, target, {"live": "true"})
-    part = Call(call.pool, call.machine, message, message.wire_name, args, call.caller, call.session, is_async=True)
-    part.task = call.pool.make_task(part)
-    call.db.write(call.db.get("task", part.task), subtask_of=call.task)
-    call.pool.spawn(part, call.pool.verb(message))
-    return part.task
-
-
-def _over(call: Call, task: str) -> bool:
-    row = call.db.find("task", task)
-    return row is None or row["status"] != "pending"
-
-
-def _check(call: Call, task: str) -> None:
-    """Drop the task of one migration; raise its error, unless its guest stopped meanwhile."""
-    row = call.db.find("task", task)
-    if row is None:
-        return
-    error = list(row["error_info"])
-    call.db.delete(row)
-    if error and error[0] != "VM_BAD_POWER_STATE":
-        raise Failure(error)
 
 
 @verb()

@@ -112,7 +112,6 @@ class Fault:
     """One thing that is to go wrong. `fired` is how often it did, `calls` are the numbers of the requests that it struck,
     and `missed` says why it passed over a request that its coordinates name."""
 
-    pool: MockPool = field(repr=False)
     number: int
     kind: str
     coordinates: dict[str, Any]
@@ -167,8 +166,8 @@ class Fault:
 
 
 class Faults:
-    """What is to go wrong in one pool. Iterating gives the faults, in the order in which they were added; where several
-    name the same request, the first one strikes, and the others miss it."""
+    """What is to go wrong in a pool and its neighbours. Iterating gives the faults, in the order in which they were added;
+    where several name the same request, the first one strikes, and the others miss it."""
 
     def __init__(self, pool: MockPool) -> None:
         self._pool = pool
@@ -243,7 +242,7 @@ class Faults:
             if kind in PHYSICAL and not named and coordinates["at"] is None:
                 raise ValueError(f"when is {kind!r} to happen? Give at, after, or the request before which it does")
             self._numbers += 1
-            fault = Fault(self._pool, self._numbers, kind, coordinates, made, timed=kind in PHYSICAL and not named)
+            fault = Fault(self._numbers, kind, coordinates, made, timed=kind in PHYSICAL and not named)
             self._faults.append(fault)
             if fault.timed:
                 delay = (moment or 0.0) - self._pool.clock.now()
@@ -301,11 +300,11 @@ class Faults:
             return None
         verb, _, path = _text("method", method).partition(" ")
         if path:
-            if not any(handlers.find(m.system.release, verb, path) for m in self._pool.machines):
+            if not any(handlers.find(m.system.release, verb, path) for m in self._pool.world.machines):
                 raise ValueError(f"no host answers {method!r}: there is no such handler")
             return method
         name, is_async = _split(method)
-        names = {known: message for m in self._pool.machines for known, message in self._messages(m).items()}
+        names = {known: message for m in self._pool.world.machines for known, message in self._messages(m).items()}
         if name not in names:
             raise ValueError(f"no host of this pool knows the method {name!r}{_nearest(name, names)}")
         if is_async and not names[name].has_async:
@@ -363,9 +362,8 @@ class Faults:
         made, sr, guests = self._accident(settings), settings.get("sr"), settings.get("guests", paths.STALL)
         if sr is None:
             raise ValueError("the path to which storage? Give its name, uuid or reference as sr=")
-        if guests not in paths.POLICIES:
-            raise ValueError(f"guests {' or '.join(paths.POLICIES)} where their disks are gone, not {guests!r}")
-        row = paths.named(self._pool, self._pool.machine(made["victim"]), _text("sr", sr))
+        paths.assert_policy(guests)
+        row = paths.named(self._pool.machine(made["victim"]), _text("sr", sr))
         return {**made, "sr": row["uuid"], "guests": guests}
 
     def _patience(self, settings: dict[str, Any]) -> dict[str, Any]:
@@ -401,7 +399,7 @@ class Faults:
         message = self._pool.underscored(machine.system.release).get(plain)
         self.requests += 1
         plain = message.wire_name if message is not None and not is_async else plain
-        arrival = Arrival(self._pool, self.requests, machine.name, plain, is_async, tuple(params))
+        arrival = Arrival(machine.pool, self.requests, machine.name, plain, is_async, tuple(params))
         if self._listener is not None:
             self._listener(arrival)
         fault = self._chosen(arrival)
@@ -454,7 +452,7 @@ class Faults:
         if arrival is None and fault.over:
             return
         fault.over = fault.over or arrival is None
-        why_not = PHYSICAL[fault.kind](self._pool, self._pool.machine(fault.settings["victim"]), fault.settings)
+        why_not = PHYSICAL[fault.kind](self._pool.machine(fault.settings["victim"]), fault.settings)
         if why_not:
             fault.missed.append(why_not)
         else:
@@ -467,10 +465,11 @@ class Faults:
 
     def _told(self, fault: Fault, arrival: Arrival) -> None:
         fault.calls.append(arrival.number)
-        if self._pool.trace is not None:
-            self._pool.trace.struck(fault, arrival)
-        if self._pool.log is not None and fault.kind not in ERRORS:
-            self._pool.log.struck(fault, arrival)
+        pool = arrival.pool
+        if pool.trace is not None:
+            pool.trace.struck(fault, arrival)
+        if pool.log is not None and fault.kind not in ERRORS:
+            pool.log.struck(fault, arrival)
 
 
 _SETTINGS: dict[str, Callable[[Faults, dict[str, Any]], dict[str, Any]]] = {

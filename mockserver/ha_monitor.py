@@ -186,7 +186,7 @@ def _tell(pool: MockPool, name: str, row: Row, body: str = "") -> None:
 
 def host_booted(pool: MockPool, machine: HostMachine, host: Row) -> None:
     """A host writes down what it finds out about itself: if it did not stop on purpose, it must have been reset."""
-    if liveset.returned(pool, machine, host):
+    if liveset.returned(pool, machine):
         _tell(pool, "HA_HOST_WAS_FENCED", host)
     machine.stopped_cleanly = True
 
@@ -252,8 +252,7 @@ def _start(look: Look, groups: tuple[Group, ...], results: Result, then: Callabl
         tasks[vm] = _start_one(pool, vm, host)
 
     def over() -> bool:
-        rows = (pool.store.find("task", task) for task in tasks.values())
-        return look.over or all(row is None or row["status"] != "pending" for row in rows)
+        return look.over or all(subtasks.over(pool.store, task) for task in tasks.values())
 
     def go_on() -> None:
         if look.over:

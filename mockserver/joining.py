@@ -10,22 +10,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from xenctl.errors import Failure
-from xenctl.releases import find
 
-from . import licence, pifs
+from . import editions, licence, pifs, rules
 from .call import Call, refuse
 from .storage_drivers import is_tools_sr
 from .store import Row, Store
 
-LIMA = find("7.6.0").order
 RESTRICTED_SIZE = 3
 """Hosts that a pool has at the most where its licence restricts that."""
-EDITIONS = (
-    *("", "free", "express", "xcp-ng", "basic", "trial", "standard", "standard-per-socket", "advanced", "per-socket"),
-    *("enterprise", "enterprise-per-socket", "enterprise-per-user", "premium-per-socket", "premium-per-user"),
-    *("desktop", "desktop-plus", "desktop-cloud", "platinum"),
-)
-"""Editions, those that may less first."""
 NBD = ("nbd", "insecure_nbd")
 
 
@@ -185,7 +177,7 @@ def _bare_cards(join: Join) -> Iterator[Failure]:
     rows = [join.here.get("PIF", ref) for ref in join.me["PIFs"]]
     bare = {pif.ref for pif in pifs.physical_pifs(join.here, join.me)}
     managing = pifs.management(join.here, join.me)
-    if join.here.release.order < LIMA:
+    if join.here.release.order < rules.LIMA:
         if managing is not None and managing.ref not in bare:
             yield refuse("POOL_JOINING_HOST_MUST_HAVE_PHYSICAL_MANAGEMENT_NIC")
         if len(bare) != len(rows):
@@ -203,7 +195,7 @@ def _vlans(join: Join) -> Iterator[Failure]:
         if not join.here.get("PIF", vlan["untagged_PIF"])["management"]:
             yield refuse("POOL_JOINING_HOST_HAS_NON_MANAGEMENT_VLANS")
     tags = [pif["VLAN"] if pif is not None else -1 for pif in _managements(join)]
-    if join.here.release.order >= LIMA and tags[0] != tags[1]:
+    if join.here.release.order >= rules.LIMA and tags[0] != tags[1]:
         yield refuse("POOL_JOINING_HOST_MANAGEMENT_VLAN_DOES_NOT_MATCH", *tags)
 
 
@@ -252,14 +244,19 @@ def _directory(join: Join) -> Iterator[Failure]:
 
 
 def _edition(join: Join) -> Iterator[Failure]:
+    """Different editions are compared by the ranks that the joining host's licensing daemon gives them."""
     mine, theirs = join.me.get("edition", ""), [h.get("edition", "") for h in join.there.table("host").values()]
     if all(edition == mine for edition in theirs):
         return
+    ranks = {}
     for edition in (*theirs, mine):
-        if edition not in EDITIONS:
+        known = editions.edition(join.here.release, edition)
+        if known is None:
             yield refuse("LICENSE_HOST_POOL_MISMATCH", f'Edition "{edition}" from pool is not known to v6d.')
-    lowest = min(theirs, key=EDITIONS.index)
-    if lowest != mine:
+            return
+        ranks[edition] = known.rank
+    lowest = min(theirs, key=ranks.__getitem__)
+    if ranks[lowest] != ranks[mine]:
         yield refuse("LICENSE_HOST_POOL_MISMATCH", f'host edition = "{mine}"', f'pool edition = "{lowest}"')
 
 

@@ -261,7 +261,7 @@ def shut_out(pool: MockPool, machine: HostMachine) -> bool:
     return bool(pool.store.pool().get("ha_enabled")) and not machine.system.armed
 
 
-def returned(pool: MockPool, machine: HostMachine, host: Row) -> bool:
+def returned(pool: MockPool, machine: HostMachine) -> bool:
     """Whether a host that booted was reset, or lost its power, while the pool had high availability."""
     return bool(pool.store.pool().get("ha_enabled")) and not machine.stopped_cleanly
 

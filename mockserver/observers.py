@@ -29,5 +29,5 @@ def told(row: Row) -> dict[str, Any]:
 
 def load(store: Store, machine: HostMachine, host: Row) -> None:
     """A host that starts looks which observers it is one of."""
-    rows = store.table("Observer").values() if "Observer" in store.tables else ()
+    rows = store.table("Observer").values()
     machine.observers = {row["uuid"]: told(row) for row in rows if host in hosts_of(store, row)}

@@ -44,7 +44,7 @@ WORST_FIRST = (
 
 def implementation(store: Store, kind: str) -> str:
     """How a type of virtual graphics is made. Before there were types, cards were passed through whole."""
-    row = store.find("VGPU_type", kind) if "VGPU_type" in store.tables else None
+    row = store.find("VGPU_type", kind)
     return str(row.get("implementation", WHOLE)) if row is not None else WHOLE
 
 
@@ -198,7 +198,7 @@ def _reserve(store: Store, vm: Row, pci: Row | None) -> Row:
 
 def has_functions(store: Store) -> bool:
     """Whether there is a network of virtual functions. Most pools have none, and are not looked through for each VM."""
-    return "network_sriov" in store.tables and bool(store.table("network_sriov"))
+    return bool(store.table("network_sriov"))
 
 
 def _split_cards(store: Store, vm: Row, host: Row) -> Iterator[tuple[Row, Row | None]]:
@@ -220,11 +220,8 @@ def release(store: Store, vm: Row) -> None:
     for vgpu in vgpus:
         if vgpu.get("scheduled_to_be_resident_on", NULL) != NULL:
             store.write(vgpu, scheduled_to_be_resident_on=NULL, PCI=NULL)
-    waiting = [
-        pci.ref
-        for pci in (store.table("PCI").values() if "PCI" in store.tables else ())
-        if pci.get("scheduled_to_be_attached_to") == vm.ref
-    ]
+    cards = store.table("PCI").values()
+    waiting = [pci.ref for pci in cards if pci.get("scheduled_to_be_attached_to") == vm.ref]
     for ref in waiting:
         store.write(store.get("PCI", ref), scheduled_to_be_attached_to=NULL)
     for vif in [store.find("VIF", ref) for ref in vm["VIFs"]] if waiting else ():
@@ -296,7 +293,7 @@ def drop_group(store: Store, group: Row, virtual: str, physical: str) -> None:
 def given_away(store: Store, sr: Row, path: str) -> bool:
     """Whether the device in the port called `path` is for VMs, and so no disk in the host's storage `sr`."""
     there = {store.get("PBD", ref)["host"] for ref in sr["PBDs"]}
-    pusbs = store.table("PUSB").values() if path and "PUSB" in store.tables else ()
+    pusbs = store.table("PUSB").values() if path else ()
     return any(pusb["path"] == path and pusb["passthrough_enabled"] and pusb["host"] in there for pusb in pusbs)
 
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from .pool import MockPool
     from .store import Row
 
-STALL, CRASH = POLICIES = ("stall", "crash")
+STALL = "stall"
+POLICIES = (STALL, "crash")
 """What guests do whose disks are gone."""
 
 
@@ -34,9 +35,16 @@ def assert_reached(machine: HostMachine, sr: str, vdi: str = "") -> None:
     raise Failure(["SR_BACKEND_FAILURE_47", "", f"The SR is not available [opterr={sr}]", ""])
 
 
-def named(pool: MockPool, machine: HostMachine, name: str) -> Row:
+def assert_policy(guests: str) -> None:
+    """Raise `ValueError` for a word that is none of `POLICIES`."""
+    if guests not in POLICIES:
+        raise ValueError(f"guests {' or '.join(POLICIES)} where their disks are gone, not {guests!r}")
+
+
+def named(machine: HostMachine, name: str) -> Row:
     """The storage that `machine` is connected to and that is called `name`, by its name label, uuid or reference. Raises
     `ValueError` where there is not just one."""
+    pool = machine.pool
     host = pool.host_row(machine)
     pbds = (pool.store.find("PBD", ref) for ref in (host["PBDs"] if host is not None else ()))
     known = [sr for pbd in pbds if pbd is not None and (sr := pool.store.find("SR", pbd["SR"])) is not None]
@@ -50,10 +58,10 @@ def named(pool: MockPool, machine: HostMachine, name: str) -> Row:
     )
 
 
-def lose(pool: MockPool, machine: HostMachine, sr: str, guests: str) -> None:
+def lose(machine: HostMachine, sr: str, guests: str) -> None:
     """Cut a host's path to storage, given by uuid; its guests with disks there do as `guests` says."""
+    pool, now = machine.pool, machine.clock.now()
     machine.lost.add(sr)
-    now = pool.clock.now()
     for vm, domain in _touched(pool, machine, sr):
         if guests == STALL:
             domain.stall(sr, now)
@@ -68,8 +76,9 @@ def lose(pool: MockPool, machine: HostMachine, sr: str, guests: str) -> None:
     pool.settle(f"{machine.name} lost a path to storage")
 
 
-def regain(pool: MockPool, machine: HostMachine, sr: str) -> None:
+def regain(machine: HostMachine, sr: str) -> None:
     """Have a host reach storage again; guests that stalled for it go on."""
+    pool = machine.pool
     machine.lost.discard(sr)
     for domain in machine.domains.values():
         domain.go_on(sr, pool.clock.now())

@@ -69,6 +69,7 @@ class MockPool(Kept):
     newest_savepoint: Savepoint | None = cast("Any", Shared())
     issue: Callable[[HostMachine], bytes] = cast("Any", Shared())
     on_certificate: Callable[[HostMachine], None] = cast("Any", Shared())
+    faults: Faults = cast("Any", Shared())
 
     def __init__(
         self,
@@ -124,7 +125,6 @@ class MockPool(Kept):
         self.hands = MachineRoom(self)
         if self.world.faults is None:
             self.world.faults = Faults(self)
-        self.faults = self.world.faults
         self.trace: Trace | None = None
         self.log: CallLog | None = None
         self.fingerprints, self.going = self.world.fingerprints, self.world.going

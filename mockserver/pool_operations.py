@@ -6,23 +6,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from xenctl.errors import Failure
-from xenctl.releases import find
 
 from . import rules
 from .call import Call, refuse
 from .checks import marked
 from .store import Row, Store
 
-DUNDEE, INVERNESS, STOCKHOLM, NILE = (find(name).order for name in ("7.0.0", "7.3.0", "8.2.0", "8.4.0"))
-
 SINCE = {
-    **dict.fromkeys(("ha_enable", "ha_disable"), DUNDEE),
-    "cluster_create": INVERNESS,
-    "designate_new_master": STOCKHOLM,
+    **dict.fromkeys(("ha_enable", "ha_disable"), rules.DUNDEE),
+    "cluster_create": rules.INVERNESS,
+    "designate_new_master": rules.STOCKHOLM,
     **dict.fromkeys(
         "tls_verification_enable configure_repositories sync_updates sync_bundle apply_updates cert_refresh "
         "exchange_certificates_on_join exchange_ca_certificates_on_join copy_primary_host_certs eject get_updates".split(),
-        NILE,
+        rules.NILE,
     ),
 }
 """The operations, and when each came, in the order in which they are listed."""
@@ -50,7 +47,7 @@ def refused(store: Store, operation: str) -> Failure | None:
         return refuse("HA_NOT_ENABLED")
     if operation in ("cluster_create", "tls_verification_enable") and rules.upgrading(store):
         return refuse("NOT_SUPPORTED_DURING_UPGRADE")
-    if operation == "cluster_create" and "Cluster" in store.tables and store.table("Cluster"):
+    if operation == "cluster_create" and store.table("Cluster"):
         return refuse("CLUSTER_ALREADY_EXISTS")
     if operation == "cluster_create" and enabled:
         return refuse("INCOMPATIBLE_CLUSTER_STACK_ACTIVE", pool["ha_cluster_stack"])

@@ -318,8 +318,8 @@ def _suspend_sr(call: Call, vm: Row, host: Row) -> Row:
 def _new_image(call: Call, vm: Row, sr: Row) -> Steps:
     """A disk that takes all of its room at once, whatever its storage does with others."""
     size = int(vm["memory_static_max"] * 1.2 * 1.05) + 104857600
-    for vgpu in (call.db.find("VGPU", ref) for ref in vm.get("VGPUs", ())):
-        kind = call.db.find("VGPU_type", vgpu["type"]) if vgpu is not None else None
+    for vgpu in passthrough.vgpus_of(call.db, vm):
+        kind = call.db.find("VGPU_type", vgpu["type"])
         size += kind["framebuffer_size"] if kind is not None else 0
     named = dict.fromkeys(("name_label", "name_description"), "Suspend image")
     args = {**named, "type": "suspend", "virtual_size": size, "sharable": False, "read_only": False}

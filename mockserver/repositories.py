@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from xenctl.errors import Failure
 
-from . import updates
+from . import messages, updates
 from .licence import assert_enabled_in
 from .machine.update_repositories import Mirror
 
@@ -124,14 +124,8 @@ def next_sync(pool: MockPool, now: float) -> float:
 
 def _tell(pool: MockPool, row: Row, error: Failure) -> None:
     text = f"{error.code}({'; '.join(error.params)})"
-    fields = {
-        "uuid": pool.new_uuid(),
-        "name": "PERIODIC_UPDATE_SYNC_FAILED",
-        "priority": 3,
-        "cls": "Pool",
-        "obj_uuid": row["uuid"],
-        "timestamp": pool.clock.stamp(),
-        "body": f"<body><message>Periodic update sync failed.</message><exception>{text}</exception>"
-        f"<date>{pool.clock.stamp()}</date></body>",
-    }
-    pool.messages.add(pool.store, pool.new_ref(), fields)
+    body = (
+        f"<body><message>Periodic update sync failed.</message><exception>{text}</exception>"
+        f"<date>{pool.clock.stamp()}</date></body>"
+    )
+    messages.post(pool, "PERIODIC_UPDATE_SYNC_FAILED", priority=3, cls="Pool", uuid=row["uuid"], body=body)

@@ -30,6 +30,7 @@ DUNDEE = find("7.0.0").order
 CREAM = find("6.5.0").order
 CLEARWATER = find("6.2.0").order
 INVERNESS = find("7.3.0").order
+LIMA = find("7.6.0").order
 
 _HALTED = ("Halted",)
 _PAUSED = ("Paused",)

@@ -12,7 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from xenctl.datamodel import load
-from xenctl.releases import Release, find
+from xenctl.releases import Release
 
 from . import rules
 from .call import refuse
@@ -23,11 +23,6 @@ if TYPE_CHECKING:
 
     from .store import Row, Store
 
-MIDNIGHT_RIDE = find("5.6.0").order
-CLEARWATER = find("6.2.0").order
-ELY = find("7.1.0").order
-INVERNESS = find("7.3.0").order
-LIMA = find("7.6.0").order
 
 # --- storage repositories
 
@@ -35,9 +30,9 @@ SR_OPERATIONS: dict[str, tuple[int, ...]] = {
     **dict.fromkeys("scan destroy forget plug unplug vdi_create vdi_destroy vdi_resize vdi_clone".split(), ()),
     **dict.fromkeys("vdi_snapshot vdi_introduce update".split(), ()),
     **dict.fromkeys(("pbd_create", "pbd_destroy"), rules.TAMPA),
-    "vdi_mirror": ELY,
-    **dict.fromkeys("vdi_enable_cbt vdi_disable_cbt vdi_data_destroy vdi_list_changed_blocks".split(), INVERNESS),
-    "vdi_set_on_boot": INVERNESS,
+    "vdi_mirror": rules.ELY,
+    **dict.fromkeys("vdi_enable_cbt vdi_disable_cbt vdi_data_destroy vdi_list_changed_blocks".split(), rules.INVERNESS),
+    "vdi_set_on_boot": rules.INVERNESS,
     "vdi_revert": load().order("26.16.0"),
 }
 """The operations that are checked and may be listed in `SR.allowed_operations`, and when each came."""
@@ -91,7 +86,7 @@ def spelled(operation: str) -> str:
 
 
 def _sr_upgrading(store: Store, sr: Row, operation: str) -> Failure | None:
-    refused = operation in NOT_DURING_UPGRADE and store.release.order >= LIMA and rules.upgrading(store)
+    refused = operation in NOT_DURING_UPGRADE and store.release.order >= rules.LIMA and rules.upgrading(store)
     return refuse("NOT_SUPPORTED_DURING_UPGRADE") if refused else None
 
 
@@ -166,8 +161,8 @@ def sr_allowed_operations(store: Store, sr: Row) -> list[str]:
 
 VDI_ADVERTISED: dict[str, tuple[int, ...]] = {
     **dict.fromkeys("clone destroy resize update generate_config resize_online".split(), ()),
-    **dict.fromkeys(("snapshot", "copy"), MIDNIGHT_RIDE),
-    "forget": CLEARWATER,
+    **dict.fromkeys(("snapshot", "copy"), rules.MIDNIGHT_RIDE),
+    "forget": rules.CLEARWATER,
 }
 """The operations that `VDI.allowed_operations` may list, and when each came; the others it never lists."""
 
@@ -244,7 +239,9 @@ VDICheck = Callable[[DiskState, str], "Failure | None"]
 
 def _vdi_upgrading(at: DiskState, operation: str) -> Failure | None:
     store = at.store
-    refused = operation not in VDI_UPGRADE_OPERATIONS and store.release.order >= INVERNESS and rules.upgrading(store)
+    refused = (
+        operation not in VDI_UPGRADE_OPERATIONS and store.release.order >= rules.INVERNESS and rules.upgrading(store)
+    )
     return refuse("NOT_SUPPORTED_DURING_UPGRADE") if refused else None
 
 

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from .classes import Verb
     from .faults import Fault
     from .machine.host import HostMachine
-    from .pool import MockPool
 
 ERRORS = ("error", "error_after")
 """The kinds that an answer tells; the others break the connection, or are answers of somebody else."""
@@ -115,7 +114,8 @@ def _half_answer(fault: Fault, machine: HostMachine, method: str, answer: Any, b
         raise ConnectionLost("the connection broke in the answer: a fault of the test", **_where(machine, method))
     if answer.steps is not None:
         steps = _broken_off(answer.steps, _where(machine, method))
-        fault.pool.going[id(steps)] = fault.pool.going.pop(id(answer.steps))  # it goes on under the other's name
+        going = machine.pool.going
+        going[id(steps)] = going.pop(id(answer.steps))  # it goes on under the other's name
         return replace(answer, steps=steps)
     return HalfAnswer(**vars(answer))
 
@@ -142,7 +142,7 @@ def _broken_off(steps: handlers.Steps, where: dict[str, str]) -> handlers.Steps:
 
 def _stall(fault: Fault, machine: HostMachine, method: str, answer: Any, began: float) -> Any:
     seconds = fault.settings["seconds"]
-    fault.pool.wait(Wait(began + seconds, lambda: False, idle=False))
+    machine.pool.wait(Wait(began + seconds, lambda: False, idle=False))
     raise WaitTimeout(f"no answer within {seconds:g} s: a fault of the test", **_where(machine, method))
 
 
@@ -191,21 +191,21 @@ def around(fault: Fault, verb: Verb) -> Verb:
 # --- what happens to hosts
 
 
-def _toolstack_crash(pool: MockPool, machine: HostMachine, settings: Mapping[str, Any]) -> str:
+def _toolstack_crash(machine: HostMachine, settings: Mapping[str, Any]) -> str:
     if not machine.answers:
         return f"{machine.name} did not run"
-    startup.toolstack_died(pool, machine)
+    startup.toolstack_died(machine.pool, machine)
     dead = machine.xapi
 
     def again() -> None:
         if machine.xapi is dead:
-            startup.toolstack_restarted(pool, machine)
+            startup.toolstack_restarted(machine.pool, machine)
 
-    _later(pool, settings, again)
+    _later(machine, settings, again)
     return ""
 
 
-def _power_loss(pool: MockPool, machine: HostMachine, settings: Mapping[str, Any]) -> str:
+def _power_loss(machine: HostMachine, settings: Mapping[str, Any]) -> str:
     if machine.state == "off":
         return f"{machine.name} did not run"
     machine.power_off()
@@ -214,26 +214,26 @@ def _power_loss(pool: MockPool, machine: HostMachine, settings: Mapping[str, Any
         if machine.state == "off":
             machine.power_on()
 
-    _later(pool, settings, again)
+    _later(machine, settings, again)
     return ""
 
 
-def _storage_path_lost(pool: MockPool, machine: HostMachine, settings: Mapping[str, Any]) -> str:
+def _storage_path_lost(machine: HostMachine, settings: Mapping[str, Any]) -> str:
     sr = settings["sr"]
     if sr in machine.lost:
         return f"{machine.name} did not reach the storage already"
-    paths.lose(pool, machine, sr, settings["guests"])
-    _later(pool, settings, lambda: paths.regain(pool, machine, sr))
+    paths.lose(machine, sr, settings["guests"])
+    _later(machine, settings, lambda: paths.regain(machine, sr))
     return ""
 
 
-def _later(pool: MockPool, settings: Mapping[str, Any], again: Callable[[], None]) -> None:
+def _later(machine: HostMachine, settings: Mapping[str, Any], again: Callable[[], None]) -> None:
     """Have a host as it was, after the seconds that it is to last."""
     if settings["lasting"] is not None:
-        pool.clock.after(settings["lasting"], again)
+        machine.clock.after(settings["lasting"], again)
 
 
-PHYSICAL: dict[str, Callable[[MockPool, HostMachine, Mapping[str, Any]], str]] = {
+PHYSICAL: dict[str, Callable[[HostMachine, Mapping[str, Any]], str]] = {
     "toolstack_crash": _toolstack_crash,
     "power_loss": _power_loss,
     "storage_path_lost": _storage_path_lost,

@@ -13,7 +13,7 @@ from .call import Call, Wait
 if TYPE_CHECKING:
     from .machine.host import HostMachine
     from .pool import MockPool
-    from .store import Row
+    from .store import Row, Store
 
 PATIENCE = 86400.0
 """Simulated seconds for which a call waits for its parts."""
@@ -52,18 +52,18 @@ def _part(
     return part
 
 
-def over(call: Call, task: str) -> bool:
+def over(store: Store, task: str) -> bool:
     """Whether a part is over."""
-    row = call.db.find("task", task)
+    row = store.find("task", task)
     return row is None or row["status"] != "pending"
 
 
 def wait(call: Call, tasks: Iterable[str]) -> Outcomes:
     """Wait until all parts are over, and drop their tasks; returns the errors of those that failed."""
     parts, errors = list(tasks), []
-    if not all(over(call, task) for task in parts):
+    if not all(over(call.db, task) for task in parts):
         until = call.clock.now() + PATIENCE
-        yield Wait(until, lambda: all(over(call, task) for task in parts), idle=False)
+        yield Wait(until, lambda: all(over(call.db, task) for task in parts), idle=False)
     for row in [row for row in (call.db.find("task", task) for task in parts) if row is not None]:
         if row["status"] != "success":
             errors.append(Failure(row["error_info"] or ["TASK_CANCELLED", row.ref]))

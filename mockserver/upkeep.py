@@ -134,9 +134,7 @@ def _vm_for_devices(upkeep: Upkeep, store: Store, write: Write) -> None:
 def _vm_state(upkeep: Upkeep, store: Store, write: Write) -> None:
     upkeep.replan = True
     _vm_for_devices(upkeep, store, write)
-    vm = store.find("VM", write.ref)
-    if vm is not None and "appliance" in vm:
-        upkeep.renew("VM_appliance", vm["appliance"])
+    _vm_of_group(upkeep, store, write)
 
 
 def _vm_group(upkeep: Upkeep, store: Store, write: Write) -> None:
@@ -145,7 +143,8 @@ def _vm_group(upkeep: Upkeep, store: Store, write: Write) -> None:
     upkeep.renew("VM_appliance", write.old, write.new)
 
 
-def _vm_comes(upkeep: Upkeep, store: Store, write: Write) -> None:
+def _vm_of_group(upkeep: Upkeep, store: Store, write: Write) -> None:
+    """A VM, and the appliance that it is in."""
     upkeep.renew("VM", write.ref)
     row = _row(store, write)
     if row is not None and "appliance" in row:
@@ -293,7 +292,7 @@ STALE: dict[tuple[str, str], Stale] = dict(
         *_fields("VBD", "create delete currently_attached reserved current_operations mode", _vbd_use),
         *_fields("VBD", "VDI", _vbd_disk),
         *_fields("VBD", "VM empty", _itself),
-        *_fields("VM", "create delete", _vm_comes),
+        *_fields("VM", "create delete", _vm_of_group),
         *_fields("VM", "power_state", _vm_state),
         *_fields(
             "VM",

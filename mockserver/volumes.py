@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from xenctl import database
 
-from . import hosts, rules, storage_rules
+from . import hosts, rules
 from .call import Call, Steps, refuse
 from .checks import marked
 from .storage_drivers import driver, rounded, taken
@@ -26,7 +26,7 @@ SNAPSHOT_SIZE = 8 << 20
 """Bytes that a snapshot takes of storage that reserves all of a disk."""
 UNKNOWN_SIZE = 1 << 40
 """Bytes of storage whose size nobody told."""
-MARKED_SINCE = {"copy": storage_rules.MIDNIGHT_RIDE, "set_on_boot": storage_rules.INVERNESS}
+MARKED_SINCE = {"copy": rules.MIDNIGHT_RIDE, "set_on_boot": rules.INVERNESS}
 """When xapi began to show some operations on the disk that they are done to."""
 SM_SESSION = "_sm_session"
 """The key in `session.other_config` that tells for which storage a plugin has logged in."""

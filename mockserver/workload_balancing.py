@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from xenctl import memory
 from xenctl.errors import Failure
 
-from . import hosts, placement, rules
+from . import hosts, messages, placement, rules
 from .call import Call, refuse
 from .licence import assert_enabled, restricted
 from .store import Row
@@ -177,13 +177,5 @@ def _unasked(call: Call) -> bool:
 
 
 def _tell(call: Call, host: Row) -> None:
-    fields = {
-        "uuid": call.pool.new_uuid(),
-        "name": "WLB_CONSULTATION_FAILED",
-        "priority": 3,
-        "cls": "Host",
-        "obj_uuid": host["uuid"],
-        "timestamp": call.clock.stamp(),
-        "body": f"Wlb consultation for Host '{host['name_label']}' failed (pool uuid: {call.db.pool()['uuid']})",
-    }
-    call.pool.messages.add(call.db, call.pool.new_ref(), fields)
+    body = f"Wlb consultation for Host '{host['name_label']}' failed (pool uuid: {call.db.pool()['uuid']})"
+    messages.post(call.pool, "WLB_CONSULTATION_FAILED", priority=3, cls="Host", uuid=host["uuid"], body=body)

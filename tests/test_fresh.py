@@ -61,6 +61,17 @@ def test_a_test_that_fails_leaves_nothing_either(picture: Picture) -> None:
         assert picture(again) == picture(MockPool.create(**SHAPE))
 
 
+def test_a_neighbour_has_the_faults_of_its_test() -> None:
+    """What an earlier test planned does not strike there, and what this one plans does."""
+    pools = FreshPools()
+    with pools.fresh(hosts=1, vms=0) as pool:
+        pool.faults.add("error", method="pool.get_all", code="INTERNAL_ERROR", params=["earlier"])
+    with pools.fresh(hosts=1, vms=0) as pool:
+        beside = pool.neighbour()
+        assert beside.faults is pool.faults
+        assert len(beside.faults) == 0
+
+
 def test_each_shape_has_its_pool_and_who_asks_twice_gets_two() -> None:
     """Two of one shape at the same time are two pools."""
     pools = FreshPools()

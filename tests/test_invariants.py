@@ -216,6 +216,14 @@ def overcommitted(s: Sabotage) -> None:
     s.call("pool.get_all")
 
 
+def overcommitted_among_others(s: Sabotage) -> None:
+    """The same call says of a machine what is no matter of memory."""
+    host = s.host("host2")
+    s.pool.store.write(host, boot_free_mem=1 << 30)
+    s.pool.store.write(s.vm("vm01"), resident_on=host.ref)
+    s.call("host.send_debug_keys", host.ref, "h")
+
+
 def started_without_room(s: Sabotage) -> None:
     """The verb forgets to ask for memory, on a machine that is full."""
     s.pool.machine("host2").memory = 2 << 30
@@ -374,6 +382,7 @@ SABOTEURS: list[tuple[str, Callable[[Sabotage], None]]] = [
     ("belief holds", power_lost),
     ("one writer", runs_twice),
     ("memory fits", overcommitted),
+    ("memory fits", overcommitted_among_others),
     ("memory fits", started_without_room),
     ("one master", master_moved),
     ("one master", mistaken_member),

@@ -408,6 +408,35 @@ def test_a_host_that_does_not_fit_is_told_why_and_nothing_is_done(
     assert d.pool.machines[0].next is None
 
 
+@pytest.mark.parametrize(
+    ("release", "theirs", "mine", "lowest"),
+    [
+        ("5.6", ["enterprise-xd", "platinum"], "platinum", "enterprise-xd"),
+        ("6.2", ["per-socket", "xendesktop"], "per-socket", "xendesktop"),
+        ("8.4", ["premium-per-user", "desktop-plus"], "premium-per-socket", "desktop-plus"),
+    ],
+)
+def test_editions_are_compared_as_the_release_ranks_them(
+    calls: Make, release: str, theirs: list[str], mine: str, lowest: str
+) -> None:
+    """A host must have what the lowest host of the pool has."""
+    c = calls(hosts=2, release=release)
+    d = bare(c)
+    for host, edition in zip(c.pool.store.table("host").values(), theirs, strict=True):
+        c.pool.store.write(host, edition=edition)
+    told = [f'host edition = "{mine}"', f'pool edition = "{lowest}"']
+    assert d.refused("pool.join", *MASTER) == ["LICENSE_HOST_POOL_MISMATCH", *told]
+
+
+def test_xcp_ng_has_one_edition_by_every_name(calls: Make) -> None:
+    """Names alone do not keep a host out."""
+    c = calls(hosts=1, release="XCP-ng 8.2")
+    d = bare(c)
+    c.pool.store.write(c.host("host1"), edition="anything")
+    d("pool.join", *MASTER)
+    assert rest(c, "host2")["enabled"]
+
+
 def test_the_first_reason_wins(calls: Make) -> None:
     """They are looked for in xapi's order."""
     c = calls(hosts=1, release="8.4")

@@ -115,6 +115,57 @@ def test_faults_strike_in_every_pool(calls: Make) -> None:
     assert fault.fired == 1
 
 
+def test_what_happens_to_a_host_happens_in_its_own_pool(calls: Make) -> None:
+    """A neighbour's master that crashes is missed by its own members; the first pool notices nothing."""
+    c = calls(hosts=2, release="8.2")
+    beside = c.pool.neighbour(hosts=2)
+    fault = c.pool.faults.add("toolstack_crash", victim="host3", after=1, lasting=20)
+    c.sleep(2)
+    assert [m.xapi.mode for m in c.pool.world.machines] == ["master", "member", "dead", "emergency"]
+    c.sleep(200)
+    assert [m.xapi.mode for m in c.pool.world.machines] == ["master", "member", "master", "member"]
+    assert beside.store.get("host", beside.store.pool()["master"])["enabled"]
+    assert (fault.fired, fault.missed) == (1, [])
+
+
+def test_a_neighbours_host_loses_its_own_storage(calls: Make) -> None:
+    """The hands and faults of a pool know the storage of every host that they can name."""
+    c = calls(hosts=1, release="8.2")
+    (machine,) = c.pool.neighbour(vms=1).machines
+    (sr,) = [row for row in machine.pool.store.table("SR").values() if row["type"] == "nfs"]
+    fault = c.pool.faults.add("storage_path_lost", victim="host2", sr=sr["uuid"], guests="crash", after=1, lasting=20)
+    c.sleep(2)
+    assert (machine.lost, machine.domains) == ({sr["uuid"]}, {})
+    assert c.of("host2").vm("vm01")["power_state"] == "Halted"
+    c.sleep(20)
+    assert (machine.lost, fault.fired) == (set(), 1)
+    c.pool.hands.lose_storage("host2", sr["name_label"])
+    assert machine.lost == {sr["uuid"]}
+    c.pool.hands.regain_storage("host2", sr["name_label"])
+    assert machine.lost == set()
+
+
+def test_a_pack_is_told_of_in_the_hosts_own_pool(calls: Make) -> None:
+    """Whichever pool's hands install it."""
+    c = calls(hosts=1, release="8.2")
+    c.pool.neighbour()
+    c.pool.hands.install_pack("host2", "acme:agent", "1.0")
+    assert c.of("host2").host("host2")["software_version"]["acme:agent"] == "1.0"
+
+
+def test_a_fault_may_name_what_only_a_neighbour_knows(calls: Make) -> None:
+    """A method of a newer release, on the host that has it; its own pool's trace tells of it."""
+    c = calls(hosts=1, release="7.0")
+    beside = c.pool.neighbour(release="8.4")
+    fault = c.pool.faults.add("error", method="pool.sync_updates", code="INTERNAL_ERROR", params=["x"])
+    seen: list[MockPool] = []
+    c.pool.faults.listen(lambda arrival: seen.append(arrival.pool))
+    d = c.of("host2")
+    assert d.refused("pool.sync_updates", beside.store.pool().ref, False, "", "") == ["INTERNAL_ERROR", "x"]
+    assert fault.fired == 1
+    assert set(seen) == {beside}
+
+
 def test_a_dump_is_of_one_pool(calls: Make, tmp_path: Any) -> None:
     """`save` writes the pool's own database."""
     c = calls(hosts=1)

@@ -75,6 +75,11 @@ def name_of(pool: MockPool, table: str, ref: str) -> str:
     return str(row["name_label"]) if row is not None else ref
 
 
+def states(writes: list[Write]) -> list[Write]:
+    """Those of `writes` that tell of a machine which came to another state; what else verbs tell of machines is left out."""
+    return [write for write in writes if write.table == "machine" and write.field == "state"]
+
+
 def touched(pool: MockPool, writes: list[Write], *fields: str) -> Iterator[Row]:
     """The rows of guests of which one of `fields` was written."""
     refs = dict.fromkeys(w.ref for w in writes if w.table == "VM" and (w.field in fields or w.kind == "create"))

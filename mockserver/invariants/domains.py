@@ -11,7 +11,7 @@ from .. import rules
 from ..journal import KeptIndex
 from ..machine.disks import damage
 from ..store import NULL, Row, Write
-from .base import Invariant, touched
+from .base import Invariant, states, touched
 
 if TYPE_CHECKING:
     from xenctl.releases import Release
@@ -97,18 +97,22 @@ class BeliefHolds(Invariant):
 
     def broken(self, pool: MockPool, writes: list[Write]) -> Iterable[str]:
         vms: Iterable[Row] = touched(pool, writes, "power_state", "resident_on", "domid")
-        if any(w.table == "machine" and w.new == "off" for w in writes):
+        if any(w.new == "off" for w in states(writes)):
             vms = [vm for vm in pool.store.table("VM").values() if not vm["is_control_domain"]]
         for vm in vms:
-            yield from self._disagreement(pool, vm)
+            yield from self.judged(pool, vm)
         yield from self._left_running(pool, writes)
 
     def broken_at_end(self, pool: MockPool) -> Iterable[str]:
         for vm in pool.store.table("VM").values():
             if not vm["is_control_domain"]:
-                yield from self._disagreement(pool, vm)
+                yield from self.judged(pool, vm)
         for machine in pool.machines:
             yield from self._unknown(pool, machine)
+
+    def judged(self, pool: MockPool, vm: Row) -> Iterator[str]:
+        """What xapi believes of a guest and is not so, as far as it can know."""
+        return self._disagreement(pool, vm)
 
     @staticmethod
     def _disagreement(pool: MockPool, vm: Row) -> Iterator[str]:
@@ -155,28 +159,21 @@ class BeliefFollows(BeliefHolds):
         self.excused: dict[str, dict[str, None]] = {}
 
     def broken(self, pool: MockPool, writes: list[Write]) -> Iterable[str]:
-        for write in writes:
-            if write.table == "machine" and write.new != "running":
+        for write in states(writes):
+            if write.new != "running":
                 row = pool.host_row(pool.machine(write.ref))
                 guests = row["resident_VMs"] if row is not None else ()
                 self.excused[write.ref] = KeptIndex(items=dict.fromkeys(guests))
         for vm in touched(pool, writes, "power_state", "resident_on", "domid"):
-            yield from self._unexcused(pool, vm)
+            yield from self.judged(pool, vm)
         for uuid in [uuid for uuid in self.excused if _serves(pool.machine(uuid))]:
             for ref in self.excused.pop(uuid):
                 found = pool.store.find("VM", ref)
                 if found is not None and not found["is_control_domain"]:
-                    yield from self._unexcused(pool, found)
+                    yield from self.judged(pool, found)
         yield from self._left_running(pool, writes)
 
-    def broken_at_end(self, pool: MockPool) -> Iterable[str]:
-        for vm in pool.store.table("VM").values():
-            if not vm["is_control_domain"]:
-                yield from self._unexcused(pool, vm)
-        for machine in pool.machines:
-            yield from self._unknown(pool, machine)
-
-    def _unexcused(self, pool: MockPool, vm: Row) -> Iterator[str]:
+    def judged(self, pool: MockPool, vm: Row) -> Iterator[str]:
         believed = pool.machine_of(pool.store.find("host", vm["resident_on"]))
         if believed is None or _serves(believed):
             yield from self._disagreement(pool, vm)
@@ -236,7 +233,7 @@ class MemoryFits(Invariant):
             self._place(pool, vm.ref)
 
     def broken(self, pool: MockPool, writes: list[Write]) -> Iterable[str]:
-        if any(w.table == "machine" for w in writes) or pool.store.release is not self.release:
+        if states(writes) or pool.store.release is not self.release:
             self.begin(pool)
             return
         placed = {w.ref for w in writes if w.table == "VM" and (w.field in self.PLACES or w.kind == "create")}
@@ -268,8 +265,7 @@ class MemoryFits(Invariant):
         """Whether a host, by its reference, or a machine, by its uuid, holds more than it can."""
         host = pool.store.find("host", place)
         if host is not None:
-            metrics = pool.store.find("host_metrics", host["metrics"])
-            total = self._believed(host, metrics)
+            total = rules.memory_for_vms(pool.store, host)
             if self.sums[place] > total:
                 yield f"the VMs on {host['name_label']} take more than its memory: {self.sums[place]} of {total} bytes"
             return
@@ -280,8 +276,3 @@ class MemoryFits(Invariant):
             taken = self.sums[place] + (int(dom0["memory_static_max"]) if dom0 is not None else 0)
             if taken > machine.memory:
                 yield f"the domains of {machine.name} take more than its memory: {taken} of {machine.memory} bytes"
-
-    def _believed(self, host: Row, metrics: Row | None) -> int:
-        if self.release.order <= rules.GEORGE:
-            return int(host["boot_free_mem"])
-        return (int(metrics["memory_total"]) if metrics is not None else 0) - int(host.get("memory_overhead", 0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from .. import hosts
 from ..store import NULL, Write
 from .base import Invariant, name_of
 
@@ -196,14 +197,7 @@ class HostsEnabled(Invariant):
     def broken_at_end(self, pool: MockPool) -> Iterable[str]:
         for machine in pool.machines:
             row = pool.host_row(machine)
-            metrics = pool.store.find("host_metrics", row["metrics"]) if row is not None else None
-            if (
-                row is None
-                or machine.state != "running"
-                or not row["enabled"]
-                or metrics is None
-                or not metrics["live"]
-            ):
+            if row is None or machine.state != "running" or not row["enabled"] or not hosts.live(pool.store, row):
                 yield f"{machine.name} is not enabled and live"
         if _mixed(pool):
             yield "versions are mixed at the end"

@@ -68,9 +68,9 @@ class MachineRoom:
         with self._pool.guard():
             machine = self._pool.machine(host)
             machine.system.packs[name] = text
-            row = self._pool.host_row(machine)
+            row = machine.pool.host_row(machine)
             if row is not None:
-                self._pool.store.write(row, software_version={**row["software_version"], name: text})
+                machine.pool.store.write(row, software_version={**row["software_version"], name: text})
 
     def power_on(self, host: str) -> None:
         """Switch the host on; it boots the medium in its drive, else its disk."""
@@ -87,7 +87,7 @@ class MachineRoom:
         with self._pool.guard():
             return self._pool.machine(host).state
 
-    def lose_storage(self, host: str, sr: str, *, guests: str = "stall") -> None:
+    def lose_storage(self, host: str, sr: str, *, guests: str = paths.STALL) -> None:
         """Cut the host's path to the storage repository called `sr` (name label, uuid or reference). The database goes on
         saying that it is plugged; guests of the host with disks there `stall` until the path is back, or `crash`.
 
@@ -95,15 +95,14 @@ class MachineRoom:
         """
         with self._pool.guard():
             machine = self._pool.machine(host)
-            if guests not in paths.POLICIES:
-                raise ValueError(f"guests {' or '.join(paths.POLICIES)} where their disks are gone, not {guests!r}")
-            paths.lose(self._pool, machine, paths.named(self._pool, machine, sr)["uuid"], guests)
+            paths.assert_policy(guests)
+            paths.lose(machine, paths.named(machine, sr)["uuid"], guests)
 
     def regain_storage(self, host: str, sr: str) -> None:
         """Have the host reach the storage repository called `sr` again. Raises `ValueError` as `lose_storage` does."""
         with self._pool.guard():
             machine = self._pool.machine(host)
-            paths.regain(self._pool, machine, paths.named(self._pool, machine, sr)["uuid"])
+            paths.regain(machine, paths.named(machine, sr)["uuid"])
 
     def identified(self, host: str) -> str:
         """The product version that the installer on the host's screen found; empty where the disk is half written."""

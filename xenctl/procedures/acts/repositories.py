@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ProcedureError
-from ..waiting import REACHABLE
+from ..waiting import REACHABLE, answer
 from . import KINDS, Kind
-from .rebooting import answer
 
 if TYPE_CHECKING:
     from ..plan import Step

@@ -41,7 +41,7 @@ class Disable(Kind):
     def act(self, run: Run, step: Step) -> None:
         run.session.host.disable(run.host(step.host))
 
-    def undo(self, step: Step) -> Step:
+    def undo(self, step: Step) -> Step | None:
         return Step("enable", host=step.host)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..observe import NULL
+from ...values import NULL
 from ..plan import Expected, Step
 from . import Kind
 

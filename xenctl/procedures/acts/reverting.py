@@ -119,8 +119,7 @@ class VerifyReverted(Verify):
 
     name, text = "verify-reverted", "compare the pool with what it was before the upgrade"
 
-    def different(self, run: Run) -> list[str]:
-        lost = {uuid for step in run.plan.steps if step.action == self.name for uuid in step.args["lost"]}
+    def faults(self, run: Run, step: Step) -> list[str]:
         without = copy(run)
-        without.plan = replace(run.plan, vms=tuple(vm for vm in run.plan.vms if vm.uuid not in lost))
-        return super().different(without)
+        without.plan = replace(run.plan, vms=tuple(vm for vm in run.plan.vms if vm.uuid not in step.args["lost"]))
+        return super().faults(without, step)

@@ -272,9 +272,7 @@ class Session(Classes):
 
     def login_later(self, username: str, password: str) -> None:
         """Log in as `login_with_password` does, but with the first call, for hosts that may not be there yet."""
-        with self._lock:
-            self.logout()
-            self._login = _Login("session.login_with_password", (username, password))
+        self._open(_Login("session.login_with_password", (username, password)), now=False)
 
     def slave_local_login_with_password(self, username: str, password: str) -> None:
         """Log in to this one host, be it a member or in emergency mode, as a local user. Since 4.1.
@@ -284,14 +282,15 @@ class Session(Classes):
         """
         self._open(_Login("session.slave_local_login_with_password", (username, password), local=True))
 
-    def _open(self, login: _Login) -> None:
+    def _open(self, login: _Login, *, now: bool = True) -> None:
         if not all(isinstance(argument, str) for argument in login.arguments):
             raise TypeError("user name and password are text")
         with self._lock:
             if self.ref is not None and self.ref == self._adopted:
                 self.ref = None
             self.logout()
-            self._log_in(login)
+            if now:
+                self._log_in(login)
             self._login = login
 
     def logout(self) -> None:

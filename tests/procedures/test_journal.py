@@ -136,6 +136,9 @@ def test_what_is_no_journal_is_said(path: Path, kind: str) -> None:
     }
     with pytest.raises(ProcedureError, match=said[kind]):
         Journal.open(path)
+    with pytest.raises(ProcedureError, match=said[kind]):
+        Journal.open(path, to_run=True)
+    assert not path.with_name("journal-lock").exists()
 
 
 def test_a_full_disk_is_said(path: Path) -> None:

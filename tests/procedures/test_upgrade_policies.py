@@ -18,6 +18,7 @@ from xenctl.procedures.gates import Approve, Settle, StopAfter, Window, paused_f
 from xenctl.procedures.guest_policies import costs, read, resolved
 from xenctl.procedures.journal import PAUSE, Journal
 from xenctl.procedures.observe import observe
+from xenctl.procedures.plan import Step
 from xenctl.procedures.policy import REPLAN, REPORT, RESTART, Policy
 from xenctl.procedures.running import Outcome
 from xenctl.session import Session, connect
@@ -362,6 +363,14 @@ def test_steps_belong_to_turns(session: Session) -> None:
     assert plan.steps[turn_ends(plan, numbers[2])].action == "equal"
     assert turn_of(plan, len(plan.steps)) == ""
     assert Pace.of(plan, ()).steps(plan, 1, len(plan.steps)) > 3 * 1800
+
+
+def test_a_guest_that_is_down_twice_is_down_for_both(session: Session) -> None:
+    """From the beginning of each stop to the end of the start, or to the end of the plan; others are not down."""
+    plan = rolling_upgrade.plan(session)
+    vm = next(vm for vm in plan.vms if vm.state == "Running")
+    steps = tuple(Step(action, host=vm.home or "", vm=vm.uuid) for action in ("stop", "start", "stop"))
+    assert Pace().downtime(replace(plan, steps=steps)) == {vm.uuid: 180.0}
 
 
 # --- policies of guests

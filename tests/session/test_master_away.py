@@ -333,6 +333,18 @@ def test_a_login_leaves_a_session_taken_over_open(pool: MockPool, wire: Wire) ->
     assert list(pool.store.table("session")) == [owner.ref]
 
 
+def test_a_login_with_the_first_call_leaves_a_session_taken_over_open(pool: MockPool, wire: Wire) -> None:
+    """Nothing is sent before; then it is as with a login at once."""
+    owner = connect(pool.url, "root", PASSWORD, transport=pool.transport())
+    with Session(pool.url, transport=wire, ref=owner.ref) as session:
+        session.login_later("root", PASSWORD)
+        assert session.ref is None
+        assert list(pool.store.table("session")) == [owner.ref]
+        assert len(session.VM.get_all()) == 6
+        assert session.ref != owner.ref
+    assert list(pool.store.table("session")) == [owner.ref]
+
+
 def test_a_session_taken_over_cannot_be_renewed(pool: MockPool, wire: Wire) -> None:
     """It has no credentials: that it is gone is the caller's business."""
     session = Session(pool.url, transport=wire, ref="OpaqueRef:gone")

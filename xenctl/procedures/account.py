@@ -7,10 +7,11 @@ that were migrated: what went over the network was at least that."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .estimate import Pace
+from .estimate import Pace, down_for
 from .journal import VERSIONS, Journal
 
 
@@ -58,14 +59,15 @@ def compare(journal: Journal) -> Account:
     """What the run in `journal` made of the pool so far."""
     first, plan, now = journal.first_plan, journal.plan, journal.now()
     upgraded = journal.get(VERSIONS, {})
-    after, moves = plan.expected(journal.finished()), [t.step for t in journal.timings() if t.step.action == "migrate"]
-    seen = {vm: state for vm, state, _ in journal.shown()}
-    down = _downtime(journal, now)
+    after, began = plan.expected(journal.finished()), {vm.uuid: vm for vm in first.vms}
+    moves = Counter(timing.step.vm for timing in journal.timings() if timing.step.action == "migrate")
+    shown = journal.shown()
+    seen = {vm: state for vm, state, _ in shown}
+    down = down_for((row for row in shown if row[0] in began and began[row[0]].state == "Running"), now)
     names = {**first.names, **plan.names, "": ""}
     guests = []
     for vm in plan.vms:
-        count, at = sum(step.vm == vm.uuid for step in moves), after[vm.uuid]
-        before = next((known for known in first.vms if known.uuid == vm.uuid), vm)
+        count, at, before = moves[vm.uuid], after[vm.uuid], began.get(vm.uuid, vm)
         state = seen.get(vm.uuid, at.state)
         guests.append(
             GuestCompared(
@@ -84,24 +86,9 @@ def compare(journal: Journal) -> Account:
     return Account(
         tuple(HostCompared(host.name, host.before, upgraded.get(host.uuid, host.before)) for host in first.hosts),
         tuple(guests),
-        len(moves),
+        moves.total(),
         sum(guest.bytes for guest in guests) if known else None,
     )
-
-
-def _downtime(journal: Journal, now: float) -> dict[str, float]:
-    """Seconds that each guest was shown not running, after it was first seen running."""
-    out: dict[str, float] = {}
-    since: dict[str, float] = {}
-    ran = {vm.uuid for vm in journal.first_plan.vms if vm.state == "Running"}
-    for vm, state, at in journal.shown():
-        if state != "Running" and vm in ran:
-            since.setdefault(vm, at)
-        elif vm in since:
-            out[vm] = out.get(vm, 0.0) + at - since.pop(vm)
-    for vm, at in since.items():
-        out[vm] = out.get(vm, 0.0) + max(0.0, now - at)
-    return out
 
 
 def seconds_left(journal: Journal) -> float:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from .. import database
 from ..errors import DatabaseError, ProcedureError
 from ..releases import Release, find
-from .observe import NULL, PoolFacts
+from ..values import NULL
+from .observe import PoolFacts
 from .plan import Plan, PlannedHost, PlannedVM, Step
 
 if TYPE_CHECKING:

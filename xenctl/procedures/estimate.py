@@ -6,7 +6,7 @@ median counts, so that one long wait for a person does not spoil it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -66,21 +66,30 @@ class Pace:
 
     def downtime(self, plan: Plan) -> dict[str, float]:
         """Seconds that guests which ran when the run began will be down, by uuid: those that the plan stops or suspends."""
-        down: dict[str, float] = {}
-        since: dict[str, float] = {}
+        ran = {vm.uuid for vm in plan.vms if vm.state == "Running"}
+        states: list[tuple[str, str, float]] = []
         now = 0.0
         for step in plan.steps:
             began, now = now, now + self.step(plan, step)
-            if not step.vm or not (shows := KINDS[step.action].shows):
-                continue
-            if shows != "Running":
-                since.setdefault(step.vm, began)
-            elif step.vm in since:
-                down[step.vm] = down.get(step.vm, 0.0) + now - since.pop(step.vm)
-        at_home = {vm.uuid for vm in plan.vms if vm.state == "Running"}
-        return {
-            vm: seconds for vm, seconds in {**down, **{v: now - at for v, at in since.items()}}.items() if vm in at_home
-        }
+            shows = KINDS[step.action].shows
+            if shows and step.vm in ran:
+                states.append((step.vm, shows, now if shows == "Running" else began))
+        return down_for(states, now)
+
+
+def down_for(states: Iterable[tuple[str, str, float]], end: float) -> dict[str, float]:
+    """Seconds for which guests do not run, by uuid, by the power states that they come to be in, oldest first, each with its
+    moment. Who is down last is so until `end`."""
+    down: dict[str, float] = {}
+    since: dict[str, float] = {}
+    for vm, state, at in states:
+        if state != "Running":
+            since.setdefault(vm, at)
+        elif vm in since:
+            down[vm] = down.get(vm, 0.0) + at - since.pop(vm)
+    for vm, at in since.items():
+        down[vm] = down.get(vm, 0.0) + max(0.0, end - at)
+    return down
 
 
 def turn_ends(plan: Plan, number: int) -> int:

@@ -8,7 +8,7 @@ themselves, and there is nothing for hands to do.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, ClassVar, NoReturn, Protocol
 
 from ..errors import ProcedureError
 
@@ -73,8 +73,10 @@ def assert_route(plan: Plan, hands: object) -> None:
 class NoHands:
     """Nobody: for procedures that do everything by calls. Raises `ProcedureError` whatever is asked of it."""
 
+    why: ClassVar[str] = "nobody is there who could act on a machine: this is done by calls alone"
+
     def _refused(self, host: str, *what: object) -> NoReturn:
-        raise ProcedureError("nobody is there who could act on a machine: this is done by calls alone")
+        raise ProcedureError(self.why)
 
     insert_media = eject_media = power_on = power_off = power = identified = offers = restores = answer = _refused
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from ..errors import Failure, ProcedureError
 from ..releases import Release, find
-from .hands import PLUGIN
+from .hands import PLUGIN, NoHands
 
 if TYPE_CHECKING:
     from ..session import Session
@@ -50,10 +50,11 @@ UNSAFE: Mapping[str, str] = {
 """What stands against new partitions."""
 
 
-class PluginHands:
+class PluginHands(NoHands):
     """The hands of a plan whose hosts install themselves from `url`. Raises `ValueError` for what is no such URL."""
 
     route = PLUGIN
+    why = "with --hands plugin:URL nobody is at the machines; use --hands operator for this"
 
     def __init__(self, session: Session, url: str) -> None:
         parts = urlsplit(url)
@@ -124,38 +125,6 @@ class PluginHands:
             if error.code != "XENAPI_PLUGIN_FAILURE":
                 raise
             raise ProcedureError(f"{name} cannot install from {self.shown}: {_meaning(error)}") from None
-
-    # --- what there is nobody for
-
-    def _nobody(self, *_: object) -> ProcedureError:
-        return ProcedureError("with --hands plugin:URL nobody is at the machines; use --hands operator for this")
-
-    def insert_media(self, host: str, release: str, answer_file: bytes = b"", /) -> None:
-        raise self._nobody()
-
-    def eject_media(self, host: str, /) -> None:
-        raise self._nobody()
-
-    def power_on(self, host: str, /) -> None:
-        raise self._nobody()
-
-    def power_off(self, host: str, /) -> None:
-        raise self._nobody()
-
-    def power(self, host: str, /) -> str:
-        raise self._nobody()
-
-    def identified(self, host: str, /) -> str:
-        raise self._nobody()
-
-    def offers(self, host: str, /) -> Sequence[str]:
-        raise self._nobody()
-
-    def restores(self, host: str, /) -> str:
-        raise self._nobody()
-
-    def answer(self, host: str, choice: str, /) -> None:
-        raise self._nobody()
 
 
 def _meaning(error: Failure) -> str:

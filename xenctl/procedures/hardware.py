@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Failure
+from ..values import NULL
 
 if TYPE_CHECKING:
     from ..session import Session
 
-NULL = "OpaqueRef:NULL"
 MOVABLE = ("nvidia", "nvidia_sriov")
 """The kinds of vGPU that go along with a guest, where the card's metadata says that another card can take it over."""
 

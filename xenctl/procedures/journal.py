@@ -115,14 +115,13 @@ class Journal:
         if not where.is_file():
             raise JournalError(f"{where}: there is no journal; `run` makes one")
         with _told(where, "cannot be read"):
-            lock = _locked(where) if to_run else None
             db = _connect(where)
-            kind, layout = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
-        if kind != MAGIC or layout != LAYOUT:
-            db.close()
-            what = "no journal of a run" if kind != MAGIC else f"of layout {layout}, and this program knows {LAYOUT}"
-            raise JournalError(f"{where} is {what}")
-        return cls(db, where, lock)
+            try:
+                _assert_known(db, where)
+                return cls(db, where, _locked(where) if to_run else None)
+            except BaseException:
+                db.close()
+                raise
 
     def close(self) -> None:
         """Let the journal and its lock go."""
@@ -140,13 +139,8 @@ class Journal:
 
     def put(self, name: str, value: Any) -> None:
         """Keep a value of JSON's types under `name`."""
-        self._put_all({name: value})
-
-    def _put_all(self, values: dict[str, Any]) -> None:
         with self._writing() as db:
-            db.executemany(
-                "INSERT OR REPLACE INTO kept VALUES (?, ?)", [(name, json.dumps(v)) for name, v in values.items()]
-            )
+            _keep(db, {name: value})
 
     def get(self, name: str, default: Any = None) -> Any:
         """What is kept under `name`."""
@@ -192,10 +186,9 @@ class Journal:
     def replan(self, plan: Plan) -> None:
         """Go on with another plan: what was done belongs to the old one, which is kept under `earlier`, and stays in the
         log."""
-        earlier = json.dumps([*self.get("earlier", ()), self.get("plan")])
+        earlier = [*self.get("earlier", ()), self.get("plan")]
         with self._writing() as db:
-            db.execute("INSERT OR REPLACE INTO kept VALUES ('earlier', ?)", (earlier,))
-            db.execute("INSERT OR REPLACE INTO kept VALUES ('plan', ?)", (json.dumps(plan.as_dict()),))
+            _keep(db, {"earlier": earlier, "plan": plan.as_dict()})
             db.execute("UPDATE log SET number=0 WHERE number > 0")
 
     def give_way(self, run_id: str) -> None:
@@ -294,13 +287,26 @@ def _fill(path: Path | None, plan: Plan) -> sqlite3.Connection:
     try:
         db.executescript(f"PRAGMA application_id={MAGIC}; PRAGMA user_version={LAYOUT};{TABLES}")
         with db:
-            db.executemany("INSERT INTO kept VALUES (?, ?)", [(name, json.dumps(v)) for name, v in values.items()])
+            _keep(db, values)
     except BaseException:
         db.close()
         raise
     if path is not None:
         db.close()
     return db
+
+
+def _keep(db: sqlite3.Connection, values: Mapping[str, Any]) -> None:
+    written = [(name, json.dumps(value)) for name, value in values.items()]
+    db.executemany("INSERT OR REPLACE INTO kept VALUES (?, ?)", written)
+
+
+def _assert_known(db: sqlite3.Connection, path: Path) -> None:
+    """Raise `JournalError` for a database that is no journal, or one of another layout."""
+    kind, layout = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version"))
+    if kind != MAGIC or layout != LAYOUT:
+        what = "no journal of a run" if kind != MAGIC else f"of layout {layout}, and this program knows {LAYOUT}"
+        raise JournalError(f"{path} is {what}")
 
 
 def _connect(path: Path | None) -> sqlite3.Connection:

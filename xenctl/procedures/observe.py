@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from ..session import Session
     from ..values import Ref
 
-NULL = "OpaqueRef:NULL"
 SRIOV = "it is on a network that its host's card makes (SR-IOV)"
 UPGRADE_KEY = "rolling_upgrade_in_progress"
 MARK = "xenctl-run"

@@ -18,10 +18,10 @@ from .. import transfers
 from ..errors import Failure, ProcedureError
 from ..releases import find
 from ..transfers.bound import default_sr
-from ..values import Ref
+from ..values import NULL, Ref
 from .acts.updating import ROUTES, Route
 from .emptying import REFUSE, against_work, planned
-from .observe import NULL, PoolFacts, observe
+from .observe import PoolFacts, observe
 from .plan import Plan, Step
 from .rolling_reboot import Turns, in_order
 

@@ -11,13 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import Failure, ProcedureError, TransportError
 from .observe import attached
 
 if TYPE_CHECKING:
+    from ..session import Session
     from .running import Run
+
+T = TypeVar("T")
 
 POLL = 15.0
 """Seconds between two looks at a host that is being waited for."""
@@ -36,18 +39,26 @@ class Look:
     pbds: Any
 
 
-def look(run: Run, uuid: str) -> Look | None:
-    """Look at the pool; None where its master does not answer. Raises `Failure` for what waiting does not cure."""
-    session = run.session
+def answer(ask: Callable[[], T]) -> T | None:
+    """What the pool answers; None where its master is away. Raises `Failure` for what waiting does not cure."""
     try:
-        metrics, hosts = session.host_metrics.get_all_records(), session.host.get_all_records()
-        pbds, master = session.PBD.get_all_records(), next(iter(session.pool.get_all_records().values())).master
+        return ask()
     except Failure as error:
         if error.code in AWAY:
             return None
         raise
     except TransportError:
         return None
+
+
+def look(run: Run, uuid: str) -> Look | None:
+    """Look at the pool; None where its master does not answer. Raises `Failure` for what waiting does not cure."""
+    return answer(lambda: _look(run.session, uuid))
+
+
+def _look(session: Session, uuid: str) -> Look | None:
+    metrics, hosts = session.host_metrics.get_all_records(), session.host.get_all_records()
+    pbds, master = session.PBD.get_all_records(), next(iter(session.pool.get_all_records().values())).master
     ref = next((ref for ref, host in hosts.items() if host.uuid == uuid), "")
     return Look(ref, master, hosts, metrics, pbds) if ref else None
 

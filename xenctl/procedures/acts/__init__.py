@@ -26,6 +26,8 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, ClassVar
 
+from ...errors import ProcedureError
+
 if TYPE_CHECKING:
     from ..plan import Expected, Step
     from ..running import Run
@@ -62,6 +64,25 @@ class Kind:
     def leaves(self, step: Step, before: Expected) -> Expected:
         """What the step's guest is afterwards."""
         return before
+
+
+class Verification(Kind):
+    """A look that brings nothing about: either nothing is wrong, or the run ends. `said` is what introduces the faults; it
+    takes the arguments of the step."""
+
+    said: ClassVar[str] = ""
+
+    def holds(self, run: Run, step: Step) -> bool:
+        return not self.faults(run, step)
+
+    def act(self, run: Run, step: Step) -> None:
+        faults = self.faults(run, step)
+        if faults:
+            raise ProcedureError(self.said.format(**step.args), faults)
+
+    def faults(self, run: Run, step: Step) -> list[str]:
+        """What is wrong, one sentence each."""
+        raise NotImplementedError
 
 
 KINDS: dict[str, Kind] = {}

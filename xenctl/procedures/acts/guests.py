@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..observe import NULL
+from ...tasks import Task
+from ...values import NULL, to_void
 from ..plan import Expected, Step
 from . import Kind
 
 if TYPE_CHECKING:
     from ..running import Run
+
+
+def under_way(run: Run, vm: Any, *operations: str) -> Task[Any] | None:
+    """The task of one of these operations that is at work on a guest already, since the process that began it was killed.
+    It is told by the first of them."""
+    for ref, operation in run.session.VM.get_current_operations(vm).items():
+        if operation in operations:
+            return Task(run.session, ref, f"VM.{operations[0]}", to_void)
+    return None
 
 
 class PowerKind(Kind):

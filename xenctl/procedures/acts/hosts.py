@@ -41,7 +41,7 @@ class Disable(Kind):
     def act(self, run: Run, step: Step) -> None:
         run.session.host.disable(run.host(step.host))
 
-    def undo(self, step: Step) -> Step:
+    def undo(self, step: Step) -> Step | None:
         return Step("enable", host=step.host)
 
 
@@ -89,6 +89,21 @@ def refuse_guests(run: Run, step: Step) -> None:
         raise ProcedureError(f"{where} is not empty: {', '.join(sorted(left))} still there; somebody put guests on it")
 
 
+def boot_medium(run: Run, step: Step) -> None:
+    """Boot the plan's medium on a host that is off, with the answer file of the step if it has one, and wait until an
+    installer, or the host itself, is up."""
+    hands, host = run.hands, step.host
+    if hands.power(host) == "off":
+        answers = step.args.get("answer_file", "")
+        hands.insert_media(host, run.plan.medium, *((answers.encode(),) if answers else ()))
+        hands.power_on(host)
+    run.until(
+        lambda: hands.power(host) in ("installer", "installing", "running"),
+        f"{run.plan.names[host]}: the installer does not come up",
+        HOST_TIMEOUT,
+    )
+
+
 class Install(Kind):
     """Boot the medium, see that the installer found what is there and preserves it, let it work."""
 
@@ -100,15 +115,7 @@ class Install(Kind):
 
     def act(self, run: Run, step: Step) -> None:
         hands, host, name = run.hands, step.host, run.plan.names[step.host]
-        if hands.power(host) == "off":
-            answers = step.args.get("answer_file", "")
-            hands.insert_media(host, run.plan.medium, *((answers.encode(),) if answers else ()))
-            hands.power_on(host)
-        run.until(
-            lambda: hands.power(host) in ("installer", "installing", "running"),
-            f"{name}: the installer does not come up",
-            HOST_TIMEOUT,
-        )
+        boot_medium(run, step)
         seen = hands.power(host)
         if seen == "installer":
             self.answer(run, step)

@@ -8,7 +8,7 @@ from ...errors import Failure, ProcedureError, TransportError
 from .. import picture
 from ..observe import attached
 from ..plan import Step
-from . import KINDS, Kind
+from . import KINDS, Kind, Verification
 from .hosts import HOST_TIMEOUT, Install, refuse_guests
 
 if TYPE_CHECKING:
@@ -125,20 +125,12 @@ class TakePicture(Kind):
         run.journal.put("picture", seen(run, step))
 
 
-class ComparePicture(Kind):
+class ComparePicture(Verification):
     """See that settings, guests and the host itself are what they were."""
 
-    name, text = "compare", "compare {host} with what it was"
+    name, text, said = "compare", "compare {host} with what it was", "this is not what it was"
 
-    def holds(self, run: Run, step: Step) -> bool:
-        return not self.different(run, step)
-
-    def act(self, run: Run, step: Step) -> None:
-        different = self.different(run, step)
-        if different:
-            raise ProcedureError("this is not what it was", different)
-
-    def different(self, run: Run, step: Step) -> list[str]:
+    def faults(self, run: Run, step: Step) -> list[str]:
         """What is not as the picture has it, and which guests do not run that ran."""
         vms = {vm.uuid: vm for vm in run.session.VM.get_all_records().values()}
         hosts = {ref: host.uuid for ref, host in run.session.host.get_all_records().items()}

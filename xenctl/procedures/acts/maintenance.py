@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ...errors import Failure, ProcedureError, TaskCancelled
-from ..observe import NULL
+from ...values import NULL
 from ..plan import Step
 from . import Kind
 

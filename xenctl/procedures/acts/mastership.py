@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import ConnectionLost, Failure, TransportError
 from ..observe import attached
-from ..waiting import AWAY
+from ..waiting import answer
 from . import Kind
 
 if TYPE_CHECKING:
@@ -25,21 +25,15 @@ class Designate(Kind):
 
     def holds(self, run: Run, step: Step) -> bool:
         session = run.session
-        try:
-            (pool,) = session.pool.get_all_records().values()
-            hosts = session.host.get_all_records()
-        except Failure as error:
-            if error.code in AWAY:
-                return False
-            raise
-        except TransportError:
+        found = answer(lambda: (session.pool.get_all_records(), session.host.get_all_records()))
+        if found is None:
             return False
-        if pool.master not in hosts or hosts[pool.master].uuid != step.host:
+        pools, hosts = found
+        (pool,) = pools.values()
+        master = hosts.get(pool.master)
+        if master is None or master.uuid != step.host or not master.enabled:
             return False
-        others = (host.address for ref, host in hosts.items() if ref != pool.master)
-        return not any(host.uuid == step.host and not host.enabled for host in hosts.values()) and all(
-            attached(session, address) for address in others
-        )
+        return all(attached(session, host.address) for ref, host in hosts.items() if ref != pool.master)
 
     def act(self, run: Run, step: Step) -> None:
         if not self.is_handed_over(run, step):

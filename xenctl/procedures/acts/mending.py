@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...errors import ProcedureError
 from ..plan import Step
-from . import KINDS, Kind, availability
+from . import KINDS, Kind, availability, hosts
 
 if TYPE_CHECKING:
     from ..observe import PoolFacts
@@ -77,31 +77,19 @@ def ha_off(*, srs: Sequence[str], configuration: Mapping[str, str], failures: in
 # --- hosts and storage
 
 
-class LetIn(Mend):
+class LetIn(Mend, hosts.Enable):
     """Enable a host that somebody disabled."""
 
     name, text, undone_by = "let-in", "enable {host}, which is disabled", "keep-out"
-
-    def holds(self, run: Run, step: Step) -> bool:
-        return run.session.host.get_enabled(run.host(step.host))
-
-    def act(self, run: Run, step: Step) -> None:
-        run.session.host.enable(run.host(step.host))
 
     def foresee(self, step: Step, pool: PoolFacts) -> PoolFacts:
         return _with_host(pool, step.host, enabled=True)
 
 
-class KeepOut(Mend):
+class KeepOut(Mend, hosts.Disable):
     """Disable a host that was disabled before."""
 
     name, text = "keep-out", "disable {host} again"
-
-    def holds(self, run: Run, step: Step) -> bool:
-        return not run.session.host.get_enabled(run.host(step.host))
-
-    def act(self, run: Run, step: Step) -> None:
-        run.session.host.disable(run.host(step.host))
 
 
 def let_in(host: str) -> Step:

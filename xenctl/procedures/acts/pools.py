@@ -8,7 +8,7 @@ from ...errors import ProcedureError
 from .. import backup
 from ..observe import MARK, UPGRADE_KEY, observe
 from ..plan import Step
-from . import Kind
+from . import Kind, Verification
 
 if TYPE_CHECKING:
     from ..running import Run
@@ -83,20 +83,12 @@ class Equal(Kind):
         run.until(lambda: self.holds(run, step), "the pool: the master still sees mixed versions", FLAG_TIMEOUT)
 
 
-class Verify(Kind):
+class Verify(Verification):
     """Compare the pool with what it is to be in the end."""
 
-    name, text = "verify", "compare the pool with what it was"
+    name, text, said = "verify", "compare the pool with what it was", "the pool is not what it was"
 
-    def holds(self, run: Run, step: Step) -> bool:
-        return not self.different(run)
-
-    def act(self, run: Run, step: Step) -> None:
-        different = self.different(run)
-        if different:
-            raise ProcedureError("the pool is not what it was", different)
-
-    def different(self, run: Run) -> list[str]:
+    def faults(self, run: Run, step: Step) -> list[str]:
         """How the pool differs from what the plan promised."""
         plan, now = run.plan, observe(run.session)
         run.saw(now)

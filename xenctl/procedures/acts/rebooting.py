@@ -6,20 +6,18 @@ about, and begins nothing a second time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar
 
-from ...errors import ConnectionLost, Failure, ProcedureError, TransportError
-from ..waiting import AWAY, REACHABLE
+from ...errors import ConnectionLost, ProcedureError
+from ..waiting import REACHABLE, answer
 from . import Kind
 from .hosts import refuse_guests
 
 if TYPE_CHECKING:
     from ..plan import Step
     from ..running import Run
-
-T = TypeVar("T")
 
 REBOOT_TIMEOUT = 3600.0
 """Seconds in which a host has booted again, or its toolstack started."""
@@ -34,18 +32,6 @@ def started(other_config: Mapping[str, str], keys: Sequence[str] = BOOTED) -> fl
         with suppress(KeyError, ValueError):
             return float(other_config[key])
     return 0.0
-
-
-def answer(ask: Callable[[], T]) -> T | None:
-    """What the pool answers; None where its master is away."""
-    try:
-        return ask()
-    except Failure as error:
-        if error.code in AWAY:
-            return None
-        raise
-    except TransportError:
-        return None
 
 
 class HostRestart(Kind):

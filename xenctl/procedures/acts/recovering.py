@@ -6,14 +6,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ...errors import Failure, ProcedureError, TaskCancelled, TransportError
-from ...tasks import Task
-from ...values import to_void
 from ..emergency import MASTER, MEMBER, SILENT, UNKNOWN, HostState, NoWayIn, at, look
 from ..losing import Losing
 from ..observe import observe
 from . import Kind
+from .guests import under_way
 
 if TYPE_CHECKING:
+    from ...tasks import Task
     from ..plan import Step
     from ..running import Run
 
@@ -193,12 +193,8 @@ class StartElsewhere(Kind):
         return [(ref, vm.name_label, to) for ref, vm, to in there if vm.power_state == "Halted"]
 
     def started(self, run: Run, vm: Any, host: Any) -> Task[Any]:
-        """The start of a guest: the one that is under way already, since the process that began it was killed; else a new
-        one."""
-        for ref, operation in run.session.VM.get_current_operations(vm).items():
-            if operation in ("start", "start_on"):
-                return Task(run.session, ref, "VM.start_on", to_void)
-        return run.session.Async.VM.start_on(vm, host, False, False)
+        """The start of a guest: the one that goes on already, or a new one."""
+        return under_way(run, vm, "start_on", "start") or run.session.Async.VM.start_on(vm, host, False, False)
 
 
 # --- roles

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ProcedureError
-from ..waiting import REACHABLE
-from . import KINDS, Kind
-from .rebooting import answer
+from ..waiting import REACHABLE, answer
+from . import KINDS, Kind, Verification
 
 if TYPE_CHECKING:
     from ..plan import Step
@@ -63,24 +62,16 @@ SETTLE = 600.0
 """Seconds in which a host that has done it says so."""
 
 
-class Synced(Kind):
+class Synced(Verification):
     """See that hosts have what was synced, and have done what they must."""
 
     name, text = "verify-synced", "see that every host that was named is up to date"
+    said = "not every host is up to date"
 
-    def holds(self, run: Run, step: Step) -> bool:
-        return not self.lacking(run, step)
-
-    def act(self, run: Run, step: Step) -> None:
-        lacking = self.lacking(run, step)
-        if lacking:
-            raise ProcedureError("not every host is up to date", [f"{name} is not" for name in lacking])
-
-    def lacking(self, run: Run, step: Step) -> list[str]:
-        """The names of the hosts that are not."""
+    def faults(self, run: Run, step: Step) -> list[str]:
         records = {uuid: run.session.host.get_record(run.host(uuid)) for uuid in step.args["hosts"]}
         return [
-            run.plan.names[uuid]
+            f"{run.plan.names[uuid]} is not"
             for uuid, host in records.items()
             if not has_synced(host, step.args["hash"]) or host.pending_guidances
         ]

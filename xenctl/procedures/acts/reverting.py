@@ -11,7 +11,7 @@ from ...errors import ProcedureError
 from ..plan import Expected, Step
 from ..waiting import look
 from . import Kind
-from .hosts import HOST_TIMEOUT
+from .hosts import HOST_TIMEOUT, boot_medium
 from .pools import Verify
 from .shutting import ShutDown
 
@@ -58,14 +58,7 @@ class RestoreHost(Kind):
         if hands.power(host) == "starting" and not run.comes_true(lambda: hands.power(host) != "starting", BOOTS):
             run.journal.note(f"{name} does not boot what is on its disk")
             hands.power_off(host)
-        if hands.power(host) == "off":
-            hands.insert_media(host, run.plan.medium)
-            hands.power_on(host)
-        run.until(
-            lambda: hands.power(host) in ("installer", "installing", "running"),
-            f"{name}: the installer does not come up",
-            HOST_TIMEOUT,
-        )
+        boot_medium(run, step)
         if hands.power(host) == "installer":
             self.answer(run, step)
         run.until(lambda: hands.power(host) == "running", f"{name}: it does not start", HOST_TIMEOUT)
@@ -119,8 +112,7 @@ class VerifyReverted(Verify):
 
     name, text = "verify-reverted", "compare the pool with what it was before the upgrade"
 
-    def different(self, run: Run) -> list[str]:
-        lost = {uuid for step in run.plan.steps if step.action == self.name for uuid in step.args["lost"]}
+    def faults(self, run: Run, step: Step) -> list[str]:
         without = copy(run)
-        without.plan = replace(run.plan, vms=tuple(vm for vm in run.plan.vms if vm.uuid not in lost))
-        return super().different(without)
+        without.plan = replace(run.plan, vms=tuple(vm for vm in run.plan.vms if vm.uuid not in step.args["lost"]))
+        return super().faults(without, step)

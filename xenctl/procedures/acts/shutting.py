@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...errors import Failure, ProcedureError, TaskCancelled, TransportError
-from ...tasks import Task
-from ...values import to_void
 from . import Kind
+from .guests import under_way
 
 if TYPE_CHECKING:
+    from ...tasks import Task
     from ..plan import Step
     from ..running import Run
 
@@ -87,12 +87,9 @@ class ShutDown(Kind):
         return reasons
 
     def begun(self, run: Run, uuid: str) -> Task[Any]:
-        """The guest's shutdown: the one that goes on already, since the process that began it was killed; else a new one."""
+        """The guest's shutdown: the one that goes on already, or a new one."""
         vm = run.vm(uuid)
-        for ref, operation in run.session.VM.get_current_operations(vm).items():
-            if operation == "clean_shutdown":
-                return Task(run.session, ref, "VM.clean_shutdown", to_void)
-        return run.session.Async.VM.clean_shutdown(vm)
+        return under_way(run, vm, "clean_shutdown") or run.session.Async.VM.clean_shutdown(vm)
 
     def ended(self, run: Run, one: _Going, reasons: dict[str, str]) -> bool:
         """Whether a guest's task is over, one way or the other; one that takes too long is cancelled."""

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ...errors import ProcedureError
 from ...releases import find
-from . import Kind
+from ...values import NULL
+from . import Kind, Verification
 
 if TYPE_CHECKING:
     from ...session import Session
@@ -62,7 +62,7 @@ ROUTES: Mapping[str, Route] = {
             "pool_update",
             _updated,
             lambda session, ref: session.Async.pool_update.pool_clean(ref).wait(),
-            lambda record: record.vdi != "OpaqueRef:NULL",
+            lambda record: record.vdi != NULL,
         ),
     )
 }
@@ -105,23 +105,17 @@ class Clean(Kind):
         run.journal.put(self.name, True)
 
 
-class Applied(Kind):
+class Applied(Verification):
     """See that every host that was to have an update has it."""
 
     name, text = "verify-update", "see that {name} is on every host that was named"
+    said = "{name} is not on every host"
 
-    def holds(self, run: Run, step: Step) -> bool:
-        return not self.lacking(run, step)
-
-    def act(self, run: Run, step: Step) -> None:
-        lacking = self.lacking(run, step)
-        if lacking:
-            raise ProcedureError(f"{step.args['name']} is not on every host", [f"{name} lacks it" for name in lacking])
-
-    def lacking(self, run: Run, step: Step) -> list[str]:
-        """The names of the hosts that lack it, or have yet to boot for it."""
+    def faults(self, run: Run, step: Step) -> list[str]:
+        """The hosts that lack it, or have yet to boot for it."""
         route, ref = update_of(run.session, step)
         there = route.hosts(run.session, ref)
         records = {uuid: run.session.host.get_record(run.host(uuid)) for uuid in step.args["hosts"]}
         waits = {uuid for uuid, host in records.items() if ref in host.get("updates_requiring_reboot", [])}
-        return [run.plan.names[uuid] for uuid in records if run.host(uuid) not in there or uuid in waits]
+        lacking = (uuid for uuid in records if run.host(uuid) not in there or uuid in waits)
+        return [f"{run.plan.names[uuid]} lacks it" for uuid in lacking]

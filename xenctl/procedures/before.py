@@ -16,14 +16,13 @@ from .. import database
 from ..errors import DatabaseError, ProcedureError
 from ..releases import Release, find
 from .observe import NULL, PoolFacts
-from .plan import Plan, PlannedHost, PlannedVM, Step
+from .plan import UPGRADE, Plan, PlannedHost, PlannedVM, Step
 
 if TYPE_CHECKING:
     from ..database import Database
     from ..session import Session
     from .journal import Journal
 
-UPGRADE = "rolling upgrade"
 OWN = frozenset({"insert", "suspend", "resume", "start", "migrate", "enable", "release"})
 """What the plan of a revert brings about by itself; other changes of a preparation are undone in the end."""
 LVHD = "use_vhd"

@@ -16,7 +16,7 @@ from ..values import Ref
 from .acts.maintenance import LISTS
 from .observe import PoolFacts, VMFacts, attached
 from .placement import GIB, Board, pinned, reachable
-from .plan import Plan, PlannedHost, PlannedVM, Step
+from .plan import Step
 
 if TYPE_CHECKING:
     from ..session import Session
@@ -191,39 +191,3 @@ def marked(pool: PoolFacts, *, take_over: bool = False) -> list[str]:
     return [
         f"another run ({pool.mark}) is at work on this pool: resume or abandon that one, or take over if it is lost"
     ]
-
-
-def planned(
-    pool: PoolFacts,
-    procedure: str,
-    hosts: Iterable[str],
-    steps: Iterable[Step],
-    *,
-    downtime: Mapping[str, str] | None = None,
-    problems: Iterable[str] = (),
-    warnings: Iterable[str] = (),
-    away: Iterable[str] = (),
-) -> Plan:
-    """A plan for a pool as it is, of `hosts` in this order and the others after them. One with problems has no steps."""
-    first, down, against = list(hosts), downtime or {}, tuple(dict.fromkeys(problems))
-    order = [*first, *(uuid for uuid in pool.hosts if uuid not in first)]
-    every = (pool.hosts[uuid] for uuid in order)
-    return Plan(
-        pool=pool.uuid,
-        pool_name=pool.name,
-        source="",
-        target="",
-        medium="",
-        hosts=tuple(PlannedHost(host.uuid, host.name, host.version, host.address) for host in every),
-        vms=tuple(
-            PlannedVM(vm.uuid, vm.name, vm.state, vm.host or None, vm.uuid in down, down.get(vm.uuid, ""))
-            for vm in sorted(pool.vms.values(), key=lambda vm: vm.name)
-        ),
-        steps=() if against else tuple(steps),
-        problems=against,
-        warnings=tuple(warnings),
-        away=tuple(away),
-        procedure=procedure,
-        master=pool.master,
-        unplugged=tuple(sorted(pool.unplugged)),
-    )

@@ -22,7 +22,7 @@ from .acts.shutting import GIVE_UP, POLICIES
 from .before import Before, Since, since
 from .journal import ABANDONED, DONE, STOPPED, Journal
 from .observe import PoolFacts, observe
-from .plan import Plan, PlannedHost, PlannedVM, Step
+from .plan import Plan, PlannedVM, Step
 from .running import Ask, Gate, Outcome, Progress, Run
 from .unwinding import Choices, Played, play
 from .waiting import AWAY
@@ -155,33 +155,30 @@ def _plan(
     problems: Sequence[str] = (),
 ) -> Plan:
     done = played or Played()
-    order = [*done.order, *(uuid for uuid in pool.hosts if uuid not in done.order)]
-    hosts = [pool.hosts[uuid] for uuid in order]
-    return Plan(
-        pool=pool.uuid,
-        pool_name=pool.name,
+    vms = (
+        PlannedVM(
+            *(vm.uuid, vm.name, done.states.get(vm.uuid, vm.state), done.homes.get(vm.uuid)),
+            planned_downtime=vm.uuid in done.why,
+            why=done.why.get(vm.uuid, ""),
+            now=vm.state,
+            at=vm.host,
+            downtime_s=done.downtime.get(vm.uuid, 0.0),
+        )
+        for vm in sorted(pool.vms.values(), key=lambda vm: vm.name)
+    )
+    made = Plan.of(
+        *(pool, REVERT, done.steps),
+        hosts=done.order,
+        vms=vms,
+        problems=problems,
+        warnings=done.warnings,
+        away=done.away,
+    )
+    return replace(
+        made,
         source=pool.hosts[pool.master].version,
         target=before.source,
         medium=before.medium,
-        hosts=tuple(PlannedHost(host.uuid, host.name, host.version, host.address) for host in hosts),
-        vms=tuple(
-            PlannedVM(
-                *(vm.uuid, vm.name, done.states.get(vm.uuid, vm.state), done.homes.get(vm.uuid)),
-                planned_downtime=vm.uuid in done.why,
-                why=done.why.get(vm.uuid, ""),
-                now=vm.state,
-                at=vm.host,
-                downtime_s=done.downtime.get(vm.uuid, 0.0),
-            )
-            for vm in sorted(pool.vms.values(), key=lambda vm: vm.name)
-        ),
-        steps=() if problems else tuple(done.steps),
-        problems=tuple(problems),
-        warnings=tuple(done.warnings),
-        away=tuple(done.away),
-        procedure=REVERT,
-        master=pool.master,
-        unplugged=tuple(sorted(pool.unplugged)),
         losses=tuple(losses),
         no_return=tuple(done.no_return),
     )

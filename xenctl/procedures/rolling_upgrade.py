@@ -25,9 +25,9 @@ from .acts import mending
 from .checks import Finding, Situation, Survey
 from .hands import MEDIA, Hands, assert_route, route_of
 from .journal import Journal
-from .observe import HostFacts, PoolFacts
+from .observe import PoolFacts
 from .placement import DoesNotFit
-from .plan import Plan, PlannedHost, PlannedVM, Proof, Step
+from .plan import UPGRADE, Plan, PlannedVM, Proof, Step
 from .planner.pieces import Wishes
 from .policy import RESTART, Policy
 from .running import PASSED_OVER, Gate, Outcome, Progress, Run, StepDone
@@ -273,47 +273,38 @@ def _plan(
     picture: Mapping[str, Any] = MappingProxyType({}),
     proof: Proof | None = None,
 ) -> Plan:
-    first = [pool.master] if played is None else played.order
-    order = [*first, *(uuid for uuid in pool.hosts if uuid not in first)]
     downtime = {} if played is None else played.downtime
     was = baseline or Baseline.of(pool)
-    return Plan(
-        pool=pool.uuid,
-        pool_name=pool.name,
+    vms = (
+        PlannedVM(
+            *(vm.uuid, vm.name, was.states[vm.uuid], was.homes.get(vm.uuid)),
+            planned_downtime=vm.uuid in downtime,
+            why=downtime.get(vm.uuid, ""),
+            now=vm.state,
+            at=vm.host,
+            memory=vm.memory,
+        )
+        for vm in sorted(pool.vms.values(), key=lambda vm: vm.name)
+    )
+    made = Plan.of(
+        *(pool, UPGRADE, steps),
+        hosts=[pool.master] if played is None else played.order,
+        vms=vms,
+        problems=[finding.why for finding in findings if finding.stands],
+        warnings=[finding.why for finding in findings if finding.level == checks.WARNS and not finding.mended],
+        away=() if played is None else played.away,
+    )
+    return replace(
+        made,
         source=source.product_version,
         target=target.product_version,
         medium=target.name,
-        hosts=tuple(_planned(pool.hosts[uuid]) for uuid in order),
-        vms=tuple(
-            PlannedVM(
-                vm.uuid,
-                vm.name,
-                was.states[vm.uuid],
-                was.homes.get(vm.uuid),
-                vm.uuid in downtime,
-                downtime.get(vm.uuid, ""),
-                now=vm.state,
-                at=vm.host,
-                memory=vm.memory,
-            )
-            for vm in sorted(pool.vms.values(), key=lambda vm: vm.name)
-        ),
-        steps=tuple(steps),
-        problems=tuple(finding.why for finding in findings if finding.stands),
-        warnings=tuple(finding.why for finding in findings if finding.level == checks.WARNS and not finding.mended),
-        away=() if played is None else played.away,
-        master=pool.master,
         no_return=tuple(no_return(source, target)) if steps else (),
-        unplugged=tuple(sorted(pool.unplugged)),
         findings=tuple(findings),
         picture=dict(picture),
         effort=None if played is None else played.effort,
         proof=proof,
     )
-
-
-def _planned(host: HostFacts) -> PlannedHost:
-    return PlannedHost(host.uuid, host.name, host.version, host.address)
 
 
 # --- running

@@ -86,7 +86,9 @@ def _against(pool: PoolFacts, before: Before, changed: Since, *, take_over: bool
         out.append(
             f"the master is {pool.hosts[pool.master].name} now, and was {was}: make {was} the master again first"
         )
-    if not accepts(find(before.medium), find(_brand(before))):
+    medium = find(before.medium)
+    source = find(before.source, medium)
+    if not accepts(medium, source):
         out.append(f"the installer of {before.medium} does not restore {before.source}: name its own release")
     if pool.mark and pool.mark != before.run and not take_over:
         out.append(
@@ -103,7 +105,7 @@ def _against(pool: PoolFacts, before: Before, changed: Since, *, take_over: bool
     if len(away) > 1:
         out.append(f"several hosts are away: {', '.join(away)}; bring back what can be, or forget it (xenctl recover)")
     for host in pool.hosts.values():
-        if host.version != before.source and host.release < find(_brand(before)):
+        if host.version != before.source and host.release < source:
             out.append(f"{host.name} runs {host.version}, which is older than {before.source}")
         elif host.version not in (before.source, pool.hosts[pool.master].version):
             out.append(
@@ -112,15 +114,6 @@ def _against(pool: PoolFacts, before: Before, changed: Since, *, take_over: bool
             )
     out += [f"{vm.name} has an operation going on ({', '.join(vm.busy)})" for vm in pool.vms.values() if vm.busy]
     return out
-
-
-def _brand(before: Before) -> str:
-    """The release to go back to by its brand, where one of the medium's brand has that version."""
-    brand = find(before.medium).product_brand
-    try:
-        return find(f"{brand} {before.source}").name
-    except ValueError:
-        return find(before.source).name
 
 
 def _rescue(before: Before) -> Plan:

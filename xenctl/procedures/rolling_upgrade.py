@@ -133,7 +133,7 @@ def replan(session: Session, journal: Journal, without: Collection[str] = (), *,
     """
     seen, first = checks.surveyed(session), journal.first_plan
     pool = seen.facts
-    baseline, source = Baseline.of_plan(first, pool), _wanted(pool.release, first.source)
+    baseline, source = Baseline.of_plan(first, pool), find(first.source, pool.release)
     begun = any(timing.step.action == "claim" for timing in journal.timings())
     changes = [change.undo for change in journal.changes() if not change.undone]
     home = first.effort is None or first.effort.return_home
@@ -216,7 +216,7 @@ def make_plan(
     neither is one taken where the run has it, as `backed_up` says. `source` is what an upgrade began with that is under way;
     an `unplayed` plan has no steps. `owed` are the steps that take back what was mended before."""
     source = source or (_source(pool) if half_done else pool.release)
-    release = _wanted(source, target) if target is not None else next_release(source)
+    release = find(target, source) if target is not None else next_release(source)
     seen, wished = survey or Survey(pool), wishes or Wishes()
     at = Situation(seen, source, release or source, half_done=half_done, take_over=take_over)
     if release is None:
@@ -251,14 +251,6 @@ def make_plan(
 def _source(pool: PoolFacts) -> Release:
     """The oldest release that a host still has."""
     return min(host.release for host in pool.hosts.values())
-
-
-def _wanted(source: Release, target: str) -> Release:
-    """The release called `target`, of the pool's own brand where no brand is named."""
-    try:
-        return find(f"{source.product_brand} {target}")
-    except ValueError:
-        return find(target)
 
 
 def _plan(

@@ -233,7 +233,7 @@ def make_plan(
     mends = checks.mending(findings)
     pool, kept = mending.foreseen(pool, mends), baseline or Baseline.of(pool)
     if wished.growth == 0:
-        wished = replace(wished, growth=checks.growth(at))
+        wished = replace(wished, growth=at.growth)
     try:
         played = find_sequence(pool, release, kept, wished, route=route)
     except DoesNotFit as error:

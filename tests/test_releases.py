@@ -134,6 +134,20 @@ def test_release_of_a_host(
     assert of_host(software, api, schema).name == name
 
 
+@pytest.mark.parametrize(
+    ("text", "like", "name"),
+    [
+        ("8.2", "XCP-ng 8.1", "XCP-ng 8.2.1"),
+        ("8.2", "8.1", "XenServer 8.2.0"),
+        ("6.2", "XCP-ng 8.1", "XenServer 6.2.0"),
+        ("XenServer 8.2", "XCP-ng 8.1", "XenServer 8.2.0"),
+    ],
+)
+def test_a_release_without_a_brand_is_of_that_of_another_where_it_has_one(text: str, like: str, name: str) -> None:
+    """A brand that is named is meant; what only XenServer has is XenServer's."""
+    assert find(text, find(like)).name == name
+
+
 def test_next_release_is_of_the_same_brand() -> None:
     """Each release knows which one of its brand followed it; the last has none."""
     assert next_release(find("4.0.1")) == find("4.1")

@@ -104,9 +104,9 @@ def known() -> tuple[Release, ...]:
 
 
 @lru_cache(maxsize=256)
-def find(text: str) -> Release:
-    """The release called `text`: a version, a code name, or either after a brand. XenServer is meant if no brand is
-    given.
+def find(text: str, like: Release | None = None) -> Release:
+    """The release called `text`: a version, a code name, or either after a brand. If no brand is given, that of
+    `like` is meant where it has such a release, else XenServer.
 
     `4.1` is 4.1.0; `4.0` is 4.0.1, the only one of that line. Raises `ValueError`, naming all that are known, if there
     is none.
@@ -116,7 +116,8 @@ def find(text: str) -> Release:
     for spelling, brand in BRANDS.items():
         if word.lower().startswith(spelling + " "):
             wanted, word = brand, word[len(spelling) :].strip()
-    for brand in [wanted] if wanted else [XENSERVER, XCP_NG]:
+    first = [] if like is None else [like.product_brand]
+    for brand in [wanted] if wanted else [*first, XENSERVER, XCP_NG]:
         for release in _matching(word, [release for release in known() if release.product_brand == brand]):
             return release
     names = ", ".join(release.name for release in known())

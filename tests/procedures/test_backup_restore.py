@@ -216,6 +216,16 @@ def test_a_restore_brings_the_database_of_the_dump_back(tmp_path: Path, release:
     assert all(list(damage(guest, pool.disks)) == [] for guest in pool.guests.values())
 
 
+def test_storage_that_was_not_plugged_before_is_not_waited_for(tmp_path: Path) -> None:
+    """The plan of a restore names the PBDs that are unplugged, as every plan does: the master returns without them."""
+    pool = made()
+    path = saved(pool, tmp_path / "dump.xml")
+    away = next(ref for ref, pbd in pool.store.table("PBD").items() if pbd["host"] == row(pool, "host", "host1").ref)
+    pool.store.write(pool.store.find("PBD", away), currently_attached=False)
+    plan, _ = restore.plan(reach(pool), path)
+    assert plan.unplugged == (away,)
+
+
 def test_the_file_must_be_the_one_that_was_planned_with(tmp_path: Path) -> None:
     """A dump that was exchanged meanwhile is not restored."""
     pool = made()

@@ -542,26 +542,39 @@ def test_findings_are_plain_data() -> None:
     assert all(step.action in KINDS and "{" not in step.text(plan.names) for step in steps)
 
 
-def test_a_table_is_read_once() -> None:
-    """However many checks look at it: a pool may have thousands of guests."""
-    pool = MockPool.create(release="8.2", hosts=2, vms=8)
-    asked: list[str] = []
+def planned_and_heard(pool: MockPool, target: str | None = None) -> list[dict[str, Any]]:
+    """The calls that planning the pool's upgrade takes."""
+    asked: list[dict[str, Any]] = []
 
     class Listening:
         def __init__(self, inner: Any) -> None:
             self.inner, self.clock = inner, inner.clock
 
         def send(self, request: Any) -> Any:
-            asked.append(json.loads(request.body)["method"] if request.body[:1] == b"{" else "")
+            if request.body[:1] == b"{":
+                asked.append(json.loads(request.body))
             return self.inner.send(request)
 
         def close(self) -> None:
             self.inner.close()
 
     session = connect(pool.url, pool.username, pool.password, transport=Listening(pool.transport()))
-    rolling_upgrade.plan(session)
-    bulk = [method for method in asked if method.endswith(".get_all_records")]
+    rolling_upgrade.plan(session, target)
+    return asked
+
+
+def test_a_table_is_read_once() -> None:
+    """However many checks look at it: a pool may have thousands of guests."""
+    asked = planned_and_heard(MockPool.create(release="8.2", hosts=2, vms=8))
+    bulk = [call["method"] for call in asked if call["method"].endswith(".get_all_records")]
     assert len(bulk) == len(set(bulk)) > 15
+
+
+def test_a_host_is_asked_once_how_much_memory_it_takes() -> None:
+    """The check and the planner count with one answer."""
+    asked = planned_and_heard(MockPool.create(release="7.1", hosts=3, vms=0), "8.2")
+    plugins = [call["params"] for call in asked if call["method"] == "host.call_plugin"]
+    assert len([params for params in plugins if "getDom0DefaultMemory" in params]) == 3
 
 
 PAGE = Path(__file__).parents[2] / "docs" / "procedures" / "checks.md"

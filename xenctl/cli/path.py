@@ -24,12 +24,13 @@ def plan_path(source: str | None, to: str, reach: Reach, as_json: bool) -> None:
     The way begins at --from, or at the release of the pool that --server or --rehearse names. Nothing is changed.
     """
     from ..procedures.upgrade_path import hops
+    from ..releases import find
 
     if (source is not None) == (reach.server is not None or reach.rehearse is not None):
         raise click.UsageError("give --from RELEASE, or a pool: --server URL or --rehearse DUMP")
     with ending():
         begin = _release(source, reach)
-        found = hops(begin, _target(to, begin))
+        found = hops(begin, find(to, begin))
     if as_json:
         print_json({"from": begin.name, "to": to, "hops": [hop.as_dict() for hop in found]})
         return
@@ -56,13 +57,3 @@ def _release(source: str | None, reach: Reach) -> Release:
 
     with reach.opened() as at:
         return observe(at.session).release
-
-
-def _target(text: str, source: Release) -> Release:
-    """The release called `text`, of the source's brand where none is named."""
-    from ..releases import find
-
-    try:
-        return find(f"{source.product_brand} {text}")
-    except ValueError:
-        return find(text)

@@ -14,17 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from .. import database
 from ..errors import DatabaseError, ProcedureError
-from ..releases import Release, find
+from ..releases import find
 from ..values import NULL
 from .observe import PoolFacts
-from .plan import Plan, PlannedHost, PlannedVM, Step
+from .plan import UPGRADE, Plan, PlannedHost, PlannedVM, Step
 
 if TYPE_CHECKING:
     from ..database import Database
     from ..session import Session
     from .journal import Journal
 
-UPGRADE = "rolling upgrade"
 OWN = frozenset({"insert", "suspend", "resume", "start", "migrate", "enable", "release"})
 """What the plan of a revert brings about by itself; other changes of a preparation are undone in the end."""
 LVHD = "use_vhd"
@@ -121,16 +120,8 @@ def of_pool(pool: PoolFacts, to: str | None = None, dump: str = "") -> Before:
             f"every host runs {pool.release.name}, so the pool does not say what it ran before: name the release, or the "
             "journal of the upgrade"
         )
-    source = oldest.version if to is None else _release(to, pool.release).product_version
+    source = oldest.version if to is None else find(to, pool.release).product_version
     return Before(source=source, medium=pool.release.name, dump=dump)
-
-
-def _release(name: str, like: Release) -> Release:
-    """The release called `name`, of the same brand where no brand is named."""
-    try:
-        return find(f"{like.product_brand} {name}")
-    except ValueError:
-        return find(name)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ the pool itself says against a guest's leaving counts too, in words.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..errors import Failure
@@ -15,8 +15,8 @@ from ..releases import find
 from ..values import Ref
 from .acts.maintenance import LISTS
 from .observe import PoolFacts, VMFacts, attached
-from .placement import GIB, Board, pinned, reachable
-from .plan import Plan, PlannedHost, PlannedVM, Step
+from .placement import GIB, Board, needs, pinned, reachable
+from .plan import Step
 
 if TYPE_CHECKING:
     from ..session import Session
@@ -73,7 +73,7 @@ def empty(session: Session, board: Board, host: str, policy: str, reason: str) -
     refused = refused_by_pool(session, pool, host) if pool.hosts[host].live else {}
     allowed = targets(pool, host)
     for vm in board.on(host):
-        whole = with_discs(vm)
+        whole = needs(vm)
         why = pinned(pool, vm, host) or _disc_pins(pool, whole, host) or refused.get(vm.uuid, "")
         target = None if why or vm.state == "Paused" else board.best(whole, allowed)
         if target is not None:
@@ -120,11 +120,6 @@ def targets(pool: PoolFacts, host: str) -> list[str]:
         for uuid, facts in pool.hosts.items()
         if uuid != host and facts.enabled and facts.live and facts.release >= least
     ]
-
-
-def with_discs(vm: VMFacts) -> VMFacts:
-    """A guest with the storage of the discs in its drives, without which it would not migrate."""
-    return replace(vm, storage=vm.storage | {disc.sr for disc in vm.discs})
 
 
 def _disc_pins(pool: PoolFacts, vm: VMFacts, host: str) -> str:
@@ -191,39 +186,3 @@ def marked(pool: PoolFacts, *, take_over: bool = False) -> list[str]:
     return [
         f"another run ({pool.mark}) is at work on this pool: resume or abandon that one, or take over if it is lost"
     ]
-
-
-def planned(
-    pool: PoolFacts,
-    procedure: str,
-    hosts: Iterable[str],
-    steps: Iterable[Step],
-    *,
-    downtime: Mapping[str, str] | None = None,
-    problems: Iterable[str] = (),
-    warnings: Iterable[str] = (),
-    away: Iterable[str] = (),
-) -> Plan:
-    """A plan for a pool as it is, of `hosts` in this order and the others after them. One with problems has no steps."""
-    first, down, against = list(hosts), downtime or {}, tuple(dict.fromkeys(problems))
-    order = [*first, *(uuid for uuid in pool.hosts if uuid not in first)]
-    every = (pool.hosts[uuid] for uuid in order)
-    return Plan(
-        pool=pool.uuid,
-        pool_name=pool.name,
-        source="",
-        target="",
-        medium="",
-        hosts=tuple(PlannedHost(host.uuid, host.name, host.version, host.address) for host in every),
-        vms=tuple(
-            PlannedVM(vm.uuid, vm.name, vm.state, vm.host or None, vm.uuid in down, down.get(vm.uuid, ""))
-            for vm in sorted(pool.vms.values(), key=lambda vm: vm.name)
-        ),
-        steps=() if against else tuple(steps),
-        problems=against,
-        warnings=tuple(warnings),
-        away=tuple(away),
-        procedure=procedure,
-        master=pool.master,
-        unplugged=tuple(sorted(pool.unplugged)),
-    )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ProcedureError
 from ..values import Ref
 from .acts.maintenance import LISTS, MODE, TOLERATED
-from .emptying import POLICIES, REFUSE, empty, marked, planned
+from .emptying import POLICIES, REFUSE, empty, marked
 from .journal import ABANDONED, Journal, JournalError
 from .master import against as against_master
 from .observe import PoolFacts, observe
@@ -84,8 +84,9 @@ def plan_enter(
         *found.away,
         Step("release"),
     ]
-    return planned(
-        *(pool, ENTER, [uuid], steps),
+    return Plan.of(
+        *(pool, ENTER, steps),
+        hosts=[uuid],
         downtime=found.downtime,
         problems=[*problems, *found.problems],
         warnings=warnings,
@@ -173,7 +174,7 @@ def plan_leave(session: Session, host: str, *, entered: Plan | None = None, take
     warnings = [f"a guest that left {facts.name} is gone from the pool ({vm})" for vm in names if vm not in pool.vms]
     if not pool.ha_enabled and TOLERATED in keys:
         warnings.append(f"high availability is off now; it survived {keys[TOLERATED]} failed hosts before")
-    return planned(pool, LEAVE, [uuid], [*_returning(uuid, keys)], problems=problems, warnings=warnings)
+    return Plan.of(pool, LEAVE, _returning(uuid, keys), hosts=[uuid], problems=problems, warnings=warnings)
 
 
 def _returning(host: str, keys: Mapping[str, str]) -> list[Step]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..releases import find
-from .emptying import marked, planned
+from .emptying import marked
 from .observe import PoolFacts, attached, observe
 from .plan import Plan, Step
 from .shutdown import find_host
@@ -31,7 +31,7 @@ def plan(session: Session, host: str) -> Plan:
     if uuid == pool.master:
         problems.append(f"{name} is the master already")
     steps = [Step("claim"), Step("designate", host=uuid), Step("release")]
-    return planned(pool, MASTER, [uuid], steps, problems=problems)
+    return Plan.of(pool, MASTER, steps, hosts=[uuid], problems=problems)
 
 
 def against(session: Session, pool: PoolFacts, host: str) -> list[str]:

@@ -37,9 +37,10 @@ def reachable(vm: VMFacts, host: HostFacts) -> bool:
 
 
 def needs(vm: VMFacts) -> VMFacts:
-    """A suspended guest with all the storage that resuming it takes: disks, suspend image, and the discs in its
-    drives."""
-    return replace(vm, storage=vm.storage | {vm.image} | {disc.sr for disc in vm.discs})
+    """A guest with all the storage that moving it takes, or resuming one that is suspended: disks, the discs in its drives,
+    and the suspend image; one whose image is gone can be resumed nowhere."""
+    image = {vm.image} if vm.state == "Suspended" else set[str]()
+    return replace(vm, storage=vm.storage | image | {disc.sr for disc in vm.discs})
 
 
 def lacks(pool: PoolFacts, vm: VMFacts, host: HostFacts) -> str:

@@ -6,15 +6,18 @@ with the pool before each host's turn, and run by another process.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .checks.finding import Finding
+    from .observe import PoolFacts
 
 GIB = 1 << 30
+UPGRADE = "rolling upgrade"
 LISTS = ("rooms", "suspend", "shut_down")
 """What of a proof is a list in JSON."""
 
@@ -157,7 +160,7 @@ class Plan:
     warnings: tuple[str, ...] = ()
     away: tuple[str, ...] = ()
     """The uuids of guests that cannot be brought home in the end."""
-    procedure: str = "rolling upgrade"
+    procedure: str = UPGRADE
     master: str = ""
     """The uuid of the master."""
     unplugged: tuple[str, ...] = ()
@@ -178,6 +181,46 @@ class Plan:
     """What the checks found; `problems` and `warnings` are told from it."""
     picture: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """The pool before anything was done, as `comparison.picture` gives it."""
+
+    @classmethod
+    def of(
+        cls,
+        pool: PoolFacts,
+        procedure: str,
+        steps: Iterable[Step] = (),
+        *,
+        hosts: Iterable[str] = (),
+        vms: Iterable[PlannedVM] | None = None,
+        downtime: Mapping[str, str] = MappingProxyType({}),
+        problems: Iterable[str] = (),
+        warnings: Iterable[str] = (),
+        away: Iterable[str] = (),
+    ) -> Plan:
+        """A plan for a pool as it is that installs nothing, of `hosts` (uuids) in this order and the others after them. Its
+        guests are `vms`, all of them by name if left out, `downtime` being why some are shut down. One with problems has
+        no steps."""
+        first, against = list(hosts), tuple(dict.fromkeys(problems))
+        ordered = (pool.hosts[uuid] for uuid in (*first, *(uuid for uuid in pool.hosts if uuid not in first)))
+        every = (
+            PlannedVM(vm.uuid, vm.name, vm.state, vm.host or None, vm.uuid in downtime, downtime.get(vm.uuid, ""))
+            for vm in sorted(pool.vms.values(), key=lambda vm: vm.name)
+        )
+        return cls(
+            pool=pool.uuid,
+            pool_name=pool.name,
+            source="",
+            target="",
+            medium="",
+            hosts=tuple(PlannedHost(host.uuid, host.name, host.version, host.address) for host in ordered),
+            vms=tuple(every if vms is None else vms),
+            steps=() if against else tuple(steps),
+            problems=against,
+            warnings=tuple(warnings),
+            away=tuple(away),
+            procedure=procedure,
+            master=pool.master,
+            unplugged=tuple(sorted(pool.unplugged)),
+        )
 
     @cached_property
     def names(self) -> Mapping[str, str]:

@@ -7,14 +7,15 @@ failed member that is to come back is in `rejoin`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..sexpr import parse_map
 from .emergency import CLOSED, EMERGENCY, MASTER, MEMBER, SILENT, HostState, look, status
 from .losing import Losing
 from .observe import PoolFacts, observe
-from .plan import Plan, PlannedHost, PlannedVM, Step
+from .plan import Plan, PlannedHost, Step
 from .shutdown import find_host
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def plan_members(session: Session, credentials: Credentials) -> Plan:
     steps = [Step("claim"), Step("gather", host=pool.master, args=args), Step("settled", args=args), Step("release")]
     theirs = {pool.hosts[uuid].ref for uuid in lost}
     unplugged = [ref for ref, pbd in session.PBD.get_all_records().items() if pbd.host not in theirs]
-    return make(pool, RECOVER_MEMBERS, steps, problems, warnings, unplugged=pool.unplugged.intersection(unplugged))
+    made = Plan.of(pool, RECOVER_MEMBERS, steps, problems=problems, warnings=warnings)
+    return replace(made, unplugged=tuple(sorted(pool.unplugged.intersection(unplugged))))
 
 
 def _follows(found: HostState, master: str) -> bool:
@@ -84,7 +86,7 @@ def plan_vms(session: Session, host: str, *, off: bool = False, start: bool = Tr
         told = ", ".join(f"{pool.vms[vm].name} on {names[to]}" for vm, to in losing.to.items())
         steps.append(Step("start-elsewhere", host=lost, reason=told, args=losing.as_args()))
     warnings = list(losing.left.values()) if start else []
-    return make(pool, RECOVER_VMS, [*steps, Step("release")], problems, warnings)
+    return Plan.of(pool, RECOVER_VMS, [*steps, Step("release")], problems=problems, warnings=warnings)
 
 
 def losable(pool: PoolFacts, host: str) -> list[str]:
@@ -222,33 +224,3 @@ def _known(dump: Database | None) -> dict[str, _Known]:
         software = parse_map(row.cells.get("software_version", "()"))
         out[row.cells["address"]] = _Known(row.cells["name__label"], software.get("product_version", ""))
     return out
-
-
-def make(
-    pool: PoolFacts,
-    procedure: str,
-    steps: Sequence[Step],
-    problems: Sequence[str],
-    warnings: Sequence[str],
-    *,
-    medium: str = "",
-    unplugged: Iterable[str] = (),
-) -> Plan:
-    """A plan for a pool whose master answers."""
-    return Plan(
-        pool=pool.uuid,
-        pool_name=pool.name,
-        source="",
-        target="",
-        medium=medium,
-        hosts=tuple(PlannedHost(host.uuid, host.name, host.version, host.address) for host in pool.hosts.values()),
-        vms=tuple(
-            PlannedVM(vm.uuid, vm.name, vm.state, vm.host or None, planned_downtime=False) for vm in pool.vms.values()
-        ),
-        steps=() if problems else tuple(steps),
-        problems=tuple(problems),
-        warnings=tuple(warnings),
-        procedure=procedure,
-        master=pool.master,
-        unplugged=tuple(sorted(unplugged)),
-    )

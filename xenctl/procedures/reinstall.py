@@ -9,7 +9,7 @@ Packages that somebody installed beside the product are lost, and are named befo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from .answer_file import assert_preserves, read
 from .hands import MEDIA, Hands, route_of
 from .observe import HostFacts, PoolFacts, VMFacts, observe
 from .placement import Board, DoesNotFit, empty, go_home, pinned
-from .plan import Plan, PlannedHost, PlannedVM, Step
+from .plan import Plan, Step
 
 if TYPE_CHECKING:
     from ..session import Session
@@ -163,36 +163,15 @@ class _Making:
     def plan(self) -> Plan:
         """The plan, without steps where something stands against it."""
         pool, host = self.pool, self.host
-        return Plan(
-            pool=pool.uuid,
-            pool_name=pool.name,
-            source=host.version,
-            target=host.version,
-            medium=host.release.name,
-            hosts=tuple(PlannedHost(one.uuid, one.name, one.version, one.address) for one in _first(pool, host)),
-            vms=tuple(
-                PlannedVM(
-                    vm.uuid,
-                    vm.name,
-                    vm.state,
-                    vm.host or None,
-                    vm.uuid in self.downtime,
-                    self.downtime.get(vm.uuid, ""),
-                )
-                for vm in sorted(pool.vms.values(), key=lambda vm: (vm.order, vm.name))
-            ),
-            steps=() if self.problems else tuple(self.steps()),
-            problems=tuple(self.problems),
-            warnings=tuple(self.warnings),
-            procedure=REINSTALL,
-            master=pool.master,
-            unplugged=tuple(sorted(pool.unplugged)),
-            route=self.route,
+        made = Plan.of(
+            *(pool, REINSTALL, self.steps()),
+            hosts=[host.uuid],
+            downtime=self.downtime,
+            problems=self.problems,
+            warnings=self.warnings,
         )
-
-
-def _first(pool: PoolFacts, host: HostFacts) -> Sequence[HostFacts]:
-    return [host, *(other for other in pool.hosts.values() if other is not host)]
+        version = host.version
+        return replace(made, source=version, target=version, medium=host.release.name, route=self.route)
 
 
 def _against(pool: PoolFacts, host: HostFacts) -> Iterator[str]:

@@ -6,12 +6,13 @@ no way back, it is made anew with the master's release.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from .losing import Losing, own_storage
 from .observe import PoolFacts, observe
 from .plan import Plan, Step
-from .recover import losable, make
+from .recover import losable
 from .shutdown import find_host
 
 if TYPE_CHECKING:
@@ -49,11 +50,9 @@ def plan(session: Session, host: str, *, off: bool = False, accept_loss: bool = 
         f"{facts.name} is known by a new uuid afterwards; addresses of its interfaces beside the management one, its iSCSI "
         f"name, its licence and its certificates are to be set anew"
     )
-    return make(
-        *(pool, RECOVER_MEMBER, _steps(session, pool, lost, losing, off=off, force=force), problems, warnings),
-        medium=pool.release.name,
-        unplugged=pool.unplugged,
-    )
+    steps = _steps(session, pool, lost, losing, off=off, force=force)
+    made = Plan.of(pool, RECOVER_MEMBER, steps, problems=problems, warnings=warnings)
+    return replace(made, medium=pool.release.name)
 
 
 def _steps(session: Session, pool: PoolFacts, lost: str, losing: Losing, *, off: bool, force: bool) -> list[Step]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..errors import Failure, ProcedureError
 from ..values import Ref
 from .acts.repositories import has_synced
-from .emptying import REFUSE, against_work, planned
+from .emptying import REFUSE, against_work
 from .observe import observe
 from .plan import Plan, Step
 from .rolling_reboot import Turns, in_order
@@ -53,7 +53,7 @@ def plan(session: Session, digest: str, hosts: Sequence[str] = (), *, stuck: str
     lacking = [uuid for uuid in order if not has_synced(records[uuid], digest)]
     if not lacking:
         names = ", ".join(pool.hosts[uuid].name for uuid in order)
-        return planned(pool, SYNCED, order, [], problems=[f"{names}: there is nothing that could be updated"])
+        return Plan.of(pool, SYNCED, hosts=order, problems=[f"{names}: there is nothing that could be updated"])
     problems = against_work(session, pool, lacking)
     for uuid, record in records.items():
         asked = ", ".join(map(str, record.get("pending_guidances", [])))

@@ -16,7 +16,7 @@ from .. import database
 from ..errors import ProcedureError
 from .backup import Preview, preview
 from .observe import observe
-from .plan import Plan, PlannedHost, PlannedVM, Step
+from .plan import Plan, Step
 
 if TYPE_CHECKING:
     from ..session import Session
@@ -48,23 +48,8 @@ def plan(session: Session, path: str | os.PathLike[str]) -> tuple[Plan, Preview 
         Step("restore", host=pool.master, args=args),
         Step("return", host=pool.master),
     ]
-    made = Plan(
-        pool=pool.uuid,
-        pool_name=pool.name,
-        source="",
-        target="",
-        medium="",
-        hosts=tuple(PlannedHost(host.uuid, host.name, host.version, host.address) for host in pool.hosts.values()),
-        vms=tuple(
-            PlannedVM(vm.uuid, vm.name, vm.state, vm.host or None, planned_downtime=False) for vm in pool.vms.values()
-        ),
-        steps=() if problems else tuple(steps),
-        problems=tuple(problems),
-        warnings=() if seen is None else tuple(warnings(seen)),
-        procedure=RESTORE,
-        master=pool.master,
-    )
-    return made, seen
+    told = () if seen is None else warnings(seen)
+    return Plan.of(pool, RESTORE, steps, problems=problems, warnings=told), seen
 
 
 def warnings(seen: Preview) -> list[str]:

@@ -22,7 +22,7 @@ from .acts.shutting import GIVE_UP, POLICIES
 from .before import Before, Since, since
 from .journal import ABANDONED, DONE, STOPPED, Journal
 from .observe import PoolFacts, observe
-from .plan import Plan, PlannedHost, PlannedVM, Step
+from .plan import Plan, PlannedVM, Step
 from .running import Ask, Gate, Outcome, Progress, Run
 from .unwinding import Choices, Played, play
 from .waiting import AWAY
@@ -86,7 +86,9 @@ def _against(pool: PoolFacts, before: Before, changed: Since, *, take_over: bool
         out.append(
             f"the master is {pool.hosts[pool.master].name} now, and was {was}: make {was} the master again first"
         )
-    if not accepts(find(before.medium), find(_brand(before))):
+    medium = find(before.medium)
+    source = find(before.source, medium)
+    if not accepts(medium, source):
         out.append(f"the installer of {before.medium} does not restore {before.source}: name its own release")
     if pool.mark and pool.mark != before.run and not take_over:
         out.append(
@@ -103,7 +105,7 @@ def _against(pool: PoolFacts, before: Before, changed: Since, *, take_over: bool
     if len(away) > 1:
         out.append(f"several hosts are away: {', '.join(away)}; bring back what can be, or forget it (xenctl recover)")
     for host in pool.hosts.values():
-        if host.version != before.source and host.release < find(_brand(before)):
+        if host.version != before.source and host.release < source:
             out.append(f"{host.name} runs {host.version}, which is older than {before.source}")
         elif host.version not in (before.source, pool.hosts[pool.master].version):
             out.append(
@@ -112,15 +114,6 @@ def _against(pool: PoolFacts, before: Before, changed: Since, *, take_over: bool
             )
     out += [f"{vm.name} has an operation going on ({', '.join(vm.busy)})" for vm in pool.vms.values() if vm.busy]
     return out
-
-
-def _brand(before: Before) -> str:
-    """The release to go back to by its brand, where one of the medium's brand has that version."""
-    brand = find(before.medium).product_brand
-    try:
-        return find(f"{brand} {before.source}").name
-    except ValueError:
-        return find(before.source).name
 
 
 def _rescue(before: Before) -> Plan:
@@ -155,33 +148,30 @@ def _plan(
     problems: Sequence[str] = (),
 ) -> Plan:
     done = played or Played()
-    order = [*done.order, *(uuid for uuid in pool.hosts if uuid not in done.order)]
-    hosts = [pool.hosts[uuid] for uuid in order]
-    return Plan(
-        pool=pool.uuid,
-        pool_name=pool.name,
+    vms = (
+        PlannedVM(
+            *(vm.uuid, vm.name, done.states.get(vm.uuid, vm.state), done.homes.get(vm.uuid)),
+            planned_downtime=vm.uuid in done.why,
+            why=done.why.get(vm.uuid, ""),
+            now=vm.state,
+            at=vm.host,
+            downtime_s=done.downtime.get(vm.uuid, 0.0),
+        )
+        for vm in sorted(pool.vms.values(), key=lambda vm: vm.name)
+    )
+    made = Plan.of(
+        *(pool, REVERT, done.steps),
+        hosts=done.order,
+        vms=vms,
+        problems=problems,
+        warnings=done.warnings,
+        away=done.away,
+    )
+    return replace(
+        made,
         source=pool.hosts[pool.master].version,
         target=before.source,
         medium=before.medium,
-        hosts=tuple(PlannedHost(host.uuid, host.name, host.version, host.address) for host in hosts),
-        vms=tuple(
-            PlannedVM(
-                *(vm.uuid, vm.name, done.states.get(vm.uuid, vm.state), done.homes.get(vm.uuid)),
-                planned_downtime=vm.uuid in done.why,
-                why=done.why.get(vm.uuid, ""),
-                now=vm.state,
-                at=vm.host,
-                downtime_s=done.downtime.get(vm.uuid, 0.0),
-            )
-            for vm in sorted(pool.vms.values(), key=lambda vm: vm.name)
-        ),
-        steps=() if problems else tuple(done.steps),
-        problems=tuple(problems),
-        warnings=tuple(done.warnings),
-        away=tuple(done.away),
-        procedure=REVERT,
-        master=pool.master,
-        unplugged=tuple(sorted(pool.unplugged)),
         losses=tuple(losses),
         no_return=tuple(done.no_return),
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..values import Ref
-from .emptying import POLICIES, REFUSE, against_work, empty, planned
+from .emptying import POLICIES, REFUSE, against_work, empty
 from .observe import PoolFacts, observe
 from .placement import Board
 from .plan import Plan, Step
@@ -91,8 +91,9 @@ class Turns:
         around = ha_around(self.session, self.pool)
         warnings = ["high availability is off meanwhile"] if around else []
         steps = [Step("claim"), *around[:1], *self.steps, *then, *around[1:], Step("verify"), Step("release")]
-        return planned(
-            *(self.pool, procedure, order, steps),
+        return Plan.of(
+            *(self.pool, procedure, steps),
+            hosts=order,
             downtime=self.downtime,
             problems=[*problems, *self.problems],
             warnings=warnings,

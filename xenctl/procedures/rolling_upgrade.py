@@ -25,9 +25,9 @@ from .acts import mending
 from .checks import Finding, Situation, Survey
 from .hands import MEDIA, Hands, assert_route, route_of
 from .journal import Journal
-from .observe import HostFacts, PoolFacts
+from .observe import PoolFacts
 from .placement import DoesNotFit
-from .plan import Plan, PlannedHost, PlannedVM, Proof, Step
+from .plan import UPGRADE, Plan, PlannedVM, Proof, Step
 from .planner.pieces import Wishes
 from .policy import RESTART, Policy
 from .running import PASSED_OVER, Gate, Outcome, Progress, Run, StepDone
@@ -133,7 +133,7 @@ def replan(session: Session, journal: Journal, without: Collection[str] = (), *,
     """
     seen, first = checks.surveyed(session), journal.first_plan
     pool = seen.facts
-    baseline, source = Baseline.of_plan(first, pool), _wanted(pool.release, first.source)
+    baseline, source = Baseline.of_plan(first, pool), find(first.source, pool.release)
     begun = any(timing.step.action == "claim" for timing in journal.timings())
     changes = [change.undo for change in journal.changes() if not change.undone]
     home = first.effort is None or first.effort.return_home
@@ -216,7 +216,7 @@ def make_plan(
     neither is one taken where the run has it, as `backed_up` says. `source` is what an upgrade began with that is under way;
     an `unplayed` plan has no steps. `owed` are the steps that take back what was mended before."""
     source = source or (_source(pool) if half_done else pool.release)
-    release = _wanted(source, target) if target is not None else next_release(source)
+    release = find(target, source) if target is not None else next_release(source)
     seen, wished = survey or Survey(pool), wishes or Wishes()
     at = Situation(seen, source, release or source, half_done=half_done, take_over=take_over)
     if release is None:
@@ -233,7 +233,7 @@ def make_plan(
     mends = checks.mending(findings)
     pool, kept = mending.foreseen(pool, mends), baseline or Baseline.of(pool)
     if wished.growth == 0:
-        wished = replace(wished, growth=checks.growth(at))
+        wished = replace(wished, growth=at.growth)
     try:
         played = find_sequence(pool, release, kept, wished, route=route)
     except DoesNotFit as error:
@@ -253,14 +253,6 @@ def _source(pool: PoolFacts) -> Release:
     return min(host.release for host in pool.hosts.values())
 
 
-def _wanted(source: Release, target: str) -> Release:
-    """The release called `target`, of the pool's own brand where no brand is named."""
-    try:
-        return find(f"{source.product_brand} {target}")
-    except ValueError:
-        return find(target)
-
-
 def _plan(
     pool: PoolFacts,
     source: Release,
@@ -273,47 +265,38 @@ def _plan(
     picture: Mapping[str, Any] = MappingProxyType({}),
     proof: Proof | None = None,
 ) -> Plan:
-    first = [pool.master] if played is None else played.order
-    order = [*first, *(uuid for uuid in pool.hosts if uuid not in first)]
     downtime = {} if played is None else played.downtime
     was = baseline or Baseline.of(pool)
-    return Plan(
-        pool=pool.uuid,
-        pool_name=pool.name,
+    vms = (
+        PlannedVM(
+            *(vm.uuid, vm.name, was.states[vm.uuid], was.homes.get(vm.uuid)),
+            planned_downtime=vm.uuid in downtime,
+            why=downtime.get(vm.uuid, ""),
+            now=vm.state,
+            at=vm.host,
+            memory=vm.memory,
+        )
+        for vm in sorted(pool.vms.values(), key=lambda vm: vm.name)
+    )
+    made = Plan.of(
+        *(pool, UPGRADE, steps),
+        hosts=[pool.master] if played is None else played.order,
+        vms=vms,
+        problems=[finding.why for finding in findings if finding.stands],
+        warnings=[finding.why for finding in findings if finding.level == checks.WARNS and not finding.mended],
+        away=() if played is None else played.away,
+    )
+    return replace(
+        made,
         source=source.product_version,
         target=target.product_version,
         medium=target.name,
-        hosts=tuple(_planned(pool.hosts[uuid]) for uuid in order),
-        vms=tuple(
-            PlannedVM(
-                vm.uuid,
-                vm.name,
-                was.states[vm.uuid],
-                was.homes.get(vm.uuid),
-                vm.uuid in downtime,
-                downtime.get(vm.uuid, ""),
-                now=vm.state,
-                at=vm.host,
-                memory=vm.memory,
-            )
-            for vm in sorted(pool.vms.values(), key=lambda vm: vm.name)
-        ),
-        steps=tuple(steps),
-        problems=tuple(finding.why for finding in findings if finding.stands),
-        warnings=tuple(finding.why for finding in findings if finding.level == checks.WARNS and not finding.mended),
-        away=() if played is None else played.away,
-        master=pool.master,
         no_return=tuple(no_return(source, target)) if steps else (),
-        unplugged=tuple(sorted(pool.unplugged)),
         findings=tuple(findings),
         picture=dict(picture),
         effort=None if played is None else played.effort,
         proof=proof,
     )
-
-
-def _planned(host: HostFacts) -> PlannedHost:
-    return PlannedHost(host.uuid, host.name, host.version, host.address)
 
 
 # --- running

@@ -17,7 +17,7 @@ from .acts.shutting import GIVE_UP, POLICIES
 from .journal import DONE, Journal
 from .observe import PoolFacts, VMFacts, observe
 from .placement import Board, needs, reachable
-from .plan import Plan, PlannedHost, PlannedVM, Step
+from .plan import Plan, PlannedVM, Step
 
 if TYPE_CHECKING:
     from ..session import Session
@@ -123,7 +123,11 @@ class _Making:
         steps.append(Step("release"))
         if pool.mark:
             self.problems.append(f"another run ({pool.mark}) is at work on this pool: resume or abandon that one")
-        return _plan(pool, SHUTDOWN, scope, [] if self.problems else steps, self.problems)
+        planned = (
+            PlannedVM(vm.uuid, vm.name, vm.state, vm.host or None, planned_downtime=True, why="it is shut down")
+            for vm in sorted(scope, key=lambda vm: (vm.order, vm.name))
+        )
+        return Plan.of(pool, SHUTDOWN, steps, vms=planned, problems=self.problems)
 
     def place(self, vm: VMFacts) -> str | None:
         """Where a suspended guest is resumed: where it prefers to be if it can, else where most room is."""
@@ -132,27 +136,6 @@ class _Making:
         if found is not None:
             self.board.place(vm, found)
         return found
-
-
-def _plan(
-    pool: PoolFacts, procedure: str, scope: Sequence[VMFacts], steps: Sequence[Step], problems: Sequence[str]
-) -> Plan:
-    return Plan(
-        pool=pool.uuid,
-        pool_name=pool.name,
-        source="",
-        target="",
-        medium="",
-        hosts=tuple(PlannedHost(host.uuid, host.name, host.version, host.address) for host in pool.hosts.values()),
-        vms=tuple(
-            PlannedVM(vm.uuid, vm.name, vm.state, vm.host or None, planned_downtime=True, why="it is shut down")
-            for vm in sorted(scope, key=lambda vm: (vm.order, vm.name))
-        ),
-        steps=tuple(steps),
-        problems=tuple(problems),
-        procedure=procedure,
-        master=pool.master,
-    )
 
 
 def start_again(session: Session, journal: Journal) -> Plan:

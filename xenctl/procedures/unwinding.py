@@ -7,14 +7,14 @@ that has room for it, best on the master, which goes last. Small guests are kept
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import permutations
 from typing import Any
 
 from .acts.shutting import HARD
 from .before import Before, Since
 from .observe import PoolFacts, VMFacts
-from .placement import Board, go_home
+from .placement import Board, go_home, needs
 from .plan import Step
 
 TRIED = 5
@@ -175,7 +175,7 @@ class _Game:
                 self.played.warnings.append(f"{vm.name} is suspended and {vm.stuck}")
                 continue
             self.played.why[vm.uuid] = "it is suspended, and its saved state does not cross releases: it starts afresh"
-            host = self.board.best(_whole(vm), new)
+            host = self.board.best(needs(vm), new)
             if host is None:
                 self.deferred.append(vm)
             else:
@@ -217,7 +217,7 @@ class _Game:
         left = [self.pool.master, *reversed(self.members[self.members.index(host) + 1 :])] if self.back else []
         stopped: dict[str, str] = {}
         for vm in sorted(self.board.on(host), key=lambda vm: (vm.memory, vm.name)):
-            whole = _whole(vm)
+            whole = needs(vm)
             to = next((other for other in left if not vm.stuck and self.board.takes(whole, other)), None)
             if to is None or vm.state != "Running":
                 stopped[vm.uuid] = f"{self._name(host)} goes back, and no other new host can take it"
@@ -242,7 +242,7 @@ class _Game:
                 stopped[uuid] = why
         self._power_down(master, stopped)
         for vm in self.deferred:
-            if not self.board.takes(_whole(vm), master):
+            if not self.board.takes(needs(vm), master):
                 self.played.problems.append(
                     f"{vm.name} is suspended and has to be resumed, and no new host has what it takes; shut it down by "
                     "force, or make room"
@@ -352,12 +352,6 @@ class _Game:
                 why[uuid] += f"; down for about {max(1, round(self.played.downtime[uuid] / 60))} minutes"
             elif self.played.states[uuid] == "Halted":
                 why[uuid] += "; it stays down"
-
-
-def _whole(vm: VMFacts) -> VMFacts:
-    """A guest with all the storage that moving or resuming it takes: disks, suspend image, and the discs in its drives."""
-    more = {disc.sr for disc in vm.discs} | ({vm.image} if vm.image else set())
-    return replace(vm, storage=vm.storage | more)
 
 
 __all__ = ["Choices", "Played", "play"]

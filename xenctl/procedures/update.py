@@ -20,7 +20,7 @@ from ..releases import find
 from ..transfers.bound import default_sr
 from ..values import NULL, Ref
 from .acts.updating import ROUTES, Route
-from .emptying import REFUSE, against_work, planned
+from .emptying import REFUSE, against_work
 from .observe import PoolFacts, observe
 from .plan import Plan, Step
 from .rolling_reboot import Turns, in_order
@@ -173,7 +173,7 @@ def plan(
     problems = against_work(session, pool, lacking)
     if not lacking:
         problems = [f"{update.name} is on {', '.join(pool.hosts[host].name for host in order)} already"]
-        return planned(pool, UPDATE, order, [], problems=problems)
+        return Plan.of(pool, UPDATE, hosts=order, problems=problems)
     master = pool.hosts[pool.master]
     if pool.master not in order and master.ref not in update.there:
         problems.append(f"{master.name} is the master and lacks {update.name}: name it too, members follow it")

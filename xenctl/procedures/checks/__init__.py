@@ -18,7 +18,6 @@ from dataclasses import replace
 from ..plan import Step
 from . import guests, hosts, pools, releases, surroundings
 from .finding import BLOCKS, WARNS, Check, Finding, Found
-from .growth import growth
 from .survey import Situation, Survey, surveyed
 
 
@@ -78,7 +77,6 @@ __all__ = [
     "Situation",
     "Survey",
     "find",
-    "growth",
     "mending",
     "refused",
     "surveyed",

@@ -8,8 +8,10 @@ better where it knows the medium.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from .survey import Situation
+if TYPE_CHECKING:
+    from .survey import Situation
 
 GIB = 1 << 30
 LEAST, SHARE, MOST = GIB, 20, 8 * GIB

@@ -9,7 +9,7 @@ from typing import Any
 from ..acts import mending
 from ..observe import HostFacts
 from .finding import BLOCKS, EITHER, WARNS, Check, Found
-from .growth import GIB, growth
+from .growth import GIB
 from .keys import rsa_bits
 from .survey import Situation
 
@@ -178,7 +178,7 @@ def _medium(at: Situation) -> Iterator[Found]:
 
 
 def _memory(at: Situation) -> Iterator[Found]:
-    for uuid, more in growth(at).items():
+    for uuid, more in at.growth.items():
         host = at.facts.hosts[uuid]
         yield _host(host, f"the control domain of {host.name} takes {more / GIB:.1f} GiB more after the upgrade")
 

@@ -6,7 +6,7 @@ import ssl
 
 RSA = bytes.fromhex("2a864886f70d010101")
 """The object identifier of RSA keys, as DER has it."""
-INTEGER, BITS, OID, SEQUENCE, VERSION = 0x02, 0x03, 0x06, 0x30, 0xA0
+BITS, OID, SEQUENCE, VERSION = 0x03, 0x06, 0x30, 0xA0
 
 
 def rsa_bits(pem: str) -> int | None:

@@ -16,6 +16,7 @@ from ...errors import Failure, TransportError
 from ...releases import Release, Version
 from ...values import parse_datetime
 from ..observe import HostFacts, PoolFacts, VMFacts, attached, observe
+from .growth import growth
 
 if TYPE_CHECKING:
     from ...session import Session
@@ -206,9 +207,10 @@ class Situation:
         """Every guest that is not halted."""
         return ((vm, record) for vm, record in self.guests() if vm.state != "Halted")
 
-    def name(self, kind: str, ref: object) -> str:
-        """The name of an object."""
-        return str(self.survey.get(kind, ref).get("name_label", ref))
+    @cached_property
+    def growth(self) -> Mapping[str, int]:
+        """By host (uuid), the bytes by which its control domain grows. Hosts are asked for it once."""
+        return growth(self)
 
 
 def _whole(version: tuple[int, ...]) -> Version:

@@ -106,8 +106,8 @@ def evacuate(call: Call, host: str, network: str, evacuate_batch_size: int) -> S
                 vm, target = waiting.pop(0)
                 going.append(subtasks.start(call, "VM.pool_migrate", vm, target, {"live": "true"}))
             until = call.clock.now() + subtasks.PATIENCE
-            yield Wait(until, lambda: any(subtasks.over(call, task) for task in going), idle=False)
-            for task in [task for task in going if subtasks.over(call, task)]:
+            yield Wait(until, lambda: any(subtasks.over(call.db, task) for task in going), idle=False)
+            for task in [task for task in going if subtasks.over(call.db, task)]:
                 going.remove(task)
                 for error in (yield from subtasks.wait(call, [task])):
                     if error.code != "VM_BAD_POWER_STATE":  # a guest that stopped meanwhile is in nobody's way

@@ -15,7 +15,6 @@ from xenctl.procedures import rolling_upgrade
 from xenctl.procedures.account import compare, seconds_left
 from xenctl.procedures.estimate import Pace, turn_ends, turn_of
 from xenctl.procedures.gates import Approve, Settle, StopAfter, Window, paused_from_outside
-from xenctl.procedures.guest_policies import costs, read, resolved
 from xenctl.procedures.journal import PAUSE, Journal
 from xenctl.procedures.observe import observe
 from xenctl.procedures.plan import Step
@@ -371,56 +370,6 @@ def test_a_guest_that_is_down_twice_is_down_for_both(session: Session) -> None:
     vm = next(vm for vm in plan.vms if vm.state == "Running")
     steps = tuple(Step(action, host=vm.home or "", vm=vm.uuid) for action in ("stop", "start", "stop"))
     assert Pace().downtime(replace(plan, steps=steps)) == {vm.uuid: 180.0}
-
-
-# --- policies of guests
-
-
-def test_policies_are_read_from_options_and_a_file(tmp_path: Any) -> None:
-    """An option counts before the file; remarks and empty lines are passed over."""
-    file = tmp_path / "guests"
-    file.write_text("# the database last\nvm01 = suspend\n\nvm02=leave # it rests\n")
-    assert read(["vm01=migrate", "a=b=shut-down"], file) == {"vm01": "migrate", "vm02": "leave", "a=b": "shut-down"}
-
-
-@pytest.mark.parametrize("text", ["vm01", "vm01=", "=suspend", "vm01=stop"])
-def test_a_policy_that_is_none_is_refused(text: str, tmp_path: Any) -> None:
-    """With where it stands and which there are."""
-    with pytest.raises(ValueError, match="is not NAME=POLICY, the policy one of migrate, suspend, shut-down, leave"):
-        read([text])
-    file = tmp_path / "guests"
-    file.write_text(f"vm02=leave\n{text}\n")
-    with pytest.raises(ValueError, match="guests, line 2: "):
-        read([], file)
-
-
-def test_policies_are_held_against_the_pool(pool: MockPool, session: Session) -> None:
-    """All faults at once: no such guest, several of a name, a policy that does not fit."""
-    session.VM.set_name_label(row(pool, "VM", "vm09").ref, "vm08")
-    facts = observe(session)
-    with pytest.raises(ValueError, match="policies of guests: ") as told:
-        resolved(facts, {"nobody": "suspend", "vm08": "suspend", "vm04": "shut-down"})
-    assert "nobody: no guest is called so" in str(told.value)
-    assert "vm08: 2 guests are called so; give the uuid" in str(told.value)
-    assert "vm04: shut-down is for guests that run, and it is Halted" in str(told.value)
-    uuid = row(pool, "VM", "vm01")["uuid"]
-    assert resolved(facts, {"vm01": "suspend", uuid: "suspend"}) == {uuid: "suspend"}
-    with pytest.raises(ValueError, match="vm01: it is given suspend and leave; give one"):
-        resolved(facts, {"vm01": "suspend", uuid: "leave"})
-
-
-def test_what_a_policy_costs_is_told_beforehand(pool: MockPool, session: Session) -> None:
-    """A guest that is shut down for its host's turn is down for about that turn."""
-    disk = row(pool, "VDI", "disk of vm02")
-    pool.store.write(disk, SR=row(pool, "SR", "Local storage on host2").ref)
-    plan = rolling_upgrade.plan(session)
-    (vm,) = plan.downtime
-    assert costs(plan) == {vm.uuid: "down for about 45 min"}
-    journal = Journal.create(plan)
-    assert rolling_upgrade.run(session, plan, pool.hands, journal=journal, accept_downtime=True).ok
-    (found,) = [guest for guest in compare(journal).vms if guest.downtime_s]
-    assert (found.name, found.state_after, found.host_after) == ("vm02", "Running", "host2")
-    assert 600 < found.downtime_s < 7200
 
 
 # --- the comparison

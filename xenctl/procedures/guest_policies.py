@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING
 
 from .estimate import Pace, said
 from .observe import PoolFacts, VMFacts
+from .planner.pieces import LEAVE, POLICIES, SHUT_DOWN, SUSPEND
 
 if TYPE_CHECKING:
     from os import PathLike
 
     from .plan import Plan
-
-MIGRATE, SUSPEND, SHUT_DOWN, LEAVE = POLICIES = ("migrate", "suspend", "shut-down", "leave")
 
 
 def read(given: Iterable[str], file: str | PathLike[str] | None = None) -> dict[str, str]:
@@ -63,8 +62,8 @@ def resolved(pool: PoolFacts, named: Mapping[str, str]) -> dict[str, str]:
 
 def _against(vm: VMFacts, policy: str) -> str:
     """Why a guest cannot have a policy, empty where it can."""
-    if policy == LEAVE and vm.state == "Suspended" and vm.discs:
-        return "leave is not for a suspended guest with a CD in its drive: it could not be resumed any more"
+    if policy in (LEAVE, SUSPEND) and vm.state == "Suspended" and vm.discs:
+        return f"{policy} is not for a suspended guest with a CD in its drive: it could not be resumed any more"
     if policy in (SUSPEND, SHUT_DOWN) and vm.state not in ("Running", "Suspended"):
         return f"{policy} is for guests that run, and it is {vm.state}"
     return ""

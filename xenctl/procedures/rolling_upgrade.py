@@ -218,7 +218,7 @@ def make_plan(
     source = source or (_source(pool) if half_done else pool.release)
     release = find(target, source) if target is not None else next_release(source)
     seen, wished = survey or Survey(pool), wishes or Wishes()
-    at = Situation(seen, source, release or source, half_done=half_done, take_over=take_over)
+    at = Situation(seen, source, release or source, half_done=half_done, take_over=take_over, wishes=wished)
     if release is None:
         none = checks.refused(at, "target", f"there is no release after {source.name}")
         return _plan(pool, source, source, findings=[none])

@@ -25,7 +25,7 @@ from .acts import KINDS
 from .drift import Astray, differences
 from .estimate import turn_of
 from .fallen import EXCUSED, give_up, notes
-from .journal import ABANDONED, DONE, PAUSE, RUNNING, STOPPED, VERSIONS, Journal, JournalError
+from .journal import ABANDONED, DONE, PAUSE, RUNNING, STOPPED, VERSIONS, Change, Journal, JournalError
 from .observe import MARK, PoolFacts, observe
 from .plan import Plan, Step
 from .policy import REPLAN, Policy
@@ -361,10 +361,14 @@ class Run:
     def _settle(self, step: Step) -> None:
         """What this step undoes, and so does the return of a host that was disabled, need not be undone any more."""
         ended = {"return": "enable", "boot-installer": "unprepare"}.get(step.action)
-        done = [_bare(step), *([Step(ended, host=step.host)] if ended else ())]
-        for change in self.journal.changes():
-            if not change.undone and _bare(change.undo) in done:
+        for done in (step, *([Step(ended, host=step.host)] if ended else ())):
+            for change in self._taken_back(done):
                 self.journal.undone(change)
+
+    def _taken_back(self, step: Step) -> list[Change]:
+        """What this run changed and a step takes back."""
+        bare = _bare(step)
+        return [change for change in self.journal.changes() if not change.undone and _bare(change.undo) == bare]
 
     def _take(self, number: int, step: Step) -> bool:
         """Do a step unless what it is for holds, trying again what may pass; True where it held already."""
@@ -374,7 +378,7 @@ class Run:
                 if self._is_excused(step) or kind.holds(self, step):
                     return attempt == ATTEMPTS
                 undo = kind.undo(step)
-                if undo is not None:
+                if undo is not None and not self._taken_back(step):
                     self.journal.changed(undo)
                 self.journal.write(number, "intent", step.text(self.plan.names))
                 try:
@@ -450,5 +454,5 @@ def abandon(session: Session, journal: Journal, hands: Hands, *, poll: float | N
 
 
 def _bare(step: Step) -> Step:
-    """A step without the reason for it, and without what follows from the rest."""
-    return replace(step, reason="", host=step.host if step.vm == "" else "")
+    """A step without the reason for it, and without the hosts where it is about a guest: it is up again wherever it is."""
+    return replace(step, reason="") if step.vm == "" else replace(step, reason="", host="", to="")

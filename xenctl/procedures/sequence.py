@@ -15,7 +15,7 @@ from .observe import PoolFacts, VMFacts
 from .placement import Board, DoesNotFit
 from .plan import Effort, Plan, Step
 from .planner import NOWHERE, Act, Hop, Impossible, Solution, Turn, solve
-from .planner.pieces import Pieces, Wishes, pieces
+from .planner.pieces import LEAVE, Pieces, Wishes, pieces
 from .planner.wording import refusal, why_away
 
 
@@ -155,13 +155,13 @@ class _Game:
     def _prepare(self) -> None:
         pool, hosts = self.pool, self.pieces.hosts
         for vm in pool.vms.values():
-            if vm.state != "Suspended":
+            if vm.state != "Suspended" and self.wishes.policy(vm) != LEAVE:
                 self.steps += [_eject(vm, disc.vbd, disc.vdi) for disc in vm.discs]
         for number, uuid in enumerate(hosts):
             if self.new >> number & 1 and not pool.hosts[uuid].enabled:
                 self.steps.append(Step("enable", host=uuid, reason="it is upgraded, and takes guests"))
         for uuid, why in self.pieces.resting.items():
-            self.steps.append(Step("suspend", vm=uuid, reason=why))
+            self.steps.append(Step("suspend", host=pool.vms[uuid].host, vm=uuid, reason=why))
         for uuid, host in self.roused.items():
             self.steps.append(Step("start", host=host, vm=uuid, to=host, reason="it ran at the start"))
         for uuid, host in self.pieces.entering.items():
@@ -285,7 +285,7 @@ class _Game:
     def _fill_drives(self, board: Board) -> None:
         for vm, vbd, vdi in self.baseline.discs:
             facts, at = self.pool.vms.get(vm), board.where.get(vm)
-            if facts is None or (at is None and facts.state == "Suspended"):
+            if facts is None or (at is None and facts.state == "Suspended") or self.wishes.policy(facts) == LEAVE:
                 continue
             sr = next((disc.sr for disc in facts.discs if disc.vbd == vbd), "")
             if at is None or not sr or sr in self.pool.hosts[at].storage:

@@ -9,6 +9,7 @@ from ...releases import XENSERVER
 from ..acts import mending
 from ..observe import VMFacts
 from ..placement import pinned
+from ..planner.pieces import LEAVE, MIGRATE, SHUT_DOWN, SUSPEND
 from .finding import BLOCKS, EITHER, WARNS, Check, Found
 from .survey import Situation
 
@@ -40,12 +41,22 @@ def _suspended(at: Situation) -> Iterator[Found]:
             yield _vm(vm, why, level=BLOCKS)
         else:
             disc = " with a CD in its drive" if vm.discs else ""
-            why = f"{vm.name} is suspended{disc}: it is resumed before any host is upgraded, and suspended again at the end"
-            yield _vm(vm, why, level=WARNS)
+            yield _vm(vm, f"{vm.name} is suspended{disc}: {_waits(at, vm)}", level=WARNS)
+
+
+def _waits(at: Situation, vm: VMFacts) -> str:
+    """What becomes of a suspended guest."""
+    if at.policy(vm) in (LEAVE, SUSPEND):
+        return "it is not resumed for the upgrade, as was asked"
+    if at.mixed:
+        return "it is not resumed while versions are mixed"
+    return "it is resumed before any host is upgraded, and suspended again at the end"
 
 
 def _discs(at: Situation) -> Iterator[Found]:
-    having = sorted(vm.name for vm in at.facts.vms.values() if vm.discs and vm.state != "Suspended")
+    having = sorted(
+        vm.name for vm in at.facts.vms.values() if vm.discs and vm.state != "Suspended" and at.policy(vm) != LEAVE
+    )
     if having:
         why = f"CDs are taken out at the start and put back at the end: {', '.join(having)}"
         yield Found("pool", at.facts.uuid, at.facts.name, why)
@@ -59,21 +70,27 @@ def _pinned(at: Situation) -> Iterator[tuple[VMFacts, str]]:
             yield vm, why
 
 
+def _shut(at: Situation, *, tied: bool) -> Iterator[Found]:
+    """The guests that are shut down because they can go nowhere, by devices (`tied`) or for want of anything else."""
+    for vm, why in _pinned(at):
+        resting = at.policy(vm) in (LEAVE, SUSPEND) or at.is_new(at.facts.hosts[vm.host])
+        if bool(vm.tied) == tied and not resting:
+            yield _vm(vm, f"{vm.name} is shut down when its host is upgraded: {why}")
+
+
 def _devices(at: Situation) -> Iterator[Found]:
-    return (_vm(vm, f"{vm.name} is shut down when its host is upgraded: {why}") for vm, why in _pinned(at) if vm.tied)
+    return _shut(at, tied=True)
 
 
 def _tied(at: Situation) -> Iterator[Found]:
-    return (
-        _vm(vm, f"{vm.name} is shut down when its host is upgraded: {why}") for vm, why in _pinned(at) if not vm.tied
-    )
+    return _shut(at, tied=False)
 
 
 def _blocked(at: Situation) -> Iterator[Found]:
-    tied = {vm.uuid for vm, _ in _pinned(at)}
+    held = {vm.uuid for vm, _ in _pinned(at)}
     for vm, record in at.up():
         blocked: Mapping[str, str] = record.get("blocked_operations", {})
-        for operation in _wanted(vm, tied=vm.uuid in tied):
+        for operation in _wanted(at, vm, held=vm.uuid in held):
             if operation not in blocked:
                 continue
             step = mending.set_key(
@@ -85,11 +102,31 @@ def _blocked(at: Situation) -> Iterator[Found]:
             yield _vm(vm, why, steps=(step,), unmend=(mending.back(step),))
 
 
-def _wanted(vm: VMFacts, *, tied: bool) -> tuple[str, ...]:
-    """The operations that the run needs of a guest that is up."""
+WANTED: Mapping[str, tuple[str, ...]] = {
+    MIGRATE: ("pool_migrate",),
+    SUSPEND: ("suspend", "resume", "resume_on"),
+    SHUT_DOWN: ("clean_shutdown", "start", "start_on"),
+    LEAVE: (),
+}
+"""The operations that the run needs of a guest that is up, by what becomes of it."""
+
+
+def _wanted(at: Situation, vm: VMFacts, *, held: bool) -> tuple[str, ...]:
+    """The operations that the run needs of a guest that is up; `held` if it can go nowhere else."""
+    policy = at.policy(vm)
     if vm.state == "Suspended":
-        return ("resume", "resume_on", "pool_migrate", "suspend")
-    return ("clean_shutdown", "start", "start_on") if tied else ("pool_migrate",)
+        return () if policy in (LEAVE, SUSPEND) else ("resume", "resume_on", *WANTED[policy], "suspend")
+    return WANTED[SHUT_DOWN if held and policy == MIGRATE else policy]
+
+
+def begins(at: Situation) -> bool:
+    """Whether the run resumes or starts a guest under a release that looks at licences then: up to 6.1 they all do."""
+    held = {vm.uuid for vm, _ in _pinned(at)}
+    return any(
+        {"resume", "start"} & set(_wanted(at, vm, held=vm.uuid in held))
+        for vm, _ in at.up()
+        if vm.state == "Suspended" or not at.reaches(6, 2)
+    )
 
 
 def _paravirtual(at: Situation) -> Iterator[Found]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ...releases import XENSERVER, Release, accepts, path
 from ...values import parse_datetime
 from .finding import BLOCKS, EITHER, WARNS, Check, Found
+from .guests import begins
 from .survey import Situation
 
 NO_END = "21000101T00:00:00Z"
@@ -67,7 +68,6 @@ def _unknown(at: Situation) -> Iterator[Found]:
 
 def _licence_over(at: Situation) -> Iterator[Found]:
     """Up to 6.1 no VM starts or resumes on a host whose licence is over."""
-    waiting = any(vm.state == "Suspended" for vm in at.facts.vms.values())
     for host, record in at.hosts():
         end = record.get("license_params", {}).get("expiry", "never")
         now = at.survey.now
@@ -77,7 +77,7 @@ def _licence_over(at: Situation) -> Iterator[Found]:
             continue
         if over and host.release.version < (6, 2, 0):
             why = f"the licence of {host.name} ended on {end}: no guest starts or resumes there"
-            level = BLOCKS if waiting else WARNS
+            level = BLOCKS if begins(at) else WARNS
             yield Found("host", host.uuid, host.name, f"{why}; give it a new one", level=level)
         elif over:
             yield Found(

@@ -16,6 +16,7 @@ from ...errors import Failure, TransportError
 from ...releases import Release, Version
 from ...values import parse_datetime
 from ..observe import HostFacts, PoolFacts, VMFacts, attached, observe
+from ..planner.pieces import Wishes
 from .growth import growth
 
 if TYPE_CHECKING:
@@ -166,13 +167,15 @@ def surveyed(session: Session, *, url: str = "") -> Survey:
 @dataclass(frozen=True)
 class Situation:
     """A pool and what is to become of it: every host goes from `source`, the oldest release of a host, to `target`.
-    `half_done` says that versions may be mixed already, `take_over` that another run's mark does not count."""
+    `half_done` says that versions may be mixed already, `take_over` that another run's mark does not count, `wishes` how
+    guests are to be treated."""
 
     survey: Survey
     source: Release
     target: Release
     half_done: bool = False
     take_over: bool = False
+    wishes: Wishes = field(default_factory=Wishes)
 
     @property
     def facts(self) -> PoolFacts:
@@ -181,6 +184,19 @@ class Situation:
     @property
     def ask(self) -> Answers:
         return self.survey.ask
+
+    @cached_property
+    def mixed(self) -> bool:
+        """Whether a host is upgraded already."""
+        return any(self.is_new(host) for host in self.facts.hosts.values())
+
+    def is_new(self, host: HostFacts) -> bool:
+        """Whether a host is upgraded already."""
+        return host.version == self.target.product_version
+
+    def policy(self, vm: VMFacts) -> str:
+        """What becomes of a guest (see `Wishes`)."""
+        return self.wishes.policy(vm, mixed=self.mixed and vm.state != "Suspended")
 
     def crosses(self, *version: int) -> bool:
         """Whether the upgrade leads from before a version to it or past it."""

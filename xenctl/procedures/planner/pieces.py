@@ -36,9 +36,10 @@ class Wishes:
             if policy not in POLICIES:
                 raise ValueError(f"the policy of a guest is one of {', '.join(POLICIES)}, not {policy!r} ({uuid})")
 
-    def policy(self, vm: VMFacts) -> str:
-        """What becomes of a guest."""
-        return self.policies.get(vm.uuid, MIGRATE)
+    def policy(self, vm: VMFacts, *, mixed: bool = False) -> str:
+        """What becomes of a guest. Once versions are `mixed` nothing is suspended any more: it is shut down."""
+        policy = self.policies.get(vm.uuid, MIGRATE)
+        return SHUT_DOWN if mixed and policy == SUSPEND else policy
 
     def grows(self, host: str) -> int:
         """How many bytes the control domain of a host grows by."""
@@ -128,9 +129,9 @@ class _Sorting:
         return self.reaches[needs]
 
     def _running(self, vm: VMFacts, host: str) -> None:
-        at, policy = self.number[host], self.wishes.policy(vm)
+        at, policy = self.number[host], self.wishes.policy(vm, mixed=bool(self.new))
         new = bool(self.new >> at & 1)
-        if policy == SUSPEND and not self.new:
+        if policy == SUSPEND:
             self.resting[vm.uuid] = "it is suspended for the upgrade, as was asked"
             return
         why = self._pinned(vm, host)
@@ -140,7 +141,7 @@ class _Sorting:
                 f"{vm.name} is to be left alone and runs on {where}, which is emptied for its upgrade: move it or shut it "
                 "down, or choose another policy for it"
             )
-        if policy in (SUSPEND, SHUT_DOWN):
+        if policy == SHUT_DOWN:
             why = why or "it is shut down for its host's turn, as was asked"
         if why or policy == LEAVE:
             self._hold(vm, host, why if not new else "")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from chaos import Fate, Killed, MortalHands, session_on
+from pools import row, versions
 
 from mockserver import MockPool
 from mockserver.invariants import rolling_upgrade as invariants
@@ -28,10 +29,6 @@ def pool() -> MockPool:
 @pytest.fixture
 def session(pool: MockPool) -> Session:
     return connect(pool.url, pool.username, pool.password, transport=pool.transport())
-
-
-def row(pool: MockPool, kind: str, name: str) -> Any:
-    return next(r for r in pool.store.table(kind).values() if r["name_label"] == name)
 
 
 def stop_at(host: str) -> Any:
@@ -56,10 +53,6 @@ def half_done(pool: MockPool, session: Session, journal: Journal | None = None) 
     assert "stop before host2" in outcome.paused
     assert not outcome.ok
     return journal
-
-
-def versions(pool: MockPool) -> list[str]:
-    return [machine.system.release.product_version for machine in pool.machines]
 
 
 def test_a_gate_stops_before_a_hosts_turn_and_the_run_goes_on_later(pool: MockPool, session: Session) -> None:

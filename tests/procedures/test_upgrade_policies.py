@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from pools import row, versions
 
 from mockserver import MockPool
 from mockserver.invariants import rolling_upgrade as invariants
@@ -35,10 +36,6 @@ def session(pool: MockPool) -> Session:
     return connect(pool.url, pool.username, pool.password, transport=pool.transport())
 
 
-def row(pool: MockPool, kind: str, name: str) -> Any:
-    return next(r for r in pool.store.table(kind).values() if r["name_label"] == name)
-
-
 def crash(pool: MockPool, name: str) -> None:
     """A guest reboots or crashes and nobody starts it again; the master sees that, unless it is away."""
     vm = row(pool, "VM", name)
@@ -63,10 +60,6 @@ def run(pool: MockPool, session: Session, **options: Any) -> tuple[Outcome, Jour
     assert plan.problems == ()
     journal = Journal.create(plan)
     return rolling_upgrade.run(session, plan, pool.hands, journal=journal, **options), journal
-
-
-def versions(pool: MockPool) -> list[str]:
-    return [machine.system.release.product_version for machine in pool.machines]
 
 
 def whole(pool: MockPool) -> bool:

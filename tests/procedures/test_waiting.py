@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pools import row
 
 from mockserver import MockPool
 from xenctl.errors import Failure, TransportError
@@ -57,10 +58,6 @@ def waiting(pool: MockPool, session: Session) -> Run:
     journal = Journal.create(plan)
     journal.now = session.clock.now
     return Run(session, plan, pool.hands, journal, policy=policy)
-
-
-def row(pool: MockPool, kind: str, name: str) -> Any:
-    return next(r for r in pool.store.table(kind).values() if r["name_label"] == name)
 
 
 def kept(pool: MockPool, change: Callable[[], Any]) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from pools import row
+from guests import fully_virtual
+from pools import RELEASES, row
 
 from mockserver import MockPool
 from xenctl.errors import Failure, TransportError
@@ -21,9 +22,9 @@ SHORT = 1200.0
 """Seconds that every stage has in these tests."""
 
 
-@pytest.fixture
-def pool() -> MockPool:
-    return MockPool.create(hosts=3, vms=6, release="5.6")
+@pytest.fixture(params=RELEASES)
+def pool(request: pytest.FixtureRequest) -> MockPool:
+    return fully_virtual(MockPool.create(hosts=3, vms=6, release=request.param))
 
 
 class Calls:

@@ -36,12 +36,13 @@ class Timer(Kept):
 
 
 class VirtualClock(Kept):
-    """Simulated seconds since the epoch. Satisfies `xenctl.transport.Clock`. `after_step` is called after each timer.
+    """Simulated seconds since the epoch. Satisfies `xenctl.transport.Clock`. `before_step` and `after_step` are called
+    before and after each timer.
 
     The heap makes its own entries in the journal: what was pushed is marked to be dropped, what was popped is pushed again.
     """
 
-    UNKEPT: ClassVar = frozenset({"after_step", "_timers", "_forgotten", "_stamped"})
+    UNKEPT: ClassVar = frozenset({"before_step", "after_step", "_timers", "_forgotten", "_stamped"})
 
     def __init__(self, start: float) -> None:
         self._now = start
@@ -49,6 +50,7 @@ class VirtualClock(Kept):
         self._timers: list[Timer] = []
         self._forgotten = 0
         self._stamped: tuple[float, Timestamp] | None = None
+        self.before_step: Callable[[], None] = lambda: None
         self.after_step: Callable[[], None] = lambda: None
 
     def now(self) -> float:
@@ -105,6 +107,7 @@ class VirtualClock(Kept):
         moment = self.next_moment()
         if moment is None or moment > limit:
             return False
+        self.before_step()
         timer = self._pop()
         self._now = max(self._now, moment)
         action, timer.action = timer.action, None

@@ -492,8 +492,10 @@ class MockPool(Kept):
 
     def wait(self, wait: Wait) -> None:
         """Let time pass until `wait` is over. What was written before is the call's that waits, and so are the lists that
-        follow from it."""
-        self.freshen()
+        follow from it. Where nobody hears of each write, and nothing happens meanwhile, nobody can look at them."""
+        world = self.world
+        if self.trace is not None or self.old_events.subscriptions or world.waiter != world.let_pass:
+            self.freshen()
         if self.trace is not None:
             self.trace.waiting(wait)
         else:
@@ -557,7 +559,8 @@ class MockPool(Kept):
     def machine_changed(self, machine: HostMachine, old: str) -> None:
         """A machine has come from state `old` to another."""
         write = Write("write", "machine", machine.uuid, "state", old, machine.state, self.clock.now())
-        self.writes.append(write)
+        if self.invariants:
+            self.writes.append(write)
         if self.trace is not None:
             self.trace.note(write)
         self.max_offline = max(self.max_offline, sum(m.state != "running" for m in self.machines))
@@ -589,8 +592,7 @@ class MockPool(Kept):
     def settle(self, cause: str) -> None:
         """After a call or a physical event: make anew what is stale, wake who waits, and hold the writes against the
         invariants."""
-        if self.upkeep.stale:
-            self.freshen()
+        self.freshen()
         if self.upkeep.replan:
             ha_monitor.wake(self)
         if self._waiting:
@@ -598,10 +600,9 @@ class MockPool(Kept):
                 self._waiting.remove(entry)
                 entry[1]()
             self.freshen()
-        if self.writes and self.trace is not None:
+        if self.trace is not None:
             self.trace.settled(cause)
-        if not self.invariants or not self.writes:
-            self.writes.clear()
+        if not self.writes:
             return
         writes, self.writes = self.writes, []
         for invariant in self.invariants:

@@ -80,6 +80,8 @@ class Savepoint:
 def take(pool: MockPool) -> Savepoint:
     """A savepoint of `pool` as it is now. Raises `SavepointError` while a verb is under way."""
     check_idle(pool, "take a savepoint")
+    for one in pool.world.pools:
+        one.freshen()
     journal = pool.journal
     outer = pool.newest_savepoint
     if journal.entries is None:
@@ -111,6 +113,7 @@ def roll_back(pool: MockPool, to: Savepoint) -> None:
     pool.journal.undo(to.place)
     for one, writes in to.writes.items():
         one.writes[:] = writes
+        one.upkeep.forget()
     _forget_inner(pool, to)
     pool.journal.mark = to.mark
     for machine, state in states:

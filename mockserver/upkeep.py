@@ -23,41 +23,59 @@ Stale = Callable[["Upkeep", "Store", "Write"], None]
 
 MOST_KNOWN = 4096
 """Lists that are remembered."""
+DEVICES = (("VBD", "VBDs"), ("VIF", "VIFs"), ("VUSB", "VUSBs"))
+"""The devices whose lists follow from their VM's state: their classes, and where the VM names them."""
 
 
 class Upkeep(Kept):
-    """What has to be made anew. `known` has the lists that were worked out, by the facts that they follow from."""
+    """What has to be made anew. `known` has the lists that were worked out, by the facts that they follow from; `lists` the
+    objects whose lists are stale, by class: for a VM, whether those of its devices are, too.
 
-    UNKEPT: ClassVar = frozenset({"known"})
+    What is stale is no state: nothing is where a savepoint is taken, and so nothing after a rollback.
+    """
+
+    UNKEPT: ClassVar = frozenset({"known", "lists", "growth"})
 
     def __init__(self) -> None:
         self.known: dict[tuple[str, Hashable], list[str]] = {}
-        self.lists: dict[tuple[str, str], None] = {}
+        self.lists: dict[str, dict[str, bool]] = {name: {} for name in usual.ALIKE}
         self.growth: dict[str, tuple[int, int]] = {}
         self.replan = False
         """Whether something was written that high availability looks at."""
 
     def renew(self, table: str, *refs: str) -> None:
         """Note that the lists of these objects are stale."""
-        lists = self.lists
+        lists = self.lists[table]
         for ref in refs:
-            if (table, ref) not in lists:
-                lists[table, ref] = None
+            if ref not in lists:
+                lists[ref] = False
 
     @property
     def stale(self) -> bool:
         """Whether anything is."""
-        return bool(self.lists or self.growth)
+        return bool(self.growth) or any(self.lists.values())
+
+    def forget(self) -> None:
+        """Have nothing stale: all is as it was when nothing was."""
+        self.growth.clear()
+        for refs in self.lists.values():
+            refs.clear()
 
     def do(self, store: Store) -> None:
         """Make anew what is stale."""
-        self._account(store)
-        if self.lists:
-            for table, ref in list(self.lists):
-                row = store.find(table, ref)
-                if row is not None:
+        if self.growth:
+            self._account(store)
+        for ref, whole in self.lists["VM"].items():
+            vm = store.find("VM", ref) if whole else None
+            if vm is not None:
+                for table, field in DEVICES:
+                    self.renew(table, *vm.get(field, ()))
+        for table, refs in self.lists.items():
+            if refs:
+                rows = store.table(table)
+                for row in [rows[ref] for ref in refs if ref in rows]:
                     self._renew(store, table, row)
-            self.lists.clear()
+                refs.clear()
 
     def _renew(self, store: Store, table: str, row: Row) -> None:
         """Make the list of one object anew."""
@@ -123,12 +141,7 @@ def _vbd_disk(upkeep: Upkeep, store: Store, write: Write) -> None:
 
 
 def _vm_for_devices(upkeep: Upkeep, store: Store, write: Write) -> None:
-    upkeep.renew("VM", write.ref)
-    vm = store.find("VM", write.ref)
-    if vm is not None:
-        upkeep.renew("VBD", *vm["VBDs"])
-        upkeep.renew("VIF", *vm["VIFs"])
-        upkeep.renew("VUSB", *vm.get("VUSBs", ()))
+    upkeep.lists["VM"][write.ref] = True
 
 
 def _vm_state(upkeep: Upkeep, store: Store, write: Write) -> None:

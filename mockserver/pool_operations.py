@@ -9,7 +9,7 @@ from xenctl.errors import Failure
 
 from . import rules
 from .call import Call, refuse
-from .checks import marked
+from .holding import marked
 from .store import Row, Store
 
 SINCE = {

@@ -6,7 +6,6 @@ the host again after every wait, writes what it did in one go, and leaves nothin
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from xenctl import memory
@@ -29,11 +28,12 @@ from . import (
     volumes,
 )
 from .call import Call, Steps, Wait, refuse
+from .holding import Holding, marked
 from .records import as_text
 from .store import NULL, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from .pool import MockPool
 
@@ -124,29 +124,26 @@ def _console(call: Call, vm: Row, host: Row) -> None:
         call.db.create("console", ref, fields)
 
 
-@contextmanager
-def _devices_held(call: Call, vm: Row, *tables: str) -> Iterator[None]:
-    """Hold the devices of `vm` while they are attached, so that nobody else takes a disk meanwhile."""
+def _hold_devices(call: Call, vm: Row, holding: Holding, *, vifs: bool = False) -> None:
+    """Hold the block devices of `vm` while they are attached, so that nobody else takes a disk meanwhile; with `vifs` its
+    virtual interfaces, too."""
     checks.assert_attachable(call.db, vm)
-    vifs = [vif for vif in (call.db.find("VIF", ref) for ref in vm["VIFs"]) if vif is not None]
-    if "VIF" in tables and any(vif["current_operations"] for vif in vifs):
+    rows = [call.db.find("VIF", ref) for ref in vm["VIFs"]] if vifs else []
+    if any(vif is not None and vif["current_operations"] for vif in rows):
         raise refuse("OPERATION_NOT_ALLOWED", "Failed to lock all VIFs")
-    with ExitStack() as stack:
-        for vbd in call.pool.vbds(vm):
-            stack.enter_context(checks.marked(call, vbd, "attach"))
-        for vif in vifs if "VIF" in tables else ():
-            stack.enter_context(checks.marked(call, vif, "attach"))
-        yield
+    for device in (*call.pool.vbds(vm), *rows):
+        if device is not None:
+            holding.hold(marked(call, device, "attach"))
 
 
-def reserve(call: Call, vm: Row, host: Row, name: str, stack: ExitStack) -> hosts.Contact:
+def reserve(call: Call, vm: Row, host: Row, name: str, holding: Holding) -> hosts.Contact:
     """Keep a place for `vm` on `host` until the operation is over."""
     failover_plan.assert_can_place(call.pool, vm, host)
     found = hosts.contact(call.pool, host)
-    stack.enter_context(hosts.operation(call, host, name))
+    holding.hold(hosts.operation(call, host, name))
     passthrough.allocate(call.pool, vm, host)
     call.db.write(vm, scheduled_to_be_resident_on=host.ref)
-    stack.callback(_release, call, vm, host)
+    holding.at_end(_release, call, vm, host)
     volumes.reach_disks(call, found, vm)
     return found
 
@@ -200,10 +197,10 @@ def _prepare(call: Call, vm: Row) -> None:
 def boot(call: Call, vm: Row, place: Callable[[], Row], *, paused: bool) -> Steps:
     """Start `vm` on the host that `place` gives."""
     db, pool = call.db, call.pool
-    with ExitStack() as stack:
-        stack.enter_context(_devices_held(call, vm, "VBD", "VIF"))
+    with Holding() as holding:
+        _hold_devices(call, vm, holding, vifs=True)
         host = place()
-        there = reserve(call, vm, host, "vm_start", stack)
+        there = reserve(call, vm, host, "vm_start", holding)
         licence.assert_valid(pool, host)
         placement.assert_memory(pool, vm, host)
         yield pool.durations.vm_create
@@ -241,7 +238,8 @@ def _booted(call: Call, vm: Row, host: Row) -> None:
 
 def again(call: Call, vm: Row, seconds: float) -> Steps:
     """A new domain in the place of the old one; XenAPI shows the VM running throughout."""
-    with _devices_held(call, vm, "VBD", "VIF"):
+    with Holding() as holding:
+        _hold_devices(call, vm, holding, vifs=True)
         there = contact(call, vm)
         licence.assert_valid(call.pool, there.host)
         volumes.reach_disks(call, there, vm)
@@ -377,10 +375,10 @@ def restore(call: Call, vm: Row, place: Callable[[], Row], *, paused: bool) -> S
     if call.pool.disk_of(vm["suspend_VDI"]) is None:
         call.pool.force_halted(vm)
         raise refuse("VM_HAS_NO_SUSPEND_VDI", "VM", vm.ref)
-    with ExitStack() as stack:
-        stack.enter_context(_devices_held(call, vm, "VBD"))
+    with Holding() as holding:
+        _hold_devices(call, vm, holding)
         host = place()
-        there = reserve(call, vm, host, "vm_resume", stack)
+        there = reserve(call, vm, host, "vm_resume", holding)
         licence.assert_valid(call.pool, host)
         placement.assert_memory(call.pool, vm, host)
         yield from wake(call, vm, there, paused=paused)

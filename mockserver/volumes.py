@@ -10,7 +10,7 @@ from xenctl import database
 
 from . import hosts, rules
 from .call import Call, Steps, refuse
-from .checks import marked
+from .holding import marked
 from .storage_drivers import driver, rounded, taken
 from .storage_rules import pbds_of, sr_operations, sr_refused, vdi_refused
 from .store import EPOCH, NULL, Row

@@ -8,7 +8,7 @@ from typing import Any
 from .. import placement, subtasks
 from ..appliances import refused, vms_of
 from ..call import Call, Steps, refuse
-from ..checks import marked
+from ..holding import marked
 from ..licence import assert_enabled
 from ..store import Row
 from . import verbs_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .. import hosts, passthrough
 from ..call import Call, Steps, refuse
-from ..checks import marked
+from ..holding import marked
 from ..licence import assert_enabled
 from . import verbs_of
 from .generic import make

@@ -3,6 +3,7 @@ the database says of a VM that is off."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .store import NULL
@@ -17,7 +18,15 @@ def started(pool: MockPool, vm: Row) -> None:
     guest, seconds = pool.guest(vm), pool.durations.vm_boot
     guest.boots += 1
     guest.up_at = pool.clock.now() + seconds
-    pool.clock.after(seconds, lambda: report(pool, vm))
+    guest.booting = pool.clock.after(seconds, partial(report, pool, vm))
+
+
+def stopped(pool: MockPool, vm: Row) -> None:
+    """The guest in `vm` is off for good: it will not come up any more."""
+    guest = pool.guest(vm)
+    if guest.booting is not None:
+        guest.booting.cancel()
+        guest.booting = None
 
 
 def report(pool: MockPool, vm: Row) -> None:

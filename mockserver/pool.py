@@ -71,6 +71,9 @@ class MockPool(Kept):
     on_certificate: Callable[[HostMachine], None] = cast("Any", Shared())
     faults: Faults = cast("Any", Shared())
 
+    store: Store
+    """What xapi believes: the database of the host that last served as master."""
+
     def __init__(
         self,
         *,
@@ -112,7 +115,6 @@ class MockPool(Kept):
         self.obstacles: list[str] = []
         self.max_offline = 0
         self.wire()
-        self._store: Store | None = None
         self.old_events = OldEvents()
         self.views: dict[str, Store] = {}
         """The databases that sessions look at instead of the pool's own, by their references."""
@@ -238,15 +240,9 @@ class MockPool(Kept):
 
     # --- finding
 
-    @property
-    def store(self) -> Store:
-        """What xapi believes: the database of the host that last served as master."""
-        assert self._store is not None
-        return self._store
-
     def adopt_store(self, store: Store) -> None:
         """Make `store` the pool's database."""
-        self._store = store
+        self.store = store
         if self.trace is not None:
             self.trace.cut("a master loaded its database")
         store.on_write, store.now = self._written, self.clock.now
@@ -263,7 +259,7 @@ class MockPool(Kept):
             raise LookupError(
                 "no host of this pool is its master any more: it was installed afresh, or left for another"
             )
-        return next((machine for machine in named if machine.system.database is self._store), named[0])
+        return next((machine for machine in named if machine.system.database is self.store), named[0])
 
     @property
     def master_serves(self) -> bool:
@@ -295,7 +291,8 @@ class MockPool(Kept):
 
     def guest(self, vm: Row) -> Guest:
         """The software inside `vm`."""
-        return self.guests.setdefault(vm["uuid"], Guest(vm["uuid"]))
+        uuid = vm["uuid"]
+        return self.guests[uuid] if uuid in self.guests else self.guests.setdefault(uuid, Guest(uuid))
 
     def domain(self, vm: Row) -> tuple[HostMachine, Domain] | None:
         """Where `vm` really runs."""
@@ -312,7 +309,7 @@ class MockPool(Kept):
 
     def new_uuid(self) -> str:
         """A fresh uuid, the same for the same seed."""
-        text = "%032x" % (self.random.getrandbits(128) & RANDOM_BITS | VERSION_4)
+        text = "%032x" % (self.world.random.getrandbits(128) & RANDOM_BITS | VERSION_4)
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
     def new_ref(self) -> str:
@@ -482,11 +479,11 @@ class MockPool(Kept):
 
         continue_later(call, steps(), finish)
 
-    def as_actor(self, verb: classes.Verb, action: Callable[[], Any]) -> Any:
+    def as_actor(self, verb: classes.Verb, action: Callable[..., Any], *args: Any) -> Any:
         """Run `action` as `verb`, whose writes are held against what it declares."""
         before, self.__dict__["actor"] = self.actor, verb  # no state: at a savepoint nobody is at work
         try:
-            return action()
+            return action(*args)
         finally:
             self.__dict__["actor"] = before
 

@@ -288,6 +288,7 @@ def stop(call: Call, vm: Row, seconds: float) -> Steps:
     yield seconds
     there.check()
     call.pool.end_domain(vm)
+    guests.stopped(call.pool, vm)
     call.pool.force_halted(vm)
 
 

@@ -10,8 +10,8 @@ connection. A call that only waits for events does nothing meanwhile: it is no o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
@@ -173,14 +173,3 @@ def _forget_inner(pool: MockPool, point: Savepoint) -> None:
         assert pool.newest_savepoint is not None
         pool.newest_savepoint.gone = True
         pool.newest_savepoint = pool.newest_savepoint.outer
-
-
-@contextmanager
-def going_on(call: Call, steps: Steps, thread: int) -> Iterator[Going]:
-    """Have a call among those that go on."""
-    pool = call.pool
-    going = pool.going[id(steps)] = Going.of(call, steps, thread)
-    try:
-        yield going
-    finally:
-        pool.going.pop(id(steps), None)

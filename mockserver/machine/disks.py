@@ -17,6 +17,8 @@ from ..journal import Kept
 if TYPE_CHECKING:
     from xenctl.releases import Release
 
+    from ..clock import Timer
+
 WRITE_PERIOD = 10.0
 """Simulated seconds between two writes of a running guest."""
 BLOCKS = 16
@@ -91,7 +93,8 @@ class Guest(Kept):
     """The software inside a VM, across its starts and stops.
 
     `ledger` is what it wrote: disk uuid to blocks. `agent` is what its guest agent reports (the fields of its guest
-    metrics), None where it has none; it does so from `up_at` on, after the start counted by `boots`. `saved_by` is the
+    metrics), None where it has none; it does so from `up_at` on, after the start counted by `boots`, when the timer
+    `booting` fires. `saved_by` is the
     release that wrote its suspend image, `image` what was written. `sources` holds the data sources that somebody switched
     on or off.
     """
@@ -102,6 +105,7 @@ class Guest(Kept):
     agent: dict[str, Any] | None = None
     boots: int = 0
     up_at: float = 0.0
+    booting: Timer | None = None
     saved_by: Release | None = None
     image: bytes | None = None
     sources: dict[str, bool] = field(default_factory=dict)

@@ -145,7 +145,7 @@ def _vm_for_devices(upkeep: Upkeep, store: Store, write: Write) -> None:
 
 
 def _vm_state(upkeep: Upkeep, store: Store, write: Write) -> None:
-    upkeep.replan = True
+    _planned(upkeep, store, write)
     _vm_for_devices(upkeep, store, write)
     _vm_of_group(upkeep, store, write)
 
@@ -181,16 +181,17 @@ def _agent(upkeep: Upkeep, store: Store, write: Write) -> None:
 
 
 def _planned(upkeep: Upkeep, store: Store, write: Write) -> None:
-    upkeep.replan = True
+    if not upkeep.replan:
+        upkeep.replan = True
 
 
 def _host_enabled(upkeep: Upkeep, store: Store, write: Write) -> None:
-    upkeep.replan = True
+    _planned(upkeep, store, write)
     upkeep.renew("host", write.ref)
 
 
 def _liveness(upkeep: Upkeep, store: Store, write: Write) -> None:
-    upkeep.replan = True
+    _planned(upkeep, store, write)
     upkeep.renew("host", *(ref for ref, host in store.table("host").items() if host["metrics"] == write.ref))
 
 

@@ -50,7 +50,8 @@ class VirtualClock(Kept):
     UNKEPT: ClassVar = frozenset({"before_step", "after_step", "_timers", "_forgotten", "_stamped"})
 
     def __init__(self, start: float) -> None:
-        self._now = start
+        self.moment = start
+        """Now; for who asks at each write, past a call of `now`."""
         self._number = 0
         self._timers: list[tuple[float, int, Timer]] = []
         self._forgotten = 0
@@ -59,18 +60,18 @@ class VirtualClock(Kept):
         self.after_step: Callable[[], None] = lambda: None
 
     def now(self) -> float:
-        return self._now
+        return self.moment
 
     def stamp(self) -> Timestamp:
         """Now, in XenAPI's form."""
-        if self._stamped is None or self._stamped[0] != self._now:
-            seconds = round(self._now, 6)  # as `datetime` does
-            self._stamped = self._now, Timestamp(time.strftime("%Y%m%dT%H:%M:%SZ", time.gmtime(seconds)))
+        if self._stamped is None or self._stamped[0] != self.moment:
+            seconds = round(self.moment, 6)  # as `datetime` does
+            self._stamped = self.moment, Timestamp(time.strftime("%Y%m%dT%H:%M:%SZ", time.gmtime(seconds)))
         return self._stamped[1]
 
     def after(self, seconds: float, action: Callable[[], None]) -> Timer:
         """Set a timer: `action` runs once, `seconds` from now."""
-        journal, moment, number = self.journal, self._now + max(0.0, seconds), self._number
+        journal, moment, number = self.journal, self.moment + max(0.0, seconds), self._number
         timer = Timer(journal, moment, number, action)
         self._number = number + 1
         heapq.heappush(self._timers, (moment, number, timer))
@@ -115,7 +116,7 @@ class VirtualClock(Kept):
             return False
         self.before_step()
         timer = self._pop()
-        self._now = max(self._now, moment)
+        self.moment = max(self.moment, moment)
         action, timer.action = timer.action, None
         if action is not None:
             action()
@@ -126,17 +127,17 @@ class VirtualClock(Kept):
         """Let time pass until `moment`, or until `ready()` holds after a timer fired."""
         while ready is None or not ready():
             if not self.step(moment):
-                self._now = max(self._now, moment)
+                self.moment = max(self.moment, moment)
                 return
 
     def advance(self, seconds: float) -> None:
         """Let `seconds` pass, firing what falls due."""
-        self.run_until(self._now + seconds)
+        self.run_until(self.moment + seconds)
 
     sleep = advance
 
     def run_until_idle(self, limit: float = 7 * 86400.0) -> None:
         """Let time pass until no timer is left, `limit` seconds at the most."""
-        end = self._now + limit
+        end = self.moment + limit
         while self.step(end):
             pass

@@ -28,7 +28,7 @@ from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -63,9 +63,8 @@ class Journal:
         maker = KEPT.get(kind)
         if maker is not None:
             return maker(self, value)
-        if (
-            _joins(cast("Any", kind)) and value.journal is not self and self is not IDLE
-        ):  # what is in a pool stays there
+        joins: bool = _joins(kind)  # type: ignore[arg-type]
+        if joins and value.journal is not self and self is not IDLE:  # what is in a pool stays there
             value.join(self)
         return value
 

@@ -77,7 +77,7 @@ class MessageStore(Kept):
         self._kept[ref] = row
         self._uuids[fields["uuid"]] = ref
         self._log.append((True, row.created, row))
-        store.on_write(Write("create", "message", ref, "", None, row, store.now()))
+        store.on_write(Write("create", "message", ref, "", None, row, store.clock.moment))
         if len(self._kept) > LIMIT:
             self.drop(store, next(iter(self._kept.values())))
         return row
@@ -86,7 +86,7 @@ class MessageStore(Kept):
         """Delete a message."""
         del self._kept[row.ref], self._uuids[row["uuid"]]
         self._log.append((False, store.next_generation(), row))
-        store.on_write(Write("delete", "message", row.ref, old=row, at=store.now()))
+        store.on_write(Write("delete", "message", row.ref, old=row, at=store.clock.moment))
 
 
 def post(pool: MockPool, name: str, *, priority: int, cls: str, uuid: str, body: str) -> Row:

@@ -245,7 +245,7 @@ class MockPool(Kept):
         self.store = store
         if self.trace is not None:
             self.trace.cut("a master loaded its database")
-        store.on_write, store.now = self._written, self.clock.now
+        store.on_write, store.clock = self._written, self.clock
 
     @property
     def master(self) -> HostMachine:

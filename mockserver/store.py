@@ -28,11 +28,12 @@ from xenctl.errors import DatabaseError, Failure
 from xenctl.releases import serves
 from xenctl.values import format_datetime
 
+from .clock import VirtualClock
 from .columns import EPOCH, NULL, WRITERS, empty_value, from_text, is_text, to_text
 from .intake import UNKNOWN, Known, Plan, members_in
 from .journal import KeptIndex
 from .rows import Encode, Row, Shape, Table, Write
-from .writer import Writer, own
+from .writer import INDEXED, Writer, own
 
 __all__ = [
     "EPOCH",
@@ -64,7 +65,7 @@ it is, reported, and read as the field's default."""
 class Store(Writer):
     """A pool's database as one release of xapi holds it."""
 
-    UNKEPT: ClassVar = frozenset({"model", "generation", "on_write", "now", "_near", "_far", "_bulk"})
+    UNKEPT: ClassVar = frozenset({"model", "generation", "on_write", "clock", "_near", "_far", "_bulk"})
 
     def __init__(self, release: Release, generation: int = 1) -> None:
         self.model = datamodel.load()
@@ -80,7 +81,7 @@ class Store(Writer):
         self.reports: list[str] = []
         self.reserved: dict[str, dict[str, None]] = KeptIndex()
         self.on_write: Callable[[Write], None] = lambda write: None
-        self.now: Callable[[], float] = lambda: 0.0
+        self.clock = VirtualClock(0.0)
         self._bulk = False
         self._make_tables()
 
@@ -426,6 +427,7 @@ def _shape_of(release: Release, cls: Class) -> Shape:
         defaults=defaults,
         empty={n: empty_value(f.type, cls.enums) for n, f in fields.items() if not f.persistent},
         near=tuple(n for n in fields if (cls.name, n) in near),
+        linked=frozenset(n for n in fields if n in INDEXED or (cls.name, n) in near or (cls.name, n) in far),
         far=tuple(n for n in fields if (cls.name, n) in far),
         mutable=tuple(n for n, default in defaults.items() if isinstance(default, (list, dict))),
         reading={

@@ -19,6 +19,8 @@ from .rows import STALE, Row, Shape, Table, Write
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from .clock import VirtualClock
+
 REMEMBERED_DELETIONS = 512
 """A table's list of deleted rows is cut to its newest half when it would reach this."""
 INDEXED = frozenset({"uuid", "scheduled_to_be_resident_on"})  # by whose values rows are looked for
@@ -37,7 +39,7 @@ class Writer(Kept):
     reserved: dict[str, dict[str, None]]
     generation: int
     on_write: Callable[[Write], None]
-    now: Callable[[], float]
+    clock: VirtualClock
     _near: Mapping[tuple[str, str], tuple[str, str]]
     _far: set[tuple[str, str]]
     _bulk: bool
@@ -63,7 +65,7 @@ class Writer(Kept):
         row.created = generation
         self._stamp(row, generation)
         if not self._bulk:
-            self.on_write(_noted(Write, ("create", name, ref, "", None, row, self.now())))
+            self.on_write(_noted(Write, ("create", name, ref, "", None, row, self.clock.moment)))
             for field in shape.near:
                 value = row[field]
                 if value and value != NULL:
@@ -77,6 +79,7 @@ class Writer(Kept):
         table = self.tables.get(name)
         if table is None or table.rows.get(ref) is not row:
             raise Failure(["HANDLE_INVALID", name, ref])
+        linked = self.shapes[name].linked
         for field, value in fields.items():
             if field not in row:
                 continue
@@ -87,11 +90,9 @@ class Writer(Kept):
                 value = fitting(value)
                 if value == old and type(value) is type(old):
                     continue
-            end = (name, field)
-            if end in self._far:
-                raise ValueError(f"{name}.{field} follows from the other end of its relation and is never written")
-            if field in INDEXED:
-                self._index(row, field, old, value)
+            near = False
+            if field in linked:
+                near = self._link(row, field, old, value)
             if row.foreign:
                 self._keep(row)
                 row.foreign.pop(self.shapes[name].fields[field].column, None)
@@ -111,8 +112,8 @@ class Writer(Kept):
                 self._stamp(row, self.next_generation())
             if self._bulk:
                 continue
-            write = _noted(Write, ("write", name, ref, field, old, value, self.now()))
-            if end in self._near:
+            write = _noted(Write, ("write", name, ref, field, old, value, self.clock.moment))
+            if near:
                 gone, come = _difference(old, value)
                 self._join(row, field, gone, _without)
                 self.on_write(write)
@@ -142,7 +143,7 @@ class Writer(Kept):
             table.deleted.append(gone)
         if reserved != NULL:
             self._reserve(row, reserved, NULL)
-        self.on_write(_noted(Write, ("delete", name, ref, "", row, None, self.now())))
+        self.on_write(_noted(Write, ("delete", name, ref, "", row, None, self.clock.moment)))
         for field in self.shapes[name].near:
             value = row[field]
             if value and value != NULL:
@@ -153,7 +154,7 @@ class Writer(Kept):
         generation = self.next_generation()
         self.next_generation()
         self._stamp(row, generation)
-        self.on_write(Write("write", row.table, row.ref, at=self.now()))
+        self.on_write(Write("write", row.table, row.ref, at=self.clock.moment))
         return generation
 
     # --- stamps
@@ -207,13 +208,16 @@ class Writer(Kept):
             text = f"duplicate objects in database: tbl='{table.name}'; object_ref='{ref}'; uuid='{uuid}'"
             raise Failure(["INTERNAL_ERROR", text])
 
-    def _index(self, row: Row, field: str, old: str, new: str) -> None:
-        """Have a row found by what it holds from now on."""
+    def _link(self, row: Row, field: str, old: str, new: str) -> bool:
+        """Have a row found by what it is to hold, and say whether the field is the near end of a relation."""
+        if (row.table, field) in self._far:
+            raise ValueError(f"{row.table}.{field} follows from the other end of its relation and is never written")
         if field == "uuid":
             self.by_uuid.pop(old, None)
             self.by_uuid[new] = (row.table, row.ref)
-        else:
+        elif field in INDEXED:
             self._reserve(row, old, new)
+        return (row.table, field) in self._near
 
     def _reserve(self, row: Row, old: str, new: str) -> None:
         self.reserved.get(old, {}).pop(row.ref, None)
@@ -237,7 +241,9 @@ class Writer(Kept):
                     continue
                 self._put(other, other_field, members)
                 self._stamp(other, self.generation - 1)
-                self.on_write(_noted(Write, ("write", other_table, ref, other_field, before, members, self.now())))
+                self.on_write(
+                    _noted(Write, ("write", other_table, ref, other_field, before, members, self.clock.moment))
+                )
 
 
 def _made(shape: Shape, row: Row, fields: Mapping[str, Any]) -> Row:

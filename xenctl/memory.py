@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from functools import cache, lru_cache
 from typing import Any
 
+from .datamodel import Order
 from .releases import Release, find
 
 MIB = 1 << 20
@@ -37,12 +38,13 @@ def needed(vm: Mapping[str, Any], release: Release) -> int:
     """Bytes of host memory that a pool whose master runs `release` reserves for a VM that runs."""
     if vm["is_control_domain"]:
         return int(vm["memory_static_max"])
-    return int(vm["memory_dynamic_min" if _balloons(release) else "memory_static_max"]) + overhead(vm)
+    return int(vm["memory_dynamic_min" if release.order >= _ballooning() else "memory_static_max"]) + overhead(vm)
 
 
 @cache
-def _balloons(release: Release) -> bool:
-    return release >= find("5.6.0")
+def _ballooning() -> Order:
+    """From when on a VM is admitted with its dynamic minimum."""
+    return find("5.6.0").order
 
 
 def most(vm: Mapping[str, Any]) -> int:

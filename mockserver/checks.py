@@ -14,7 +14,7 @@ from xenctl.errors import Failure
 
 from . import rules, storage_rules, vm_rules
 from .call import Call, Steps, Wait, cancel, refuse
-from .holding import Marked, marked
+from .holding import Marked
 from .store import Row, Store
 
 if TYPE_CHECKING:
@@ -284,7 +284,7 @@ def operation(call: Call, vm: Row, name: str, *, strict: bool = True) -> Marked:
     refused = operation_refused(call.db, vm, name, strict=strict)
     if refused is not None:
         raise refused
-    return marked(call, vm, name)
+    return Marked(call, vm, name)
 
 
 def interrupt(call: Call, vm: Row, name: str) -> Steps:
@@ -373,7 +373,7 @@ def _disk_refused(store: Store, vbd: Row, operation: str) -> Failure | None:
     vdi = store.find("VDI", vbd["VDI"])
     if vdi is None or vbd["currently_attached"] or operation not in ("attach", "plug", "insert"):
         return None
-    others = [row for row in (store.find("VBD", ref) for ref in vdi["VBDs"]) if row is not None and row is not vbd]
+    others = [row for row in store.rows("VBD", vdi["VBDs"]) if row is not vbd]
     active = [row for row in others if _uses_disk(row) and not _harmless(store, row)]
     written = any(row["mode"] == "RW" for row in active)
     needed = vbd["mode"] == "RW" and store.release.order > rules.GEORGE
@@ -398,8 +398,8 @@ def _harmless(store: Store, vbd: Row) -> bool:
 
 def assert_attachable(store: Store, vm: Row) -> None:
     """Raise the first reason why a disk of `vm` cannot be given to it."""
-    for vbd in (store.find("VBD", ref) for ref in vm["VBDs"]):
-        refused = vbd_refused(store, vbd, "attach") if vbd is not None else None
+    for vbd in store.rows("VBD", vm["VBDs"]):
+        refused = vbd_refused(store, vbd, "attach")
         if refused is not None:
             raise refused
 
@@ -422,7 +422,7 @@ def vbd_operation(call: Call, vbd: Row, name: str) -> Marked:
     refused = vbd_refused(call.db, vbd, name)
     if refused is not None:
         raise refused
-    return marked(call, vbd, name)
+    return Marked(call, vbd, name)
 
 
 def assert_not_migrating(vm: Row) -> None:

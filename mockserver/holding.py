@@ -17,27 +17,22 @@ if TYPE_CHECKING:
 
 
 class Marked:
-    """An operation shown on a row while a `with` block lasts."""
+    """An operation that a call shows on a row while a `with` block lasts; what is allowed meanwhile follows from that."""
 
     __slots__ = ("_mark", "_name", "_row", "_store")
 
-    def __init__(self, store: Store, row: Row, mark: str, name: str) -> None:
-        self._store, self._row, self._mark, self._name = store, row, mark, name
+    def __init__(self, call: Call, row: Row, name: str) -> None:
+        self._store: Store = call.db
+        self._row, self._mark, self._name = row, call.task or call.dummy(), name
 
     def __enter__(self) -> None:
         row = self._row
         self._store.write(row, current_operations={**row["current_operations"], self._mark: self._name})
 
     def __exit__(self, *_: object) -> None:
-        store, row, mark = self._store, self._row, self._mark
-        if store.find(row.table, row.ref) is row:
-            rest = {task: op for task, op in row["current_operations"].items() if task != mark}
+        store, row, rest = self._store, self._row, self._row["current_operations"].copy()
+        if store.tables[row.table].rows.get(row.ref) is row and rest.pop(self._mark, None) is not None:
             store.write(row, current_operations=rest)
-
-
-def marked(call: Call, row: Row, name: str) -> Marked:
-    """Show an operation on `row` while it goes on; what is allowed meanwhile follows from that."""
-    return Marked(call.db, row, call.task or call.dummy(), name)
 
 
 class Holding:

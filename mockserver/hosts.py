@@ -10,7 +10,7 @@ from xenctl.errors import Failure
 
 from . import paths, rules
 from .call import Call, refuse
-from .holding import marked
+from .holding import Marked
 from .store import Row, Store, Write
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def operation(call: Call, host: Row, name: str) -> AbstractContextManager[None]:
         raise refused
     if name not in rules.HOST_UPGRADE_OPERATIONS and rules.upgrading(call.db):
         return nullcontext()
-    return marked(call, host, name)
+    return Marked(call, host, name)
 
 
 def set_live(store: Store, host: Row | None, alive: bool) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from . import rules
 from .call import Call, refuse
 from .checks import drivers, is_hvm, spelled
-from .holding import Marked, marked
+from .holding import Marked
 from .store import NULL, Row, Store
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def vif_operation(call: Call, vif: Row, name: str) -> Marked:
     refused = vif_refused(call.db, vif, name)
     if refused is not None:
         raise refused
-    return marked(call, vif, name)
+    return Marked(call, vif, name)
 
 
 def is_active(store: Store, vif: Row) -> bool:

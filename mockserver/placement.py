@@ -37,17 +37,13 @@ class Needs(NamedTuple):
     @classmethod
     def of(cls, store: Store, vm: Row, *, with_storage: bool = True) -> Needs:
         """The needs of `vm`, those of its disks left out where they do not count."""
-        pbds, pifs = store.table("PBD"), store.table("PIF")
         storage = []
         for sr in required_srs(store, vm) if with_storage else ():
-            known = [pbds[ref] for ref in store.get("SR", sr)["PBDs"] if ref in pbds]
-            storage.append((sr, {pbd["host"] for pbd in known if pbd["currently_attached"]}))
-        networks = []
-        for vif in (store.find("VIF", ref) for ref in vm["VIFs"]):
-            network = store.find("network", vif["network"]) if vif is not None else None
-            if network is not None and network["PIFs"]:
-                networks.append((network.ref, {pifs[ref]["host"] for ref in network["PIFs"] if ref in pifs}))
-        return cls(tuple(storage), tuple(networks))
+            pbds = store.rows("PBD", store.get("SR", sr)["PBDs"])
+            storage.append((sr, {pbd["host"] for pbd in pbds if pbd["currently_attached"]}))
+        networks = store.rows("network", [vif["network"] for vif in store.rows("VIF", vm["VIFs"])])
+        wired = [(n.ref, {pif["host"] for pif in store.rows("PIF", n["PIFs"])}) for n in networks if n["PIFs"]]
+        return cls(tuple(storage), tuple(wired))
 
 
 def _assert_fits(store: Store, vm: Row, host: Row, needs: Needs) -> None:
@@ -122,12 +118,11 @@ def assert_memory(pool: MockPool, vm: Row, host: Row) -> None:
 
 def required_srs(store: Store, vm: Row) -> Iterable[str]:
     """The storage repositories that `vm` needs to run: those of its disks, CDs, and its suspend image."""
-    vbds = (store.find("VBD", ref) for ref in vm["VBDs"])
-    vdis = [vbd["VDI"] for vbd in vbds if vbd is not None and not vbd["empty"]]
+    vdis = [vbd["VDI"] for vbd in store.rows("VBD", vm["VBDs"]) if not vbd["empty"]]
     if vm["power_state"] == "Suspended":
         vdis.append(vm["suspend_VDI"])
-    rows = (store.find("VDI", ref) for ref in vdis)
-    return dict.fromkeys(row["SR"] for row in rows if row is not None and store.find("SR", row["SR"]) is not None)
+    known = store.table("SR")
+    return dict.fromkeys([row["SR"] for row in store.rows("VDI", vdis) if row["SR"] in known])
 
 
 def choose_host(pool: MockPool, vm: Row) -> Row:

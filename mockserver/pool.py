@@ -251,9 +251,9 @@ class MockPool(Kept):
     def master(self) -> HostMachine:
         """The machine that serves as master; while none does, the one that role files make so, the last one that did
         before others. Raises `LookupError` where none is: it was installed afresh, say, or joined another pool."""
-        serving = next((machine for machine in self.machines if machine.xapi.mode == "master"), None)
-        if serving is not None:
-            return serving
+        for machine in self.machines:
+            if machine.xapi.mode == "master":
+                return machine
         named = [machine for machine in self.machines if machine.system.role == "master"]
         if not named:
             raise LookupError(
@@ -282,7 +282,11 @@ class MockPool(Kept):
         """The machine of a host row."""
         if host is None:
             return None
-        return next((m for m in self.machines if m.system.installation_uuid == host["uuid"]), None)
+        uuid = host["uuid"]
+        for machine in self.machines:
+            if machine.system.installation_uuid == uuid:
+                return machine
+        return None
 
     def host_row(self, machine: HostMachine) -> Row | None:
         """The host row of a machine."""
@@ -352,7 +356,7 @@ class MockPool(Kept):
 
     def vbds(self, vm: Row) -> list[Row]:
         """The VBD rows of `vm` that exist."""
-        return [row for row in (self.store.find("VBD", ref) for ref in vm["VBDs"]) if row is not None]
+        return self.store.rows("VBD", vm["VBDs"])
 
     def force_halted(self, vm: Row) -> None:
         """Write down that `vm` is off, with all that follows from it."""
@@ -394,10 +398,11 @@ class MockPool(Kept):
 
     def dispatch(self, method: str, args: list[Any], machine: HostMachine | None = None) -> Any:
         """Call `method` with `args` (the session first) without bytes, on the master or on `machine`."""
-        with self.guard():
-            host = machine or self.master
-            if self.faults.armed:
-                return self.faults.dispatch(host, method, args, lambda: dispatch(host.pool, host, method, args))
+        world = self.world
+        with world.guard():
+            host, faults = machine or self.master, world.faults
+            if faults is not None and faults.armed:
+                return faults.dispatch(host, method, args, lambda: dispatch(host.pool, host, method, args))
             return dispatch(host.pool, host, method, args)
 
     def count_call(self) -> None:

@@ -28,7 +28,7 @@ from . import (
     volumes,
 )
 from .call import Call, Steps, Wait, refuse
-from .holding import Holding, marked
+from .holding import Holding, Marked
 from .records import as_text
 from .store import NULL, Row
 
@@ -101,19 +101,16 @@ def delay(vm: Row, field: str) -> Steps:
 
 
 def _attach(call: Call, vm: Row, host: Row) -> None:
-    passthrough.take(call.db, vm, host)
-    for vbd in call.pool.vbds(vm):
-        if not vbd["empty"] or checks.is_hvm(vm):
-            call.db.write(vbd, currently_attached=True)
-    for table in ("VIF", "VUSB"):
-        for device in [call.db.find(table, ref) for ref in vm.get(f"{table}s", ())]:
-            if device is not None:
-                call.db.write(device, currently_attached=True)
+    db = call.db
+    passthrough.take(db, vm, host)
+    drives = [vbd for vbd in db.rows("VBD", vm["VBDs"]) if not vbd["empty"] or checks.is_hvm(vm)]
+    for device in (*drives, *db.rows("VIF", vm["VIFs"]), *db.rows("VUSB", vm.get("VUSBs", ()))):
+        db.write(device, currently_attached=True)
 
 
 def _console(call: Call, vm: Row, host: Row) -> None:
     """Give a running VM a console on its host, or move the ones it has."""
-    consoles = [console for console in (call.db.find("console", ref) for ref in vm["consoles"]) if console is not None]
+    consoles = call.db.rows("console", vm["consoles"])
     for console in consoles:
         call.db.write(console, location=f"https://{host['address']}/console?ref={console.ref}")
     if not consoles:
@@ -127,13 +124,13 @@ def _console(call: Call, vm: Row, host: Row) -> None:
 def _hold_devices(call: Call, vm: Row, holding: Holding, *, vifs: bool = False) -> None:
     """Hold the block devices of `vm` while they are attached, so that nobody else takes a disk meanwhile; with `vifs` its
     virtual interfaces, too."""
-    checks.assert_attachable(call.db, vm)
-    rows = [call.db.find("VIF", ref) for ref in vm["VIFs"]] if vifs else []
-    if any(vif is not None and vif["current_operations"] for vif in rows):
+    db = call.db
+    checks.assert_attachable(db, vm)
+    interfaces = db.rows("VIF", vm["VIFs"]) if vifs else []
+    if any(vif["current_operations"] for vif in interfaces):
         raise refuse("OPERATION_NOT_ALLOWED", "Failed to lock all VIFs")
-    for device in (*call.pool.vbds(vm), *rows):
-        if device is not None:
-            holding.hold(marked(call, device, "attach"))
+    for device in (*db.rows("VBD", vm["VBDs"]), *interfaces):
+        holding.hold(Marked(call, device, "attach"))
 
 
 def reserve(call: Call, vm: Row, host: Row, name: str, holding: Holding) -> hosts.Contact:
@@ -149,10 +146,11 @@ def reserve(call: Call, vm: Row, host: Row, name: str, holding: Holding) -> host
 
 
 def _release(call: Call, vm: Row, host: Row) -> None:
-    if call.db.find("VM", vm.ref) is vm:
-        passthrough.release(call.db, vm)
-    if call.db.find("VM", vm.ref) is vm and vm["scheduled_to_be_resident_on"] == host.ref:
-        call.db.write(vm, scheduled_to_be_resident_on=NULL)
+    db = call.db
+    if db.find("VM", vm.ref) is vm:
+        passthrough.release(db, vm)
+        if vm["scheduled_to_be_resident_on"] == host.ref:
+            db.write(vm, scheduled_to_be_resident_on=NULL)
 
 
 def settle_hardware(call: Call, vm: Row) -> None:

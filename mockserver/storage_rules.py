@@ -70,13 +70,12 @@ def in_progress(store: Store, kind: str, ref: str, operation: str, task: str) ->
 
 def pbds_of(store: Store, sr: Row) -> list[Row]:
     """The rows of the connections of `sr` that exist."""
-    return [row for row in (store.find("PBD", ref) for ref in sr["PBDs"]) if row is not None]
+    return store.rows("PBD", sr["PBDs"])
 
 
 def is_plugged(store: Store, sr: Row) -> bool:
     """Whether any host has `sr` plugged."""
-    pbds = store.table("PBD")
-    return any(ref in pbds and pbds[ref]["currently_attached"] for ref in sr["PBDs"])
+    return any(pbd["currently_attached"] for pbd in pbds_of(store, sr))
 
 
 def spelled(operation: str) -> str:
@@ -217,12 +216,9 @@ class DiskState:
 
     @classmethod
     def of(cls, store: Store, vdi: Row) -> DiskState:
-        sr, devices = store.get("SR", vdi["SR"]), store.table("VBD")
+        sr = store.get("SR", vdi["SR"])
         active, changing = [], None
-        for ref in vdi["VBDs"]:
-            vbd = devices.get(ref)
-            if vbd is None:
-                continue
+        for vbd in store.rows("VBD", vdi["VBDs"]):
             if vbd["currently_attached"] or vbd["reserved"]:
                 active.append(vbd)
             if vbd["current_operations"] and changing is None:

@@ -14,7 +14,7 @@ relations rebuilt (in the dump's order where it has the same members). Cells tha
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
@@ -105,16 +105,22 @@ class Store(Writer):
 
     def get(self, name: str, ref: str) -> Row:
         """One row. Raises `HANDLE_INVALID`."""
-        table = self.tables.get(name)
-        row = table.rows.get(ref) if table is not None else None
-        if row is None:
-            raise Failure(["HANDLE_INVALID", name, ref])
-        return row
+        try:
+            return self.tables[name].rows[ref]
+        except KeyError:
+            raise Failure(["HANDLE_INVALID", name, ref]) from None
 
     def find(self, name: str, ref: str) -> Row | None:
         """One row, or None for a reference to nothing."""
-        table = self.tables.get(name)
-        return table.rows.get(ref) if table is not None else None
+        try:
+            return self.tables[name].rows.get(ref)
+        except KeyError:
+            return None
+
+    def rows(self, name: str, refs: Iterable[str]) -> list[Row]:
+        """The rows of those references that lead to any."""
+        rows = self.table(name)
+        return [rows[ref] for ref in refs if ref in rows]
 
     def record(self, row: Row) -> dict[str, Any]:
         """What clients see of `row`, fields in the data model's order."""
@@ -127,7 +133,8 @@ class Store(Writer):
 
     def pool(self) -> Row:
         """The pool's row."""
-        return next(iter(self.tables["pool"].rows.values()))
+        (row,) = self.tables["pool"].rows.values()
+        return row
 
     # --- writing, besides what the writer does
 

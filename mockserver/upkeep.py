@@ -13,6 +13,7 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import TYPE_CHECKING, ClassVar
 
 from . import usual
+from .columns import NULL
 from .journal import Kept
 from .storage_rules import pbds_of
 
@@ -22,14 +23,14 @@ if TYPE_CHECKING:
 Stale = Callable[["Upkeep", "Store", "Write"], None]
 
 MOST_KNOWN = 4096
-"""Lists that are remembered."""
+"""Lists of one class that are remembered."""
 DEVICES = (("VBD", "VBDs"), ("VIF", "VIFs"), ("VUSB", "VUSBs"))
 """The devices whose lists follow from their VM's state: their classes, and where the VM names them."""
 
 
 class Upkeep(Kept):
     """What has to be made anew. `known` has the lists that were worked out, by the facts that they follow from; `lists` the
-    objects whose lists are stale, by class: for a VM, whether those of its devices are, too.
+    objects whose lists are stale, by class: for a VM, whether those of its devices are, too, for a VBD that of its disk.
 
     What is stale is no state: nothing is where a savepoint is taken, and so nothing after a rollback.
     """
@@ -37,7 +38,7 @@ class Upkeep(Kept):
     UNKEPT: ClassVar = frozenset({"known", "lists", "growth"})
 
     def __init__(self) -> None:
-        self.known: dict[tuple[str, Hashable], list[str]] = {}
+        self.known: dict[str, dict[Hashable, list[str]]] = {name: {} for name in usual.ALIKE}
         self.lists: dict[str, dict[str, bool]] = {name: {} for name in usual.ALIKE}
         self.growth: dict[str, tuple[int, int]] = {}
         self.replan = False
@@ -65,38 +66,38 @@ class Upkeep(Kept):
         """Make anew what is stale."""
         if self.growth:
             self._account(store)
-        for ref, whole in self.lists["VM"].items():
-            vm = store.find("VM", ref) if whole else None
-            if vm is not None:
-                for table, field in DEVICES:
-                    self.renew(table, *vm.get(field, ()))
+        for vm in store.rows("VM", [ref for ref, whole in self.lists["VM"].items() if whole]):
+            for table, field in DEVICES:
+                if vm.get(field):
+                    self.renew(table, *vm[field])
+        for vbd in store.rows("VBD", [ref for ref, whole in self.lists["VBD"].items() if whole]):
+            self.renew("VDI", vbd["VDI"])
         for table, refs in self.lists.items():
             if refs:
-                rows = store.table(table)
-                for row in [rows[ref] for ref in refs if ref in rows]:
-                    self._renew(store, table, row)
+                self._renew(store, table, store.rows(table, refs))
                 refs.clear()
 
-    def _renew(self, store: Store, table: str, row: Row) -> None:
-        """Make the list of one object anew."""
+    def _renew(self, store: Store, table: str, rows: Iterable[Row]) -> None:
+        """Make the lists of objects of one class anew."""
+        known = self.known[table]
         of_row, work_out = usual.ALIKE[table]
-        facts = of_row(store, row)
-        allowed = self.known.get((table, facts)) if facts is not None else None
-        if allowed is None:
-            allowed = work_out(store, row)
-            if allowed is None:  # it cannot be told
-                return
-            if facts is not None and len(self.known) < MOST_KNOWN:
-                self.known[table, facts] = allowed
-        if allowed != row.get("allowed_operations", allowed):
-            store.write(row, allowed_operations=allowed.copy())
+        for row in rows:
+            facts = of_row(store, row)
+            allowed = known.get(facts) if facts is not None else None
+            if allowed is None:
+                allowed = work_out(store, row)
+                if allowed is None:  # it cannot be told
+                    continue
+                if facts is not None and len(known) < MOST_KNOWN:
+                    known[facts] = allowed
+            if allowed != row.get("allowed_operations", allowed):
+                store.write(row, allowed_operations=allowed.copy())
 
     def do_all(self, store: Store) -> None:
         """Make every list anew, as a toolstack that starts does."""
         self.do(store)
         for table in usual.ALIKE:
-            for row in list(store.table(table).values()):
-                self._renew(store, table, row)
+            self._renew(store, table, list(store.table(table).values()))
 
     def _account(self, store: Store) -> None:
         """Write down what storage has given away; of one that was not looked at yet nobody knows."""
@@ -124,15 +125,15 @@ def _row(store: Store, write: Write) -> Row | None:
 
 
 def _itself(upkeep: Upkeep, store: Store, write: Write) -> None:
-    upkeep.renew(write.table, write.ref)
+    upkeep.lists[write.table].setdefault(write.ref, False)
 
 
 def _vbd_use(upkeep: Upkeep, store: Store, write: Write) -> None:
     """Whether and how a device uses its disk."""
-    upkeep.renew("VBD", write.ref)
-    row = _row(store, write)
-    if row is not None:
-        upkeep.renew("VDI", row["VDI"])
+    if write.kind == "delete":
+        upkeep.renew("VDI", write.old["VDI"])
+    else:
+        upkeep.lists["VBD"][write.ref] = True
 
 
 def _vbd_disk(upkeep: Upkeep, store: Store, write: Write) -> None:
@@ -160,8 +161,9 @@ def _vm_of_group(upkeep: Upkeep, store: Store, write: Write) -> None:
     """A VM, and the appliance that it is in."""
     upkeep.renew("VM", write.ref)
     row = _row(store, write)
-    if row is not None and "appliance" in row:
-        upkeep.renew("VM_appliance", row["appliance"])
+    appliance = row.get("appliance", NULL) if row is not None else NULL
+    if appliance != NULL:
+        upkeep.renew("VM_appliance", appliance)
 
 
 def _sriov(upkeep: Upkeep, store: Store, write: Write) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from inspect import isgenerator
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from xenctl import datamodel, jsonrpc, xmlrpc
 from xenctl.errors import ConnectionLost, Failure
@@ -59,8 +59,7 @@ SESSION_GRANULARITY = 600.0
 """Seconds by which `session.last_active` may lag behind."""
 
 
-@dataclass(frozen=True)
-class Wait:
+class Wait(NamedTuple):
     """What a verb yields to wait until `ready()` holds or the clock reaches `deadline`. `idle` says that nothing is done
     meanwhile: somebody waits for events."""
 
@@ -318,9 +317,9 @@ def _admit(pool: MockPool, machine: HostMachine, ref: str, message: Message | No
 
 def _execute(call: Call, served: Served) -> Any:
     """Run the verb of a call to its end, or start it and return the task."""
-    pool, verb = call.pool, call.pool.verb(call.message)
-    if pool.faults.due is not None:
-        verb = pool.faults.around(call, verb)
+    pool, verb, faults = call.pool, call.pool.verb(call.message), call.pool.world.faults
+    if faults is not None and faults.due is not None:
+        verb = faults.around(call, verb)
     if served.tells_progress:
         progress.show(pool)
     if served.has_task:
@@ -371,9 +370,10 @@ def _drive(call: Call, verb: Verb) -> Any:
 def _show_going(call: Call, seconds: float) -> None:
     """While something goes on that can be stopped, the task says so, and how far it is."""
     progress.begin(call, seconds)
-    row = call.db.find("task", call.task)
+    db = call.db
+    row = db.find("task", call.task)
     if row is not None:
-        call.db.write(row, allowed_operations=[] if call.deaf else ["cancel"])
+        db.write(row, allowed_operations=[] if call.deaf else ["cancel"])
 
 
 def _step(call: Call, verb: Verb, steps: Steps) -> float | Wait:

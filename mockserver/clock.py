@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from typing import ClassVar
 
 from xenctl.values import Timestamp
@@ -40,6 +41,12 @@ class Timer(Kept):
         self.action = None
 
 
+@lru_cache(maxsize=16)
+def _date(day: int) -> str:
+    """A day since the epoch, in XenAPI's form."""
+    return time.strftime("%Y%m%d", time.gmtime(day * 86400))
+
+
 class VirtualClock(Kept):
     """Simulated seconds since the epoch. Satisfies `xenctl.transport.Clock`. `before_step` and `after_step` are called
     before and after each timer.
@@ -65,8 +72,9 @@ class VirtualClock(Kept):
     def stamp(self) -> Timestamp:
         """Now, in XenAPI's form."""
         if self._stamped is None or self._stamped[0] != self.moment:
-            seconds = round(self.moment, 6)  # as `datetime` does
-            self._stamped = self.moment, Timestamp(time.strftime("%Y%m%dT%H:%M:%SZ", time.gmtime(seconds)))
+            day, second = divmod(int(round(self.moment, 6)), 86400)  # rounded as `datetime` does
+            text = f"{_date(day)}T{second // 3600:02}:{second // 60 % 60:02}:{second % 60:02}Z"
+            self._stamped = self.moment, Timestamp(text)
         return self._stamped[1]
 
     def after(self, seconds: float, action: Callable[[], None]) -> Timer:

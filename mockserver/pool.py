@@ -290,8 +290,9 @@ class MockPool(Kept):
 
     def host_row(self, machine: HostMachine) -> Row | None:
         """The host row of a machine."""
-        found = self.store.by_uuid.get(machine.system.installation_uuid)
-        return self.store.find("host", found[1]) if found and found[0] == "host" else None
+        store = self.store
+        found = store.by_uuid.get(machine.system.installation_uuid)
+        return store.find("host", found[1]) if found and found[0] == "host" else None
 
     def guest(self, vm: Row) -> Guest:
         """The software inside `vm`."""
@@ -324,9 +325,10 @@ class MockPool(Kept):
 
     def start_domain(self, vm: Row, machine: HostMachine, running: bool = True) -> Domain:
         """Make the domain of `vm` on `machine`, its writable disks open."""
-        self.last_domid += 1
-        disks = [d for d in (self.disk_of(vbd["VDI"]) for vbd in self.vbds(vm) if vbd["mode"] == "RW") if d]
-        domain = Domain(self.guest(vm), machine.uuid, self.last_domid, disks, self.clock.now(), running)
+        self.world.last_domid = domid = self.last_domid + 1
+        vdis = self.store.rows("VDI", [vbd["VDI"] for vbd in self.vbds(vm) if vbd["mode"] == "RW"])
+        disks = [self.disks[vdi["uuid"]] for vdi in vdis if vdi["uuid"] in self.disks]
+        domain = Domain(self.guest(vm), machine.uuid, domid, disks, self.clock.now(), running)
         machine.domains[vm["uuid"]] = domain
         return domain
 

@@ -123,7 +123,7 @@ class Table(Kept):
     def shorten(self, journal: Journal) -> None:
         """Make the log anew, of what counts. Not while there is a savepoint: a rollback would bring the long one back, and
         each write after it pay for this again."""
-        self.relog(journal, [(g, r) for g, r in self.recent if r in self.rows and self.rows[r].modified == g])
+        self.relog(journal, sorted([(row.modified, ref) for ref, row in self.rows.items()]))
 
     def relog(self, journal: Journal, recent: list[tuple[int, str]]) -> None:
         """Have `recent` as the log from now on."""

@@ -7,9 +7,8 @@ so what is listed is what is not refused. What a disk's checks look at again and
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from xenctl.datamodel import load
 from xenctl.releases import Release
@@ -75,7 +74,8 @@ def pbds_of(store: Store, sr: Row) -> list[Row]:
 
 def is_plugged(store: Store, sr: Row) -> bool:
     """Whether any host has `sr` plugged."""
-    return any(pbd["currently_attached"] for pbd in pbds_of(store, sr))
+    pbds = store.table("PBD")
+    return any(ref in pbds and pbds[ref]["currently_attached"] for ref in sr["PBDs"])
 
 
 def spelled(operation: str) -> str:
@@ -202,8 +202,7 @@ TYPES_SPELLED: dict[str, str] = {
 """The types of disks as errors name them."""
 
 
-@dataclass(frozen=True)
-class DiskState:
+class DiskState(NamedTuple):
     """A disk and what its checks look at: its storage with what that can do, the block devices that use it, and one that
     is being changed."""
 

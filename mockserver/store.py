@@ -14,7 +14,7 @@ relations rebuilt (in the dump's order where it has the same members). Cells tha
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
@@ -117,9 +117,11 @@ class Store(Writer):
         except KeyError:
             return None
 
-    def rows(self, name: str, refs: Iterable[str]) -> list[Row]:
+    def rows(self, name: str, refs: Collection[str]) -> list[Row]:
         """The rows of those references that lead to any."""
-        rows = self.table(name)
+        if not refs or name not in self.tables:
+            return []
+        rows = self.tables[name].rows
         return [rows[ref] for ref in refs if ref in rows]
 
     def record(self, row: Row) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """Keeps what follows from other rows right: allowed operations, and how much of its space storage has given away.
 
 xapi recomputes these lists at many places, each of which knows what it has changed. Here a table says which field makes
-which lists stale; writes are noted as they happen and the lists are made anew when the call or event is over, or when time
-passes in it. So every list is right whenever somebody can look, whoever changed the row, and the cost follows the change.
+which lists stale; writes are noted as they happen and the lists are made anew when the call or event is over, and while it
+waits before anything else happens. So every list is right whenever somebody can look, whoever changed the row, and the cost
+follows the change. Who hears of each write (a trace, an old listener, another thread) has them made before any wait.
 What xapi only writes down, such as `VBD.unpluggable`, changes no list before something else does, as there; nor does the
 key that says that versions are mixed change those of VMs and hosts.
 """

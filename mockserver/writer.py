@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from xenctl.datamodel import MISSING
 from xenctl.errors import Failure
 
 from .columns import NULL, PLAIN, fitting
@@ -79,12 +80,10 @@ class Writer(Kept):
         table = self.tables.get(name)
         if table is None or table.rows.get(ref) is not row:
             raise Failure(["HANDLE_INVALID", name, ref])
-        linked = self.shapes[name].linked
+        linked, entries = self.shapes[name].linked, self.journal.entries
         for field, value in fields.items():
-            if field not in row:
-                continue
-            old = row[field]
-            if old == value and type(old) is type(value):
+            old = row.get(field, MISSING)
+            if (old == value and type(old) is type(value)) or old is MISSING:
                 continue
             if type(value) not in PLAIN:
                 value = fitting(value)
@@ -96,16 +95,12 @@ class Writer(Kept):
             if row.foreign:
                 self._keep(row)
                 row.foreign.pop(self.shapes[name].fields[field].column, None)
-            entries = self.journal.entries
             if entries is None:
                 _set(row, field, value)
                 counts = self.__dict__  # past `__setattr__`: this is done for each write
                 row.modified = generation = counts["generation"]
                 counts["generation"] = generation + 1
-                recent = table.recent
-                recent.append((generation, ref))
-                if len(recent) > 2 * len(table.rows) + STALE:
-                    table.shorten(self.journal)
+                table.recent.append((generation, ref))
             else:
                 entries.append((_set, (row, field, old)))
                 _set(row, field, value)
@@ -120,6 +115,8 @@ class Writer(Kept):
                 self._join(row, field, come, _with)
             else:
                 self.on_write(write)
+        if len(table.recent) > 2 * len(table.rows) + STALE and self.journal.entries is None:
+            table.shorten(self.journal)
 
     def delete(self, row: Row) -> None:
         """Remove a row; the computed ends of its relations forget it. References to it stay, as in xapi."""
@@ -229,7 +226,7 @@ class Writer(Kept):
     def _join(self, row: Row, field: str, refs: Iterable[str], change: Change) -> None:
         """Change the other ends of a relation, with the stamp of the change that they follow from."""
         other_table, other_field = self._near[row.table, field]
-        table = self.tables.get(other_table)
+        table, entries = self.tables.get(other_table), self.journal.entries
         if table is None:
             return
         for ref in refs:
@@ -239,8 +236,10 @@ class Writer(Kept):
                 members = change(before, row.ref)
                 if members is None:
                     continue
-                self._put(other, other_field, members)
-                self._stamp(other, self.generation - 1)
+                if entries is not None:
+                    entries.append((_set, (other, other_field, before)))
+                _set(other, other_field, members)
+                self._stamp(other, self.__dict__["generation"] - 1)
                 self.on_write(
                     _noted(Write, ("write", other_table, ref, other_field, before, members, self.clock.moment))
                 )

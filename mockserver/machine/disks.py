@@ -132,23 +132,40 @@ class Guest(Kept):
         self.ledger = {disk.uuid: dict(disk.blocks) for disk in disks}
 
 
-@dataclass(eq=False)
 class Domain(Kept):
     """A guest running on a host. `disks` are those it writes to; while any of the storage in `stalled` (uuids) is out of
-    reach, it does nothing."""
+    reach, it does nothing. `asleep` says that its guest put it to sleep: it does nothing, and nobody outside sees that."""
 
     guest: Guest
     host: str
     domid: int
     disks: list[Disk]
     since: float
-    running: bool = True
-    stalled: set[str] = field(default_factory=set)
-    asleep: bool = False
-    """Whether its guest put it to sleep: it does nothing, and nobody outside sees that."""
+    running: bool
+    stalled: set[str]
+    asleep: bool
 
-    def __post_init__(self) -> None:
-        for disk in self.disks:
+    def __init__(
+        self,
+        guest: Guest,
+        host: str,
+        domid: int,
+        disks: list[Disk],
+        since: float,
+        running: bool = True,
+        asleep: bool = False,
+    ) -> None:
+        vars(self).update(
+            guest=guest,
+            host=host,
+            domid=domid,
+            disks=disks,
+            since=since,
+            running=running,
+            stalled=set(),
+            asleep=asleep,
+        )
+        for disk in disks:
             disk.writers.add(self)
 
     def catch_up(self, now: float) -> None:

@@ -548,10 +548,11 @@ class MockPool(Kept):
     # --- watching
 
     def _written(self, write: Write) -> None:
-        if self.invariants:
-            self.writes.append(write)
         if self.trace is not None:
             self.trace.note(write)
+            self.writes.append(write)
+        elif self.invariants:
+            self.writes.append(write)
         kind, table, field = write[0], write[1], write[3]
         stale = STALE.get((table, field or kind))
         if stale is not None:
@@ -565,8 +566,7 @@ class MockPool(Kept):
     def machine_changed(self, machine: HostMachine, old: str) -> None:
         """A machine has come from state `old` to another."""
         write = Write("write", "machine", machine.uuid, "state", old, machine.state, self.clock.now())
-        if self.invariants:
-            self.writes.append(write)
+        self.writes.append(write)
         if self.trace is not None:
             self.trace.note(write)
         self.max_offline = max(self.max_offline, sum(m.state != "running" for m in self.machines))
@@ -606,10 +606,10 @@ class MockPool(Kept):
                 self._waiting.remove(entry)
                 entry[1]()
             self.freshen()
-        if self.trace is not None:
-            self.trace.settled(cause)
         if not self.writes:
             return
+        if self.trace is not None:
+            self.trace.settled(cause)
         writes, self.writes = self.writes, []
         for invariant in self.invariants:
             concerned = invariant.concerned(writes)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from xenctl.releases import Release, of_host
 
 from . import hardware, hosts, licence, liveset, observers, rules, startup, trust
-from .machine.disks import Disk
+from .machine.disks import Disk, report
 from .machine.host import Hardware, HostMachine, System
 from .pifs import management, physical_pifs
 from .store import NULL, Row, Store, own
@@ -89,13 +89,13 @@ def _power_up(pool: MockPool, store: Store) -> None:
             hosts.set_live(store, row, alive=True)
         else:
             pool.reports.append(f"host {row['name_label']}: the dump says that it was not running")
-    for vm in store.table("VM").values():
-        store.write(vm, scheduled_to_be_resident_on=NULL)
+    for ref in [ref for refs in store.reserved.values() for ref in refs]:
+        store.write(store.get("VM", ref), scheduled_to_be_resident_on=NULL)
     licence.known_servers(pool)
     liveset.power_up(pool)
     if rules.mixed(store):
         pool.detect_rolling_upgrade()
-    pool.upkeep.do_all(store)
+    pool.upkeep.do_all(store, store.put)
 
 
 def hardware_of(store: Store, host: Row) -> Hardware:
@@ -124,7 +124,7 @@ def _embody(pool: MockPool, vm: Row) -> None:
         return
     guest = pool.guest(vm)
     metrics = pool.store.find("VM_guest_metrics", vm["guest_metrics"])
-    guest.agent = dict(metrics) if metrics else None
+    guest.agent = report(metrics) if metrics else None
     for vbd in pool.vbds(vm):
         disk = pool.disk_of(vbd["VDI"])
         if disk is not None and vbd["mode"] == "RW":
@@ -141,7 +141,7 @@ def _embody(pool: MockPool, vm: Row) -> None:
                 pool.last_domid = max(pool.last_domid, domain.domid)
     elif vm["power_state"] == "Suspended":
         if guest.agent is None:  # without drivers it could not have been suspended
-            guest.agent = {"PV_drivers_version": {"major": "4", "minor": "0"}, "PV_drivers_up_to_date": True}
+            guest.agent = report({"PV_drivers_version": {"major": "4", "minor": "0"}, "PV_drivers_up_to_date": True})
         image = pool.disk_of(vm["suspend_VDI"])
         if image is not None:
             guest.save(image, pool.store.release)

@@ -198,6 +198,14 @@ class Store(Kept):
         finally:
             self.on_write = watcher
 
+    def put(self, row: Row, **fields: Any) -> None:
+        """Have fields of a row hold something else as if they always had: while a pool is made, and nobody has seen it yet.
+        They are no end of a relation, and no row is looked up by them."""
+        if row.foreign:
+            self.write(row, **fields)
+        else:
+            dict.update(row, fields)
+
     @staticmethod
     def _values(shape: Shape, fields: Mapping[str, Any]) -> dict[str, Any]:
         """The values of a new row, its sets and maps its own."""
@@ -469,7 +477,7 @@ class Store(Kept):
                     store.reports.append(
                         f"table {name}: {table.size} rows of a table that {release.name} lacks; kept as they are"
                     )
-        store._relate_all(orders)
+        store._relate_all(orders, fresh=True)
         store._report_dangling()
         return store
 
@@ -510,27 +518,29 @@ class Store(Kept):
             if row.get("scheduled_to_be_resident_on", NULL) != NULL:
                 self._reserve(row, NULL, row["scheduled_to_be_resident_on"])
 
-    def _relate_all(self, orders: Orders, *, newest_first: bool = False) -> None:
-        """Rebuild the far ends of all relations, in the order that they, or a dump, have if the members are the same."""
+    def _relate_all(self, orders: Orders, *, newest_first: bool = False, fresh: bool = False) -> None:
+        """Rebuild the far ends of all relations, in the order that they, or a dump, have if the members are the same. With
+        `fresh` all are empty so far."""
         for (table, field), (other_table, other_field) in self._near.items():
             far = self.tables.get(other_table)
-            if far is None or other_field not in self.shape(other_table).fields:
+            if far is None or other_field not in self.shape(other_table).fields or table not in self.tables:
                 continue
-            members = _by_target(self.table(table).values(), field)
+            members = _by_target(self.tables[table], field) if field in self.shape(table).fields else {}
             order_of = orders.get(other_table, {}).get(other_field, {})
-            for ref, other in far.rows.items():
-                found, before = members.get(ref), other[other_field]
-                if found is None:
-                    if before:
-                        self._put(other, other_field, [])
+            for other in () if fresh else far.rows.values():
+                if other[other_field] and other.ref not in members:
+                    self._put(other, other_field, [])
+            for ref, found in members.items():
+                row = far.rows.get(ref)
+                if row is None:
                     continue
                 if len(found) > 1:
                     if newest_first:
                         found.reverse()
-                    order = before or members_in(order_of.get(ref))
+                    order = row[other_field] or members_in(order_of.get(ref))
                     if order != found and len(order) == len(found) and sorted(order) == sorted(found):
                         found = list(order)
-                self._put(other, other_field, found)
+                self._put(row, other_field, found)
 
     def _report_dangling(self) -> None:
         """Note the references that lead nowhere; they are kept."""
@@ -539,9 +549,10 @@ class Store(Kept):
             for field, f in self.shape(name).fields.items():
                 if not isinstance(f.type, t.Ref) or not f.persistent or f.type.class_name not in model.classes:
                     continue
-                there = self.table(f.type.class_name)
-                count = sum(row[field] not in (NULL, "") and row[field] not in there for row in table.rows.values())
-                if count:
+                refs, there = [row[field] for row in table.rows.values()], self.table(f.type.class_name)
+                lost = {ref for ref in set(refs) if ref not in there and ref not in (NULL, "")}
+                if lost:
+                    count = sum(map(lost.__contains__, refs))
                     self.reports.append(f"table {name}: {count} references of {field} to no {f.type.class_name}")
 
     # --- changes since a generation, for events
@@ -561,15 +572,15 @@ def _form(release: Release) -> database.Form:
     return database.Form.of((release.schema[0], release.schema[1]))
 
 
-def _by_target(rows: Iterable[Row], field: str) -> dict[str, list[str]]:
+def _by_target(table: Table, field: str) -> dict[str, list[str]]:
     """By what the reference `field`, or the references in it, lead to: the rows that they come from, in order."""
     out: defaultdict[str, list[str]] = defaultdict(list)
-    for row in rows:
-        value = row.get(field, NULL)
-        for ref in dict.fromkeys(value) if type(value) is list else (value,):
-            if ref != NULL:
-                out[ref].append(row.ref)
-    out.default_factory = None
+    values = [row[field] for row in table.rows.values()]
+    if values.count(NULL) < len(values):
+        for ref, value in zip(table.rows, values, strict=True):
+            for target in dict.fromkeys(value) if type(value) is list else (value,):
+                out[target].append(ref)
+        out.pop(NULL, None)
     return out
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .store import Row, Store, Write
 
 Stale = Callable[["Upkeep", "Store", "Write"], None]
+Put = Callable[..., None]
+"""What is given a row and, by its name, the new list: `Store.write`, or `Store.put`."""
 
 MOST_KNOWN = 4096
 """Lists that are remembered."""
@@ -56,11 +58,11 @@ class Upkeep(Kept):
             for table, ref in list(self.lists):
                 row = store.find(table, ref)
                 if row is not None:
-                    self._renew(store, table, row)
+                    self._renew(table, row, store, store.write)
             self.lists.clear()
 
-    def _renew(self, store: Store, table: str, row: Row) -> None:
-        """Make the list of one object anew."""
+    def _renew(self, table: str, row: Row, store: Store, put: Put) -> None:
+        """Make the list of one object anew, and `put` it in its place."""
         of_row, work_out = usual.ALIKE[table]
         facts = of_row(store, row)
         allowed = self.known.get((table, facts)) if facts is not None else None
@@ -71,14 +73,14 @@ class Upkeep(Kept):
             if facts is not None and len(self.known) < MOST_KNOWN:
                 self.known[table, facts] = allowed
         if allowed != row.get("allowed_operations", allowed):
-            store.write(row, allowed_operations=allowed.copy())
+            put(row, allowed_operations=allowed.copy())
 
-    def do_all(self, store: Store) -> None:
-        """Make every list anew, as a toolstack that starts does."""
+    def do_all(self, store: Store, put: Put | None = None) -> None:
+        """Make every list anew, as a toolstack that starts does. What is different is written, or `put` in its place."""
         self.do(store)
         for table in usual.ALIKE:
             for row in list(store.table(table).values()):
-                self._renew(store, table, row)
+                self._renew(table, row, store, put or store.write)
 
     def _account(self, store: Store) -> None:
         """Write down what storage has given away; of one that was not looked at yet nobody knows."""

@@ -51,8 +51,8 @@ def dump() -> bytes:
 def test_a_pools_dump_goes_the_fast_way(dump: bytes) -> None:
     """Or the parser would be compared with itself."""
     _, begin = dumpscan.manifest(dump.decode())
-    found = dict(dumpscan.tables(dump.decode(), begin))
-    ((names, columns),) = dumpscan.blocks(found["VM"])
+    (rows,) = (rows for name, *rows in dumpscan.tables(dump.decode(), begin) if name == "VM")
+    ((names, columns),) = dumpscan.blocks(dump.decode(), *rows)
     assert names[0] == "ref"
     assert {len(column) for column in columns} == {2}
     assert len(columns) == len(names)

@@ -193,8 +193,8 @@ def _scanned(data: bytes) -> Database | None:
         for key, value in pairs:
             target.add(database.manifest, key, value)
         target.schema, _ = database.schema, database.generation
-        for name, rows in dumpscan.tables(text, begin):
-            blocks = [target.block(names, columns) for names, columns in dumpscan.blocks(rows)]
+        for name, *rows in dumpscan.tables(text, begin):
+            blocks = [target.block(names, columns) for names, columns in dumpscan.blocks(text, *rows)]
             target.add(database.tables, name, Table(name, blocks=blocks))
     except (dumpscan.IrregularError, DatabaseError, ValueError):  # as those that no number or no UTF-8 raises
         return None

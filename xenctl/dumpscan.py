@@ -19,7 +19,9 @@ _START = re.compile(
 _PAIR = re.compile(r'<pair key="([^"<]*)" value="([^"<]*)"/>')
 _END = "</database>"
 _NAME = re.compile(r" ([A-Za-z_][A-Za-z0-9_.-]*)=")
-_TABLE = '<table name="'
+_TABLE = "<table "
+_NAMED = re.compile(r'<table name="([^"<]*)"(/>|><row )')
+_LAST = "/></table>"
 _NEXT = "/><row "
 _HEAD = f"{_NEXT}ref="
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ufffe\uffff]")
@@ -53,32 +55,28 @@ def manifest(text: str) -> tuple[list[tuple[str, str]], int]:
     return [(mended(key), mended(value)) for key, value in pairs], start.end()
 
 
-def tables(text: str, begin: int) -> Iterator[tuple[str, str]]:
-    """Each table's name and its rows, uncut, for `blocks`. Raises `IrregularError`."""
+def tables(text: str, begin: int) -> Iterator[tuple[str, int, int]]:
+    """Each table's name, and where its rows begin and end in the text, for `blocks`. Raises `IrregularError`."""
     end = len(text) - len(_END)
     while begin < end:
-        if not text.startswith(_TABLE, begin):
+        following = text.find(_TABLE, begin + 1, end)
+        following = following if following >= 0 else end
+        start = _NAMED.match(text, begin, following)
+        if start is None or _CONTROL.search(start[1]):
             raise IrregularError
-        begin += len(_TABLE)
-        following = text.find(_TABLE, begin, end)
-        name, quote, rest = text[begin : following if following >= 0 else end].partition('"')
-        begin = following if following >= 0 else end
-        if not quote or "<" in name or _CONTROL.search(name):
+        empty = start[2] == "/>"
+        if start.end() < following if empty else not text.endswith(_LAST, start.end(), following):
             raise IrregularError
-        if rest == "/>":
-            yield mended(name), ""
-        elif rest.startswith("><row ") and rest.endswith("/></table>"):
-            yield mended(name), "/" + rest[: -len("/></table>")]
-        else:
-            raise IrregularError
+        yield mended(start[1]), start.end(), following if empty else following - len(_LAST)
+        begin = following
 
 
-def blocks(rows: str) -> Iterator[tuple[tuple[str, ...], list[list[str]]]]:
+def blocks(text: str, begin: int, end: int) -> Iterator[tuple[tuple[str, ...], list[list[str]]]]:
     """Runs of rows whose attributes have the same names: the names, `ref` first, and for each the texts, as they stand
     between their quotes; `texts` looks into them. Raises `IrregularError`."""
     layout: tuple[str, ...] = ()
     columns: list[list[str]] = []
-    for next_layout, cut in _runs(rows):
+    for next_layout, cut in _runs(text, begin, end):
         if next_layout == layout:
             for column, more in zip(columns, cut, strict=True):
                 column += more
@@ -106,27 +104,32 @@ def texts(column: list[str], unprotect: Callable[[str], str] | None = None) -> l
     return (unprotect(raw) if unprotect is not None else raw).split(joint)
 
 
-def _runs(rows: str) -> Iterator[tuple[tuple[str, ...], list[list[str]]]]:
+def _runs(text: str, begin: int, end: int) -> Iterator[tuple[tuple[str, ...], list[list[str]]]]:
     """The same for a few rows at a time, with what stands before each text instead of the names."""
-    at = 0
-    while at < len(rows):
-        end = rows.find(_NEXT, at + AT_ONCE)
-        piece = rows[at : end if end >= 0 else None]
-        at += len(piece)
-        parts = piece.split('"')
+    while begin < end:
+        following = text.find(_NEXT, begin + AT_ONCE, end)
+        piece = text[begin : following if following >= 0 else end]
+        begin = following + len(_NEXT) if following >= 0 else end
+        parts = (_NEXT + piece).split('"')
         last, between, found = parts.pop(), parts[::2], parts[1::2]
-        many = piece.count("<")
+        many = piece.count("<") + 1
         if last or len(between) != len(found) or between[0] != _HEAD or between.count(_HEAD) != many:
             raise IrregularError
         width = len(between) // many
         if between == between[:width] * many:
-            yield tuple(between[:width]), [found[place::width] for place in range(width)]
+            yield tuple(between[:width]), [_shared(found[place::width]) for place in range(width)]
             continue
         begins = [place for place, text in enumerate(between) if text == _HEAD]
         ranges = [slice(*row) for row in zip(begins, [*begins[1:], None], strict=True)]
         layouts = [tuple(between[row]) for row in ranges]
         for layout, run in groupby(zip(layouts, ranges, strict=True), itemgetter(0)):
             yield layout, list(map(list, zip(*[found[row] for _, row in run], strict=True)))
+
+
+def _shared(texts: list[str]) -> list[str]:
+    """`texts`; where they are all the same, as the same object, which is less to keep and quicker to look up."""
+    first = texts[0]
+    return [first] * len(texts) if texts.count(first) == len(texts) else texts
 
 
 def _names(layout: tuple[str, ...]) -> tuple[str, ...]:

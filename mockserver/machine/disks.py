@@ -8,8 +8,9 @@ database says. Writing is lazy: a domain catches up when somebody looks or when 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..journal import Kept
@@ -86,12 +87,17 @@ class Disk(Kept):
         return sha.hexdigest()
 
 
+def report(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a guest's agent reports: it is replaced as a whole, and never changed."""
+    return MappingProxyType({n: v.copy() if isinstance(v, (list, dict)) else v for n, v in fields.items()})
+
+
 @dataclass(eq=False)
 class Guest(Kept):
     """The software inside a VM, across its starts and stops.
 
-    `ledger` is what it wrote: disk uuid to blocks. `agent` is what its guest agent reports (the fields of its guest
-    metrics), None where it has none; it does so from `up_at` on, after the start counted by `boots`. `saved_by` is the
+    `ledger` is what it wrote: disk uuid to blocks. `agent` is what its guest agent reports, the fields of its guest metrics
+    as a `report`, None where it has none; it does so from `up_at` on, after the start counted by `boots`. `saved_by` is the
     release that wrote its suspend image, `image` what was written. `sources` holds the data sources that somebody switched
     on or off.
     """
@@ -99,7 +105,7 @@ class Guest(Kept):
     uuid: str
     writes: int = 0
     ledger: dict[str, dict[int, bytes]] = field(default_factory=dict)
-    agent: dict[str, Any] | None = None
+    agent: Mapping[str, Any] | None = None
     boots: int = 0
     up_at: float = 0.0
     saved_by: Release | None = None

@@ -295,7 +295,8 @@ class MockPool(Kept):
 
     def guest(self, vm: Row) -> Guest:
         """The software inside `vm`."""
-        return self.guests.setdefault(vm["uuid"], Guest(vm["uuid"]))
+        uuid = vm["uuid"]
+        return self.guests[uuid] if uuid in self.guests else self.guests.setdefault(uuid, Guest(uuid))
 
     def domain(self, vm: Row) -> tuple[HostMachine, Domain] | None:
         """Where `vm` really runs."""
@@ -325,7 +326,7 @@ class MockPool(Kept):
         """Make the domain of `vm` on `machine`, its writable disks open."""
         self.last_domid += 1
         disks = [d for d in (self.disk_of(vbd["VDI"]) for vbd in self.vbds(vm) if vbd["mode"] == "RW") if d]
-        domain = Domain(self.guest(vm), machine.uuid, self.last_domid, disks, self.clock.now(), running)
+        domain = Domain(self.guest(vm), machine.uuid, self.last_domid, tuple(disks), self.clock.now(), running)
         machine.domains[vm["uuid"]] = domain
         return domain
 
@@ -339,7 +340,7 @@ class MockPool(Kept):
     def move_domain(self, vm: Row, source: HostMachine, target: HostMachine) -> Domain:
         """Move the running domain of `vm` to another machine: its guest goes on with the same disks."""
         old = source.domains.pop(vm["uuid"])
-        disks = list(old.disks)
+        disks = old.disks
         old.end(self.clock.now())
         self.last_domid += 1
         domain = Domain(

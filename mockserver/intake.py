@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
@@ -44,8 +44,10 @@ class Reader(dict[str, Any]):
         self[text] = value
         return value
 
-    def read(self, texts: Iterable[str]) -> list[Any]:
+    def read(self, texts: Sequence[str]) -> list[Any]:
         """The values of `texts`, each its own where it could be changed."""
+        if texts.count(texts[0]) == len(texts):
+            return list(_alike(self[texts[0]], len(texts)))
         found = map(self.__getitem__, texts)
         return [value.copy() for value in found] if self.changeable else list(found)
 

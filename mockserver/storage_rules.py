@@ -203,6 +203,20 @@ TYPES_SPELLED: dict[str, str] = {
 """The types of disks as errors name them."""
 
 
+def users(store: Store, vdi: Row) -> tuple[list[Row], Row | None]:
+    """The block devices that use a disk, and one that is being changed."""
+    devices, active, changing = store.table("VBD"), [], None
+    for ref in vdi["VBDs"]:
+        vbd = devices.get(ref)
+        if vbd is None:
+            continue
+        if vbd["currently_attached"] or vbd["reserved"]:
+            active.append(vbd)
+        if vbd["current_operations"] and changing is None:
+            changing = vbd
+    return active, changing
+
+
 @dataclass(frozen=True)
 class DiskState:
     """A disk and what its checks look at: its storage with what that can do, the block devices that use it, and one that
@@ -217,16 +231,7 @@ class DiskState:
 
     @classmethod
     def of(cls, store: Store, vdi: Row) -> DiskState:
-        sr, devices = store.get("SR", vdi["SR"]), store.table("VBD")
-        active, changing = [], None
-        for ref in vdi["VBDs"]:
-            vbd = devices.get(ref)
-            if vbd is None:
-                continue
-            if vbd["currently_attached"] or vbd["reserved"]:
-                active.append(vbd)
-            if vbd["current_operations"] and changing is None:
-                changing = vbd
+        sr, (active, changing) = store.get("SR", vdi["SR"]), users(store, vdi)
         return cls(store, vdi, sr, capabilities(store, sr["type"]), active, changing)
 
     @property

@@ -55,19 +55,20 @@ class Upkeep(Kept):
         """Make anew what is stale."""
         self._account(store)
         if self.lists:
+            look = usual.Look(store)
             for table, ref in list(self.lists):
                 row = store.find(table, ref)
                 if row is not None:
-                    self._renew(table, row, store, store.write)
+                    self._renew(table, row, look, store.write)
             self.lists.clear()
 
-    def _renew(self, table: str, row: Row, store: Store, put: Put) -> None:
+    def _renew(self, table: str, row: Row, look: usual.Look, put: Put) -> None:
         """Make the list of one object anew, and `put` it in its place."""
         of_row, work_out = usual.ALIKE[table]
-        facts = of_row(store, row)
+        facts = of_row(look, row)
         allowed = self.known.get((table, facts)) if facts is not None else None
         if allowed is None:
-            allowed = work_out(store, row)
+            allowed = work_out(look.store, row)
             if allowed is None:  # it cannot be told
                 return
             if facts is not None and len(self.known) < MOST_KNOWN:
@@ -78,9 +79,10 @@ class Upkeep(Kept):
     def do_all(self, store: Store, put: Put | None = None) -> None:
         """Make every list anew, as a toolstack that starts does. What is different is written, or `put` in its place."""
         self.do(store)
+        look = usual.Look(store)
         for table in usual.ALIKE:
             for row in list(store.table(table).values()):
-                self._renew(table, row, store, put or store.write)
+                self._renew(table, row, look, put or store.write)
 
     def _account(self, store: Store) -> None:
         """Write down what storage has given away; of one that was not looked at yet nobody knows."""

@@ -50,9 +50,9 @@ def dump() -> bytes:
 
 def test_a_pools_dump_goes_the_fast_way(dump: bytes) -> None:
     """Or the parser would be compared with itself."""
-    _, begin = dumpscan.manifest(dump.decode())
-    (rows,) = (rows for name, *rows in dumpscan.tables(dump.decode(), begin) if name == "VM")
-    ((names, columns),) = dumpscan.blocks(dump.decode(), *rows)
+    _, begin = dumpscan.manifest(dump)
+    (rows,) = (rows for name, *rows in dumpscan.tables(dump, begin) if name == "VM")
+    ((names, columns),) = dumpscan.blocks(dump, *rows)
     assert names[0] == "ref"
     assert {len(column) for column in columns} == {2}
     assert len(columns) == len(names)

@@ -188,17 +188,16 @@ def _scanned(data: bytes) -> Database | None:
     target = _Target()
     database = target.database
     try:
-        text = data.decode()
-        pairs, begin = dumpscan.manifest(text)
+        pairs, begin = dumpscan.manifest(data)
         for key, value in pairs:
             target.add(database.manifest, key, value)
         target.schema, _ = database.schema, database.generation
-        for name, *rows in dumpscan.tables(text, begin):
-            blocks = [target.block(names, columns) for names, columns in dumpscan.blocks(text, *rows)]
+        for name, *rows in dumpscan.tables(data, begin):
+            blocks = [target.block(names, columns) for names, columns in dumpscan.blocks(data, *rows)]
             target.add(database.tables, name, Table(name, blocks=blocks))
     except (dumpscan.IrregularError, DatabaseError, ValueError):  # as those that no number or no UTF-8 raises
         return None
-    database.form = replace(Form.of(target.schema), declaration=text.startswith("<?xml"), **target.evidence)
+    database.form = replace(Form.of(target.schema), declaration=data.startswith(b"<?xml"), **target.evidence)
     return database
 
 

@@ -17,13 +17,15 @@ _START = re.compile(
     r'(?:<\?xml version="1\.0" encoding="UTF-8"\?>\n?)?<database><manifest>((?:<pair [^<>]*/>)*)</manifest>'
 )
 _PAIR = re.compile(r'<pair key="([^"<]*)" value="([^"<]*)"/>')
-_END = "</database>"
+_END = b"</database>"
 _NAME = re.compile(r" ([A-Za-z_][A-Za-z0-9_.-]*)=")
-_TABLE = "<table "
-_NAMED = re.compile(r'<table name="([^"<]*)"(/>|><row )')
-_LAST = "/></table>"
-_NEXT = "/><row "
-_HEAD = f"{_NEXT}ref="
+_MANIFEST = b"</manifest>"
+_TABLE = b"<table "
+_NAMED = re.compile(rb'<table name="([^"<]*)"(/>|><row )')
+_LAST = b"/></table>"
+_NEXT = b"/><row "
+_HEAD = "ref="
+_LATER = "/><row ref="
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ufffe\uffff]")
 _ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&amp;", "&"))
 AT_ONCE = 1 << 15
@@ -44,39 +46,41 @@ def mended(text: str) -> str:
     return text
 
 
-def manifest(text: str) -> tuple[list[tuple[str, str]], int]:
+def manifest(data: bytes) -> tuple[list[tuple[str, str]], int]:
     """The pairs of a dump's manifest, and where its tables begin. Raises `IrregularError`."""
-    start = _START.match(text)
-    if start is None or not text.endswith(_END):
+    begin = data.find(_MANIFEST) + len(_MANIFEST)
+    start = _START.fullmatch(data[:begin].decode())
+    if start is None or not data.endswith(_END):
         raise IrregularError
     pairs = _PAIR.findall(start[1])
     if "".join(f'<pair key="{key}" value="{value}"/>' for key, value in pairs) != start[1] or _CONTROL.search(start[1]):
         raise IrregularError
-    return [(mended(key), mended(value)) for key, value in pairs], start.end()
+    return [(mended(key), mended(value)) for key, value in pairs], begin
 
 
-def tables(text: str, begin: int) -> Iterator[tuple[str, int, int]]:
-    """Each table's name, and where its rows begin and end in the text, for `blocks`. Raises `IrregularError`."""
-    end = len(text) - len(_END)
+def tables(data: bytes, begin: int) -> Iterator[tuple[str, int, int]]:
+    """Each table's name, and where its rows begin and end, for `blocks`. Raises `IrregularError`."""
+    end = len(data) - len(_END)
     while begin < end:
-        following = text.find(_TABLE, begin + 1, end)
+        following = data.find(_TABLE, begin + 1, end)
         following = following if following >= 0 else end
-        start = _NAMED.match(text, begin, following)
-        if start is None or _CONTROL.search(start[1]):
+        start = _NAMED.match(data, begin, following)
+        name = start[1].decode() if start is not None else "\0"
+        if start is None or _CONTROL.search(name):
             raise IrregularError
-        empty = start[2] == "/>"
-        if start.end() < following if empty else not text.endswith(_LAST, start.end(), following):
+        empty = start[2] == b"/>"
+        if start.end() < following if empty else not data.endswith(_LAST, start.end(), following):
             raise IrregularError
-        yield mended(start[1]), start.end(), following if empty else following - len(_LAST)
+        yield mended(name), start.end(), following if empty else following - len(_LAST)
         begin = following
 
 
-def blocks(text: str, begin: int, end: int) -> Iterator[tuple[tuple[str, ...], list[list[str]]]]:
+def blocks(data: bytes, begin: int, end: int) -> Iterator[tuple[tuple[str, ...], list[list[str]]]]:
     """Runs of rows whose attributes have the same names: the names, `ref` first, and for each the texts, as they stand
-    between their quotes; `texts` looks into them. Raises `IrregularError`."""
+    between their quotes; `texts` looks into them. Raises `IrregularError`, and `ValueError` for what is no text."""
     layout: tuple[str, ...] = ()
     columns: list[list[str]] = []
-    for next_layout, cut in _runs(text, begin, end):
+    for next_layout, cut in _runs(data, begin, end):
         if next_layout == layout:
             for column, more in zip(columns, cut, strict=True):
                 column += more
@@ -94,6 +98,8 @@ def texts(column: list[str], unprotect: Callable[[str], str] | None = None) -> l
     What has to be replaced is looked for in all of them at once, joined by what no text has in it: quotes, until an entity
     may have become one.
     """
+    if column.count(column[0]) == len(column) > 1:
+        return texts(column[:1], unprotect) * len(column)
     joint, raw = '"', '"'.join(column)
     if not raw.isprintable() and _CONTROL.search(raw):
         raise IrregularError
@@ -104,26 +110,30 @@ def texts(column: list[str], unprotect: Callable[[str], str] | None = None) -> l
     return (unprotect(raw) if unprotect is not None else raw).split(joint)
 
 
-def _runs(text: str, begin: int, end: int) -> Iterator[tuple[tuple[str, ...], list[list[str]]]]:
+def _runs(data: bytes, begin: int, end: int) -> Iterator[tuple[tuple[str, ...], list[list[str]]]]:
     """The same for a few rows at a time, with what stands before each text instead of the names."""
     while begin < end:
-        following = text.find(_NEXT, begin + AT_ONCE, end)
-        piece = text[begin : following if following >= 0 else end]
+        following = data.find(_NEXT, begin + AT_ONCE, end)
+        piece = data[begin : following if following >= 0 else end].decode()
         begin = following + len(_NEXT) if following >= 0 else end
-        parts = (_NEXT + piece).split('"')
+        parts = piece.split('"')
         last, between, found = parts.pop(), parts[::2], parts[1::2]
-        many = piece.count("<") + 1
-        if last or len(between) != len(found) or between[0] != _HEAD or between.count(_HEAD) != many:
+        if last or len(between) != len(found) or between[0] != _HEAD:
             raise IrregularError
+        between[0] = _LATER
+        many = piece.count("<") + 1
         width = len(between) // many
-        if between == between[:width] * many:
+        layout = '"'.join(between[:width])
+        if '"'.join(between) == '"'.join([layout] * many):
             yield tuple(between[:width]), [_shared(found[place::width]) for place in range(width)]
             continue
-        begins = [place for place, text in enumerate(between) if text == _HEAD]
+        if between.count(_LATER) != many:
+            raise IrregularError
+        begins = [place for place, text in enumerate(between) if text == _LATER]
         ranges = [slice(*row) for row in zip(begins, [*begins[1:], None], strict=True)]
         layouts = [tuple(between[row]) for row in ranges]
-        for layout, run in groupby(zip(layouts, ranges, strict=True), itemgetter(0)):
-            yield layout, list(map(list, zip(*[found[row] for _, row in run], strict=True)))
+        for names, run in groupby(zip(layouts, ranges, strict=True), itemgetter(0)):
+            yield names, list(map(list, zip(*[found[row] for _, row in run], strict=True)))
 
 
 def _shared(texts: list[str]) -> list[str]:

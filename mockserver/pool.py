@@ -322,11 +322,13 @@ class MockPool(Kept):
 
     # --- domains: what starting and stopping a VM does to machine and belief
 
-    def start_domain(self, vm: Row, machine: HostMachine, running: bool = True) -> Domain:
+    def start_domain(
+        self, vm: Row, machine: HostMachine, running: bool = True, disks: tuple[Disk, ...] | None = None
+    ) -> Domain:
         """Make the domain of `vm` on `machine`, its writable disks open."""
         self.last_domid += 1
-        disks = [d for d in (self.disk_of(vbd["VDI"]) for vbd in self.vbds(vm) if vbd["mode"] == "RW") if d]
-        domain = Domain(self.guest(vm), machine.uuid, self.last_domid, tuple(disks), self.clock.now(), running)
+        disks = self.written_disks(vm) if disks is None else disks
+        domain = Domain(self.guest(vm), machine.uuid, self.last_domid, disks, self.clock.now(), running)
         machine.domains[vm["uuid"]] = domain
         return domain
 
@@ -357,6 +359,11 @@ class MockPool(Kept):
     def vbds(self, vm: Row) -> list[Row]:
         """The VBD rows of `vm` that exist."""
         return [row for row in (self.store.find("VBD", ref) for ref in vm["VBDs"]) if row is not None]
+
+    def written_disks(self, vm: Row) -> tuple[Disk, ...]:
+        """The disks that `vm` can write to."""
+        disks = [self.disk_of(vbd["VDI"]) for vbd in self.vbds(vm) if vbd["mode"] == "RW"]
+        return tuple(disk for disk in disks if disk is not None)
 
     def force_halted(self, vm: Row) -> None:
         """Write down that `vm` is off, with all that follows from it."""

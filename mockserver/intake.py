@@ -10,7 +10,7 @@ from xenctl import database
 from xenctl.datamodel import types as t
 from xenctl.errors import DatabaseError
 
-from .columns import from_text, to_text
+from .columns import NULL, from_text, to_text
 from .rows import Row
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ DECISIVE = frozenset({"pool", "host", "VM", "VBD", "VDI", "SR", "PBD", "VIF", "P
 """Tables on which the fate of guests depends: a cell that does not fit its type is an error there. Elsewhere it is kept as
 it is, reported, and read as the field's default."""
 UNKNOWN = ("", None, False)
+NOWHERE = frozenset({NULL, ""})
+"""References to nothing."""
 
 
 class Reader(dict[str, Any]):
@@ -65,6 +67,7 @@ class Intake:
         self.unknown: dict[str, int] = {}
         self.misfits: dict[str, int] = {}
         self.orders: dict[str, dict[str, str]] = {field: {} for field in shape.far}
+        self.targets: dict[str, set[str]] = {}
         self._readers: dict[str, Reader] = {}
 
     def rows(self, block: database.Block, generation: int) -> list[Row]:
@@ -74,6 +77,8 @@ class Intake:
             field, kind, plain = self.shape.reading.get(column, UNKNOWN)
             if plain and kind is not None:
                 columns[field] = texts
+                if isinstance(kind, t.Ref):
+                    self.targets.setdefault(field, set()).update(texts)
             elif kind is not None:
                 reader = self._reader(column, field, kind)
                 columns[field] = reader.read(texts)
@@ -106,6 +111,10 @@ class Intake:
                 dict.__setitem__(row, field, value)
             self._keep(row, column, text)
 
+    def leads(self, field: str) -> bool:
+        """Whether a field that refers to something may lead anywhere."""
+        return not self.targets.get(field, {field}) <= NOWHERE
+
     def _reader(self, column: str, field: str, kind: t.Type) -> Reader:
         reader = self._readers.get(column)
         if reader is None:
@@ -134,9 +143,14 @@ def _alike(value: Any, many: int) -> Iterable[Any]:
     return [value.copy() for _ in range(many)] if isinstance(value, (list, dict)) else repeat(value, many)
 
 
-def members_in(text: str | None) -> list[str]:
-    """The members of a set in a dump's cell; none where there is none that can be read."""
+def in_order(members: list[str], text: str | None) -> list[str]:
+    """`members` in the order of a set in a dump's cell, if it has the same."""
+    if text is None or text == to_text(members):
+        return members
+    if text == to_text(members[::-1]):  # the newest first, as usual
+        return members[::-1]
     try:
-        return database.parse_set(text) if text else []
+        order = database.parse_set(text)
     except ValueError:
-        return []
+        return members
+    return order if sorted(order) == sorted(members) else members

@@ -29,7 +29,7 @@ from xenctl.releases import serves
 from xenctl.values import format_datetime
 
 from .columns import EPOCH, NULL, PLAIN, empty_value, fitting, from_text, is_text, to_text, to_texts
-from .intake import Intake, members_in
+from .intake import NOWHERE, Intake, in_order
 from .journal import FIXED, Kept, KeptIndex
 from .rows import STALE, Encode, Row, Shape, Table, Write
 
@@ -467,28 +467,26 @@ class Store(Kept):
         """The database that a dump of `release` holds. Raises `DatabaseError` for a cell that does not fit its type."""
         store = cls(release, max(1, dump.generation))
         store.manifest, store.form, store.table_order = dict(dump.manifest), dump.form, list(dump.tables)
-        orders: Orders = {}
+        taken: dict[str, Intake] = {}
         for name, table in dump.tables.items():
             if name in store.tables:
-                orders[name] = store._load_table(table)
+                taken[name] = store._load_table(table)
             elif table.size or name not in store.model.classes:
                 store.foreign[name] = table
                 if table.size:
                     store.reports.append(
                         f"table {name}: {table.size} rows of a table that {release.name} lacks; kept as they are"
                     )
-        store._relate_all(orders, fresh=True)
-        store._report_dangling()
+        store._relate_all(taken)
+        store._report_dangling(taken)
         return store
 
-    def _load_table(self, source: database.Table) -> Mapping[str, Mapping[str, str]]:
-        """Take in a table. Returns the dump's texts of the far ends of relations, by field and reference."""
+    def _load_table(self, source: database.Table) -> Intake:
+        """Take in a table."""
         name = source.name
-        if not self.persists(name):
-            return {}
         shape, table = self.shape(name), self.tables[name]
         intake = Intake(name, shape)
-        for block in source.blocks():
+        for block in source.blocks() if self.persists(name) else ():
             rows = intake.rows(block, self.generation)
             self._enter(name, rows)
             table.rows.update(zip(block.refs, rows, strict=True))
@@ -499,7 +497,7 @@ class Store(Kept):
         for column, times in intake.misfits.items():
             kind = shape.fields[shape.columns[column]].type
             self.reports.append(f"table {name}: column {column} holds no {kind} in {times} rows; kept as it is")
-        return intake.orders
+        return intake
 
     def _enter(self, name: str, rows: list[Row]) -> None:
         """Have a dump's rows found by what they hold. Raises `DatabaseError` for a uuid that is missing or used twice."""
@@ -518,42 +516,42 @@ class Store(Kept):
             if row.get("scheduled_to_be_resident_on", NULL) != NULL:
                 self._reserve(row, NULL, row["scheduled_to_be_resident_on"])
 
-    def _relate_all(self, orders: Orders, *, newest_first: bool = False, fresh: bool = False) -> None:
-        """Rebuild the far ends of all relations, in the order that they, or a dump, have if the members are the same. With
-        `fresh` all are empty so far."""
+    def _relate_all(self, taken: Mapping[str, Intake] | None = None, *, newest_first: bool = False) -> None:
+        """Rebuild the far ends of all relations, in the order that they, or the dump that is `taken` in, have if the members
+        are the same."""
         for (table, field), (other_table, other_field) in self._near.items():
-            far = self.tables.get(other_table)
-            if far is None or other_field not in self.shape(other_table).fields or table not in self.tables:
+            near, far = self.tables.get(table), self.tables.get(other_table)
+            if near is None or far is None or other_field not in self.shape(other_table).fields:
                 continue
-            members = _by_target(self.tables[table], field) if field in self.shape(table).fields else {}
-            order_of = orders.get(other_table, {}).get(other_field, {})
-            for other in () if fresh else far.rows.values():
-                if other[other_field] and other.ref not in members:
-                    self._put(other, other_field, [])
+            if taken is not None and table in taken and not taken[table].leads(field):
+                continue
+            members = _by_target(near, field) if field in self.shape(table).fields else {}
+            for row in far.rows.values() if taken is None else ():
+                if row[other_field] and row.ref not in members:
+                    self._put(row, other_field, [])
+            texts = taken[other_table].orders[other_field] if taken is not None and other_table in taken else {}
             for ref, found in members.items():
-                row = far.rows.get(ref)
-                if row is None:
+                other = far.rows.get(ref)
+                if other is None:
                     continue
                 if len(found) > 1:
                     if newest_first:
                         found.reverse()
-                    order = row[other_field] or members_in(order_of.get(ref))
-                    if order != found and len(order) == len(found) and sorted(order) == sorted(found):
-                        found = list(order)
-                self._put(row, other_field, found)
+                    found = in_order(found, to_text(other[other_field]) if other[other_field] else texts.get(ref))
+                self._put(other, other_field, found)
 
-    def _report_dangling(self) -> None:
+    def _report_dangling(self, taken: Mapping[str, Intake]) -> None:
         """Note the references that lead nowhere; they are kept."""
-        model = self.model
-        for name, table in self.tables.items():
-            for field, f in self.shape(name).fields.items():
-                if not isinstance(f.type, t.Ref) or not f.persistent or f.type.class_name not in model.classes:
+        for name, intake in taken.items():
+            for field, targets in intake.targets.items():
+                kind = self.shape(name).fields[field].type
+                if not isinstance(kind, t.Ref) or kind.class_name not in self.model.classes:
                     continue
-                refs, there = [row[field] for row in table.rows.values()], self.table(f.type.class_name)
-                lost = {ref for ref in set(refs) if ref not in there and ref not in (NULL, "")}
+                there = self.table(kind.class_name)
+                lost = {ref for ref in targets if ref not in there} - NOWHERE
                 if lost:
-                    count = sum(map(lost.__contains__, refs))
-                    self.reports.append(f"table {name}: {count} references of {field} to no {f.type.class_name}")
+                    count = sum(row[field] in lost for row in self.table(name).values())
+                    self.reports.append(f"table {name}: {count} references of {field} to no {kind.class_name}")
 
     # --- changes since a generation, for events
 
@@ -585,8 +583,6 @@ def _by_target(table: Table, field: str) -> dict[str, list[str]]:
 
 
 Change = Callable[["list[str]", str], "list[str] | None"]
-Orders = dict[str, Mapping[str, Mapping[str, str]]]
-"""By table, field and reference the texts that a dump has of the far ends of relations."""
 _set = dict.__setitem__
 _noted = tuple.__new__  # makes a `Write` in half the time of its class
 

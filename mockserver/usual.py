@@ -88,10 +88,8 @@ def of_vm(look: Look, vm: Row) -> Hashable | None:
     for field, kind, _ in vm_rules.MEMBERSHIPS:
         if get(field, NULL) != NULL and store.find(kind, vm[field]) is not None:
             return None
-    devices, disks = store.table("VBD"), store.table("VDI")
-    for ref in vm["VBDs"]:
-        vdi = disks.get(devices[ref]["VDI"]) if ref in devices else None
-        if vdi is not None and "on_boot" in vdi.get("sm_config", ()):
+    for vdi in store.rows("VDI", [vbd["VDI"] for vbd in store.rows("VBD", vm["VBDs"])]):
+        if "on_boot" in vdi.get("sm_config", ()):
             return None
     return (
         look.pool(),

@@ -18,6 +18,8 @@ from ..journal import Kept
 if TYPE_CHECKING:
     from xenctl.releases import Release
 
+    from ..clock import Timer
+
 WRITE_PERIOD = 10.0
 """Simulated seconds between two writes of a running guest."""
 BLOCKS = 16
@@ -98,9 +100,9 @@ class Guest(Kept):
     """The software inside a VM, across its starts and stops.
 
     `ledger` is what it wrote: disk uuid to blocks. `agent` is what its guest agent reports, the fields of its guest metrics
-    as a `report`, None where it has none; it does so from `up_at` on, after the start counted by `boots`. `saved_by` is the
-    release that wrote its suspend image, `image` what was written. `sources` are the data sources that somebody switched on
-    or off.
+    as a `report`, None where it has none; it does so from `up_at` on, after the start counted by `boots`, when the timer
+    `booting` fires. `saved_by` is the release that wrote its suspend image, `image` what was written. `sources` are the data
+    sources that somebody switched on or off.
     """
 
     uuid: str
@@ -110,6 +112,7 @@ class Guest(Kept):
     agent: Mapping[str, Any] | None = field(default=None, init=False)
     boots: int = field(default=0, init=False)
     up_at: float = field(default=0.0, init=False)
+    booting: Timer | None = field(default=None, init=False)
     saved_by: Release | None = field(default=None, init=False)
     image: bytes | None = field(default=None, init=False)
     sources: tuple[tuple[str, bool], ...] = field(default=(), init=False)
@@ -136,7 +139,6 @@ class Guest(Kept):
         self.ledger = {disk.uuid: dict(disk.blocks) for disk in disks}
 
 
-@dataclass(eq=False)
 class Domain(Kept):
     """A guest running on a host. `disks` are those it writes to; while any of the storage in `stalled` (uuids) is out of
     reach, it does nothing. `asleep` says whether its guest put it to sleep: it does nothing, and nobody outside sees that.
@@ -147,12 +149,31 @@ class Domain(Kept):
     domid: int
     disks: tuple[Disk, ...]
     since: float
-    running: bool = True
-    stalled: tuple[str, ...] = field(default=(), init=False)
-    asleep: bool = False
+    running: bool
+    stalled: tuple[str, ...]
+    asleep: bool
 
-    def __post_init__(self) -> None:
-        for disk in self.disks:
+    def __init__(
+        self,
+        guest: Guest,
+        host: str,
+        domid: int,
+        disks: tuple[Disk, ...],
+        since: float,
+        running: bool = True,
+        asleep: bool = False,
+    ) -> None:
+        vars(self).update(
+            guest=guest,
+            host=host,
+            domid=domid,
+            disks=disks,
+            since=since,
+            running=running,
+            stalled=(),
+            asleep=asleep,
+        )
+        for disk in disks:
             disk.writers = (*disk.writers, self)
 
     def catch_up(self, now: float) -> None:

@@ -58,6 +58,31 @@ def test_a_pools_dump_goes_the_fast_way(dump: bytes) -> None:
     assert len(columns) == len(names)
 
 
+@pytest.mark.parametrize("layouts", [1, 2, 3])
+def test_more_rows_than_are_cut_at_once_are_read_as_the_parser_reads_them(layouts: int) -> None:
+    """Whether they all have the same columns, or every other row has others; texts that are all the same, and those that
+    differ, with and without escapes."""
+    rows = {}
+    for number in range(3 * dumpscan.AT_ONCE // 100):
+        cells = {
+            "uuid": f"u{number}",
+            "name__label": f"a & b {number % 7}",
+            "other_config": "(('k' 'a  b'))",
+            "empty": "",
+        }
+        more = {f"column{number % layouts}": "%" if number % layouts else "<"}
+        rows[f"OpaqueRef:{number}"] = Row(f"OpaqueRef:{number}", {**cells, **more}, number, number)
+    data = database.write(Database(MANIFEST, {"VM": Table("VM", rows), "host": Table("host")}))
+    assert len(data) > 3 * dumpscan.AT_ONCE
+    _, begin = dumpscan.manifest(data)
+    ((_, *span), _) = dumpscan.tables(data, begin)
+    assert len(list(dumpscan.blocks(data, *span))) == (1 if layouts == 1 else len(rows))
+    found = outcome(data, fast=True)
+    assert found == outcome(data, fast=False)
+    assert isinstance(found, Database)
+    assert found.tables["VM"].rows == rows
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_mutated_dumps_are_read_or_refused_alike(dump: bytes, seed: int) -> None:
     """Bytes that are dropped, doubled or replaced at places that matter."""

@@ -11,8 +11,9 @@ knowledge of the data model and stays out; `parse_set` and its siblings (from `s
 xapi spelled the same content differently over the years. `read` takes every spelling and notes it in a `Form`; `write`
 needs only rows and a form and gives the bytes that xapi gave, because order is kept: up to 5.6 FP1 it was that of a
 hash table, which no sorting finds again. The reader is a SAX target: lxml hands over each start tag and builds
-no tree, which halves time and memory; a second parse looks for the line of an error, once there is one. A row's values
-are treated joined by NUL, which XML cannot contain: one pass for a row instead of one for each column.
+no tree, which halves time and memory; a second parse looks for the line of an error, once there is one. The texts of a
+row, or of a column where many rows have the same, are treated joined by NUL, which XML cannot contain: one pass for them
+all.
 """
 
 from __future__ import annotations

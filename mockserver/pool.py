@@ -323,11 +323,12 @@ class MockPool(Kept):
 
     # --- domains: what starting and stopping a VM does to machine and belief
 
-    def start_domain(self, vm: Row, machine: HostMachine, running: bool = True) -> Domain:
+    def start_domain(
+        self, vm: Row, machine: HostMachine, running: bool = True, disks: tuple[Disk, ...] | None = None
+    ) -> Domain:
         """Make the domain of `vm` on `machine`, its writable disks open."""
         self.world.last_domid = domid = self.last_domid + 1
-        vdis = self.store.rows("VDI", [vbd["VDI"] for vbd in self.vbds(vm) if vbd["mode"] == "RW"])
-        disks = [self.disks[vdi["uuid"]] for vdi in vdis if vdi["uuid"] in self.disks]
+        disks = self.written_disks(vm) if disks is None else disks
         domain = Domain(self.guest(vm), machine.uuid, domid, disks, self.clock.now(), running)
         machine.domains[vm["uuid"]] = domain
         return domain
@@ -342,7 +343,7 @@ class MockPool(Kept):
     def move_domain(self, vm: Row, source: HostMachine, target: HostMachine) -> Domain:
         """Move the running domain of `vm` to another machine: its guest goes on with the same disks."""
         old = source.domains.pop(vm["uuid"])
-        disks = list(old.disks)
+        disks = old.disks
         old.end(self.clock.now())
         self.last_domid += 1
         domain = Domain(
@@ -359,6 +360,11 @@ class MockPool(Kept):
     def vbds(self, vm: Row) -> list[Row]:
         """The VBD rows of `vm` that exist."""
         return self.store.rows("VBD", vm["VBDs"])
+
+    def written_disks(self, vm: Row) -> tuple[Disk, ...]:
+        """The disks that `vm` can write to."""
+        vdis = self.store.rows("VDI", [vbd["VDI"] for vbd in self.vbds(vm) if vbd["mode"] == "RW"])
+        return tuple(self.disks[vdi["uuid"]] for vdi in vdis if vdi["uuid"] in self.disks)
 
     def force_halted(self, vm: Row) -> None:
         """Write down that `vm` is off, with all that follows from it."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ...errors import ProcedureError
 from ..drift import Astray
 from ..fallen import missing, see_to
+from ..hands import UPGRADE, wants
 from ..plan import Step
 from ..waiting import await_return, is_back
 from . import Kind
@@ -89,11 +90,12 @@ def refuse_guests(run: Run, step: Step) -> None:
         raise ProcedureError(f"{where} is not empty: {', '.join(sorted(left))} still there; somebody put guests on it")
 
 
-def boot_medium(run: Run, step: Step) -> None:
+def boot_medium(run: Run, step: Step, choice: str) -> None:
     """Boot the plan's medium on a host that is off, with the answer file of the step if it has one, and wait until an
-    installer, or the host itself, is up."""
+    installer, or the host itself, is up. `choice` is what is going to be chosen there."""
     hands, host = run.hands, step.host
     if hands.power(host) == "off":
+        wants(hands, host, choice)
         answers = step.args.get("answer_file", "")
         hands.insert_media(host, run.plan.medium, *((answers.encode(),) if answers else ()))
         hands.power_on(host)
@@ -115,7 +117,7 @@ class Install(Kind):
 
     def act(self, run: Run, step: Step) -> None:
         hands, host, name = run.hands, step.host, run.plan.names[step.host]
-        boot_medium(run, step)
+        boot_medium(run, step, UPGRADE)
         seen = hands.power(host)
         if seen == "installer":
             self.answer(run, step)
@@ -130,13 +132,13 @@ class Install(Kind):
         """Choose the upgrade, if it is one of what the plan started from."""
         hands, host, source = run.hands, step.host, run.before[step.host]
         found, offered = hands.identified(host), hands.offers(host)
-        if found != source or "upgrade" not in offered:
+        if found != source or UPGRADE not in offered:
             hands.eject_media(host)
             raise ProcedureError(
                 f"{run.plan.names[host]}: the installer found {found} and offers {', '.join(offered)}; only an upgrade "
                 f"of {source} preserves settings and guests, so nothing was chosen"
             )
-        hands.answer(host, "upgrade")
+        hands.answer(host, UPGRADE)
 
 
 def unseen(hands: object, step: Step) -> bool:

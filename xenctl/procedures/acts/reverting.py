@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...errors import ProcedureError
+from ..hands import RESTORE
 from ..plan import Expected, Step
 from ..waiting import look
 from . import Kind
@@ -58,7 +59,7 @@ class RestoreHost(Kind):
         if hands.power(host) == "starting" and not run.comes_true(lambda: hands.power(host) != "starting", BOOTS):
             run.journal.note(f"{name} does not boot what is on its disk")
             hands.power_off(host)
-        boot_medium(run, step)
+        boot_medium(run, step, RESTORE)
         if hands.power(host) == "installer":
             self.answer(run, step)
         run.until(lambda: hands.power(host) == "running", f"{name}: it does not start", HOST_TIMEOUT)
@@ -76,8 +77,8 @@ class RestoreHost(Kind):
         offered = hands.offers(host)  # asked last: a person has said by now what the screen shows
         if found == step.release:
             run.journal.note(f"{name} still has {found} on its disk, and boots that")
-        elif held == step.release and "restore" in offered:
-            hands.answer(host, "restore")
+        elif held == step.release and RESTORE in offered:
+            hands.answer(host, RESTORE)
             return
         hands.power_off(host)  # first: an installer without its medium can be asked nothing by whoever resumes
         hands.eject_media(host)

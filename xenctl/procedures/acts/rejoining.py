@@ -129,8 +129,7 @@ class InstallAfresh(Kind):
             hands.answer(host, FRESH)
         run.until(
             lambda: self.holds(run, step),
-            f"{name}: no new installation comes up at {address}; where it runs what was on its disks, switch it off "
-            "and go on: it did not",
+            f"{name}: if it runs what was on its disks, switch it off and go on; no new installation comes up at {address}",
             HOST_TIMEOUT,
         )
 

@@ -148,7 +148,8 @@ def _begin(
     """Plan a revert, and carry it out."""
     from ..procedures import revert as procedure
 
-    made = procedure.plan(at.session, known, hands=None if dry_run else at.hands, take_over=take_over, **planning)
+    hands = None if dry_run and at.talks else at.hands  # nobody is asked anything where nothing is done
+    made = procedure.plan(at.session, known, hands=hands, take_over=take_over, **planning)
     if not as_json:
         show_plan(made, steps=dry_run)
     if dry_run:
@@ -183,7 +184,7 @@ def _go_on(at: Reached, journal: Journal, *, replan: bool, agreed: dict[str, Any
     at.knows(journal.plan)
     allowed = {name: said or journal.get("agreed", {}).get(name, False) for name, said in agreed.items()}
     if replan:
-        made = procedure.replan(at.session, journal)
+        made = procedure.replan(at.session, journal, at.hands)
         procedure.assert_can_run(made, **allowed)
         journal.replan(made)
     journal.put("agreed", allowed)

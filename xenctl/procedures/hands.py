@@ -28,7 +28,7 @@ class Hands(Protocol):
     Beside these, hands may have: `route` (`media` if not); `poll`, seconds between two looks at what they do; `watches`,
     false where they cannot see an installer's screen; `talks`, true where they write to the terminal; `knows(plan)`,
     which is told the plan before anything is done; `wants(host, choice)`, which is told before a medium goes in which of the
-    offers is going to be chosen; and `on_disk(host)`, what there is on a host's disk, as `OnDisk` has it.
+    offers is going to be chosen; and `on_disk(host)`, what there is on a host's disk: the members of `OnDisk`, or None.
     """
 
     def insert_media(self, host: str, release: str, answer_file: bytes = b"", /) -> None:
@@ -71,18 +71,18 @@ def wants(hands: object, host: str, choice: str) -> None:
 class OnDisk:
     """What somebody who looks at a host's disk sees: the product versions of what is `installed` and of what the backup
     partition `keeps`, empty where nothing whole is there. `database` is the uuid of the pool whose database is kept there,
-    empty where none is."""
+    empty where none is. None is what they did not look at."""
 
-    installed: str
     keeps: str
-    database: str = ""
+    installed: str | None = None
+    database: str | None = None
 
 
 def on_disk(hands: object, host: str) -> OnDisk | None:
     """What there is on a host's disk; None where these hands cannot see it."""
     look = getattr(hands, "on_disk", None)
     seen = None if look is None else look(host)
-    return None if seen is None else OnDisk(*seen)
+    return None if seen is None else OnDisk(**seen)
 
 
 def route_of(hands: object) -> str:

@@ -11,7 +11,7 @@ import os
 import re
 import select
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TextIO
 
@@ -19,6 +19,7 @@ from ..errors import ProcedureError, TransportError
 from ..releases import find, parse_version
 from ..transport import Request, origin_at
 from .hands import FRESH, RESTORE, UPGRADE
+from .ways_back import LOOK
 
 if TYPE_CHECKING:
     from ..session import Session
@@ -64,7 +65,7 @@ CHOICES = {
     ),
 }
 """What a person is told, by what is to be chosen."""
-NONE, AT_WORK = "none", "working"
+NONE, AT_WORK, UNSEEN = "none", "working", "unseen"
 
 
 @dataclass
@@ -111,8 +112,9 @@ class Operator:
         numbered = (f"  {number}. {line}" for number, line in enumerate(lines, 1))
         print("", head, *numbered, sep="\n", file=self._out, flush=True)
 
-    def _ask(self, question: str, host: str) -> str | None:
-        """What the person types; None where the host answers again, so that there is nothing left to ask."""
+    def _ask(self, question: str, host: str, *, withdrawn: bool = True) -> str | None:
+        """What the person types; None where the host answers again, so that there is nothing left to ask, if the question is
+        to be `withdrawn` then."""
         print(f"  {question} ", end="", file=self._out, flush=True)
         descriptor = self._source.fileno()
         while True:
@@ -124,7 +126,7 @@ class Operator:
                         f"{self._name(host)}: nobody answers at the terminal any more; go on when somebody does"
                     )
                 return line.decode(errors="replace").strip()
-            if self._answers(host):
+            if withdrawn and self._answers(host):
                 print("(the host is back)", file=self._out, flush=True)
                 return None
 
@@ -160,6 +162,23 @@ class Operator:
             if known.stage:
                 return known.stage
         return "off"
+
+    def on_disk(self, host: str, /) -> Mapping[str, str] | None:
+        """What the person has found in the backup partition; None where they have not looked, or nobody can be asked."""
+        if not self.watches:
+            return None
+        while True:
+            typed = self._ask(
+                f"Which version does the backup partition of {self._name(host)} hold? At its console: {LOOK}\n"
+                f"  ({NONE}: no such partition, or nothing in it; {UNSEEN}: nobody has looked)",
+                host,
+                withdrawn=False,
+            )
+            word = (typed or "").lower()
+            if word in (NONE, UNSEEN):
+                return {"keeps": ""} if word == NONE else None
+            if version := _version(word):
+                return {"keeps": version}
 
     # --- what is done
 

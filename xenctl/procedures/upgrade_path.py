@@ -60,7 +60,8 @@ SPECIALS = (
     Special(
         *((7, 0, 0), RULE),
         "the new disk layout needs room: the installer keeps the old one where local storage or a utility partition is in "
-        "the way, and erases local storage only when told that it is safe (safe2upgrade)",
+        "the way, and erases local storage only when told that it is safe (safe2upgrade); there is no way back from that",
+        True,
     ),
     Special((7, 0, 0), AFTER, "install the new guest tools; old TLS may be switched off (pool.disable_ssl_legacy)"),
     Special((8, 1, 0), BEFORE, "paravirtualised (PV) guests are no longer supported: convert or retire them"),

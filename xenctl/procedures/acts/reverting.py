@@ -11,6 +11,7 @@ from ...errors import ProcedureError
 from ..hands import RESTORE
 from ..plan import Expected, Step
 from ..waiting import look
+from ..ways_back import FALLBACK
 from . import Kind
 from .hosts import HOST_TIMEOUT, boot_medium
 from .pools import Verify
@@ -87,9 +88,8 @@ class RestoreHost(Kind):
             return
         holds = f"holds {held}" if held else "holds nothing that this installer restores"
         raise ProcedureError(
-            f"{name}: its backup partition {holds}, not {step.release}, so nothing was chosen and it boots its disk. A "
-            f"member can be forgotten, installed with {step.release} and joined again (xenctl recover member); for a master "
-            "there is the dump from before the upgrade (xenctl restore), from which members have to join again, too"
+            f"{name}: its backup partition {holds}, not {step.release}, so nothing was chosen and it boots its disk; "
+            f"{FALLBACK}"
         )
 
 

@@ -36,11 +36,14 @@ def run_or_resume(
     as_json: bool,
     dry_run: bool = False,
     now: bool = True,
+    agreed: Callable[[Plan], None] | None = None,
+    begun: Callable[[Journal], None] | None = None,
     **options: Any,
 ) -> None:
     """Plan a procedure and carry it out, or go on with the one in the journal; end with the exit status of what came of it.
 
-    `make` makes the plan. With `now` false nobody logs in for it, since there may be no master. `options` go to `Run`.
+    `make` makes the plan. With `now` false nobody logs in for it, since there may be no master. `agreed` raises where the
+    plan needs a person's word that was not given; `begun` is told the journal of a run that begins. `options` go to `Run`.
     """
     if file is None and reach.rehearse is None and not dry_run:
         raise click.UsageError("give --journal FILE: without it a run that is killed cannot be resumed")
@@ -60,7 +63,11 @@ def run_or_resume(
                 sys.exit(1 if made.problems else 0)
             if made.problems:
                 raise ProcedureError(f"this {procedure} cannot be done", made.problems)
+            if agreed is not None:
+                agreed(made)
             with Journal.create(made, file) as journal:
+                if begun is not None:
+                    begun(journal)
                 carry_out(at, journal, as_json=as_json, **options)
 
 

@@ -35,7 +35,9 @@ SPECIALS = (
     Special(
         *((4, 1, 0), AFTER),
         "VHD files of file-based storage may be brought to the new format with vhd-update, one by one, with a journal, "
-        "while no VM uses them; a file that was interrupted is unusable until vhd-update -r has rolled it back",
+        "while no VM uses them; a file that was interrupted is unusable until vhd-update -r has rolled it back, and nothing "
+        "takes a finished one back",
+        True,
     ),
     Special((4, 1, 0), BEFORE, "no VM may be suspended: one with a CD could only be shut down by force afterwards"),
     Special(

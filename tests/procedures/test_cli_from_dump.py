@@ -1,4 +1,4 @@
-"""`xenctl upgrade revert --from-dump` as its user meets it: rehearsed, against a pool in another process, killed, resumed."""
+"""`xenctl upgrade revert --from-dump` as its user meets it: rehearsed, over sockets, killed, resumed, refused."""
 
 from __future__ import annotations
 
@@ -109,7 +109,11 @@ def test_it_can_be_rehearsed(after: str) -> None:
     ("words", "status", "said"),
     [
         ((), 2, "give --journal RUN, or --revert-journal FILE"),
-        (("--dry-run", "--server", "http://127.0.0.1:1"), 2, "give --dump FILE: which dump is from before the upgrade?"),
+        (
+            ("--dry-run", "--server", "http://127.0.0.1:1"),
+            2,
+            "give --dump FILE: which dump is from before the upgrade?",
+        ),
         (("--dry-run", "--server", "http://127.0.0.1:1", "--dump", "nowhere"), 2, "nowhere"),
         (("--dry-run", "--server", "http://127.0.0.1:1", "--dump", __file__), 2, "not XML"),
         (("--to", "4.0.1", "--dry-run"), 2, "--to, --unmoved and --replan are for backup partitions"),

@@ -104,12 +104,14 @@ class _Making:
         """Shut the host's guests down; those that ran are started again."""
         down = shutdown.plan(self.session, self.host.uuid, policy=how.policy, timeout=how.timeout, limit=how.limit)
         self.problems += [problem for problem in down.problems if problem not in self.problems]
-        self.before += [step for step in down.steps if step.action not in ("claim", "release")]
+        steps = (step for step in down.steps if step.action not in ("claim", "release"))
+        ran = {vm.uuid: vm.home for vm in down.vms if vm.state == "Running" and vm.home}
+        self.before += [_with_way_back(step, ran) for step in steps]
         self.before.append(Step("disable", host=self.host.uuid, reason="no guest is to come while it is installed"))
         self.scope = [self.pool.vms[vm.uuid] for vm in down.vms]
-        ran = [[vm.uuid, vm.home] for vm in down.vms if vm.state == "Running" and vm.home]
         if ran:
-            self.after.append(Step("start-again", args={"vms": ran, "count": len(ran)}))
+            again = [[uuid, home] for uuid, home in ran.items()]
+            self.after.append(Step("start-again", args={"vms": again, "count": len(again)}))
         for vm in self.scope:
             self.downtime[vm.uuid] = "it is shut down while its host is installed"
             if vm.state == "Suspended":
@@ -181,6 +183,14 @@ class _Making:
             route=self.route,
             no_return=tuple(ways_back.ended(pool, {host.uuid}, self.hands)) if made.steps else (),
         )
+
+
+def _with_way_back(step: Step, ran: Mapping[str, str]) -> Step:
+    """A shutdown that is taken back where the reinstallation is given up: guests that ran start again where they did."""
+    if step.action != "shut-down":
+        return step
+    pairs = [[uuid, home] for uuid, home in ran.items() if uuid in step.args["vms"]]
+    return replace(step, args={**step.args, "from": pairs})
 
 
 def _against(pool: PoolFacts, host: HostFacts) -> Iterator[str]:

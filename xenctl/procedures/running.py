@@ -7,7 +7,7 @@ are met by trying the step again, after another look; what goes on failing stops
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,11 @@ PASSED_OVER = "passed over"
 """What the journal keeps: the host that failed and was left out, and why."""
 ATTEMPTS, PAUSES = 3, 2
 """How often a step is tried, and how many times the time between two looks passes before it is tried again."""
+
+ENDED: Mapping[str, Sequence[str]] = {"return": ("enable", "switch-on"), "boot-installer": ("unprepare",)}
+"""What need not be undone any more for a host, once it has taken this step."""
+BEFORE_GUESTS: Mapping[str, int] = {"switch-on": 0, "enable": 1}
+"""What is undone first, in this order: guests come back to hosts that run and are enabled."""
 
 Progress = Callable[[int, int, str], None]
 Gate = Callable[["Run", Step], str]
@@ -360,8 +365,7 @@ class Run:
 
     def _settle(self, step: Step) -> None:
         """What this step undoes, and so does the return of a host that was disabled, need not be undone any more."""
-        ended = {"return": "enable", "boot-installer": "unprepare"}.get(step.action)
-        for done in (step, *([Step(ended, host=step.host)] if ended else ())):
+        for done in (step, *(Step(ended, host=step.host) for ended in ENDED.get(step.action, ()))):
             for change in self._taken_back(done):
                 self.journal.undone(change)
 
@@ -433,14 +437,15 @@ def abandon(session: Session, journal: Journal, hands: Hands, *, poll: float | N
         raise ProcedureError(f"{journal.run_id} is done: there is nothing to abandon")
     run, left = Run(session, journal.plan, hands, journal, poll=poll), []
     newest = list(reversed(journal.changes()))
-    for change in sorted(
-        newest, key=lambda change: change.undo.action != "enable"
-    ):  # guests come back to enabled hosts
+    for change in sorted(newest, key=lambda change: BEFORE_GUESTS.get(change.undo.action, len(BEFORE_GUESTS))):
         if change.undone or change.undo.action == "release":
             continue
         text = change.undo.text(run.plan.names)
         try:
-            run.do(change.undo)
+            if _is_moot(run, change.undo):
+                journal.note(f"{text}: it is down, and stays so")
+            else:
+                run.do(change.undo)
         except (Failure, TransportError, TaskCancelled, ProcedureError) as error:
             left.append(f"{text}: {error}")
         else:
@@ -451,6 +456,11 @@ def abandon(session: Session, journal: Journal, hands: Hands, *, poll: float | N
             journal.undone(change)
     journal.enter(ABANDONED if not left else STOPPED)
     return left
+
+
+def _is_moot(run: Run, step: Step) -> bool:
+    """Whether a guest that was to be suspended again has been shut down: there is nothing left to save."""
+    return step.action == "suspend" and run.session.VM.get_power_state(run.vm(step.vm)) == "Halted"
 
 
 def _bare(step: Step) -> Step:

@@ -9,7 +9,7 @@ from ..drift import Astray
 from ..fallen import missing, see_to
 from ..hands import UPGRADE, wants
 from ..plan import Step
-from ..waiting import await_return, is_back
+from ..waiting import await_return, is_back, is_up
 from . import Kind
 
 if TYPE_CHECKING:
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 HOST_TIMEOUT = 4 * 3600.0
 """Seconds after which a machine that does not get on is given up."""
+RETURNS = 1800.0
+"""Seconds in which a host that is switched on boots its disk."""
+INSTALLING = ("installer", "installing")
+"""What a host's power says while an installer has it."""
 
 
 class Turn(Kind):
@@ -75,6 +79,30 @@ class Halt(Kind):
             f"{run.plan.names[step.host]}: it does not switch off",
             HOST_TIMEOUT,
         )
+
+    def undo(self, step: Step) -> Step:
+        return Step("switch-on", host=step.host)
+
+
+class SwitchOn(Kind):
+    """Have a host that was shut down boot what is on its disk. One that shows an installer is left to whoever sees it."""
+
+    name, text = "switch-on", "switch {host} on again"
+
+    def holds(self, run: Run, step: Step) -> bool:
+        return run.hands.power(step.host) == "running" and is_up(run, step.host)
+
+    def act(self, run: Run, step: Step) -> None:
+        hands, host, name = run.hands, step.host, run.plan.names[step.host]
+        power = hands.power(host)
+        if power in INSTALLING:
+            raise ProcedureError(
+                f"{name} shows an installer ({power}): see to it, have it boot its disk, and abandon again"
+            )
+        if power == "off":
+            hands.eject_media(host)
+            hands.power_on(host)
+        run.until(lambda: self.holds(run, step), f"{name}: it does not start", RETURNS)
 
 
 def refuse_guests(run: Run, step: Step) -> None:

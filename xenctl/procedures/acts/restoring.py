@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ... import database, transfers
 from ...errors import Failure, ProcedureError, TransportError
+from ..waiting import answer
 from . import Kind
 
 if TYPE_CHECKING:
@@ -47,8 +48,16 @@ class Restore(Kind):
             return False
 
     def act(self, run: Run, step: Step) -> None:
+        # Whoever goes on with a run may find the master on its way already.
+        run.until(lambda: answer(run.session.pool.get_all_records) is not None, "the master does not answer", FUSE)
+        if self.holds(run, step):
+            return
+        self.begin(run, step)
         transfers.restore_database(run.session, read_dump(step))
         run.until(lambda: self.holds(run, step), "the master does not come back with the restored database", FUSE)
+
+    def begin(self, run: Run, step: Step) -> None:
+        """What is to be done while the old database is served."""
 
 
 def assert_runs(run: Run, release: str) -> None:

@@ -35,10 +35,6 @@ class PowerDown(ShutDown):
     def leaves(self, step: Step, before: Expected) -> Expected:
         return Expected("Halted", "")
 
-    def undo(self, step: Step) -> Step:
-        pairs = [[uuid, host] for uuid, host in step.args["from"]]
-        return Step("start-again", args={"vms": pairs, "count": len(pairs)})
-
 
 class RestoreHost(Kind):
     """Boot the medium of an installer, see that the backup partition holds the old system, have it put back.

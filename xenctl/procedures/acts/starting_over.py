@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from ... import transfers
 from ...errors import Failure, ProcedureError, TransportError
 from ..emergency import SILENT
 from ..losing import own_storage
@@ -13,7 +12,7 @@ from ..observe import observe
 from . import Kind, Verification
 from .recovering import report, seen, sees_power
 from .rejoining import GoHome, new_host
-from .restoring import FUSE, Restore, read_dump
+from .restoring import Restore, read_dump
 
 if TYPE_CHECKING:
     from ..plan import Step
@@ -85,12 +84,7 @@ class RestoreAfresh(Restore):
         report(run, f"{run.plan.names[step.host]} is known to the pool by a new uuid, {uuid}; it was {step.host}")
         return True
 
-    def act(self, run: Run, step: Step) -> None:
-        self.new_storage(run, step)
-        transfers.restore_database(run.session, read_dump(step))
-        run.until(lambda: self.holds(run, step), "the master does not come back with the restored database", FUSE)
-
-    def new_storage(self, run: Run, step: Step) -> None:
+    def begin(self, run: Run, step: Step) -> None:
         """Tell how the storage that the installation made comes into the pool: the restored database does not know it."""
         (me,) = run.session.host.get_all()
         for sr in own_storage(run.session, me):

@@ -263,7 +263,7 @@ def test_a_master_with_another_release_does_not_get_the_dump(case: Callable[...,
 
 
 def test_nothing_is_destroyed_without_the_dump(case: Callable[..., Case]) -> None:
-    """It is read again after guests and hosts were shut down; abandoning the run brings them back."""
+    """It is read again after guests and hosts were shut down; abandoning the run switches them on again."""
     c = case("6.2", "6.5")
     homes, journal = running(c.pool), c.upgrade(3)
     plan, data = planned(c, journal), c.dump.read_bytes()
@@ -271,9 +271,7 @@ def test_nothing_is_destroyed_without_the_dump(case: Callable[..., Case]) -> Non
     outcome, kept = carried_out(c, plan)
     assert "is not the file that this restore was planned with" in outcome.problems[0]
     assert {machine.system.release.product_version for machine in c.pool.machines} == {"6.5.0"}
-    for host in ("host1", "host2", "host3"):
-        c.pool.hands.power_on(host)
-    c.pool.clock.advance(900)
+    assert {machine.state for machine in c.pool.machines} == {"off"}
     assert [text.partition(":")[0] for text in abandon(c.session, kept, c.pool.hands)] == ["suspend vm06"]
     c.pool.clock.advance(120)  # it has just been started again
     assert abandon(c.session, kept, c.pool.hands) == []

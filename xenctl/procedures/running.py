@@ -51,6 +51,8 @@ ATTEMPTS, PAUSES = 3, 2
 
 ENDED: Mapping[str, Sequence[str]] = {"return": ("enable", "switch-on"), "boot-installer": ("unprepare",)}
 """What need not be undone any more for a host, once it has taken this step."""
+PUT_AWAY = frozenset({"power-down", "shut-down", "disable", "halt"})
+"""With what hosts are put away."""
 BEFORE_GUESTS: Mapping[str, int] = {"switch-on": 0, "enable": 1}
 """What is undone first, in this order: guests come back to hosts that run and are enabled."""
 
@@ -450,12 +452,22 @@ def abandon(session: Session, journal: Journal, hands: Hands, *, poll: float | N
             left.append(f"{text}: {error}")
         else:
             journal.undone(change)
+            if change.undo.action == "switch-on":
+                journal.rewind(_began_with(journal, change.undo.host))
     for change in journal.changes():
         if not change.undone and change.undo.action == "release" and not left:
             run.do(change.undo)
             journal.undone(change)
     journal.enter(ABANDONED if not left else STOPPED)
     return left
+
+
+def _began_with(journal: Journal, host: str) -> int:
+    """The number of the step with which a run began to put a host away: what follows its turn's beginning, or, where it had
+    none, the first that shuts anything down."""
+    done = list(enumerate(journal.plan.steps[: journal.finished()], 1))
+    turns = [number + 1 for number, step in done if (step.action, step.host) == ("turn", host)]
+    return max(turns, default=min((number for number, step in done if step.action in PUT_AWAY), default=1))
 
 
 def _is_moot(run: Run, step: Step) -> bool:

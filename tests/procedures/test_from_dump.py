@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from recovery import ROOT, killed_anywhere, reach, running, states
+from pools import reach, states
+from recovery import ROOT, killed_anywhere, running
 from reverted import Case, why
 
 from mockserver import MockPool

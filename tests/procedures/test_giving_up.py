@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from chaos import Fate, Killed, MortalHands, session_on
-from recovery import ROOT, made, states, unharmed
+from chaos import Fate, Killed, MortalHands
+from pools import RELEASES, made, reach, states, unharmed
+from recovery import ROOT
 
 from mockserver import MockPool
 from xenctl.errors import ProcedureError
@@ -21,7 +22,6 @@ from xenctl.procedures.reinstall import Guests
 from xenctl.procedures.running import Run
 from xenctl.session import Session
 
-RELEASES = ("4.0.1", "4.1", "5.0", "5.6", "6.2", "7.1", "8.2")
 PLANS: dict[str, Callable[[Session], Plan]] = {
     "reinstall": lambda session: reinstall.plan(session, "host2"),
     "reinstall the master": lambda session: reinstall.plan(session, "host1"),
@@ -29,10 +29,6 @@ PLANS: dict[str, Callable[[Session], Plan]] = {
     "maintenance": lambda session: maintenance.plan_enter(session, "host2"),
     "rolling reboot": lambda session: rolling_reboot.plan(session),
 }
-
-
-def reach(pool: MockPool, fate: Fate | None = None) -> Session:
-    return session_on(pool, fate or Fate())
 
 
 def killed_at(pool: MockPool, plan: Plan, number: int) -> Journal:

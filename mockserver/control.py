@@ -156,6 +156,7 @@ class Control:
             "name": machine.name,
             "uuid": machine.uuid,
             "address": machine.address,
+            "disk": self._pool.hands.on_disk(machine.uuid),
             "power": machine.state,
             "release": machine.system.release.product_version,
             "media": machine.media.product_version if machine.media is not None else None,

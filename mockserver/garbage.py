@@ -1,4 +1,5 @@
-"""What the master's garbage collection does every 30 s: tasks, sessions, and the key that says that versions are mixed.
+"""What the master's garbage collection does every 30 s: tasks, sessions, what is left of hosts that a restored database no
+longer has, and the key that says that versions are mixed.
 
 There is no timer behind it, or time would fly whenever nothing else is due. Instead each call first does the pass that has
 fallen due; nobody can see the difference. Changes of version set a timer of their own, so that who waits for events hears.
@@ -32,6 +33,8 @@ SESSION_KEPT = 86400.0
 """Seconds that a session lives without a call."""
 SESSIONS: Mapping[str, int] = {"all": 200, "pool": 400, "external": 400, "originator": 500, "user": 500}
 """Sessions of each kind beyond which the longest unused are dropped."""
+OWNED = ("PBD", "PIF", "host_cpu", "host_crashdump", "host_patch", "PCI", "PGPU")
+"""The classes whose objects are a host's, by their field `host`."""
 GROUPED_SINCE = find("6.2.0").order
 """The first release in which sessions have kinds; before, all are counted together."""
 
@@ -48,10 +51,24 @@ def collect_if_due(pool: MockPool, machine: HostMachine) -> None:
     if xapi.mode == "master" and now >= xapi.collect_at:
         xapi.collect_at = now + pool.durations.garbage_collection
         _tasks(pool, now)
+        if xapi.orphans:
+            xapi.orphans = False
+            _orphans(pool)
         _sessions(pool, now)
         pool.detect_rolling_upgrade()
         licence.lapse(pool)
         repositories.sync_if_due(pool, xapi, now)
+
+
+def _orphans(pool: MockPool) -> None:
+    """Drop what was a host's own whose row is gone: a dump that was restored has it."""
+    store = pool.store
+    for table in OWNED:
+        for row in [row for row in store.table(table).values() if store.find("host", row["host"]) is None]:
+            store.delete(row)
+    known = {host["metrics"] for host in store.table("host").values()}
+    for row in [row for row in store.table("host_metrics").values() if row.ref not in known]:
+        store.delete(row)
 
 
 def _tasks(pool: MockPool, now: float) -> None:

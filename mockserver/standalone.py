@@ -41,13 +41,15 @@ def system(machine: HostMachine, release: Release) -> System:
 
 
 def wipe(machine: HostMachine) -> None:
-    """Destroy what is on the local storage of `machine`."""
+    """Destroy what is on the local storage of `machine`. Drives stay."""
     pool, host = machine.pool, machine.pool.host_row(machine)
     known = [sr["uuid"] for sr in local_storage(pool.store, host)] if host is not None else []
     for uuid in dict.fromkeys([*machine.local_storage, *known]):
         gone = list(pool.storage.forgotten.get(uuid, ()))
         table, ref = pool.store.by_uuid.get(uuid, ("SR", ""))
         row = pool.store.find(table, ref)
+        if row is not None and row["type"] == "udev":
+            continue
         vdis = [pool.store.find("VDI", vdi) for vdi in row["VDIs"]] if row is not None else []
         for disk in [*gone, *(vdi["uuid"] for vdi in vdis if vdi is not None)]:
             pool.disks.pop(disk, None)

@@ -65,6 +65,8 @@ class Xapi(Kept):
     complete: bool = False
     operations: dict[str, Callable[[], None]] = field(default_factory=dict)
     collect_at: float = 0.0
+    orphans: bool = False
+    """Whether its database may hold what was of hosts that it does not have any more."""
     proposal: tuple[str, float] | None = None
     leaving: bool = False
     """Whether it has lit its fuse: its files say already what it starts as next."""
@@ -210,6 +212,7 @@ def start_master(pool: MockPool, machine: HostMachine, *, booted: bool = True) -
     system = machine.system
     if system.restored is not None:
         system.saved, system.restored, system.database = system.restored, None, None
+        machine.xapi.orphans = True
     if system.database is None:
         system.database = _kept_database(pool, machine)
     store = system.database

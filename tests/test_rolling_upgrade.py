@@ -45,7 +45,7 @@ def test_the_plan_follows_the_installation_guide(session: Session) -> None:
     actions = [step.action for step in plan.steps]
     assert actions[:5] == ["backup", "claim", "eject", "eject", "resume"]
     assert [plan.names[step.host] for step in plan.steps if step.action == "install"] == ["host1", "host2", "host3"]
-    assert actions[-5:] == ["insert", "insert", "suspend", "verify", "release"]
+    assert actions[-6:] == ["insert", "insert", "suspend", "verify", "note-upgrade", "release"]
     assert actions.index("equal") > max(i for i, action in enumerate(actions) if action == "return")
     assert (plan.source, plan.target, plan.medium) == ("4.0.1", "4.1.0", "XenServer 4.1.0")
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from .. import hosts, subtasks
 from ..call import Call, Steps, refuse
+from ..garbage import OWNED
 from ..startup import later, start_anew
 from ..store import NULL, Row
 from . import verbs_of
 
 verb = verbs_of("host")
 
-OWNED = ("PBD", "PIF", "host_cpu", "host_crashdump", "host_patch", "PCI", "PGPU")
-"""The classes whose objects are a host's, by their field `host`."""
 ON_PIFS = {"VLAN": "untagged_PIF", "Bond": "master", "tunnel": "access_PIF"}
 """What goes with a PIF, by the field that names it."""
 METRICS = {"PIF": "PIF_metrics", "VM": "VM_metrics"}

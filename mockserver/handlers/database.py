@@ -66,7 +66,8 @@ def _restore(request: Request, length: int) -> Steps:
 
 
 def _by_manifest(machine: HostMachine) -> bool:
-    """Whether a host compares the manifest's version of xapi, and finds the master there: until January 2011."""
+    """Whether a host compares the manifest's version of xapi, and finds the master there, until January 2011. The master's
+    row gets the uuids of this machine as it does later, though only when the toolstack starts."""
     return machine.system.release.order < rules.BOSTON
 
 
@@ -79,11 +80,11 @@ def prepare(pool: MockPool, machine: HostMachine, found: Database) -> None:
         for pif in _references(other, "PIFs"):
             found.tables["PIF"].rows.pop(pif, None)
         del found.tables["host"].rows[other.ref]
-    if not _by_manifest(machine):
-        row.cells["uuid"] = machine.system.installation_uuid
-        dom0 = row.cells.get("control_domain") or _control_domain(found, master)
-        if dom0 not in found.tables["VM"].rows:
-            raise refuse("HANDLE_INVALID", "VM", dom0)
+    row.cells["uuid"] = machine.system.installation_uuid
+    dom0 = row.cells.get("control_domain") or _control_domain(found, master)
+    if dom0 not in found.tables["VM"].rows and not _by_manifest(machine):
+        raise refuse("HANDLE_INVALID", "VM", dom0)
+    if dom0 in found.tables["VM"].rows:
         found.tables["VM"].rows[dom0].cells["uuid"] = machine.system.control_domain_uuid
     _fit_interfaces(pool, machine, [pif for pif in found.rows("PIF") if pif.ref in own])
 
@@ -99,7 +100,7 @@ def _master(machine: HostMachine, found: Database) -> str:
         raise refuse("RESTORE_INCOMPATIBLE_VERSION")
     uuid = found.manifest.get("installation_uuid", "")
     for host in found.rows("host"):
-        if host.cells.get("uuid") == uuid == machine.system.installation_uuid:
+        if host.cells.get("uuid") == uuid:
             return host.ref
     raise refuse("HANDLE_INVALID", "host", uuid)
 

@@ -104,6 +104,19 @@ class MachineRoom:
             machine = self._pool.machine(host)
             paths.regain(machine, paths.named(machine, sr)["uuid"])
 
+    def on_disk(self, host: str) -> dict[str, str]:
+        """What there is on the host's disk: the product versions of what is `installed` and of what the backup partition
+        `keeps`, and the uuid of the pool whose `database` is kept there; each empty where nothing whole is."""
+        with self._pool.guard():
+            machine = self._pool.machine(host)
+            kept = machine.backup
+            pools = [] if kept is None or kept.saved is None else list(kept.saved.rows("pool"))
+            return {
+                "installed": "" if machine.half_written else machine.system.release.product_version,
+                "keeps": "" if kept is None else kept.release.product_version,
+                "database": pools[0].cells["uuid"] if pools else "",
+            }
+
     def identified(self, host: str) -> str:
         """The product version that the installer on the host's screen found; empty where the disk is half written."""
         with self._pool.guard():

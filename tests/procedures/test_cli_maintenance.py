@@ -56,7 +56,7 @@ def host(session: Any, name: str) -> Any:
 
 def test_a_host_is_emptied_and_taken_into_service_again(url: str, tmp_path: Path) -> None:
     """Two commands, the second without the first one's journal."""
-    live = ("--server", url, "--host", "host2")
+    live = ("--server", url, "--hands", f"fake:{TOKEN}", "--host", "host2")
     done = run("maintenance", "enter", *live, "--journal", str(tmp_path / "in"), "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -81,7 +81,7 @@ def test_a_plan_is_shown_and_nothing_changed(url: str) -> None:
 
 def test_the_master_is_changed(url: str, tmp_path: Path) -> None:
     """And the pool answers at the new one."""
-    done = run("master", "host3", "--server", url, "--journal", str(tmp_path / "j"))
+    done = run("master", "host3", "--server", url, "--hands", f"fake:{TOKEN}", "--journal", str(tmp_path / "j"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "change of the master done" in done.stdout
 
@@ -90,7 +90,7 @@ def test_an_update_is_applied_from_its_file(url: str, tmp_path: Path) -> None:
     """In one command; a second time there is nothing to do, which is told."""
     file = tmp_path / "hotfix"
     file.write_bytes(f'<patch uuid="{UUID}" name-label="Hotfix1"/>'.encode().ljust(9000))
-    done = run("update", str(file), "--server", url, "--journal", str(tmp_path / "j"))
+    done = run("update", str(file), "--server", url, "--hands", f"fake:{TOKEN}", "--journal", str(tmp_path / "j"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert ask(url, lambda s: len([p for p in s.host_patch.get_all_records().values() if p.applied])) == 3
     done = run("update", UUID, "--server", url, "--journal", str(tmp_path / "k"))

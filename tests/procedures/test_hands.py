@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -221,6 +222,23 @@ def test_a_prompt_can_be_interrupted_and_the_run_resumed() -> None:
             again = Run(session, journal.plan, operator, journal, poll=POLL).carry_out()
         assert again.ok, again.problems
         assert pool.machine("host2").backup is not None
+
+
+def test_a_person_who_takes_a_host_back_is_never_told_to_upgrade() -> None:
+    """That would overwrite the backup partition. Without a terminal all is told at once, with the release to look for."""
+    pool = MockPool.create(hosts=1, vms=0, release="6.2")
+    session, told = reach(pool), io.StringIO()
+    hands = Operator(session, source=io.StringIO(), out=told)
+    hands.knows(replace(reinstall.plan(session, "host1"), target="6.1.0"))
+    hands.wants("host1", "restore")
+    hands.insert_media("host1", "6.2")
+    hands.power_on("host1")
+    assert "host1 is to be taken back:" in told.getvalue()
+    assert 'Choose the line "Restore ... from backup", if it names 6.1.0.' in told.getvalue()
+    assert 'Never choose "Upgrade ..." or "Perform clean installation"' in told.getvalue()
+    assert 'Choose the line "Upgrade' not in told.getvalue()
+    hands.answer("host1", "restore")
+    assert "Where it asks for a backup, say yes" not in told.getvalue()
 
 
 def test_nobody_is_told_to_destroy() -> None:

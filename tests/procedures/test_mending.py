@@ -152,7 +152,8 @@ def test_mending_stands_between_the_mark_and_everything_else() -> None:
     ]
     told = texts(plan)
     assert told[:5] == ["fetch and verify a database backup", "mark the pool as being worked on", *mends]
-    assert told[-5:] == [*backs, "compare the pool with what it was", "unmark the pool"]
+    assert told[-6:-2] == [*backs, "compare the pool with what it was"]
+    assert told[-2:] == [f"note that the pool was upgraded from {plan.source} to {plan.target}", "unmark the pool"]
     assert told.index("wait until all versions are equal") < told.index(backs[0])
 
 
@@ -244,11 +245,16 @@ def test_high_availability_waits_for_equal_versions(release: str, tmp_path: Path
 
 
 def test_what_cannot_be_reached_is_named_and_comes_back_later(tmp_path: Path) -> None:
-    """Given up while the master is away, all of it is left and named; the run can go on, and takes it back at its end."""
+    """Given up while the master is away and shows an installer, all of it is left and named; the run can go on, and takes it
+    back at its end."""
     pool = made("6.2", ha_on, auto_power_on)
     with stopped(pool, tmp_path / "journal", "install") as journal:
+        pool.hands.insert_media("host1", "6.5")
+        pool.hands.power_on("host1")
+        pool.clock.advance(600)
         left = running.abandon(reach(pool), journal, pool.hands)
-        assert [text.partition(":")[0] for text in left if " again" in text] == [
+        assert "switch host1 on again: host1 shows an installer (installer): see to it" in left[0]
+        assert [text.partition(":")[0] for text in left[1:] if " again" in text] == [
             "switch the pool's automatic power-on on again",
             "switch high availability on again",
         ]
@@ -258,6 +264,22 @@ def test_what_cannot_be_reached_is_named_and_comes_back_later(tmp_path: Path) ->
         assert journal.state == DONE
     assert pool.store.pool()["ha_enabled"]
     assert pool.store.pool()["other_config"]["auto_poweron"] == "true"
+
+
+def test_a_run_that_is_given_up_in_part_can_be_gone_on_with(tmp_path: Path) -> None:
+    """The host is on again, so its turn's steps are taken once more; what was not taken back is taken back at the end."""
+    pool = made("6.2", ha_on, auto_power_on)
+    with stopped(pool, tmp_path / "journal", "install") as journal:
+        pool.faults.add("error", method="Async.pool.enable_ha", code="HOST_OFFLINE", params=["x"])
+        left = running.abandon(reach(pool), journal, pool.hands)
+        assert left[-1].startswith("switch high availability on again: ")
+        assert (pool.hands.power("host1"), row(pool, "host", "host1")["enabled"]) == ("running", True)
+        assert journal.state == STOPPED
+        pool.faults.clear()
+        outcome = run(pool, journal.plan, journal)
+        assert outcome.problems == []
+    assert {machine.system.release.product_version for machine in pool.machines} == {"6.5.0"}
+    assert pool.store.pool()["ha_enabled"]
 
 
 AUTO = "the pool starts guests by itself when a host starts (auto_poweron): switch that off first"
@@ -273,7 +295,7 @@ def test_a_rest_that_is_planned_anew_still_takes_back(tmp_path: Path) -> None:
             assert run(pool, journal.plan, journal).problems == []
         plan = rolling_upgrade.replan(reach(pool), journal)
         assert plan.problems == ()
-        assert texts(plan)[-4:-2] == [
+        assert texts(plan)[-5:-3] == [
             "switch the pool's automatic power-on on again",
             "switch high availability on again",
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from recovery import ROOT, carried_out, killed_anywhere, running, status
 from mockserver import MockPool
 from xenctl.errors import ConnectionLost
 from xenctl.procedures import rejoin, rolling_upgrade
+from xenctl.procedures.hands_operator import Operator
 from xenctl.procedures.journal import Journal
 from xenctl.procedures.observe import observe
 from xenctl.procedures.running import Run
@@ -96,26 +98,84 @@ def test_a_host_that_somebody_switched_on_meanwhile_is_not_overwritten() -> None
     assert "host2 was switched on, and runs what was on its disks" in outcome.problems[0]
 
 
-class Blind:
-    """Hands that see nothing but the network."""
+class Person(io.StringIO):
+    """Somebody without a terminal who does what is told, if at all: the installation of host2."""
+
+    def __init__(self, pool: MockPool, choice: str) -> None:
+        super().__init__()
+        self.pool, self.choice = pool, choice
+
+    def write(self, text: str) -> int:
+        done = super().write(text)
+        if "Perform clean installation" in text and self.choice:
+            hands, clock = self.pool.hands, self.pool.clock
+            hands.insert_media("host2", "8.2")
+            hands.power_on("host2")
+            clock.run_until(clock.now() + 3600, lambda: hands.power("host2") == "installer")
+            hands.answer("host2", self.choice)
+        return done
 
 
-def test_a_person_is_told_what_to_install() -> None:
-    """And what becomes of its disks; nobody at the terminal pauses the run, which goes on with what was installed."""
+def operator(pool: MockPool, choice: str) -> tuple[Operator, Person]:
+    person = Person(pool, choice)
+    return Operator(reach(pool), source=io.StringIO(), out=person), person
+
+
+def test_a_person_is_told_to_install_afresh_and_never_to_upgrade() -> None:
+    """With the address and the password that the host is to have; what the hands see over the network is enough."""
     pool = failed()
-    plan = rejoin.plan(reach(pool), "host2", off=True)
-    outcome, journal = carried_out(pool, plan, hands=Blind(), ask=lambda question: False)
-    assert (
-        "boot host2 from the medium of XenServer 8.2.0, have it install afresh (what is on its disks is"
-        in outcome.paused
-    )
-    pool.hands.insert_media("host2", "8.2")
-    pool.hands.power_on("host2")
-    pool.clock.run_until(pool.clock.now() + 3600, lambda: pool.hands.power("host2") == "installer")
-    pool.hands.answer("host2", "fresh")
-    outcome, _ = carried_out(pool, plan, journal=journal, hands=Blind(), ask=lambda question: True)
+    before = running(made())
+    hands, person = operator(pool, "fresh")
+    outcome, _ = carried_out(pool, rejoin.plan(reach(pool), "host2", off=True), hands=hands)
     assert (outcome.problems, outcome.paused) == ([], "")
+    told = person.getvalue()
+    assert "host2 (10.0.0.2) is to be installed afresh:" in told
+    assert "Put the medium of XenServer 8.2.0 into its drive" in told
+    assert 'Choose "Perform clean installation", also where "Upgrade ..." is offered' in told
+    assert 'Never choose "Upgrade ..." or "Restore ..."' in told
+    assert "Give it the address 10.0.0.2, and the pool's password for root." in told
+    assert 'Choose the line "Upgrade' not in told
+    assert told.count("is to be installed afresh") == 1
     assert status(pool, "host1").ok
+    assert running(pool) == before
+    assert unharmed(pool)
+
+
+def test_a_person_who_upgrades_all_the_same_is_noticed() -> None:
+    """What comes up is the host that was forgotten: it is not joined, and the run says what to look at."""
+    pool = failed()
+    hands, _ = operator(pool, "upgrade")
+    outcome, journal = carried_out(pool, rejoin.plan(reach(pool), "host2", off=True), hands=hands)
+    assert (
+        "if it runs what was on its disks, switch it off and go on; no new installation comes up at 10.0.0.2"
+        in (outcome.problems[0])
+    )
+    pool.hands.power_off("host2")
+    again, _ = operator(pool, "fresh")
+    outcome, _ = carried_out(pool, journal.plan, journal=journal, hands=again)
+    assert outcome.problems == []
+    assert status(pool, "host1").ok
+
+
+def test_a_person_who_was_told_is_told_again_by_whoever_resumes() -> None:
+    """Nobody knows how far they are: the list begins with what to do where the installer is at work already."""
+    pool = failed()
+
+    class Interrupted(Person):
+        def write(self, text: str) -> int:
+            done = super().write(text)
+            if "Perform clean installation" in text:
+                raise KeyboardInterrupt
+            return done
+
+    plan = rejoin.plan(reach(pool), "host2", off=True)
+    first = Operator(reach(pool), source=io.StringIO(), out=Interrupted(pool, ""))
+    outcome, journal = carried_out(pool, plan, hands=first)
+    assert "interrupted" in outcome.paused
+    hands, person = operator(pool, "fresh")
+    outcome, _ = carried_out(pool, plan, journal=journal, hands=hands)
+    assert outcome.problems == []
+    assert "If its installer is at work already, let it end, and leave out the rest." in person.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +16,10 @@ from xenctl.errors import Failure, ProcedureError
 from xenctl.procedures import revert
 from xenctl.procedures.before import of_journal, of_pool
 from xenctl.procedures.journal import Journal
-from xenctl.procedures.observe import MARK, observe
+from xenctl.procedures.observe import CAME_FROM, MARK, observe
 from xenctl.procedures.plan import Plan, Step
+from xenctl.procedures.ways_back import FALLBACK
+from xenctl.releases import find
 
 RELEASES = [
     ("4.0.1", "4.1"),
@@ -67,17 +69,18 @@ def test_random_pools_go_back_after_random_numbers_of_hosts(case: Callable[..., 
         c = case(release, to, hosts=hosts, vms=vms, seed=seed)
         journal = c.upgrade(turns)
         for _ in range(draw.randint(0, 3)):
-            print(f"  {meddle(c, draw)}")  # noqa: T201
+            # Where no host was upgraded no old database comes back, and what was made since stays.
+            print(f"  {meddle(c, draw, ('move', 'suspend', 'make') if turns else ('move', 'suspend'))}")  # noqa: T201
         assert c.revert(journal).problems == []
         c.is_as_before()
 
 
-def meddle(c: Case, draw: random.Random) -> str:
+def meddle(c: Case, draw: random.Random, deeds: Sequence[str]) -> str:
     """Do to a guest what its owner might do while the pool is upgraded, as far as it is allowed."""
     facts = observe(c.session)
     running = [vm for vm in facts.vms.values() if vm.state == "Running"]
     halted = [vm for vm in facts.vms.values() if vm.state == "Halted"]
-    deed = draw.choice(["move", "suspend", "make"])
+    deed = draw.choice(deeds)
     try:
         if deed == "move" and running:
             vm, to = draw.choice(running), draw.choice(list(facts.hosts.values()))
@@ -90,6 +93,7 @@ def meddle(c: Case, draw: random.Random) -> str:
         if deed == "make" and halted:
             ref = c.session.VM.clone(draw.choice(halted).ref, "made")  # type: ignore[arg-type]
             c.session.VM.start(ref, False, False)
+            c.pool.clock.advance(120)  # a guest that has not booted yet cannot shut itself down
             return "one was made"
     except Failure as refusal:
         return f"refused: {refusal.code}"
@@ -251,6 +255,17 @@ def test_a_guest_that_was_suspended_before_is_so_again(case: Callable[..., Case]
     assert "vm06" in why(c.plan(again))
 
 
+def test_a_guest_that_was_suspended_on_an_old_pool_is_resumed(case: Callable[..., Case]) -> None:
+    """Where no host was upgraded its saved state is as good as before: it ran, and it runs on."""
+    c = case("6.2", "6.5")
+    journal = c.upgrade(0)
+    boots = c.pool.guest(c.row("VM", "vm01")).boots
+    c.session.VM.suspend(c.row("VM", "vm01").ref)
+    assert c.revert(journal).problems == []
+    assert (c.row("VM", "vm01")["power_state"], c.pool.guest(c.row("VM", "vm01")).boots) == ("Running", boots)
+    c.is_as_before()
+
+
 def test_a_guest_that_somebody_started_since_goes_on_running(case: Callable[..., Case]) -> None:
     """It was halted before; whoever started it wanted it to run. It starts again when versions are equal."""
     c = case("6.2", "6.5")
@@ -292,23 +307,87 @@ def test_hosts_that_were_left_disabled_are_enabled_first(case: Callable[..., Cas
 
 
 def test_a_second_hop_is_a_point_of_no_return(case: Callable[..., Case]) -> None:
-    """A backup partition holds one generation: the journal of the first hop finds none of its hosts any more."""
+    """A backup partition holds one generation: the journal of the first hop finds none of its hosts any more. The pool tells
+    by the note of the last run; without that the installer would."""
     c = case("5.0", "5.5")
     journal = c.upgrade(3)
     c.to = "5.6"
     c.upgrade(3)
-    problems = c.plan(Journal.create(journal.plan)).problems
-    assert problems == ()  # the pool cannot show it: what the installer finds decides
+    (problem,) = c.plan(journal).problems
+    assert problem.startswith(
+        "the pool was upgraded from 5.5.0 to 5.6.0 since: the backup partitions hold 5.5.0, not 5.0.0; this is a point of "
+        "no return; what is left is the dump from before"
+    )
+    assert "xenctl upgrade revert --from-dump" in problem
+    c.session.pool.remove_from_other_config(c.pool.store.pool().ref, CAME_FROM)
     outcome = c.carry_out(c.plan(journal), of_journal(journal))
     (problem,) = outcome.problems
     assert "its backup partition holds 5.5.0, not 5.0.0, so nothing was chosen and it boots its disk" in problem
+    assert "xenctl upgrade revert --from-dump" in problem
     c.pool.clock.advance(600)
     assert {machine.system.release.product_version for machine in c.pool.machines} == {"5.6.0"}
     assert {machine.state for machine in c.pool.machines} == {"running"}
 
 
+@pytest.mark.parametrize(("release", "to"), RELEASES)
+def test_hands_that_see_the_disks_find_out_before_anything_happens(
+    case: Callable[..., Case], release: str, to: str
+) -> None:
+    """Each host whose partition does not hold what it goes back to, and what is left to do; nothing is changed."""
+    c = case(release, to)
+    journal = c.upgrade(3)
+    first, _, third = c.pool.machine("host1"), c.pool.machine("host2"), c.pool.machine("host3")
+    assert c.plan(journal, hands=c.pool.hands).problems == ()
+    assert first.backup is not None and first.backup.saved is not None
+    old = c.pool.machine("host2").backup
+    third.backup = None
+    c.pool.machine("host2").backup = replace(first.backup, release=find(to))
+    calls, boots = c.pool.calls, [machine.boots for machine in c.pool.machines]
+    generation = c.pool.store.generation
+    plan = c.plan(journal, hands=c.pool.hands)
+    source = find(release).product_version
+    assert plan.problems == (
+        (
+            f"there is no way back by the backup partitions: that of host2 holds {find(to).product_version}, not {source}; "
+            f"that of host3 holds nothing that can be restored, not {source}; {FALLBACK}"
+        ),
+    )
+    assert plan.steps == ()
+    with pytest.raises(ProcedureError, match="this upgrade cannot be taken back"):
+        revert.run(c.session, plan, c.pool.hands, journal=Journal.create(plan), accept_downtime=True)
+    assert (c.pool.store.generation, [machine.boots for machine in c.pool.machines]) == (generation, boots)
+    assert c.pool.calls > calls
+    c.pool.machine("host2").backup, third.backup = old, old
+    saved = first.backup.saved
+    next(iter(saved.rows("pool"))).cells["uuid"] = "another"
+    (problem,) = c.plan(journal, hands=c.pool.hands).problems
+    assert f"that of host1 holds {source} with the database of another pool" in problem
+    first.backup = replace(first.backup, saved=None)
+    (problem,) = c.plan(journal, hands=c.pool.hands).problems
+    assert f"that of host1 holds {source} with no database" in problem
+
+
+def test_only_hosts_that_go_back_are_looked_at(case: Callable[..., Case]) -> None:
+    """A host that was not upgraded may have anything on its partition."""
+    c = case("6.2", "6.5")
+    journal = c.upgrade(1)
+    assert c.pool.machine("host2").backup is None
+    assert c.plan(journal, hands=c.pool.hands).problems == ()
+
+
+def test_where_nobody_can_see_the_disks_that_is_said(case: Callable[..., Case]) -> None:
+    """With what shows it at a console."""
+    c = case("6.2", "6.5")
+    journal = c.upgrade(2)
+    (warning,) = [text for text in c.plan(journal).warnings if "backup partitions" in text]
+    assert warning.startswith(
+        "nobody has looked at the backup partitions of host1 and host2, which have to hold 6.2.0; at a host's console"
+    )
+    assert "grep PRODUCT_VERSION /mnt/etc/xensource-inventory" in warning
+
+
 def test_a_member_that_was_installed_afresh_is_not_touched(case: Callable[..., Case]) -> None:
-    """Its backup partition holds nothing that goes back; the way for it is named."""
+    """Its backup partition holds nothing that goes back; what is left is named."""
     c = case("6.2", "6.5")
     journal = c.upgrade(2)
     machine = c.pool.machine("host2")
@@ -316,7 +395,7 @@ def test_a_member_that_was_installed_afresh_is_not_touched(case: Callable[..., C
     outcome = c.carry_out(c.plan(journal), of_journal(journal))
     (problem,) = outcome.problems
     assert "host2: its backup partition holds nothing that this installer restores, not 6.2.0" in problem
-    assert "xenctl recover member" in problem
+    assert "xenctl upgrade revert --from-dump" in problem
     c.pool.clock.advance(600)
     assert (machine.state, machine.system.release.product_version) == ("running", "6.5.0")
 

@@ -186,12 +186,10 @@ def test_a_guest_that_cannot_be_resumed_is_a_problem() -> None:
 
 
 def test_what_is_started_again_is_what_was_shut_down_here() -> None:
-    """Not another pool's, not another procedure's journal, and not before the shutdown is over."""
+    """Not another pool's, and not another procedure's journal."""
     pool = made()
     plan = shutdown.plan(reach(pool))
     journal = Journal.create(plan)
-    with pytest.raises(ProcedureError, match="is not over: resume or abandon it first"):
-        shutdown.start_again(reach(pool), journal)
     carried_out(pool, plan, journal)
     with pytest.raises(ProcedureError, match="this journal is of the pool"):
         shutdown.start_again(reach(made(seed=7)), journal)
@@ -211,6 +209,27 @@ def test_a_guest_that_cannot_be_started_is_named_and_the_others_run() -> None:
     (problem,) = outcome.problems
     assert "on host2: HOST_DISABLED" in problem
     assert {at[1] for at in states(pool).values() if at[0] == "Running"} == {"host1", "host3"}
+
+
+@pytest.mark.parametrize("abandoned", [False, True])
+def test_a_shutdown_that_stopped_half_way_can_be_turned_round(abandoned: bool) -> None:
+    """Whoever does not want to go on with it starts again what is down by now, with or without having abandoned it."""
+    pool = made()
+    before, plan = states(pool), shutdown.plan(reach(pool))
+    pool.faults.add("error", method="Async.VM.clean_shutdown", code="VM_SHUTDOWN_TIMEOUT", params=["x", "1"], times=2)
+    journal = Journal.create(plan)
+    outcome, _ = carried_out(pool, plan, journal)
+    assert "these guests are not shut down" in outcome.problems[0]
+    assert {state for state, _ in states(pool).values()} == {"Halted", "Running"}
+    if abandoned:
+        assert running.abandon(reach(pool), journal, pool.hands) == []
+    outcome, _ = carried_out(pool, shutdown.start_again(reach(pool), journal), journal)
+    assert outcome.problems == []
+    assert {name: at for name, at in states(pool).items() if before[name][0] == "Running"} == {
+        name: at for name, at in before.items() if at[0] == "Running"
+    }
+    assert observe(reach(pool)).mark == ""
+    assert unharmed(pool)
 
 
 def test_an_abandoned_shutdown_takes_its_mark_away() -> None:

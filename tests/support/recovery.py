@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos import Fate, Killed, MortalHands, mortal, session_on
+from chaos import Fate, Killed, MortalHands, MortalTransport, mortal
 from pools import reach
 
 from mockserver import MockPool, membership
@@ -27,8 +27,9 @@ POINTS = int(os.environ.get("XENCTL_CHAOS_SAMPLE", "12"))
 
 def towards(pool: MockPool, host: str, fate: Fate | None = None) -> Session:
     """A session that logs in later at one host, which need not be the master yet."""
-    session = session_on(pool, fate or Fate())
-    session.origin = f"http://{pool.machine(host).address}"
+    transport: Any = MortalTransport(pool.transport(), fate or Fate())
+    session = Session(f"http://{pool.machine(host).address}", transport=transport, protocol="xmlrpc")
+    session.login_later(pool.username, pool.password)
     return session
 
 
@@ -85,8 +86,9 @@ def killed_anywhere(
     *,
     master: str = "host1",
     seed: int = 5,
+    sample: int = POINTS,
 ) -> None:
-    """Carry a plan out, dying before and after calls, acts of hands and writes of the journal (a sample of them); whoever
+    """Carry a plan out, dying before and after calls, acts of hands and writes of the journal (a `sample` of them); whoever
     resumes must come to `right`."""
     points, pool = Fate(), make()
     made_plan = plan(pool)
@@ -101,7 +103,7 @@ def killed_anywhere(
     assert run.carry_out().problems == []
     assert right(pool)
     every = [(n, after) for n in range(1, len(points.points) + 1) for after in (False, True)]
-    for number, after in random.Random(seed).sample(every, min(POINTS or len(every), len(every))):
+    for number, after in random.Random(seed).sample(every, min(sample if POINTS else len(every), len(every))):
         pool, fate, path = make(), Fate(number, after), tmp_path / f"{number}{after}"
         made_plan, hands = plan(pool), MortalHands(pool.hands, fate)
         with Journal.create(made_plan, path) as journal, pytest.raises(Killed):

@@ -32,6 +32,12 @@ class Case:
     def connect(self) -> Session:
         return connect(self.pool.url, self.pool.username, self.pool.password, transport=self.pool.transport())
 
+    def session_later(self) -> Session:
+        """A session that logs in with its first call: the master may be away."""
+        session = Session(self.pool.url, transport=self.pool.transport())
+        session.login_later(self.pool.username, self.pool.password)
+        return session
+
     def upgrade(self, turns: int, path: Path | None = None) -> Journal:
         """Upgrade the first `turns` hosts of the plan; the journal of that run."""
         plan = rolling_upgrade.plan(self.session, self.to)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .endings import ending, print_json, show_plan
-from .reach import Reach, pool_options, tell
+from .reach import Reach, machine_room_option, pool_options, tell
 from .runs import DRY_RUN, JOURNAL, JSON, run_or_resume
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ def backup(
 @click.command()
 @click.argument("dump", type=click.Path())
 @pool_options
+@machine_room_option
 @JOURNAL
 @click.option("--yes", is_flag=True, help="Agree to what is shown: hosts that fall out, records that are lost.")
 @DRY_RUN

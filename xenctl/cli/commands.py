@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from . import answer_file, backup, maintenance, recover, reinstall, shutdown, update
+from . import answer_file, backup, journals, maintenance, recover, reinstall, shutdown, update
 from .check import check
 from .endings import IMPOSSIBLE, ending, progress, show_plan
 from .path import plan_path
@@ -29,7 +29,9 @@ def cli() -> None:
 
 upgrade.add_command(check)
 upgrade.add_command(revert)
-FAMILIES = (shutdown, backup, maintenance, update, recover, reinstall, answer_file)
+for command in journals.COMMANDS:
+    upgrade.add_command(command)
+FAMILIES = (shutdown, backup, maintenance, update, recover, reinstall, answer_file, journals)
 for command in (upgrade, plan_path, *(command for family in FAMILIES for command in family.COMMANDS)):
     cli.add_command(command)
 

@@ -55,7 +55,7 @@ def assert_same_pool(session: Session, plan: Plan, file: str) -> None:
         if isinstance(error, Failure) and error.code == "SESSION_AUTHENTICATION_FAILED":
             raise
         return  # its master may be away; hosts are known by their uuids, so nothing can hit another pool
-    if pool.uuid != plan.pool:
+    if plan.pool and pool.uuid != plan.pool:
         raise JournalError(
             f"{file} is the journal of pool {plan.pool_name} ({plan.pool}), and this pool is {pool.uuid}"
         )

@@ -10,7 +10,8 @@ import click
 
 from ..errors import ProcedureError
 from .endings import IMPOSSIBLE, as_data, ending, finish, print_json, progress, show_plan
-from .reach import Reach, Reached, pool_options, tell
+from .policies import Asked, gate_options
+from .reach import Reach, Reached, machine_room_option, pool_options, tell
 from .runs import DRY_RUN, JOURNAL, JSON, opened, run_or_resume
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def maintenance() -> None:
 @click.option("--new-master", metavar="NAME", help="Make this host the master first.")
 @click.option("--lower-ha", is_flag=True, help="Agree that high availability survives fewer failures meanwhile.")
 @pool_options
+@machine_room_option
 @JOURNAL
 @DRY_RUN
 @JSON
@@ -98,6 +100,7 @@ def _enter(at: Reached, journal: Journal, *, as_json: bool) -> None:
 @click.option("--entered", type=click.Path(), metavar="FILE", help="The journal of entering, for keys that are gone.")
 @click.option("--take-over", is_flag=True, help="Go on although the pool is marked with another run, which is lost.")
 @pool_options
+@machine_room_option
 @JOURNAL
 @DRY_RUN
 @JSON
@@ -137,12 +140,21 @@ def leave(
 @HOSTS
 @STUCK
 @click.option("--stay", is_flag=True, help="Guests that were moved stay where they are.")
+@gate_options
 @pool_options
+@machine_room_option
 @JOURNAL
 @DRY_RUN
 @JSON
 def rolling_reboot(
-    hosts: str | None, stuck: str, stay: bool, reach: Reach, file: str | None, dry_run: bool, as_json: bool
+    hosts: str | None,
+    stuck: str,
+    stay: bool,
+    asked: Asked,
+    reach: Reach,
+    file: str | None,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Reboot hosts one after another, the master first, while the guests go on running."""
     from ..procedures import rolling_reboot as procedure
@@ -154,12 +166,14 @@ def rolling_reboot(
         lambda at: procedure.plan(at.session, names(hosts), stuck=stuck, stay=stay),
         as_json=as_json,
         dry_run=dry_run,
+        asked=asked,
     )
 
 
 @click.command()
 @click.argument("host")
 @pool_options
+@machine_room_option
 @JOURNAL
 @DRY_RUN
 @JSON

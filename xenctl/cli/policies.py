@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -87,38 +87,49 @@ class Asked:
         return Policy(**merged)
 
 
+GATES = (
+    click.option("--approve", is_flag=True, help="Ask before each host; with nobody at a terminal, stop there."),
+    click.option("--window", metavar="HH:MM-HH:MM", help="Begin a host only if it will be done in this time of day."),
+    click.option("--stop-after", metavar="N|HOST", help="Stop after so many hosts, or after this one."),
+    click.option("--settle", type=click.FloatRange(0), default=0.0, metavar="SECONDS", help="Wait between hosts."),
+)
+POLICIES = (
+    click.option(
+        "--on-drift",
+        type=click.Choice(["stop", "replan"]),
+        help="Where the pool is not as planned before a host: stop (default), or plan the rest anew.",
+    ),
+    click.option(
+        "--on-fallen",
+        type=click.Choice(["restart", "report"]),
+        help="Guests that went down while a host was away: start them again (default), or only tell.",
+    ),
+    click.option("--skip-failed", is_flag=True, default=None, help="Pass over the first member that fails."),
+    click.option(
+        "--timeout", "timeouts", multiple=True, metavar="STAGE=SECONDS", help="How long a host's return may take."
+    ),
+)
+
+
+def gate_options(function: F) -> F:
+    """Add the options of what is asked before each host's turn. The function gets them as `asked`."""
+
+    @functools.wraps(function)
+    def gathered(
+        *args: Any, approve: bool, window: str | None, stop_after: str | None, settle: float, **others: Any
+    ) -> Any:
+        return function(*args, asked=Asked(approve, window, stop_after, settle, {}), **others)
+
+    return functools.reduce(lambda made, option: option(made), reversed(GATES), gathered)  # type: ignore[return-value]
+
+
 def run_options(function: F) -> F:
     """Add the options of how an upgrade is run. The function gets them as `asked`."""
-    options = (
-        click.option("--approve", is_flag=True, help="Ask before each host; with nobody at a terminal, stop there."),
-        click.option(
-            "--window", metavar="HH:MM-HH:MM", help="Begin a host only if it will be done in this time of day."
-        ),
-        click.option("--stop-after", metavar="N|HOST", help="Stop after so many hosts, or after this one."),
-        click.option("--settle", type=click.FloatRange(0), default=0.0, metavar="SECONDS", help="Wait between hosts."),
-        click.option(
-            "--on-drift",
-            type=click.Choice(["stop", "replan"]),
-            help="Where the pool is not as planned before a host: stop (default), or plan the rest anew.",
-        ),
-        click.option(
-            "--on-fallen",
-            type=click.Choice(["restart", "report"]),
-            help="Guests that went down while a host was away: start them again (default), or only tell.",
-        ),
-        click.option("--skip-failed", is_flag=True, default=None, help="Pass over the first member that fails."),
-        click.option(
-            "--timeout", "timeouts", multiple=True, metavar="STAGE=SECONDS", help="How long a host's return may take."
-        ),
-    )
 
     @functools.wraps(function)
     def gathered(
         *args: Any,
-        approve: bool,
-        window: str | None,
-        stop_after: str | None,
-        settle: float,
+        asked: Asked,
         on_drift: str | None,
         on_fallen: str | None,
         skip_failed: bool | None,
@@ -132,9 +143,10 @@ def run_options(function: F) -> F:
             "timeouts": dict(map(_timeout, timeouts)) or None,
         }
         given = {name: value for name, value in policy.items() if value is not None}
-        return function(*args, asked=Asked(approve, window, stop_after, settle, given), **others)
+        return function(*args, asked=replace(asked, policy=given), **others)
 
-    return functools.reduce(lambda made, option: option(made), reversed(options), gathered)  # type: ignore[return-value]
+    with_policies = functools.reduce(lambda made, option: option(made), reversed(POLICIES), gathered)
+    return gate_options(with_policies)  # type: ignore[return-value]
 
 
 def guest_options(function: F) -> F:

@@ -214,6 +214,25 @@ def hands_option(function: F) -> F:
     )(function)
 
 
+def machine_room_option(function: F) -> F:
+    """Add the option for commands that install nothing: whose machines a fake pool's are, so that it is looked at often."""
+    return click.option(
+        "--hands",
+        default="none",
+        callback=_assert_room,
+        metavar="fake:TOKEN",
+        help="The pool is a mockserver's, with this control token: its clock runs fast, so it is looked at often.",
+    )(function)
+
+
+def _assert_room(context: click.Context, option: click.Parameter, hands: str) -> str:
+    if hands != "none" and not hands.startswith("fake:"):
+        raise click.BadParameter(
+            f"nothing is installed here, so nobody's hands are needed, but for fake:TOKEN; not {hands!r}"
+        )
+    return hands
+
+
 def tell(message: object) -> None:
     """An error or a warning in one sentence on standard error, which names options where the library names arguments."""
     text = _ARGUMENT.sub(lambda found: OPTIONS[found[0]], str(message))

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import click
 
 from .endings import BAD_INPUT, IMPOSSIBLE, ending, print_json
-from .reach import Reach, Reached, hands_option, pool_options
+from .reach import Reach, Reached, hands_option, machine_room_option, pool_options
 from .runs import DRY_RUN, JOURNAL, JSON, run_or_resume
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def status(reach: Reach, hosts: str, as_json: bool) -> None:
 
 @recover.command()
 @pool_options
+@machine_room_option
 @JOURNAL
 @DRY_RUN
 @JSON

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ProcedureError
+from .back_by_dump import Words, go_back
 from .endings import IMPOSSIBLE, ending, finish, print_json, progress, show_plan
 from .reach import Reach, Reached, hands_option, pool_options
 from .runs import DRY_RUN, JSON, ask
@@ -37,6 +38,11 @@ SUFFIX = ".revert"
 @click.option("--to", metavar="RELEASE", help="Release to go back to, where no journal says it.")
 @click.option(
     "--dump", type=click.Path(), metavar="FILE", help="A database dump from before, where no journal names one."
+)
+@click.option(
+    "--from-dump",
+    is_flag=True,
+    help="Where backup partitions cannot be used: install every host afresh, and restore the database from the dump.",
 )
 @click.option("--accept-downtime", is_flag=True, help="Agree to the downtime of the guests that the plan names.")
 @click.option("--accept-loss", is_flag=True, help="Agree to the loss of what the plan names.")
@@ -67,6 +73,7 @@ def revert(
     own: str | None,
     to: str | None,
     dump: str | None,
+    from_dump: bool,
     accept_downtime: bool,
     accept_loss: bool,
     unmoved: bool,
@@ -83,6 +90,13 @@ def revert(
     Each host gets its old system from its backup partition. Guests on hosts that were upgraded are shut down for it and
     started when all versions are equal; the plan names each with its downtime, and what is lost.
     """
+    if from_dump:
+        if to is not None or unmoved or replan:
+            raise click.UsageError("--to, --unmoved and --replan are for backup partitions: the dump says how it was")
+        words = Words(
+            file, own, dump, policy, timeout, accept_downtime, accept_loss, take_over, after, dry_run, as_json
+        )
+        go_back(reach, words)
     planning = {"unmoved": unmoved, "policy": policy, "timeout": timeout}
     agreed = {"accept_downtime": accept_downtime, "accept_loss": accept_loss}
     if after is not None and reach.rehearse is None:
@@ -90,7 +104,7 @@ def revert(
     with ending(), ExitStack() as stack:
         if reach.rehearse is not None:
             at = stack.enter_context(reach.opened())
-            upgrade: Journal | None = _upgraded(at, after)
+            upgrade: Journal | None = upgraded(at, after)
             own = None
         else:
             own = own or (f"{file}{SUFFIX}" if file else None)
@@ -148,7 +162,8 @@ def _begin(
     """Plan a revert, and carry it out."""
     from ..procedures import revert as procedure
 
-    made = procedure.plan(at.session, known, hands=None if dry_run else at.hands, take_over=take_over, **planning)
+    hands = None if dry_run and at.talks else at.hands  # nobody is asked anything where nothing is done
+    made = procedure.plan(at.session, known, hands=hands, take_over=take_over, **planning)
     if not as_json:
         show_plan(made, steps=dry_run)
     if dry_run:
@@ -183,7 +198,7 @@ def _go_on(at: Reached, journal: Journal, *, replan: bool, agreed: dict[str, Any
     at.knows(journal.plan)
     allowed = {name: said or journal.get("agreed", {}).get(name, False) for name, said in agreed.items()}
     if replan:
-        made = procedure.replan(at.session, journal)
+        made = procedure.replan(at.session, journal, at.hands)
         procedure.assert_can_run(made, **allowed)
         journal.replan(made)
     journal.put("agreed", allowed)
@@ -202,7 +217,7 @@ def _carried_out(at: Reached, journal: Journal, agreed: dict[str, Any], *, as_js
     finish(outcome, journal, at, as_json=as_json)
 
 
-def _upgraded(at: Reached, after: int | None) -> Journal:
+def upgraded(at: Reached, after: int | None) -> Journal:
     """Upgrade the first hosts of a rehearsal's pool: what is then taken back. Raises `ProcedureError` where that fails."""
     from ..procedures import rolling_upgrade
     from ..procedures.journal import Journal

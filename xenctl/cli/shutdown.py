@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from .endings import ending, show_plan
-from .reach import Reach, pool_options
+from .reach import Reach, machine_room_option, pool_options
 from .runs import DRY_RUN, JOURNAL, JSON, carry_out, run_or_resume
 
 
@@ -24,6 +24,7 @@ from .runs import DRY_RUN, JOURNAL, JSON, carry_out, run_or_resume
     "--keep", multiple=True, metavar="NAME", help="A guest that is left alone (name or uuid); may be repeated."
 )
 @pool_options
+@machine_room_option
 @JOURNAL
 @DRY_RUN
 @JSON
@@ -57,6 +58,7 @@ def shutdown(
 @click.command("start-again")
 @click.option("--journal", "file", type=click.Path(), metavar="FILE", required=True, help="The shutdown's journal.")
 @pool_options
+@machine_room_option
 @JSON
 def start_again(file: str, reach: Reach, as_json: bool) -> None:
     """Start what a shutdown found running, in order and on the same hosts."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from .maintenance import HOSTS, STUCK, names
-from .reach import Reach, Reached, pool_options
+from .policies import Asked, gate_options
+from .reach import Reach, Reached, machine_room_option, pool_options
 from .runs import DRY_RUN, JOURNAL, JSON, run_or_resume
 
 
@@ -19,7 +20,9 @@ from .runs import DRY_RUN, JOURNAL, JSON, run_or_resume
     "--sr", metavar="UUID", help="Where the package is kept, since 7.1; the pool's default storage if left out."
 )
 @click.option("--keep", is_flag=True, help="Leave the package in the pool.")
+@gate_options
 @pool_options
+@machine_room_option
 @JOURNAL
 @DRY_RUN
 @JSON
@@ -31,6 +34,7 @@ def update(
     restart_guests: bool,
     sr: str | None,
     keep: bool,
+    asked: Asked,
     reach: Reach,
     file: str | None,
     dry_run: bool,
@@ -54,7 +58,7 @@ def update(
 
     if what is None:
         refuse_others(restart_guests=restart_guests, sr=sr, keep=keep)
-        run_or_resume(reach, file, repositories.SYNCED, make_synced, as_json=as_json, dry_run=dry_run)
+        run_or_resume(reach, file, repositories.SYNCED, make_synced, as_json=as_json, dry_run=dry_run, asked=asked)
         return
     known = bool(procedure.UUID.fullmatch(what))
     if dry_run and not known and reach.rehearse is None:
@@ -64,7 +68,7 @@ def update(
         uuid = what if known else procedure.upload(at.session, what, sr=sr)
         return procedure.plan(at.session, uuid, chosen, stuck=stuck, restart_guests=restart_guests, keep=keep)
 
-    run_or_resume(reach, file, procedure.UPDATE, make, as_json=as_json, dry_run=dry_run)
+    run_or_resume(reach, file, procedure.UPDATE, make, as_json=as_json, dry_run=dry_run, asked=asked)
 
 
 def refuse_others(**given: object) -> None:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
 from .endings import (
     IMPOSSIBLE,
-    RESUMABLE,
-    assert_same_pool,
     ending,
     finish,
     print_json,
@@ -20,8 +16,10 @@ from .endings import (
     show_mendable,
     show_plan,
 )
+from .journals import JOURNAL, taken_up
 from .policies import Asked, guest_options, guest_policies, run_options, told_to_stop
 from .reach import Reach, Reached, hands_option, pool_options
+from .runs import JSON
 
 if TYPE_CHECKING:
     from ..procedures.journal import Journal
@@ -29,10 +27,6 @@ if TYPE_CHECKING:
 TO = click.option("--to", metavar="RELEASE", help="Release to upgrade to; the next one if left out.")
 FIX = click.option(
     "--fix", is_flag=True, help="Mend first what checks find and can be mended; take it back at the end."
-)
-JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-JOURNAL = click.option(
-    *("--journal", "file"), type=click.Path(), metavar="FILE", required=True, help="The run's journal."
 )
 
 
@@ -115,8 +109,9 @@ def run(
 def resume(reach: Reach, file: str, replan: bool, asked: Asked, as_json: bool) -> None:
     """Go on with a run that stopped or was killed. The pool is observed anew; nothing is done twice."""
     from ..procedures import rolling_upgrade
+    from ..procedures.plan import UPGRADE
 
-    with _taken_up(reach, file, asked) as (at, journal):
+    with taken_up(reach, file, UPGRADE, check=asked.check) as (at, journal):
         if replan:
             made = rolling_upgrade.replan(at.session, journal)
             rolling_upgrade.assert_can_run(
@@ -178,44 +173,6 @@ def adopt(
                 _carried_out(at, journal, asked, as_json=as_json)
 
 
-@upgrade.command()
-@pool_options
-@hands_option
-@JOURNAL
-@JSON
-def abandon(reach: Reach, file: str, as_json: bool) -> None:
-    """Give a run up: undo what it prepared, as far as the pool allows, and say what is left."""
-    from ..procedures import running
-
-    with _taken_up(reach, file) as (at, journal):
-        left = running.abandon(at.session, journal, at.hands, poll=at.poll)
-        if as_json:
-            print_json({"ok": not left, "state": journal.state, "left": left})
-        else:
-            for what in left:
-                click.echo(f"not undone: {what}")
-            click.echo(f"{journal.run_id}: {'abandoned' if not left else 'not all undone; abandon it again later'}")
-        sys.exit(RESUMABLE if left else 0)
-
-
-@contextmanager
-def _taken_up(reach: Reach, file: str, asked: Asked | None = None) -> Iterator[tuple[Reached, Journal]]:
-    """The journal of a run that is not done, and its pool, whose master may be away."""
-    from ..procedures.journal import ABANDONED, DONE, Journal, JournalError
-
-    if reach.rehearse is not None:
-        raise click.UsageError("the pool of a rehearsal ends with its process: there is no run to take up")
-    with ending(), Journal.open(file, to_run=True) as journal:
-        if asked is not None:
-            asked.check()
-        if journal.state in (DONE, ABANDONED):
-            raise JournalError(f"{file}: this run is {journal.state}; there is nothing left to do")
-        with reach.opened(now=False) as at:
-            at.knows(journal.plan)
-            assert_same_pool(at.session, journal.plan, file)
-            yield at, journal
-
-
 def _carried_out(at: Reached, journal: Journal, asked: Asked, *, as_json: bool) -> None:
     from ..procedures import rolling_upgrade
     from ..procedures.account import compare
@@ -238,66 +195,5 @@ def _carried_out(at: Reached, journal: Journal, asked: Asked, *, as_json: bool) 
     finish(outcome, journal, at, as_json=as_json, account=compare(journal))
 
 
-@upgrade.command()
-@JOURNAL
-@JSON
-def pause(file: str, as_json: bool) -> None:
-    """Have a run that is at work stop before the next host. It ends with status 3, and can be resumed."""
-    from ..procedures.journal import PAUSE, Journal, JournalError
-
-    with ending(), Journal.open(file) as journal:
-        if not journal.at_work:
-            raise JournalError(f"{file}: no process is at work on this run (it is {journal.state}): nothing to pause")
-        journal.put(PAUSE, "paused from outside")
-        if as_json:
-            print_json({"ok": True, "run": journal.run_id})
-        else:
-            click.echo(f"{journal.run_id}: will stop before the next host")
-
-
 def _beside(file: str | None) -> str | None:
     return None if file is None else f"{file}.dump.xml"
-
-
-@upgrade.command()
-@JOURNAL
-@JSON
-def status(file: str, as_json: bool) -> None:
-    """Show how far a run is, from its journal alone. May be asked while it runs."""
-    from ..procedures.account import compare, seconds_left
-    from ..procedures.estimate import said
-    from ..procedures.journal import ABANDONED, DONE, Journal
-
-    with ending(), Journal.open(file) as journal:
-        over = journal.state in (DONE, ABANDONED)
-        left = 0.0 if over else seconds_left(journal)
-        made, done, entries = journal.plan, journal.finished(), journal.entries()
-        following = made.steps[done].text(made.names) if done < len(made.steps) else None
-        if as_json:
-            print_json(
-                {
-                    "run": journal.run_id,
-                    "state": journal.state,
-                    "pool": made.pool_name,
-                    "procedure": made.procedure,
-                    "done": done,
-                    "steps": len(made.steps),
-                    "next": following,
-                    "at_work": journal.at_work,
-                    "left_s": round(left),
-                    "account": compare(journal).as_dict(),
-                    "changes": [change.undo.text(made.names) for change in journal.changes() if not change.undone],
-                    "log": [vars(entry) for entry in entries],
-                }
-            )
-            return
-        show_plan(made)
-        click.echo(f"{journal.run_id}: {journal.state}, {done} of {len(made.steps)} steps are done")
-        if following and not over:
-            click.echo(f"next: {following}")
-            click.echo(
-                f"about {said(left)} left, by what it took so far{'' if journal.at_work else '; nobody is at work'}"
-            )
-        for entry in entries[-10:]:
-            if entry.phase in ("failed", "note"):
-                click.echo(f"{entry.phase}: {entry.text}")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..session import Session
     from .journal import Journal
 
-OWN = frozenset({"insert", "suspend", "resume", "start", "migrate", "enable", "release"})
+OWN = frozenset("insert suspend resume start migrate enable switch-on release".split())
 """What the plan of a revert brings about by itself; other changes of a preparation are undone in the end."""
 LVHD = "use_vhd"
 """The key of an LVM repository's `sm_config` that says that its format is the one of 5.5."""

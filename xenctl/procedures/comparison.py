@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .checks.survey import Records, Survey
-from .observe import MARK, UPGRADE_KEY
+from .observe import CAME_FROM, MARK, UPGRADE_KEY
 
 FIELDS: Mapping[str, str] = {
     "pool": "name_label master default_SR suspend_image_SR crash_dump_SR ha_enabled ha_host_failures_to_tolerate "
@@ -37,7 +37,9 @@ FIELDS: Mapping[str, str] = {
     "VMSS": "name_label enabled",
 }
 """What is compared, by class."""
-PASSING = {MARK, UPGRADE_KEY, "boot_time", "agent_start_time", "rpm_patch_installation_time", "last_blob_sync_time"}
+PASSING = {MARK, CAME_FROM, UPGRADE_KEY, "boot_time", "agent_start_time", "rpm_patch_installation_time"} | {
+    "last_blob_sync_time"
+}
 """Keys of maps that change by themselves."""
 SECRET = re.compile("pass|secret|token|credential", re.IGNORECASE)
 OWN_DISKS = ("suspend", "ha_statefile", "metadata", "redo_log", "crashdump", "rrd", "pvs_cache")

@@ -8,6 +8,7 @@ themselves, and there is nothing for hands to do.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NoReturn, Protocol
 
 from ..errors import ProcedureError
@@ -17,14 +18,17 @@ if TYPE_CHECKING:
     from .plan import Plan
 
 MEDIA, PLUGIN = "media", "plugin"
+UPGRADE, FRESH, RESTORE = "upgrade", "fresh", "restore"
+"""What an installer offers: to preserve settings and guests, to wipe the host, to put its backup partition back."""
 
 
 class Hands(Protocol):
     """Acts on machines. What cannot be done raises an exception that says why.
 
     Beside these, hands may have: `route` (`media` if not); `poll`, seconds between two looks at what they do; `watches`,
-    false where they cannot see an installer's screen; `talks`, true where they write to the terminal; and `knows(plan)`,
-    which is told the plan before anything is done.
+    false where they cannot see an installer's screen; `talks`, true where they write to the terminal; `knows(plan)`,
+    which is told the plan before anything is done; `wants(host, choice)`, which is told before a medium goes in which of the
+    offers is going to be chosen; and `on_disk(host)`, what there is on a host's disk: the members of `OnDisk`, or None.
     """
 
     def insert_media(self, host: str, release: str, answer_file: bytes = b"", /) -> None:
@@ -54,6 +58,31 @@ class Hands(Protocol):
 
     def answer(self, host: str, choice: str, /) -> None:
         """Choose one of the offers; the installer does it and boots the host from its disk."""
+
+
+def wants(hands: object, host: str, choice: str) -> None:
+    """Tell hands what is going to be chosen on a host, where they care."""
+    told = getattr(hands, "wants", None)
+    if told is not None:
+        told(host, choice)
+
+
+@dataclass(frozen=True)
+class OnDisk:
+    """What somebody who looks at a host's disk sees: the product versions of what is `installed` and of what the backup
+    partition `keeps`, empty where nothing whole is there. `database` is the uuid of the pool whose database is kept there,
+    empty where none is. None is what they did not look at."""
+
+    keeps: str
+    installed: str | None = None
+    database: str | None = None
+
+
+def on_disk(hands: object, host: str) -> OnDisk | None:
+    """What there is on a host's disk; None where these hands cannot see it."""
+    look = getattr(hands, "on_disk", None)
+    seen = None if look is None else look(host)
+    return None if seen is None else OnDisk(**seen)
 
 
 def route_of(hands: object) -> str:

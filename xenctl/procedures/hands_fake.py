@@ -4,7 +4,7 @@ and resumed while the pool lives on."""
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ProcedureError, TransportError
@@ -48,11 +48,17 @@ class FakeHands:
             except TransportError as error:
                 lost = error
                 continue
+            try:
+                said = json.loads(text)
+            except ValueError:
+                raise ProcedureError(
+                    f"{origin} has no machine room: fake:TOKEN is for a mockserver that was started with --control TOKEN"
+                ) from None
             if answer.status >= 400:
-                raise ProcedureError(f"the machine room refuses: {json.loads(text).get('error', text)}")
+                raise ProcedureError(f"the machine room refuses: {said.get('error', text)}")
             self._origins.remove(origin)
             self._origins.insert(0, origin)
-            return json.loads(text)
+            return said
         assert lost is not None
         raise lost
 
@@ -74,6 +80,9 @@ class FakeHands:
 
     def power(self, host: str, /) -> str:
         return str(self._host(host)["power"])
+
+    def on_disk(self, host: str, /) -> Mapping[str, str]:
+        return dict(self._host(host)["disk"])
 
     def identified(self, host: str, /) -> str:
         return str((self._host(host)["installer"] or {}).get("identified", ""))

@@ -11,13 +11,15 @@ import os
 import re
 import select
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TextIO
 
 from ..errors import ProcedureError, TransportError
 from ..releases import find, parse_version
 from ..transport import Request, origin_at
+from .hands import FRESH, RESTORE, UPGRADE
+from .ways_back import LOOK
 
 if TYPE_CHECKING:
     from ..session import Session
@@ -25,13 +27,45 @@ if TYPE_CHECKING:
 
 PROBES = 3
 """How often nobody must answer before a host is taken to be down."""
-NEVER = 'Never choose "Perform clean installation": it destroys the settings, and the guests on local storage.'
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of the installer's offers, in words: what to choose, what never to choose with it, and what follows. `otherwise`
+    is what to do where it is not offered and nobody can be asked; `purpose` ends the sentence "HOST is to be ..."."""
+
+    choose: str
+    never: str
+    follows: tuple[str, ...]
+    purpose: str
+    otherwise: str = ""
+
+
+WAITED_FOR = "Take the medium out when it reboots. It is waited for."
 CHOICES = {
-    "upgrade": 'Choose the line "Upgrade ...": it preserves settings and guests.',
-    "restore": 'Choose the line "Restore ... from backup".',
+    UPGRADE: Choice(
+        'Choose the line "Upgrade ...": it preserves settings and guests.',
+        'Never choose "Perform clean installation": it destroys the settings, and the guests on local storage.',
+        ("Go through the rest. Where it asks for a backup, say yes.", WAITED_FOR),
+        "installed",
+        "Where no such line is there, choose nothing, and switch it off.",
+    ),
+    RESTORE: Choice(
+        'Choose the line "Restore ... from backup"{of}.',
+        'Never choose "Upgrade ..." or "Perform clean installation": both destroy what it is to go back to.',
+        ("Go through the rest.", WAITED_FOR),
+        "taken back",
+        "Where no such line is there, or it names another release, choose nothing, and switch it off.",
+    ),
+    FRESH: Choice(
+        'Choose "Perform clean installation", also where "Upgrade ..." is offered. What is on its disks is lost.',
+        'Never choose "Upgrade ..." or "Restore ...": it would come back as the host that the pool has forgotten.',
+        ("Give it the address {address}, and the pool's password for root.", WAITED_FOR),
+        "installed afresh",
+    ),
 }
-"""What a person is told to choose."""
-NONE, AT_WORK = "none", "working"
+"""What a person is told, by what is to be chosen."""
+NONE, AT_WORK, UNSEEN = "none", "working", "unseen"
 
 
 @dataclass
@@ -63,9 +97,12 @@ class Operator:
         self._hosts: dict[str, _Host] = {}
         self._names: dict[str, str] = {}
         self._addresses: dict[str, str] = {}
+        self._wanted: dict[str, str] = {}
+        self._target = ""
 
     def knows(self, plan: Plan) -> None:
-        """Learn names and addresses of the plan's hosts."""
+        """Learn names and addresses of the plan's hosts, and the release that they are to have."""
+        self._target = plan.target
         self._names = {host.uuid: host.name for host in plan.hosts}
         self._addresses = {host.uuid: host.address for host in plan.hosts}
 
@@ -75,8 +112,9 @@ class Operator:
         numbered = (f"  {number}. {line}" for number, line in enumerate(lines, 1))
         print("", head, *numbered, sep="\n", file=self._out, flush=True)
 
-    def _ask(self, question: str, host: str) -> str | None:
-        """What the person types; None where the host answers again, so that there is nothing left to ask."""
+    def _ask(self, question: str, host: str, *, withdrawn: bool = True) -> str | None:
+        """What the person types; None where the host answers again, so that there is nothing left to ask, if the question is
+        to be `withdrawn` then."""
         print(f"  {question} ", end="", file=self._out, flush=True)
         descriptor = self._source.fileno()
         while True:
@@ -88,7 +126,7 @@ class Operator:
                         f"{self._name(host)}: nobody answers at the terminal any more; go on when somebody does"
                     )
                 return line.decode(errors="replace").strip()
-            if self._answers(host):
+            if withdrawn and self._answers(host):
                 print("(the host is back)", file=self._out, flush=True)
                 return None
 
@@ -125,7 +163,35 @@ class Operator:
                 return known.stage
         return "off"
 
+    def on_disk(self, host: str, /) -> Mapping[str, str] | None:
+        """What the person has found in the backup partition; None where they have not looked, or nobody can be asked."""
+        if not self.watches:
+            return None
+        while True:
+            typed = self._ask(
+                f"Which version does the backup partition of {self._name(host)} hold? At its console: {LOOK}\n"
+                f"  ({NONE}: no such partition, or nothing in it; {UNSEEN}: nobody has looked)",
+                host,
+                withdrawn=False,
+            )
+            word = (typed or "").lower()
+            if word in (NONE, UNSEEN):
+                return {"keeps": ""} if word == NONE else None
+            if version := _version(word):
+                return {"keeps": version}
+
     # --- what is done
+
+    def wants(self, host: str, choice: str, /) -> None:
+        """Learn what is going to be chosen on a host: a person who cannot be asked is told at once."""
+        self._wanted[host] = choice
+
+    def _choice(self, host: str) -> Choice:
+        """What a person is told to choose on a host."""
+        choice = CHOICES[self._wanted.get(host, UPGRADE)]
+        said = {"of": f", if it names {self._target}" if self._target else "", "address": self._addresses.get(host, "")}
+        follows = tuple(line.format(**said) for line in choice.follows)
+        return replace(choice, choose=choice.choose.format(**said), follows=follows)
 
     def insert_media(self, host: str, release: str, answer_file: bytes = b"", /) -> None:
         self._hosts[host] = _Host(medium=find(release).name, unattended=bool(answer_file))
@@ -149,15 +215,19 @@ class Operator:
             f"Put the medium of {known.medium} into its drive. Its first screen names that release.",
             "Switch it on, and let it boot the medium.",
         ]
+        choice = self._choice(host)
         if known.unattended:
             lines[3] = "Switch it on, and let it boot the medium with the answer file (boot option answerfile=URL)."
             known.stage = "installing"
+        elif not choice.otherwise:  # it does not matter what the installer finds
+            lines += [choice.choose, choice.never, *choice.follows]
+            known.stage = "installing"
         elif self.watches:
-            lines += ["Go on to the screen that asks what to do. Choose nothing yet.", NEVER]
+            lines += ["Go on to the screen that asks what to do. Choose nothing yet.", choice.never]
         else:
-            lines += [CHOICES["upgrade"], NEVER, "Where no such line is there, choose nothing, and switch it off."]
+            lines += [choice.choose, choice.never, choice.otherwise]
             known.stage = "starting"
-        self._tell(f"{self._name(host)} is to be installed:", lines)
+        self._tell(f"{self._name(host)} is to be {choice.purpose}:", lines)
         if not known.stage:
             self._ask_what_it_found(host, known)
 
@@ -196,12 +266,13 @@ class Operator:
         return known.held
 
     def answer(self, host: str, choice: str, /) -> None:
-        if choice not in CHOICES:
+        if choice == FRESH and self._wanted.get(host) != FRESH:
             raise ProcedureError(
                 f"{self._name(host)}: {choice} destroys settings and guests; nobody is told to choose it"
             )
-        lines = [CHOICES[choice], NEVER, "Go through the rest. Where it asks for a backup, say yes."]
-        self._tell(f"{self._name(host)}:", [*lines, "Take the medium out when it reboots. It is waited for."])
+        self._wanted[host] = choice
+        told = self._choice(host)
+        self._tell(f"{self._name(host)}:", [told.choose, told.never, *told.follows])
         self._hosts[host].stage = "installing"
 
 

@@ -243,6 +243,11 @@ class Journal:
         """The log, oldest first."""
         return [Entry(*row) for row in self._db.execute("SELECT number, phase, at, text FROM log ORDER BY rowid")]
 
+    def rewind(self, number: int) -> None:
+        """Take the steps from `number` on for not done: what they brought about was taken back."""
+        with self._writing() as db:
+            db.execute("UPDATE log SET number=0 WHERE number >= ?", (number,))
+
     def finished(self) -> int:
         """The number of the last step that was done, 0 for none."""
         query = "SELECT max(number) FROM log WHERE phase IN ('done', 'held')"

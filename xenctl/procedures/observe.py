@@ -21,6 +21,8 @@ SRIOV = "it is on a network that its host's card makes (SR-IOV)"
 UPGRADE_KEY = "rolling_upgrade_in_progress"
 MARK = "xenctl-run"
 """The key in the pool's `other_config` that tells everybody of a run under way."""
+CAME_FROM, TO = "xenctl-upgraded", " to "
+"""The key there that tells of the last upgrade: from which product version it went, and to which."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ class VMFacts:
 @dataclass(frozen=True)
 class PoolFacts:
     """The pool: hosts and guests (no control domains, templates or snapshots) by uuid. `mark` is the run that it is
-    marked with, `unplugged` the PBDs that are not plugged."""
+    marked with, `unplugged` the PBDs that are not plugged. `upgraded` is the last upgrade that a run of ours brought to its
+    end, as the product versions from which and to which it went; both are empty where nobody noted one."""
 
     ref: str
     uuid: str
@@ -103,6 +106,7 @@ class PoolFacts:
     storage_names: Mapping[str, str]
     mark: str = ""
     unplugged: frozenset[str] = frozenset()
+    upgraded: tuple[str, str] = ("", "")
     network_names: Mapping[str, str] = field(default_factory=dict)
     group_names: Mapping[str, str] = field(default_factory=dict)
 
@@ -206,10 +210,16 @@ def observe(session: Session) -> PoolFacts:
         vms=guests,
         storage_names={ref: sr.name_label for ref, sr in srs.items()},
         mark=pool.other_config.get(MARK, ""),
+        upgraded=_upgraded(pool.other_config.get(CAME_FROM, "")),
         unplugged=frozenset(ref for ref, pbd in pbds.items() if not pbd.currently_attached),
         network_names={ref: network.name_label for ref, network in networks.items()},
         group_names={ref: group.name_label for ref, group in devices.groups.items()},
     )
+
+
+def _upgraded(note: str) -> tuple[str, str]:
+    source, _, target = note.partition(TO)
+    return source, target
 
 
 def _stuck(vm: Any, agents: Mapping[Any, Any], vdis: Mapping[Any, Any]) -> str:

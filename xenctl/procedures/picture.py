@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..datamodel import load
-from .observe import MARK, UPGRADE_KEY
+from .observe import CAME_FROM, MARK, UPGRADE_KEY
 
 if TYPE_CHECKING:
     from ..session import Session
@@ -43,7 +43,7 @@ SETTINGS: Mapping[str, frozenset[str]] = {
 """Fields that the model calls the host's own business, and that are settings all the same."""
 FROM_DHCP = frozenset({"netmask", "gateway", "DNS"})
 """Settings only of an interface with a fixed address."""
-KEYS = frozenset({"boot_time", "agent_start_time", "device-model", MARK, UPGRADE_KEY})
+KEYS = frozenset({"boot_time", "agent_start_time", "device-model", CAME_FROM, MARK, UPGRADE_KEY})
 """Keys of maps that come and go."""
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from . import picture, shutdown
+from . import picture, shutdown, ways_back
 from .acts.shutting import GIVE_UP
 from .answer_file import assert_preserves, read
 from .hands import MEDIA, Hands, route_of
@@ -53,10 +53,11 @@ def plan(
     """
     pool, how = observe(session), guests or Guests()
     uuid = shutdown.find_host(pool, host)
-    made = _Making(session, pool, pool.hosts[uuid], route_of(hands or object()), answer_file.decode(errors="replace"))
+    text = answer_file.decode(errors="replace")
+    made = _Making(session, pool, pool.hosts[uuid], route_of(hands or object()), text, hands)
     if answer_file:
         assert_preserves(read(answer_file, release=made.host.release))
-    made.check(hands)
+    made.check()
     if how.evacuate:
         made.evacuate()
     else:
@@ -73,6 +74,7 @@ class _Making:
     host: HostFacts
     route: str
     answer_file: str
+    hands: Hands | None
     problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     before: list[Step] = field(default_factory=list)
@@ -82,7 +84,7 @@ class _Making:
     left: dict[str, str] = field(default_factory=dict)
     """The power states, by guest, of those that end in another than they began with."""
 
-    def check(self, hands: Hands | None) -> None:
+    def check(self) -> None:
         """Everything that stands against it before guests are looked at."""
         pool, host = self.pool, self.host
         self.problems += _against(pool, host)
@@ -90,7 +92,7 @@ class _Making:
             self.problems.append(
                 "an answer file goes with a medium: hosts that install themselves have one of their own"
             )
-        against = getattr(hands, "against", None)
+        against = getattr(self.hands, "against", None)
         if against is not None:
             problems, warnings = against(replace(pool, hosts={host.uuid: host}), host.release, again=True)
             self.problems += problems
@@ -102,12 +104,14 @@ class _Making:
         """Shut the host's guests down; those that ran are started again."""
         down = shutdown.plan(self.session, self.host.uuid, policy=how.policy, timeout=how.timeout, limit=how.limit)
         self.problems += [problem for problem in down.problems if problem not in self.problems]
-        self.before += [step for step in down.steps if step.action not in ("claim", "release")]
+        steps = (step for step in down.steps if step.action not in ("claim", "release"))
+        ran = {vm.uuid: vm.home for vm in down.vms if vm.state == "Running" and vm.home}
+        self.before += [_with_way_back(step, ran) for step in steps]
         self.before.append(Step("disable", host=self.host.uuid, reason="no guest is to come while it is installed"))
         self.scope = [self.pool.vms[vm.uuid] for vm in down.vms]
-        ran = [[vm.uuid, vm.home] for vm in down.vms if vm.state == "Running" and vm.home]
         if ran:
-            self.after.append(Step("start-again", args={"vms": ran, "count": len(ran)}))
+            again = [[uuid, home] for uuid, home in ran.items()]
+            self.after.append(Step("start-again", args={"vms": again, "count": len(again)}))
         for vm in self.scope:
             self.downtime[vm.uuid] = "it is shut down while its host is installed"
             if vm.state == "Suspended":
@@ -171,7 +175,22 @@ class _Making:
             warnings=self.warnings,
         )
         version = host.version
-        return replace(made, source=version, target=version, medium=host.release.name, route=self.route)
+        return replace(
+            made,
+            source=version,
+            target=version,
+            medium=host.release.name,
+            route=self.route,
+            no_return=tuple(ways_back.ended(pool, {host.uuid}, self.hands)) if made.steps else (),
+        )
+
+
+def _with_way_back(step: Step, ran: Mapping[str, str]) -> Step:
+    """A shutdown that is taken back where the reinstallation is given up: guests that ran start again where they did."""
+    if step.action != "shut-down":
+        return step
+    pairs = [[uuid, home] for uuid, home in ran.items() if uuid in step.args["vms"]]
+    return replace(step, args={**step.args, "from": pairs})
 
 
 def _against(pool: PoolFacts, host: HostFacts) -> Iterator[str]:

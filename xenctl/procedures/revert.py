@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import Failure, ProcedureError, TransportError
 from ..releases import accepts, find
+from . import ways_back
 from .acts.shutting import GIVE_UP, POLICIES
 from .before import Before, Since, since
 from .journal import ABANDONED, DONE, STOPPED, Journal
@@ -50,8 +51,9 @@ def plan(
 
     `unmoved` says that no guest was started on or moved to a host of the old release since the master was upgraded, where
     no journal tells. `policy` (`give-up`, `ask`, `hard`) says what becomes of a guest that does not shut down in `timeout`
-    seconds. `take_over` plans although the pool is marked with another run. Where the master does not answer, `hands` are
-    asked whether it is on: one that is needs no rescue. Raises `ValueError` for what is no policy.
+    seconds. `take_over` plans although the pool is marked with another run. `hands` are asked what hosts have on their
+    disks, and, where the master does not answer, whether it is on: one that is needs no rescue. Raises `ValueError` for
+    what is no policy.
     """
     if policy not in POLICIES or timeout <= 0:
         raise ValueError(f"policy is {', '.join(POLICIES)}, and timeout a number of seconds above 0")
@@ -65,14 +67,17 @@ def plan(
         if hands is not None and hands.power(before.master) == "running":
             name = next(host.name for host in before.hosts if host.uuid == before.master)
             raise ProcedureError(f"{name}, the master, is on and does not answer: {error}") from error
-        return _rescue(before)
+        return _rescue(before, hands)
     changed = since(session, pool, before) if pool.hosts[pool.master].version != before.source else Since()
     choices = Choices(before, changed, unmoved, {"policy": policy, "timeout": timeout, "limit": LIMIT})
     problems = _against(pool, before, changed, take_over=take_over)
     if problems:
         return _plan(pool, before, problems=problems)
     played = play(pool, choices)
-    played.warnings[:0] = changed.warnings
+    going = [(uuid, pool.hosts[uuid].name) for uuid in played.order]
+    against, unseen = ways_back.against(going, before, hands, pool=pool.uuid, master=pool.master)
+    played.problems += against
+    played.warnings[:0] = (*changed.warnings, *unseen)
     return _plan(pool, before, played, losses=changed.losses, problems=played.problems)
 
 
@@ -112,14 +117,21 @@ def _against(pool: PoolFacts, before: Before, changed: Since, *, take_over: bool
                 f"{host.name} runs {host.version}: its backup partition cannot hold {before.source}, one generation is all"
                 " that it holds; this is a point of no return"
             )
+    out += ways_back.again(pool, before)
     out += [f"{vm.name} has an operation going on ({', '.join(vm.busy)})" for vm in pool.vms.values() if vm.busy]
     return out
 
 
-def _rescue(before: Before) -> Plan:
+def _rescue(before: Before, hands: Hands | None) -> Plan:
     """The plan where the master is away: it gets its old system back, if it has lost it, and members that are in emergency
     mode return by themselves. What is left to do is planned when it is back."""
     release, master = before.source, before.master
+    going = [(host.uuid, host.name) for host in before.hosts if host.uuid == master]
+    problems, unseen = ways_back.against(going, before, hands, pool=before.pool, master=master)
+    steps = (
+        Step("restore-host", host=master, release=release, reason="the master does not answer"),
+        Step("return", host=master, release=release),
+    )
     return Plan(
         pool=before.pool,
         pool_name=before.pool_name,
@@ -128,11 +140,9 @@ def _rescue(before: Before) -> Plan:
         medium=before.medium,
         hosts=before.hosts,
         vms=tuple(replace(vm, planned_downtime=False, why="") for vm in before.vms),
-        steps=(
-            Step("restore-host", host=master, release=release, reason="the master does not answer"),
-            Step("return", host=master, release=release),
-        ),
-        warnings=("the master does not answer; what is left to do is planned when it is back",),
+        steps=() if problems else steps,
+        problems=tuple(problems),
+        warnings=("the master does not answer; what is left to do is planned when it is back", *unseen),
         procedure=REVERT,
         master=master,
         no_return=("once the master is restored, what changed in the pool since its upgrade is lost",),
@@ -209,10 +219,10 @@ def _goes_on(plan: Plan) -> bool:
     return bool(plan.steps) and plan.steps[-1].action != "release"
 
 
-def replan(session: Session, journal: Journal) -> Plan:
-    """The plan for the rest of the revert in `journal`, from the pool as it is now."""
+def replan(session: Session, journal: Journal, hands: Hands | None = None) -> Plan:
+    """The plan for the rest of the revert in `journal`, from the pool as it is now; `hands` as with `plan`."""
     before, options = Before.from_dict(journal.get("before")), journal.get("planning", {})
-    return plan(session, before, **{**options, "take_over": True})
+    return plan(session, before, hands=hands, **{**options, "take_over": True})
 
 
 def run(
@@ -241,7 +251,7 @@ def run(
             return outcome
         if not _goes_on(plan):
             break
-        plan = replan(session, journal)
+        plan = replan(session, journal, hands)
         try:
             assert_can_run(plan, accept_downtime=accept_downtime, accept_loss=accept_loss)
         except ProcedureError as error:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ProcedureError
 from ..releases import Release, find, next_release
-from . import checks, comparison
+from . import checks, comparison, ways_back
 from .acts import mending
 from .checks import Finding, Situation, Survey
 from .hands import MEDIA, Hands, assert_route, route_of
@@ -87,8 +87,12 @@ def _wished(pool: PoolFacts, wishes: Wishes | None, policies: Policies | None) -
 
 def _as_hands_allow(made: Plan, pool: PoolFacts, hands: Hands | None) -> Plan:
     """The plan with what `hands` have against it, where it could be done else."""
+    if made.problems:
+        return made
+    going = {host.uuid for host in pool.hosts.values() if host.version != made.target}
+    made = replace(made, no_return=(*made.no_return, *ways_back.ended(pool, going, hands)))
     against = getattr(hands, "against", None)
-    if against is None or made.problems:
+    if against is None:
         return made
     problems, warnings = against(pool, find(made.medium))
     steps = () if problems else made.steps
@@ -242,7 +246,8 @@ def make_plan(
     findings += tuple(checks.refused(at, "homecoming", warning) for warning in played.warnings)
     mixed = len({host.version for host in pool.hosts.values()}) > 1
     first = [Step("claim")] if mixed or backed_up else [Step("backup"), Step("claim")]
-    last = [*checks.unmending(findings), *owed, Step("verify"), Step("release")]
+    noted = Step("note-upgrade", release=release.product_version, args={"source": source.product_version})
+    last = [*checks.unmending(findings), *owed, Step("verify"), noted, Step("release")]
     steps = [*first, *mends, *played.steps, *last]
     made = _plan(pool, source, release, played, kept, steps=steps, findings=findings, picture=picture)
     return replace(made, route=route, policies=dict(wished.policies))

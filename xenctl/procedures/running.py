@@ -7,7 +7,7 @@ are met by trying the step again, after another look; what goes on failing stops
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,13 @@ PASSED_OVER = "passed over"
 """What the journal keeps: the host that failed and was left out, and why."""
 ATTEMPTS, PAUSES = 3, 2
 """How often a step is tried, and how many times the time between two looks passes before it is tried again."""
+
+ENDED: Mapping[str, Sequence[str]] = {"return": ("enable", "switch-on"), "boot-installer": ("unprepare",)}
+"""What need not be undone any more for a host, once it has taken this step."""
+PUT_AWAY = frozenset({"power-down", "shut-down", "disable", "halt"})
+"""With what hosts are put away."""
+BEFORE_GUESTS: Mapping[str, int] = {"switch-on": 0, "enable": 1}
+"""What is undone first, in this order: guests come back to hosts that run and are enabled."""
 
 Progress = Callable[[int, int, str], None]
 Gate = Callable[["Run", Step], str]
@@ -360,8 +367,7 @@ class Run:
 
     def _settle(self, step: Step) -> None:
         """What this step undoes, and so does the return of a host that was disabled, need not be undone any more."""
-        ended = {"return": "enable", "boot-installer": "unprepare"}.get(step.action)
-        for done in (step, *([Step(ended, host=step.host)] if ended else ())):
+        for done in (step, *(Step(ended, host=step.host) for ended in ENDED.get(step.action, ()))):
             for change in self._taken_back(done):
                 self.journal.undone(change)
 
@@ -433,24 +439,40 @@ def abandon(session: Session, journal: Journal, hands: Hands, *, poll: float | N
         raise ProcedureError(f"{journal.run_id} is done: there is nothing to abandon")
     run, left = Run(session, journal.plan, hands, journal, poll=poll), []
     newest = list(reversed(journal.changes()))
-    for change in sorted(
-        newest, key=lambda change: change.undo.action != "enable"
-    ):  # guests come back to enabled hosts
+    for change in sorted(newest, key=lambda change: BEFORE_GUESTS.get(change.undo.action, len(BEFORE_GUESTS))):
         if change.undone or change.undo.action == "release":
             continue
         text = change.undo.text(run.plan.names)
         try:
-            run.do(change.undo)
+            if _is_moot(run, change.undo):
+                journal.note(f"{text}: it is down, and stays so")
+            else:
+                run.do(change.undo)
         except (Failure, TransportError, TaskCancelled, ProcedureError) as error:
             left.append(f"{text}: {error}")
         else:
             journal.undone(change)
+            if change.undo.action == "switch-on":
+                journal.rewind(_began_with(journal, change.undo.host))
     for change in journal.changes():
         if not change.undone and change.undo.action == "release" and not left:
             run.do(change.undo)
             journal.undone(change)
     journal.enter(ABANDONED if not left else STOPPED)
     return left
+
+
+def _began_with(journal: Journal, host: str) -> int:
+    """The number of the step with which a run began to put a host away: what follows its turn's beginning, or, where it had
+    none, the first that shuts anything down."""
+    done = list(enumerate(journal.plan.steps[: journal.finished()], 1))
+    turns = [number + 1 for number, step in done if (step.action, step.host) == ("turn", host)]
+    return max(turns, default=min((number for number, step in done if step.action in PUT_AWAY), default=1))
+
+
+def _is_moot(run: Run, step: Step) -> bool:
+    """Whether a guest that was to be suspended again has been shut down: there is nothing left to save."""
+    return step.action == "suspend" and run.session.VM.get_power_state(run.vm(step.vm)) == "Halted"
 
 
 def _bare(step: Step) -> Step:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ProcedureError
 from .acts.shutting import GIVE_UP, POLICIES
-from .journal import DONE, Journal
+from .journal import Journal
 from .observe import PoolFacts, VMFacts, observe
 from .placement import Board, needs, reachable
 from .plan import Plan, PlannedVM, Step
@@ -141,18 +141,14 @@ class _Making:
 def start_again(session: Session, journal: Journal) -> Plan:
     """The plan for starting what the shutdown in `journal` found running, in order and on the same hosts.
 
-    The journal goes on with it. One that is half done already goes on as it is. Raises `ProcedureError` for the journal of
-    something else, of a shutdown that is not over, and of another pool.
+    The journal goes on with it, also where the shutdown stopped half way, or was abandoned. One that is half done already
+    goes on as it is. Raises `ProcedureError` for the journal of something else, and of another pool.
     """
     first = journal.plan
     if first.procedure == START:
         return first
     if first.procedure != SHUTDOWN:
         raise ProcedureError(f"{journal.path or 'this journal'} is of a {first.procedure}, not of an {SHUTDOWN}")
-    if journal.state != DONE:
-        raise ProcedureError(
-            f"the shutdown in {journal.path or 'this journal'} is not over: resume or abandon it first"
-        )
     pool = observe(session)
     if pool.uuid != first.pool:
         raise ProcedureError(f"this journal is of the pool {first.pool_name} ({first.pool}), not of {pool.name}")

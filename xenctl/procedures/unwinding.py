@@ -293,6 +293,8 @@ class _Game:
         for step in before.mends:
             self._add(step)
         self._tell_downtime(lost)
+        if self.back:
+            self._add(Step("forget-upgrade"))
         self._add(Step("verify-reverted", args={"lost": sorted(lost)}))
         self._add(Step("release"))
 
@@ -311,7 +313,8 @@ class _Game:
 
     def _start(self, vm: VMFacts, host: str) -> None:
         self.board.place(vm, host)
-        self._add(Step("start", host=host, vm=vm.uuid, to=host, reason="it ran before"))
+        saved = vm.state == "Suspended" and vm.uuid not in self.afresh
+        self._add(Step("resume" if saved else "start", host=host, vm=vm.uuid, to=host, reason="it ran before"))
         if vm.uuid in self.down:
             self.played.downtime[vm.uuid] = self.clock - self.down[vm.uuid]
 

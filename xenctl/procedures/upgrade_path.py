@@ -35,7 +35,9 @@ SPECIALS = (
     Special(
         *((4, 1, 0), AFTER),
         "VHD files of file-based storage may be brought to the new format with vhd-update, one by one, with a journal, "
-        "while no VM uses them; a file that was interrupted is unusable until vhd-update -r has rolled it back",
+        "while no VM uses them; a file that was interrupted is unusable until vhd-update -r has rolled it back, and nothing "
+        "takes a finished one back",
+        True,
     ),
     Special((4, 1, 0), BEFORE, "no VM may be suspended: one with a CD could only be shut down by force afterwards"),
     Special(
@@ -60,7 +62,8 @@ SPECIALS = (
     Special(
         *((7, 0, 0), RULE),
         "the new disk layout needs room: the installer keeps the old one where local storage or a utility partition is in "
-        "the way, and erases local storage only when told that it is safe (safe2upgrade)",
+        "the way, and erases local storage only when told that it is safe (safe2upgrade); there is no way back from that",
+        True,
     ),
     Special((7, 0, 0), AFTER, "install the new guest tools; old TLS may be switched off (pool.disable_ssl_legacy)"),
     Special((8, 1, 0), BEFORE, "paravirtualised (PV) guests are no longer supported: convert or retire them"),

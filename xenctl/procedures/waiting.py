@@ -157,6 +157,17 @@ def is_back(run: Run, uuid: str, release: str) -> bool:
     return seen is not None and all(stage.holds(run, seen, release) for stage in STAGES)
 
 
+def is_up(run: Run, uuid: str) -> bool:
+    """Whether a host follows its master, which has its heartbeat, and has its storage; it need not be enabled."""
+    seen = look(run, uuid)
+    if seen is None:
+        return False
+    host = seen.hosts[seen.host]
+    live = host.metrics in seen.metrics and seen.metrics[host.metrics].live
+    follows = seen.host == seen.master or attached(run.session, host.address)
+    return bool(live and follows and _plugged(run, seen, ""))
+
+
 def await_return(run: Run, uuid: str, release: str) -> None:
     """Wait until the host is back, stage by stage. Raises `ProcedureError` naming the stage that does not come."""
     for stage in (REACHABLE, *STAGES):

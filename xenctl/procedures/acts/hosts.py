@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from ...errors import ProcedureError
 from ..drift import Astray
 from ..fallen import missing, see_to
+from ..hands import UPGRADE, wants
 from ..plan import Step
-from ..waiting import await_return, is_back
+from ..waiting import await_return, is_back, is_up
 from . import Kind
 
 if TYPE_CHECKING:
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
 HOST_TIMEOUT = 4 * 3600.0
 """Seconds after which a machine that does not get on is given up."""
+RETURNS = 1800.0
+"""Seconds in which a host that is switched on boots its disk."""
+INSTALLING = ("installer", "installing")
+"""What a host's power says while an installer has it."""
 
 
 class Turn(Kind):
@@ -75,6 +80,30 @@ class Halt(Kind):
             HOST_TIMEOUT,
         )
 
+    def undo(self, step: Step) -> Step:
+        return Step("switch-on", host=step.host)
+
+
+class SwitchOn(Kind):
+    """Have a host that was shut down boot what is on its disk. One that shows an installer is left to whoever sees it."""
+
+    name, text = "switch-on", "switch {host} on again"
+
+    def holds(self, run: Run, step: Step) -> bool:
+        return run.hands.power(step.host) == "running" and is_up(run, step.host)
+
+    def act(self, run: Run, step: Step) -> None:
+        hands, host, name = run.hands, step.host, run.plan.names[step.host]
+        power = hands.power(host)
+        if power in INSTALLING:
+            raise ProcedureError(
+                f"{name} shows an installer ({power}): see to it, have it boot its disk, and abandon again"
+            )
+        if power == "off":
+            hands.eject_media(host)
+            hands.power_on(host)
+        run.until(lambda: self.holds(run, step), f"{name}: it does not start", RETURNS)
+
 
 def refuse_guests(run: Run, step: Step) -> None:
     """Stop before a host goes down on which guests still run: newer hosts would shut them down on the way."""
@@ -89,11 +118,12 @@ def refuse_guests(run: Run, step: Step) -> None:
         raise ProcedureError(f"{where} is not empty: {', '.join(sorted(left))} still there; somebody put guests on it")
 
 
-def boot_medium(run: Run, step: Step) -> None:
+def boot_medium(run: Run, step: Step, choice: str) -> None:
     """Boot the plan's medium on a host that is off, with the answer file of the step if it has one, and wait until an
-    installer, or the host itself, is up."""
+    installer, or the host itself, is up. `choice` is what is going to be chosen there."""
     hands, host = run.hands, step.host
     if hands.power(host) == "off":
+        wants(hands, host, choice)
         answers = step.args.get("answer_file", "")
         hands.insert_media(host, run.plan.medium, *((answers.encode(),) if answers else ()))
         hands.power_on(host)
@@ -115,7 +145,7 @@ class Install(Kind):
 
     def act(self, run: Run, step: Step) -> None:
         hands, host, name = run.hands, step.host, run.plan.names[step.host]
-        boot_medium(run, step)
+        boot_medium(run, step, UPGRADE)
         seen = hands.power(host)
         if seen == "installer":
             self.answer(run, step)
@@ -130,13 +160,13 @@ class Install(Kind):
         """Choose the upgrade, if it is one of what the plan started from."""
         hands, host, source = run.hands, step.host, run.before[step.host]
         found, offered = hands.identified(host), hands.offers(host)
-        if found != source or "upgrade" not in offered:
+        if found != source or UPGRADE not in offered:
             hands.eject_media(host)
             raise ProcedureError(
                 f"{run.plan.names[host]}: the installer found {found} and offers {', '.join(offered)}; only an upgrade "
                 f"of {source} preserves settings and guests, so nothing was chosen"
             )
-        hands.answer(host, "upgrade")
+        hands.answer(host, UPGRADE)
 
 
 def unseen(hands: object, step: Step) -> bool:

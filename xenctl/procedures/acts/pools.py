@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import ProcedureError
 from .. import backup
-from ..observe import MARK, UPGRADE_KEY, observe
+from ..observe import CAME_FROM, MARK, TO, UPGRADE_KEY, observe
 from ..plan import Step
 from . import Kind, Verification
 
@@ -66,6 +66,34 @@ class Release(Kind):
 
     def act(self, run: Run, step: Step) -> None:
         run.session.pool.remove_from_other_config(run.pool, MARK)
+
+
+class NoteUpgrade(Kind):
+    """Note in the pool from which release to which it was upgraded: what every host's backup partition holds since."""
+
+    name, text = "note-upgrade", "note that the pool was upgraded from {source} to {release}"
+
+    def holds(self, run: Run, step: Step) -> bool:
+        return run.session.pool.get_other_config(run.pool).get(CAME_FROM) == self.note(step)
+
+    def act(self, run: Run, step: Step) -> None:
+        run.session.pool.remove_from_other_config(run.pool, CAME_FROM)
+        run.session.pool.add_to_other_config(run.pool, CAME_FROM, self.note(step))
+
+    def note(self, step: Step) -> str:
+        return f"{step.args['source']}{TO}{step.release}"
+
+
+class ForgetUpgrade(Kind):
+    """Drop that note: a pool that went back has an older one than its hosts' backup partitions."""
+
+    name, text = "forget-upgrade", "note that the upgrade was taken back"
+
+    def holds(self, run: Run, step: Step) -> bool:
+        return CAME_FROM not in run.session.pool.get_other_config(run.pool)
+
+    def act(self, run: Run, step: Step) -> None:
+        run.session.pool.remove_from_other_config(run.pool, CAME_FROM)
 
 
 class Equal(Kind):

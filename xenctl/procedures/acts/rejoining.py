@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import Failure, ProcedureError, TaskCancelled
 from ..emergency import MASTER, MEMBER, at
+from ..hands import FRESH, wants
 from ..losing import own_storage
 from . import Kind
 from .hosts import HOST_TIMEOUT
-from .recovering import FOLLOWING, await_dead, lost_host, report, seen, sees_power, told
+from .recovering import FOLLOWING, await_dead, lost_host, report, seen, sees_power
 
 if TYPE_CHECKING:
     from ...session import Session
@@ -99,25 +100,22 @@ class InstallAfresh(Kind):
     def holds(self, run: Run, step: Step) -> bool:
         """Whether it serves a pool of its own, with another uuid than the host that was lost."""
         found = seen(run, step.args["address"])
-        ours = run.session.pool.get_uuid(run.pool)
-        return (found.state == MASTER and found.pool != ours and found.uuid != step.host) or found.state == MEMBER
+        return (
+            found.state == MASTER and found.pool != run.plan.pool and found.uuid != step.host
+        ) or found.state == MEMBER
 
     def act(self, run: Run, step: Step) -> None:
         hands, host, name = run.hands, step.host, run.plan.names[step.host]
-        address = step.args["address"]
-        if not sees_power(hands):
-            told(
-                run,
-                f"boot {name} from the medium of {step.release}, have it install afresh (what is on its disks is lost), "
-                f"with the address {address} and the pool's password for root, and wait until it is up",
-            )
-            run.until(lambda: self.holds(run, step), f"{name}: no new installation answers at {address}", HOST_TIMEOUT)
-            return
-        if hands.power(host) == "off" and not run.journal.get("answered"):
+        address, begun = step.args["address"], bool(run.journal.get(f"afresh {host}"))
+        power, watched = hands.power(host), sees_power(hands)
+        if power == "running" and not begun:
+            raise ProcedureError(f"{name} was switched on, and runs what was on its disks: switch it off again")
+        if power == "off" and not (begun and watched):
+            if not watched:  # what runs from now on may be the new installation
+                run.journal.put(f"afresh {host}", True)
+            wants(hands, host, FRESH)
             hands.insert_media(host, run.plan.medium)
             hands.power_on(host)
-        elif hands.power(host) == "running" and not run.journal.get("answered"):
-            raise ProcedureError(f"{name} was switched on, and runs what was on its disks: switch it off again")
         run.until(
             lambda: hands.power(host) != "off" and hands.power(host) != "starting",
             f"{name}: the installer does not come up",
@@ -125,11 +123,15 @@ class InstallAfresh(Kind):
         )
         if hands.power(host) == "installer":
             offered = hands.offers(host)
-            if "fresh" not in offered:
+            if FRESH not in offered:
                 raise ProcedureError(f"{name}: the installer offers {', '.join(offered)}, and no fresh installation")
-            run.journal.put("answered", True)
-            hands.answer(host, "fresh")
-        run.until(lambda: self.holds(run, step), f"{name}: it does not come up at {address}", HOST_TIMEOUT)
+            run.journal.put(f"afresh {host}", True)
+            hands.answer(host, FRESH)
+        run.until(
+            lambda: self.holds(run, step),
+            f"{name}: if it runs what was on its disks, switch it off and go on; no new installation comes up at {address}",
+            HOST_TIMEOUT,
+        )
 
 
 class Join(Kind):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ... import database, transfers
 from ...errors import Failure, ProcedureError, TransportError
+from ..waiting import answer
 from . import Kind
 
 if TYPE_CHECKING:
@@ -19,7 +20,8 @@ FUSE = 1800.0
 
 
 class Prove(Kind):
-    """Ask the master whether it would take the dump."""
+    """Ask the master whether it would take the dump. One of before 2011 takes that of another release, too: where the step
+    has a release, what the master runs is compared with it."""
 
     name, text = "prove", "prove that the master takes the dump"
 
@@ -27,7 +29,10 @@ class Prove(Kind):
         return bool(run.journal.get("proved"))
 
     def act(self, run: Run, step: Step) -> None:
-        transfers.restore_database(run.session, _bytes(step), dry_run=True)
+        data = read_dump(step)
+        if step.release:
+            assert_runs(run, step.release)
+        transfers.restore_database(run.session, data, dry_run=True)
         run.journal.put("proved", True)
 
 
@@ -43,11 +48,29 @@ class Restore(Kind):
             return False
 
     def act(self, run: Run, step: Step) -> None:
-        transfers.restore_database(run.session, _bytes(step))
+        # Whoever goes on with a run may find the master on its way already.
+        run.until(lambda: answer(run.session.pool.get_all_records) is not None, "the master does not answer", FUSE)
+        if self.holds(run, step):
+            return
+        self.begin(run, step)
+        transfers.restore_database(run.session, read_dump(step))
         run.until(lambda: self.holds(run, step), "the master does not come back with the restored database", FUSE)
 
+    def begin(self, run: Run, step: Step) -> None:
+        """What is to be done while the old database is served."""
 
-def _bytes(step: Step) -> bytes:
+
+def assert_runs(run: Run, release: str) -> None:
+    """Raise `ProcedureError` where the master runs another release than this product version."""
+    (pool,) = run.session.pool.get_all_records().values()
+    runs = run.session.host.get_record(pool.master).software_version.get("product_version", "")
+    if runs != release:
+        raise ProcedureError(
+            f"the master was installed with {runs}, and the dump is of {release}: switch it off, and install {release}"
+        )
+
+
+def read_dump(step: Step) -> bytes:
     """The dump of a step, if the file still holds what was planned. Raises `ProcedureError`."""
     path = step.args["path"]
     try:

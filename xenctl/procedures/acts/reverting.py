@@ -8,8 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...errors import ProcedureError
+from ..hands import RESTORE
 from ..plan import Expected, Step
 from ..waiting import look
+from ..ways_back import FALLBACK
 from . import Kind
 from .hosts import HOST_TIMEOUT, boot_medium
 from .pools import Verify
@@ -33,10 +35,6 @@ class PowerDown(ShutDown):
     def leaves(self, step: Step, before: Expected) -> Expected:
         return Expected("Halted", "")
 
-    def undo(self, step: Step) -> Step:
-        pairs = [[uuid, host] for uuid, host in step.args["from"]]
-        return Step("start-again", args={"vms": pairs, "count": len(pairs)})
-
 
 class RestoreHost(Kind):
     """Boot the medium of an installer, see that the backup partition holds the old system, have it put back.
@@ -58,7 +56,7 @@ class RestoreHost(Kind):
         if hands.power(host) == "starting" and not run.comes_true(lambda: hands.power(host) != "starting", BOOTS):
             run.journal.note(f"{name} does not boot what is on its disk")
             hands.power_off(host)
-        boot_medium(run, step)
+        boot_medium(run, step, RESTORE)
         if hands.power(host) == "installer":
             self.answer(run, step)
         run.until(lambda: hands.power(host) == "running", f"{name}: it does not start", HOST_TIMEOUT)
@@ -76,8 +74,8 @@ class RestoreHost(Kind):
         offered = hands.offers(host)  # asked last: a person has said by now what the screen shows
         if found == step.release:
             run.journal.note(f"{name} still has {found} on its disk, and boots that")
-        elif held == step.release and "restore" in offered:
-            hands.answer(host, "restore")
+        elif held == step.release and RESTORE in offered:
+            hands.answer(host, RESTORE)
             return
         hands.power_off(host)  # first: an installer without its medium can be asked nothing by whoever resumes
         hands.eject_media(host)
@@ -86,9 +84,8 @@ class RestoreHost(Kind):
             return
         holds = f"holds {held}" if held else "holds nothing that this installer restores"
         raise ProcedureError(
-            f"{name}: its backup partition {holds}, not {step.release}, so nothing was chosen and it boots its disk. A "
-            f"member can be forgotten, installed with {step.release} and joined again (xenctl recover member); for a master "
-            "there is the dump from before the upgrade (xenctl restore), from which members have to join again, too"
+            f"{name}: its backup partition {holds}, not {step.release}, so nothing was chosen and it boots its disk; "
+            f"{FALLBACK}"
         )
 
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...errors import Failure, ProcedureError, TaskCancelled, TransportError
+from ..plan import Step
 from . import Kind
 from .guests import under_way
 
 if TYPE_CHECKING:
     from ...tasks import Task
-    from ..plan import Step
     from ..running import Run
 
 LOOK = 2.0
@@ -37,6 +37,11 @@ class ShutDown(Kind):
     """Shut down many guests at once: cleanly, at most `limit` at a time, each in `timeout` seconds; then by `policy`."""
 
     name, text = "shut-down", "shut down {count} guests"
+
+    def undo(self, step: Step) -> Step | None:
+        """Where the step says from where they come, they start there again; else whoever shut them down wanted that."""
+        pairs = [[uuid, host] for uuid, host in step.args.get("from", ())]
+        return Step("start-again", args={"vms": pairs, "count": len(pairs)}) if pairs else None
 
     def holds(self, run: Run, step: Step) -> bool:
         return not self.up(run, step)

@@ -30,7 +30,7 @@ from chaos import (
 
 from mockserver import MockPool
 from mockserver.invariants import rolling_upgrade as invariants
-from xenctl.errors import Failure, TransportError
+from xenctl.errors import Failure, ProcedureError, TransportError
 from xenctl.procedures import rolling_upgrade
 from xenctl.procedures.acts import KINDS, Kind
 from xenctl.procedures.acts.guests import Start
@@ -212,8 +212,8 @@ def tell(what: str, fate: Branches, every: int, began: float) -> int:
     skipped = len(fate.chosen) - fate.deaths - fate.shared
     print(  # noqa: T201
         f"\nchaos: {what}: {len(fate.points)} points, {every} ways, {len(fate.chosen)} chosen (seed {SEED}): "
-        f"{fate.deaths} copies, {fate.shared} in the state of another, {skipped} skipped, {len(fate.broken)} broken; "
-        f"{time.monotonic() - began:.0f} s",
+        f"{fate.deaths} copies ({fate.again} asked again at once), {fate.shared} in the state of another, "
+        f"{skipped} skipped, {len(fate.broken)} broken; {time.monotonic() - began:.0f} s",
         flush=True,
     )
     return skipped
@@ -236,7 +236,8 @@ def test_killed_anywhere_and_resumed_it_ends_the_same(undisturbed: Undisturbed, 
 
 
 def test_each_call_may_fail_once(undisturbed: Undisturbed) -> None:
-    """Refused, not heard, or done with the answer lost: the run gets over it, or stops and is resumed."""
+    """Refused, not heard, or done with the answer lost: the run gets over it, or stops and is resumed; or it is not begun,
+    and is planned again."""
     numbers = (number for number, what in enumerate(undisturbed.points, 1) if can_fail(what))
     chosen, every = sampled(numbers, FAULTS)
     pool, began = watched(undisturbed.make), time.monotonic()
@@ -248,9 +249,11 @@ def test_each_call_may_fail_once(undisturbed: Undisturbed) -> None:
         for _ in range(ATTEMPTS):
             try:
                 if not kept:
-                    kept.append(mortal(Journal.create(planned(pool, fate)), fate))
+                    made = planned(pool, fate)
+                    rolling_upgrade.assert_can_run(made, accept_downtime=True)
+                    kept.append(mortal(Journal.create(made), fate))
                 problems = attempt(pool, fate, kept[0], kept[0].plan)
-            except (Failure, TransportError) as error:
+            except (Failure, TransportError, ProcedureError) as error:
                 problems = [str(error)]
             if not problems or not fate.child:
                 break
@@ -335,10 +338,13 @@ def test_copies_share_a_state_only_where_nothing_changed(tmp_path: Path) -> None
     def lasts(deed: Callable[[], Any]) -> bool:
         moment = Still(pool, path)
         deed()
-        return moment.lasts()
+        same = moment.lasts()
+        moment.end()
+        return same
 
     assert lasts(session.VM.get_all_records)
     assert not lasts(lambda: session.pool.set_name_label(ref, "other"))
     assert not lasts(lambda: session.clock.sleep(1))
     assert not lasts(lambda: pool.hands.power_off("host2"))
+    assert not lasts(pool.new_uuid)
     assert not lasts(lambda: path.write_text("a line"))

@@ -17,12 +17,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mockserver import MockPool
 from mockserver.journal import Undo
-from mockserver.savepoint import Savepoint, SavepointError
 from xenctl.errors import ConnectionLost, ProcedureError
 from xenctl.procedures.journal import Journal
 from xenctl.session import Session
@@ -68,39 +68,35 @@ Resume = Callable[[Path], str]
 
 
 class Still:
-    """A moment of a pool, and of a run's file: whether anything has changed since, but for counters of calls and bytes.
+    """A moment of a pool, and of a run's file: whether anything is another since, but for counters of calls and bytes.
 
-    The pool's own journal tells, in which every change of its state goes. So two processes that die where nothing changed
-    in between leave the same behind."""
+    The pool's own journal tells, in which every change of its state goes while somebody wants it. (A savepoint would want
+    more: that nothing is under way.) So two processes that die where nothing changed in between leave the same behind."""
 
     def __init__(self, pool: MockPool, path: Path) -> None:
         self._pool, self._path, self._file = pool, path, _content(path)
-        try:
-            self._point: Savepoint | None = pool.savepoint()
-        except SavepointError:  # something is under way, which is a change to come
-            self._point = None
+        assert pool.journal.entries is None
+        self._changes = pool.journal.entries = []
+        pool.journal.mark = object()
 
     def lasts(self) -> bool:
         """Whether it is as it was. Where it is not, this need not be asked again."""
-        if self._point is None:
-            return False
-        changes = (self._pool.journal.entries or [])[self._point.place :]
-        if all(map(self._counts, changes)) and _content(self._path) == self._file:
+        if all(map(self._is_none, self._changes)) and _content(self._path) == self._file:
             return True
         self.end()
         return False
 
     def end(self) -> None:
         """Look no more."""
-        if self._point is not None:
-            self._pool.release(self._point)
-            self._point = None
+        self._pool.journal.entries = self._pool.journal.mark = None
 
-    def _counts(self, change: Undo) -> bool:
-        """Whether a change, told by how to undo it, is only of a counter."""
+    def _is_none(self, change: Undo) -> bool:
+        """Whether a change, told by how to undo it, is only of a counter, or put a value in the place of its like."""
         undo, args = change
         owner = getattr(undo, "__self__", None)
-        return owner is self._pool.wire_bytes or (owner is vars(self._pool) and args[0] == "calls")
+        if owner is self._pool.wire_bytes or (owner is vars(self._pool) and args[0] == "calls"):
+            return True
+        return isinstance(owner, dict) and undo == owner.__setitem__ and owner.get(args[0], self) == args[1]
 
 
 def _content(path: Path) -> bytes:
@@ -114,7 +110,8 @@ class Branches(Fate):
 
     With `resume` each copy is a process that dies there: its journal is copied, and gone on with. Without, the copy lives on
     and something fails there: `child` is true then, and whoever began the run calls `report`. `deaths` counts the copies,
-    `shared` those that need not be made, since all that a copy would find is as another found it.
+    `shared` those that need not be made, since all that a copy would find is as another found it, and `again` those that
+    ended at once: the next thing they did was to ask the same again, where nothing was another, as the original did.
     """
 
     pool: MockPool | None = None
@@ -124,14 +121,17 @@ class Branches(Fate):
     child: bool = False
     deaths: int = 0
     shared: int = 0
+    again: int = 0
     broken: list[str] = field(default_factory=list)
     where: str = ""
     _alive: dict[int, tuple[str, int]] = field(default_factory=dict)
     _died: Still | None = None
+    _failed: tuple[Callable[[], Any], Still] | None = None
 
     def meets(self, what: str, deed: Callable[[], Any]) -> Any:
         self.points.append(what)
         if self.child:
+            self._asks_again(deed)
             return deed()
         if self.resume is None:
             return self._fails(what, deed) if can_fail(what) else deed()
@@ -171,6 +171,8 @@ class Branches(Fate):
         assert self.pool is not None
         for fault, instead in INSTEAD.items():
             if self._wanted(fault) and self._copied(self._at(fault, what)):
+                if fault == UNHEARD:
+                    self._failed = deed, Still(self.pool, self.path)
                 return instead(self.pool, what, deed)
         if not self._wanted(LOST):
             return deed()
@@ -184,6 +186,16 @@ class Branches(Fate):
                 self.shared += 1
             elif self._copied(self._at(LOST, what)):
                 raise ConnectionLost("the connection broke before the answer")
+
+    def _asks_again(self, deed: Callable[[], Any]) -> None:
+        """End a copy that goes on as the original does: what was not heard is asked again, and nothing is another."""
+        if self._failed is None:
+            return
+        (failed, moment), self._failed = self._failed, None
+        same = _request(deed) is not None and _request(deed) == _request(failed) and moment.lasts()
+        moment.end()
+        if same:
+            self.report(lambda: AGAIN)
 
     def _copied(self, where: str) -> bool:
         """Whether this is the copy, which `where` is about."""
@@ -222,13 +234,23 @@ class Branches(Fate):
             said = told.read().decode()
         _, status = os.waitpid(pid, 0)
         del self._alive[pid]
-        if said or status:
+        self.again += said == AGAIN
+        if (said and said != AGAIN) or status:
             self.broken.append(f"{where}: {said or f'the process ended with {status}'}")
 
     def over(self) -> None:
         """Wait for every copy."""
         while self._alive:
             self._reap()
+
+
+AGAIN = "asked again"
+"""What a copy says that went on as the original did."""
+
+
+def _request(deed: Callable[[], Any]) -> Any:
+    """The request that a deed sends, None for what is no such deed."""
+    return deed.args[0] if isinstance(deed, partial) else None
 
 
 def can_fail(what: str) -> bool:
@@ -265,7 +287,7 @@ class MortalTransport:
 
     def send(self, request: Any) -> Any:
         name = request.body.partition(b"<methodName>")[2].partition(b"<")[0].decode() if request.body else ""
-        return self.fate.meets(name or request.path, lambda: self.inner.send(request))
+        return self.fate.meets(name or request.path, partial(self.inner.send, request))
 
     def close(self) -> None:
         self.inner.close()

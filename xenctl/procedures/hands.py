@@ -20,7 +20,7 @@ MEDIA, PLUGIN = "media", "plugin"
 
 
 class Hands(Protocol):
-    """Acts on machines. What cannot be done raises an exception that says why.
+    """Acts on machines. What cannot be done raises `ProcedureError`, which says why.
 
     Beside these, hands may have: `route` (`media` if not); `poll`, seconds between two looks at what they do; `watches`,
     false where they cannot see an installer's screen; `talks`, true where they write to the terminal; and `knows(plan)`,

@@ -174,16 +174,19 @@ def from_file(pool: MockPool, path: Path, fate: Fate) -> list[str]:
     if path.exists():
         journal = mortal(Journal.open(path, to_run=True), fate)
         plan = journal.plan
-        if journal.state == DONE:
-            journal.close()
-            return []
     else:
         plan = planned(pool, fate)
         journal = mortal(Journal.create(plan, path), fate)
     try:
-        return attempt(pool, fate, journal, plan)
+        done = journal.state == DONE  # then the command has nothing to resume
+        return owed(journal) if done else attempt(pool, fate, journal, plan) or owed(journal)
     finally:
         journal.close()
+
+
+def owed(journal: Journal) -> list[str]:
+    """What a run that is done believes is still to be undone."""
+    return [f"not undone: {change.undo}" for change in journal.changes() if not change.undone]
 
 
 def wrong(pool: MockPool, problems: list[str], final: End) -> str:

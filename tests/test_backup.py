@@ -7,17 +7,13 @@ import stat
 from pathlib import Path
 
 import pytest
+from pools import connected
 
 from mockserver import MockPool
 from xenctl import database
 from xenctl.errors import DatabaseError
 from xenctl.procedures import backup
 from xenctl.releases import find
-from xenctl.session import Session, connect
-
-
-def session_on(pool: MockPool) -> Session:
-    return connect(pool.url, pool.username, pool.password, transport=pool.transport())
 
 
 @pytest.mark.parametrize("release", ["4.0.1", "5.6", "8.2"])
@@ -25,7 +21,7 @@ def test_a_backup_is_taken_and_verified(tmp_path: Path, release: str) -> None:
     """The file holds the whole database, its digest is that of its bytes, and it loads as the same pool."""
     pool = MockPool.create(release=release)
     path = tmp_path / "pool.xml"
-    taken = backup.take(session_on(pool), path)
+    taken = backup.take(connected(pool), path)
     data = path.read_bytes()
     assert taken.verified
     assert taken.sha256 == hashlib.sha256(data).hexdigest()
@@ -39,7 +35,7 @@ def test_a_backup_is_taken_and_verified(tmp_path: Path, release: str) -> None:
 def test_only_the_owner_may_read_it(tmp_path: Path) -> None:
     """A dump holds secrets: mode 0600, and nothing is left beside it."""
     path = tmp_path / "pool.xml"
-    backup.take(session_on(MockPool.create()), path)
+    backup.take(connected(MockPool.create()), path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert list(tmp_path.iterdir()) == [path]
 
@@ -47,7 +43,7 @@ def test_only_the_owner_may_read_it(tmp_path: Path) -> None:
 def test_the_stub_of_a_mixed_pool_is_refused(tmp_path: Path) -> None:
     """While versions are mixed the master sends a stub; it is no backup, and no file appears."""
     pool = MockPool.create(release="4.0.1")
-    session = session_on(pool)
+    session = connected(pool)
     pool.machine("host2").system.release = find("4.1.0")
     host = pool.host_row(pool.machine("host2"))
     assert host is not None
@@ -62,7 +58,7 @@ def test_a_dump_of_another_pool_is_refused() -> None:
     """A database that is whole but of another pool is no backup of this one."""
     other = MockPool.create(seed=1)
     with pytest.raises(DatabaseError, match="another pool"):
-        backup.verify(session_on(MockPool.create(seed=2)), other.store.dump())
+        backup.verify(connected(MockPool.create(seed=2)), other.store.dump())
 
 
 def test_missing_rows_are_noticed() -> None:
@@ -71,7 +67,7 @@ def test_missing_rows_are_noticed() -> None:
     dump = pool.store.dump()
     dump.tables["VIF"].rows.popitem()
     with pytest.raises(DatabaseError, match=r"table VIF: the dump has 11 rows where the pool has 12"):
-        backup.verify(session_on(pool), dump)
+        backup.verify(connected(pool), dump)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from pools import connected, memory, pin, row
 
 from mockserver import MockPool
 from xenctl.errors import ConnectionLost, Failure, ProcedureError
@@ -17,29 +18,6 @@ from xenctl.session import Session, connect
 GIB = 1 << 30
 
 
-def session_on(pool: MockPool) -> Session:
-    return connect(pool.url, pool.username, pool.password, transport=pool.transport())
-
-
-def row(pool: MockPool, kind: str, name: str) -> Any:
-    return next(r for r in pool.store.table(kind).values() if r["name_label"] == name)
-
-
-def local_disk(pool: MockPool, vm: str, host: str) -> None:
-    """Move a VM's disk to its host's local storage."""
-    pool.store.write(row(pool, "VDI", f"disk of {vm}"), SR=row(pool, "SR", f"Local storage on {host}").ref)
-
-
-def memory(pool: MockPool, size: int, *hosts: str) -> None:
-    for machine in pool.machines:
-        if not hosts or machine.name in hosts:
-            machine.memory = size
-            host = pool.host_row(machine)
-            assert host is not None
-            pool.store.write(host, boot_free_mem=size)
-            pool.store.write(pool.store.get("host_metrics", host["metrics"]), memory_total=size)
-
-
 @pytest.fixture
 def pool() -> MockPool:
     return MockPool.create(release="4.0.1")
@@ -47,7 +25,7 @@ def pool() -> MockPool:
 
 @pytest.fixture
 def session(pool: MockPool) -> Session:
-    return session_on(pool)
+    return connected(pool)
 
 
 # --- the plan
@@ -96,7 +74,7 @@ def test_after_the_master_guests_go_to_upgraded_hosts_only(session: Session) -> 
 
 def test_a_guest_that_cannot_move_is_named_and_shut_down_for_its_hosts_turn(pool: MockPool, session: Session) -> None:
     """A disk on local storage: planned downtime with the reason, stopped last before its host, started right after."""
-    local_disk(pool, "vm02", "host2")
+    pin(pool, "vm02", "host2")
     plan = rolling_upgrade.plan(session)
     (down,) = plan.downtime
     assert (down.name, down.planned_downtime) == ("vm02", True)
@@ -128,7 +106,7 @@ def test_guests_are_packed_tightly_where_that_alone_works() -> None:
     memory(made, int(15.5 * GIB), "host1")
     memory(made, int(9.0 * GIB), "host2")
     memory(made, int(7.0 * GIB), "host3")
-    with session_on(made) as session:
+    with connected(made) as session:
         assert rolling_upgrade.plan(session).problems == ()
 
 
@@ -188,7 +166,7 @@ AGAINST = [
     ),
     against(
         lambda p: (
-            local_disk(p, "vm02", "host2"),
+            pin(p, "vm02", "host2"),
             p.store.write(
                 row(p, "VDI", "debian-etch.iso"), SR=row(p, "SR", "Local storage on host3").ref, type="system"
             ),
@@ -215,7 +193,7 @@ def test_what_stands_against_an_upgrade_is_said(
     """Each obstacle is one sentence in the plan's problems, and a run refuses before it changes anything."""
     pool = MockPool.create(release=release, **made)
     change(pool)
-    with session_on(pool) as session:
+    with connected(pool) as session:
         plan = rolling_upgrade.plan(session)
         assert any(expected in problem for problem in plan.problems), plan.problems
         assert plan.steps == ()
@@ -237,7 +215,7 @@ def test_what_stands_against_an_upgrade_is_said(
 def test_a_target_that_cannot_be_reached_is_said(release: str, target: str | None, expected: str) -> None:
     """The present release, an older one, one too far away, and none at all."""
     pool = MockPool.create(release=release)
-    with session_on(pool) as session:
+    with connected(pool) as session:
         (problem,) = rolling_upgrade.plan(session, target).problems
     assert expected in problem
 
@@ -271,7 +249,7 @@ def test_a_release_that_is_not_known_is_said(pool: MockPool, session: Session) -
 
 def test_downtime_must_be_accepted(pool: MockPool, session: Session) -> None:
     """Without consent to the downtime of a named guest nothing is changed."""
-    local_disk(pool, "vm02", "host2")
+    pin(pool, "vm02", "host2")
     plan = rolling_upgrade.plan(session)
     before = pool.store.generation
     with pytest.raises(ProcedureError, match="accept the downtime") as caught:
@@ -387,7 +365,7 @@ def test_a_lost_answer_without_effect_ends_the_run(pool: MockPool, session: Sess
 
 def test_a_version_without_a_brand_is_of_the_pools_brand() -> None:
     """On an XCP-ng pool `8.2` means XCP-ng's."""
-    with session_on(MockPool.create(release="XCP-ng 8.1")) as session:
+    with connected(MockPool.create(release="XCP-ng 8.1")) as session:
         plan = rolling_upgrade.plan(session, "8.2")
     assert (plan.medium, plan.problems) == ("XCP-ng 8.2.1", ())
 
@@ -450,7 +428,7 @@ def test_a_suspended_guest_with_a_disc_cannot_be_resumed_once_hosts_are_newer(po
     """What the guide warns of, and why the procedure resumes first."""
     drive = next(vbd for vbd in pool.vbds(row(pool, "VM", "vm06")) if vbd["type"] == "CD")
     pool.store.write(drive, VDI=row(pool, "VDI", "debian-etch.iso").ref, empty=False)
-    with session_on(pool) as session:
+    with connected(pool) as session:
         plan = rolling_upgrade.plan(session)
         keep = {"backup", "turn", "disable", "migrate", "halt", "install", "return", "equal"}
         vm06 = row(pool, "VM", "vm06")["uuid"]

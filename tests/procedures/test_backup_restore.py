@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos import Fate, Killed, mortal, session_on
+from chaos import Fate, Killed, mortal
+from pools import RELEASES, reach, row
 
 from mockserver import MockPool
 from mockserver.machine.disks import damage
@@ -22,13 +23,6 @@ from xenctl.procedures import backup, restore, shutdown
 from xenctl.procedures.journal import Journal
 from xenctl.procedures.observe import observe
 from xenctl.procedures.running import Run
-from xenctl.session import Session
-
-RELEASES = ("4.0.1", "4.1", "5.0", "5.6", "6.2", "7.1", "8.2")
-
-
-def reach(pool: MockPool, fate: Fate | None = None) -> Session:
-    return session_on(pool, fate or Fate())
 
 
 def made(release: str = "8.2", **what: Any) -> MockPool:
@@ -38,10 +32,6 @@ def made(release: str = "8.2", **what: Any) -> MockPool:
 def all_down(pool: MockPool) -> None:
     plan = shutdown.plan(reach(pool))
     assert Run(reach(pool), plan, pool.hands, Journal.create(plan)).carry_out().ok
-
-
-def row(pool: MockPool, kind: str, name: str) -> Any:
-    return next(r for r in pool.store.table(kind).values() if r["name_label"] == name)
 
 
 @pytest.mark.parametrize("release", RELEASES)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from pem import certificate, key, public
+from pools import RELEASES, connected, pin, row, write
 
 from mockserver import MockPool
 from xenctl.procedures import checks, rolling_upgrade
@@ -19,22 +20,9 @@ from xenctl.procedures.checks.keys import rsa_bits
 from xenctl.procedures.checks.survey import Answers
 from xenctl.procedures.plan import Plan
 from xenctl.releases import known
-from xenctl.session import Session, connect
+from xenctl.session import connect
 
-RELEASES = ("4.0.1", "4.1", "5.0", "5.6", "6.2", "7.1", "8.2")
 GIB = 1 << 30
-
-
-def session_on(pool: MockPool) -> Session:
-    return connect(pool.url, pool.username, pool.password, transport=pool.transport())
-
-
-def row(pool: MockPool, kind: str, name: str) -> Any:
-    return next(r for r in pool.store.table(kind).values() if r["name_label"] == name)
-
-
-def write(pool: MockPool, kind: str, name: str, **fields: Any) -> None:
-    pool.store.write(row(pool, kind, name), **fields)
 
 
 def to_pool(pool: MockPool, **fields: Any) -> None:
@@ -62,10 +50,6 @@ def unplug(pool: MockPool, sr: str, host: str) -> None:
 
 def second_sr(pool: MockPool, **fields: Any) -> None:
     add(pool, "SR", **{"name_label": "Other storage", "shared": True, "content_type": "user", **fields})
-
-
-def local_disk(pool: MockPool, vm: str, host: str) -> None:
-    write(pool, "VDI", f"disk of {vm}", SR=row(pool, "SR", f"Local storage on {host}").ref)
 
 
 def other_network(pool: MockPool, vm: str) -> None:
@@ -197,7 +181,7 @@ CASES = [
         lambda p: booted_with(p, "vm03", "00000007", host1="00000007", host2="00000003"),
         *("blocks", "vm03 runs with processor features that are missing on host2; it can move nowhere"),
     ),
-    *case("disk-layout", ("6.5",), lambda p: local_disk(p, "vm02", "host2"), "warns", "local storage is in use", "7.0"),
+    *case("disk-layout", ("6.5",), lambda p: pin(p, "vm02", "host2"), "warns", "local storage is in use", "7.0"),
     *case("disk-layout", ("6.2",), lambda p: None, "warns", "is not known here", "7.0"),
     *case("dom0-memory", ("7.1",), lambda p: None, "warns", "takes 5.3 GiB more after the upgrade", "8.2"),
     *case(
@@ -248,7 +232,7 @@ CASES = [
         "it has a virtual GPU",
     ),
     *case(
-        *("local-storage", RELEASES, lambda p: local_disk(p, "vm02", "host2"), "warns"),
+        *("local-storage", RELEASES, lambda p: pin(p, "vm02", "host2"), "warns"),
         "it has a disk on storage that only its host reaches (Local storage on host2)",
     ),
     *case(
@@ -381,7 +365,7 @@ def test_a_check_finds_what_it_is_for(
     if check != "pv-guests":
         mild(pool)
     change(pool)
-    with session_on(pool) as session:
+    with connected(pool) as session:
         plan = rolling_upgrade.plan(session, to)
         findings = [finding for finding in found(plan, check) if said in finding.why]
     assert findings, plan.findings
@@ -403,7 +387,7 @@ def test_no_check_fails_on_any_release(release: str) -> None:
     """What a release does not have is not found there, and nothing is raised; nothing is changed either."""
     pool = MockPool.create(release=release, hosts=2, vms=8)
     before = contents(pool)
-    with session_on(pool) as session:
+    with connected(pool) as session:
         plan = rolling_upgrade.plan(session)
         assert contents(pool) == before
     assert {finding.check for finding in plan.findings if finding.stands} <= {"target", "pv-guests"}
@@ -434,7 +418,7 @@ class Told(Answers):
 def told(pool: MockPool, to: str, **answers: Any) -> Plan:
     """The plan of a pool whose hosts answer so."""
     mild(pool)
-    with session_on(pool) as session:
+    with connected(pool) as session:
         seen: Survey = replace(surveyed(session), ask=Told(**answers))
         return rolling_upgrade.make_plan(seen.facts, to, survey=seen)
 
@@ -501,7 +485,7 @@ def test_hosts_that_install_themselves_look_at_the_medium(published: str, said: 
     pool, url = MockPool.create(release="8.0", hosts=2, vms=0), "http://10.0.0.77/medium"
     if published:
         pool.hands.publish(url, published)
-    with session_on(pool) as session:
+    with connected(pool) as session:
         whys = [finding.why for finding in found(rolling_upgrade.plan(session, "8.2", url=url), "medium")]
     assert whys == [f"{host} {text}" for host in ("host1", "host2") for text in said]
 
@@ -522,7 +506,7 @@ def test_the_free_edition_has_small_pools_from_7_3_on(crowd: int, said: list[str
     pool = MockPool.create(release="7.2", hosts=crowd, vms=0)
     for host in pool.store.table("host").values():
         pool.store.write(host, edition="free")
-    with session_on(pool) as session:
+    with connected(pool) as session:
         whys = [finding.why for finding in found(rolling_upgrade.plan(session, "7.3"), "edition")]
     assert len(whys) == len(said)
     assert all(part in why for part, why in zip(said, whys, strict=True))
@@ -533,7 +517,7 @@ def test_findings_are_plain_data() -> None:
     pool = MockPool.create(release="8.2", hosts=2, vms=8)
     to_pool(pool, ha_enabled=True, other_config={"auto_poweron": "true"})
     write(pool, "host", "host2", enabled=False)
-    with session_on(pool) as session:
+    with connected(pool) as session:
         plan = rolling_upgrade.plan(session)
     assert Plan.from_dict(json.loads(json.dumps(plan.as_dict()))) == plan
     assert [Finding.from_dict(json.loads(json.dumps(f.as_dict()))) for f in plan.findings] == list(plan.findings)

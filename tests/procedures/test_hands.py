@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from chaos import Fate, Killed, session_on
+from pools import reach
 
 import xenctl
 from mockserver import MockPool, PoolServer
@@ -30,10 +31,6 @@ from xenctl.session import Session
 
 URL = "http://me:hush@10.9.9.9/media"
 POLL = 0.1
-
-
-def reach(pool: MockPool) -> Session:
-    return session_on(pool, Fate())
 
 
 # --- which hands

@@ -6,23 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pools import RELEASES, pin, reach, row, states, unharmed
 from protected import protected
-from upkeep import (
-    RELEASES,
-    call,
-    carried_out,
-    keys,
-    killed_anywhere,
-    look,
-    made,
-    on,
-    pin,
-    reach,
-    row,
-    states,
-    unharmed,
-    without_drivers,
-)
+from upkeep import call, carried_out, keys, killed_anywhere, look, made, on, without_drivers
 
 from mockserver import MockPool
 from xenctl.errors import ProcedureError

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pools import reach, row, states, unharmed
 from protected import protected
-from upkeep import call, carried_out, killed_anywhere, look, made, reach, row, states, unharmed
+from upkeep import call, carried_out, killed_anywhere, look, made
 
 from mockserver import MockPool
 from xenctl.procedures import master

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from chaos import Fate, Killed, MortalHands, mortal, session_on
+from pools import reach, row, write
 
 from mockserver import MockPool
 from mockserver.invariants import rolling_upgrade as invariants
@@ -20,23 +21,10 @@ from xenctl.procedures.checks import surveyed
 from xenctl.procedures.comparison import compare, picture
 from xenctl.procedures.journal import ABANDONED, DONE, STOPPED, Journal
 from xenctl.procedures.plan import Plan
-from xenctl.session import Session
 
 SAMPLE = int(os.environ.get("XENCTL_CHAOS_SAMPLE", "8"))
 """How many points are tried; 0 for all."""
 Change = Callable[[MockPool], Any]
-
-
-def session(pool: MockPool) -> Session:
-    return session_on(pool, Fate())
-
-
-def row(pool: MockPool, kind: str, name: str) -> Any:
-    return next(r for r in pool.store.table(kind).values() if r["name_label"] == name)
-
-
-def write(pool: MockPool, kind: str, name: str, **fields: Any) -> None:
-    pool.store.write(row(pool, kind, name), **fields)
 
 
 def made(release: str, *changes: Change, hosts: int = 2) -> MockPool:
@@ -52,7 +40,7 @@ def made(release: str, *changes: Change, hosts: int = 2) -> MockPool:
 
 def ha_on(pool: MockPool) -> None:
     """High availability as somebody set it up: a state file, a time-out of its own, one failure to tolerate."""
-    with session(pool) as at:
+    with reach(pool) as at:
         at.pool.enable_ha([row(pool, "SR", "NFS virtual disk storage").ref], {"timeout": "90"})
         at.pool.set_ha_host_failures_to_tolerate(pool.store.pool().ref, 1)
 
@@ -74,7 +62,7 @@ def blocked(pool: MockPool) -> None:
 
 
 def disabled(pool: MockPool) -> None:
-    with session(pool) as at:
+    with reach(pool) as at:
         at.host.disable(row(pool, "host", "host2").ref)
 
 
@@ -91,20 +79,20 @@ def unplugged(pool: MockPool) -> None:
         if vm["resident_on"] == host.ref and not vm["is_control_domain"]:
             pool.end_domain(vm)
             pool.force_halted(vm)
-    with session(pool) as at:
+    with reach(pool) as at:
         at.PBD.unplug(next(p.ref for p in pool.store.table("PBD").values() if p["SR"] == sr and p["host"] == host.ref))
 
 
 def run(pool: MockPool, plan: Plan, journal: Journal | None = None, **options: Any) -> running.Outcome:
-    return rolling_upgrade.run(session(pool), plan, pool.hands, journal=journal, accept_downtime=True, **options)
+    return rolling_upgrade.run(reach(pool), plan, pool.hands, journal=journal, accept_downtime=True, **options)
 
 
 def fixed(pool: MockPool, to: str | None = None) -> Plan:
-    return rolling_upgrade.plan(session(pool), to, fix=True)
+    return rolling_upgrade.plan(reach(pool), to, fix=True)
 
 
 def whole(pool: MockPool) -> dict[str, Any]:
-    return picture(surveyed(session(pool)))
+    return picture(surveyed(reach(pool)))
 
 
 def texts(plan: Plan) -> list[str]:
@@ -129,7 +117,7 @@ RUNS = [
 def test_a_run_mends_first_and_leaves_everything_as_it_was(release: str, changes: tuple[Change, ...]) -> None:
     """Nothing differs but the version; and without mending the same pool is refused, with the way to mend it."""
     pool = made(release, *changes)
-    refused = rolling_upgrade.plan(session(pool))
+    refused = rolling_upgrade.plan(reach(pool))
     assert (bool(refused.problems), bool(refused.steps)) == (
         (False, True) if changes == (unplugged,) else (True, False)
     )
@@ -229,7 +217,7 @@ def test_a_run_that_is_given_up_before_the_first_host_leaves_no_trace(release: s
     before = whole(pool)
     with stopped(pool, tmp_path / "journal", "begin with host1") as journal:
         assert not pool.store.pool()["ha_enabled"]
-        assert running.abandon(session(pool), journal, pool.hands) == []
+        assert running.abandon(reach(pool), journal, pool.hands) == []
         assert journal.state == ABANDONED
     assert [one.text for one in compare(before, whole(pool)).differences] == []
     assert pool.store.pool()["ha_configuration"] == {"timeout": "90"}
@@ -240,16 +228,16 @@ def test_high_availability_waits_for_equal_versions(release: str, tmp_path: Path
     """Given up half way, what the pool allows is taken back at once; the rest is named, and done when it can be."""
     pool = made(release, ha_on, auto_power_on)
     with stopped(pool, tmp_path / "journal", "begin with host2") as journal:
-        (left,) = running.abandon(session(pool), journal, pool.hands)
+        (left,) = running.abandon(reach(pool), journal, pool.hands)
         assert left.startswith("switch high availability on again: versions are mixed (")
         assert journal.state == STOPPED
         assert pool.store.pool()["other_config"]["auto_poweron"] == "true"
         assert not pool.store.pool()["ha_enabled"]
-        plan = rolling_upgrade.adopt(session(pool), take_over=True)
+        plan = rolling_upgrade.adopt(reach(pool), take_over=True)
         assert plan.problems == (AUTO,)
-        plan = rolling_upgrade.adopt(session(pool), take_over=True, fix=True)
-        assert rolling_upgrade.run(session(pool), plan, pool.hands, take_over=True).problems == []
-        assert running.abandon(session(pool), journal, pool.hands) == []
+        plan = rolling_upgrade.adopt(reach(pool), take_over=True, fix=True)
+        assert rolling_upgrade.run(reach(pool), plan, pool.hands, take_over=True).problems == []
+        assert running.abandon(reach(pool), journal, pool.hands) == []
     assert pool.store.pool()["other_config"]["auto_poweron"] == "true"
     assert pool.store.pool()["ha_enabled"]
     assert pool.store.pool()["ha_host_failures_to_tolerate"] == 1
@@ -259,7 +247,7 @@ def test_what_cannot_be_reached_is_named_and_comes_back_later(tmp_path: Path) ->
     """Given up while the master is away, all of it is left and named; the run can go on, and takes it back at its end."""
     pool = made("6.2", ha_on, auto_power_on)
     with stopped(pool, tmp_path / "journal", "install") as journal:
-        left = running.abandon(session(pool), journal, pool.hands)
+        left = running.abandon(reach(pool), journal, pool.hands)
         assert [text.partition(":")[0] for text in left if " again" in text] == [
             "switch the pool's automatic power-on on again",
             "switch high availability on again",
@@ -279,11 +267,11 @@ def test_a_rest_that_is_planned_anew_still_takes_back(tmp_path: Path) -> None:
     """What the first plan mended is owed by the second, and the comparison is with how it was before the first."""
     pool = made("8.2", ha_on, auto_power_on)
     with stopped(pool, tmp_path / "journal", "begin with host2") as journal:
-        with session(pool) as at:
+        with reach(pool) as at:
             at.VM.clean_shutdown(row(pool, "VM", "vm02").ref)
         with pytest.raises(AssertionError, match="not as the plan expects"):
             assert run(pool, journal.plan, journal).problems == []
-        plan = rolling_upgrade.replan(session(pool), journal)
+        plan = rolling_upgrade.replan(reach(pool), journal)
         assert plan.problems == ()
         assert texts(plan)[-4:-2] == [
             "switch the pool's automatic power-on on again",
@@ -308,11 +296,11 @@ def test_a_pool_is_mended_now_and_taken_back_later(tmp_path: Path) -> None:
     """Without an upgrade: the journal remembers, and giving it up takes all of it back."""
     pool = made("8.2", ha_on, auto_power_on, disabled)
     before = whole(pool)
-    with Journal.create(mending.plan(session(pool)), tmp_path / "journal") as journal:
-        outcome = mending.run(session(pool), journal.plan, pool.hands, journal=journal)
+    with Journal.create(mending.plan(reach(pool)), tmp_path / "journal") as journal:
+        outcome = mending.run(reach(pool), journal.plan, pool.hands, journal=journal)
         assert (outcome.problems, journal.state) == ([], STOPPED)
-        assert rolling_upgrade.plan(session(pool)).problems == ()
-        assert running.abandon(session(pool), journal, pool.hands) == []
+        assert rolling_upgrade.plan(reach(pool)).problems == ()
+        assert running.abandon(reach(pool), journal, pool.hands) == []
     assert compare(before, whole(pool)).differences == ()
 
 
@@ -320,9 +308,9 @@ def test_somebody_elses_pool_is_not_mended() -> None:
     """Another run is at work: nothing is touched."""
     pool = made("8.2", auto_power_on)
     pool.store.write(pool.store.pool(), other_config={"auto_poweron": "true", "xenctl-run": "r-1"})
-    plan = mending.plan(session(pool))
+    plan = mending.plan(reach(pool))
     with pytest.raises(ProcedureError, match=r"(?s)nothing is mended now.*another run \(r-1\)"):
-        mending.run(session(pool), plan, pool.hands)
+        mending.run(reach(pool), plan, pool.hands)
     assert pool.store.pool()["other_config"]["auto_poweron"] == "true"
 
 
@@ -403,7 +391,7 @@ def test_killed_anywhere_and_given_up_nothing_is_forgotten(
         with Journal.open(path, to_run=True) as journal:
             if journal.state == DONE:
                 continue
-            left = running.abandon(session(pool), journal, pool.hands)
+            left = running.abandon(reach(pool), journal, pool.hands)
         mixed = len({machine.system.release for machine in pool.machines}) > 1
         assert all("high availability" in text and "versions are mixed" in text for text in left), (where, left)
         assert pool.store.pool()["ha_enabled"] == (not left), where

@@ -8,21 +8,16 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from guests import fully_virtual
+from pools import RELEASES, connected
 
 from mockserver import MockPool
 from xenctl.cli.commands import cli
 from xenctl.procedures import rolling_upgrade
 from xenctl.procedures.journal import Journal
 from xenctl.procedures.planner.pieces import Wishes
-from xenctl.session import Session, connect
 
-RELEASES = ["4.0.1", "4.1", "5.0", "5.6", "6.2", "7.1", "8.2"]
 GIB = 1 << 30
 DATA = Path(__file__).parent.parent / "data"
-
-
-def session_on(pool: MockPool) -> Session:
-    return connect(pool.url, pool.username, pool.password, transport=pool.transport())
 
 
 def guests(pool: MockPool) -> dict[str, tuple[str, str]]:
@@ -56,7 +51,7 @@ def test_everybody_is_at_home_in_the_end(release: str) -> None:
     pool = fully_virtual(MockPool.create(release=release))
     before = guests(pool)
     wishes = Wishes(policies=uuids(pool, vm01="suspend", vm02="shut_down"))
-    with session_on(pool) as session:
+    with connected(pool) as session:
         plan = rolling_upgrade.plan(session, wishes=wishes)
         assert plan.problems == ()
         assert plan.effort is not None
@@ -73,7 +68,7 @@ def test_without_homes_guests_move_less_and_the_run_agrees(release: str) -> None
     """Guests stay where the upgrade puts them: fewer migrations, and the comparison at the end finds nothing wrong."""
     pool = fully_virtual(MockPool.create(release=release))
     before = guests(pool)
-    with session_on(pool) as session:
+    with connected(pool) as session:
         homely = rolling_upgrade.plan(session)
         plan = rolling_upgrade.plan(session, wishes=Wishes(return_home=False))
         assert homely.effort is not None
@@ -91,7 +86,7 @@ def test_a_pool_with_hardly_any_room_is_upgraded(release: str) -> None:
     while True:
         pool = fully_virtual(MockPool.create(release=release))
         memory(pool, size)
-        with session_on(pool) as session:
+        with connected(pool) as session:
             plan = rolling_upgrade.plan(session)
             if plan.problems:
                 assert plan.proof is not None
@@ -108,7 +103,7 @@ def test_a_plan_anew_keeps_to_whether_guests_go_home() -> None:
     """What was wished for homes holds for the rest of a run, too."""
     pool = MockPool.create(release="4.0.1")
     with (
-        session_on(pool) as session,
+        connected(pool) as session,
         Journal.create(rolling_upgrade.plan(session, wishes=Wishes(return_home=False)), None) as journal,
     ):
         again = rolling_upgrade.replan(session, journal)

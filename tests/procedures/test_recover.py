@@ -5,19 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from recovery import (
-    RELEASES,
-    ROOT,
-    carried_out,
-    killed_anywhere,
-    made,
-    reach,
-    row,
-    running,
-    status,
-    towards,
-    unharmed,
-)
+from pools import RELEASES, made, reach, row, unharmed
+from recovery import ROOT, carried_out, killed_anywhere, running, status, towards
 
 from mockserver import MockPool, membership
 from mockserver.machine.disks import damage

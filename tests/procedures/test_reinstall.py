@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 from chaos import Fate, Killed, MortalHands, mortal, session_on
+from pools import RELEASES, reach, row, unharmed
 
 from mockserver import MockPool
 from mockserver.invariants import sound
-from mockserver.machine.disks import damage
 from xenctl.procedures import picture, reinstall, running
 from xenctl.procedures.answer_file import AnswerFile, AnswerFileError, Place, write
 from xenctl.procedures.hands import hands_for
@@ -27,7 +27,6 @@ from xenctl.procedures.reinstall import Guests
 from xenctl.procedures.running import Outcome, Run
 from xenctl.releases import find
 
-RELEASES = ("4.0.1", "4.1", "5.0", "5.6", "6.2", "7.1", "8.2")
 SAMPLE = int(os.environ.get("XENCTL_CHAOS_SAMPLE", "12"))
 """How many points are tried; 0 for all."""
 URL = "http://10.9.9.9/media"
@@ -38,10 +37,6 @@ def made(release: str = "8.2", hosts: int = 3, **what: Any) -> MockPool:
     pool = MockPool.create(**{"hosts": hosts, "vms": 3 * hosts, "release": release, **what})
     pool.watch(*sound())
     return pool
-
-
-def reach(pool: MockPool) -> Any:
-    return session_on(pool, Fate())
 
 
 def carried_out(
@@ -61,12 +56,6 @@ def settings(pool: MockPool) -> dict[str, Any]:
     """What every host and guest is configured to be."""
     session = reach(pool)
     return picture.take(session, hosts=session.host.get_all(), vms=None)
-
-
-def unharmed(pool: MockPool) -> bool:
-    """Nothing that must hold was broken, and each disk holds what its guest wrote."""
-    assert [v.as_dict() for v in pool.violations] == []
-    return all(list(damage(guest, pool.disks)) == [] for guest in pool.guests.values())
 
 
 def installations(pool: MockPool, host: str) -> tuple[bool, int]:
@@ -233,10 +222,6 @@ def test_what_differs_afterwards_is_named() -> None:
     (problem,) = outcome.problems
     assert "VM vm01: name_description was '' and is 'other'" in problem
     assert "MTU was 1500 and is 9000" in problem
-
-
-def row(pool: MockPool, kind: str, name: str) -> Any:
-    return next(r for r in pool.store.table(kind).values() if r["name_label"] == name)
 
 
 @pytest.mark.parametrize(

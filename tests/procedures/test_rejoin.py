@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from chaos import Fate
-from recovery import RELEASES, ROOT, carried_out, killed_anywhere, made, reach, row, running, status, unharmed
+from pools import RELEASES, made, reach, row, unharmed
+from recovery import ROOT, carried_out, killed_anywhere, running, status
 
 from mockserver import MockPool
 from xenctl.errors import ConnectionLost

@@ -7,22 +7,9 @@ from typing import Any
 
 import pytest
 from chaos import Fate, Killed
+from pools import RELEASES, pin, reach, row, states, unharmed
 from protected import protected
-from upkeep import (
-    RELEASES,
-    booted,
-    call,
-    carried_out,
-    killed_anywhere,
-    look,
-    made,
-    on,
-    pin,
-    reach,
-    row,
-    states,
-    unharmed,
-)
+from upkeep import booted, call, carried_out, killed_anywhere, look, made, on
 
 from mockserver import MockPool
 from xenctl.procedures import rolling_reboot, running

@@ -8,50 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos import Fate, Killed, MortalHands, mortal, session_on
+from chaos import Fate, Killed, MortalHands, mortal
+from pools import RELEASES, carried_out, made, reach, row, states, unharmed
 
 from mockserver import MockPool
-from mockserver.invariants import sound
-from mockserver.machine.disks import damage
 from xenctl.errors import ProcedureError
 from xenctl.procedures import running, shutdown
 from xenctl.procedures.journal import Journal
 from xenctl.procedures.observe import observe
-from xenctl.procedures.running import Outcome, Run
-from xenctl.session import Session
-
-RELEASES = ("4.0.1", "4.1", "5.0", "5.6", "6.2", "7.1", "8.2")
-
-
-def made(release: str = "8.2", **what: Any) -> MockPool:
-    pool = MockPool.create(**{"hosts": 3, "vms": 9, "release": release, **what})
-    pool.watch(*sound())
-    return pool
-
-
-def reach(pool: MockPool, fate: Fate | None = None) -> Session:
-    return session_on(pool, fate or Fate())
-
-
-def states(pool: MockPool) -> dict[str, tuple[str, str]]:
-    """Power state and host of each guest, by name."""
-    facts = observe(reach(pool))
-    names = {uuid: host.name for uuid, host in facts.hosts.items()}
-    return {vm.name: (vm.state, names.get(vm.host, "")) for vm in facts.vms.values()}
-
-
-def carried_out(pool: MockPool, plan: Any, journal: Journal | None = None, **options: Any) -> tuple[Outcome, Journal]:
-    kept = journal or Journal.create(plan)
-    return Run(reach(pool), plan, pool.hands, kept, **options).carry_out(), kept
-
-
-def row(pool: MockPool, kind: str, name: str) -> Any:
-    return next(r for r in pool.store.table(kind).values() if r["name_label"] == name)
-
-
-def unharmed(pool: MockPool) -> bool:
-    assert [v.as_dict() for v in pool.violations] == []
-    return all(list(damage(guest, pool.disks)) == [] for guest in pool.guests.values())
+from xenctl.procedures.running import Run
 
 
 @pytest.mark.parametrize("release", RELEASES)

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pools import pin, reach, row, states, unharmed
 from protected import protected
-from upkeep import booted, call, carried_out, killed_anywhere, look, made, on, pin, reach, row, states, unharmed
+from upkeep import booted, call, carried_out, killed_anywhere, look, made, on
 
 from mockserver import MockPool
 from xenctl.errors import ProcedureError

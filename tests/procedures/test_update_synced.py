@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from upkeep import booted, call, carried_out, killed_anywhere, look, made, on, pin, reach, row, states, unharmed
+from pools import pin, reach, row, states, unharmed
+from upkeep import booted, call, carried_out, killed_anywhere, look, made, on
 
 from mockserver import MockPool
 from mockserver.machine.update_repositories import Update

@@ -8,6 +8,8 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from guests import fully_virtual
+from pools import RELEASES, connected, row, versions
 
 from mockserver import MockPool
 from mockserver.invariants import rolling_upgrade as invariants
@@ -20,23 +22,40 @@ from xenctl.procedures.observe import observe
 from xenctl.procedures.plan import Step
 from xenctl.procedures.policy import REPLAN, REPORT, RESTART, Policy
 from xenctl.procedures.running import Outcome
-from xenctl.session import Session, connect
+from xenctl.releases import find, next_release
+from xenctl.session import Session
+
+
+@pytest.fixture(params=RELEASES)
+def release(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture
-def pool() -> MockPool:
-    made = MockPool.create(hosts=3, vms=9, release="5.0")
+def old(release: str) -> str:
+    """The version that every host has at first."""
+    return find(release).product_version
+
+
+@pytest.fixture
+def new(release: str) -> str:
+    """The version that it is upgraded to."""
+    following = next_release(find(release))
+    assert following is not None
+    return following.product_version
+
+
+@pytest.fixture
+def pool(release: str) -> MockPool:
+    made = fully_virtual(MockPool.create(hosts=3, vms=9, release=release))
+    observe(connected(made))  # the lists of what its guests allow follow
     made.watch(*invariants(may_stop=[vm["uuid"] for vm in made.store.table("VM").values()]))
     return made
 
 
 @pytest.fixture
 def session(pool: MockPool) -> Session:
-    return connect(pool.url, pool.username, pool.password, transport=pool.transport())
-
-
-def row(pool: MockPool, kind: str, name: str) -> Any:
-    return next(r for r in pool.store.table(kind).values() if r["name_label"] == name)
+    return connected(pool)
 
 
 def crash(pool: MockPool, name: str) -> None:
@@ -65,14 +84,10 @@ def run(pool: MockPool, session: Session, **options: Any) -> tuple[Outcome, Jour
     return rolling_upgrade.run(session, plan, pool.hands, journal=journal, **options), journal
 
 
-def versions(pool: MockPool) -> list[str]:
-    return [machine.system.release.product_version for machine in pool.machines]
-
-
-def whole(pool: MockPool) -> bool:
+def whole(pool: MockPool, new: str) -> bool:
     pool.conclude()
     assert pool.violations == []
-    return versions(pool) == ["5.5.0"] * 3
+    return versions(pool) == [new] * 3
 
 
 # --- guests that went down
@@ -81,7 +96,7 @@ def whole(pool: MockPool) -> bool:
 @pytest.mark.parametrize("name", ["vm02", "vm05", "vm07"])
 @pytest.mark.parametrize("host", ["host1", "host2", "host3"])
 def test_a_guest_that_went_down_while_a_host_was_away_is_started_again_and_told(
-    pool: MockPool, session: Session, name: str, host: str
+    pool: MockPool, session: Session, name: str, host: str, new: str
 ) -> None:
     """On a host that may run it, the rest planned anew where that is another; at home in the end."""
     home = row(pool, "VM", name)["resident_on"]
@@ -92,10 +107,10 @@ def test_a_guest_that_went_down_while_a_host_was_away_is_started_again_and_told(
     (found,) = [vm for vm in compare(journal).vms if vm.name == name]
     assert found.downtime_s > 0
     assert [change for change in journal.changes() if not change.undone] == []
-    assert whole(pool)
+    assert whole(pool, new)
 
 
-def test_a_saved_state_that_is_lost_ends_as_a_fresh_one(pool: MockPool, session: Session) -> None:
+def test_a_saved_state_that_is_lost_ends_as_a_fresh_one(pool: MockPool, session: Session, new: str) -> None:
     """A guest that was suspended at the start and goes down once it was resumed is started afresh, and suspended again."""
     outcome, journal = run(pool, session, on_step=at_step("wait for host1", lambda: crash(pool, "vm06")))
     assert outcome.problems == []
@@ -103,10 +118,10 @@ def test_a_saved_state_that_is_lost_ends_as_a_fresh_one(pool: MockPool, session:
     assert start.reason == "it was suspended at the start, and its saved state is lost"
     assert row(pool, "VM", "vm06")["power_state"] == "Suspended"
     assert [change for change in journal.changes() if not change.undone] == []
-    assert versions(pool) == ["5.5.0"] * 3
+    assert versions(pool) == [new] * 3
 
 
-def test_a_guest_with_a_device_is_started_again_where_the_device_is(pool: MockPool, session: Session) -> None:
+def test_a_guest_with_a_device_is_started_again_where_the_device_is(pool: MockPool, session: Session, new: str) -> None:
     """It waits for its host, though another could take it before."""
     vm = row(pool, "VM", "vm05")
     pool.store.write(vm, other_config={**vm["other_config"], "pci": "0/0000:04:00.0"})
@@ -118,10 +133,10 @@ def test_a_guest_with_a_device_is_started_again_where_the_device_is(pool: MockPo
     assert [text for text in texts if text.startswith("start")] == ["start vm05 on host2"]
     assert texts.index("start vm05 on host2") > texts.index("wait for host2")
     assert journal.plan.away == ()
-    assert versions(pool) == ["5.5.0"] * 3
+    assert versions(pool) == [new] * 3
 
 
-def test_no_guest_is_started_on_a_host_that_is_about_to_go_down(pool: MockPool, session: Session) -> None:
+def test_no_guest_is_started_on_a_host_that_is_about_to_go_down(pool: MockPool, session: Session, new: str) -> None:
     """The run stops in a turn, and a guest elsewhere goes down: planned anew, it is started on a host that takes it."""
     reached: list[str] = []
     outcome, journal = run(
@@ -137,10 +152,10 @@ def test_no_guest_is_started_on_a_host_that_is_about_to_go_down(pool: MockPool, 
     assert names == {row(pool, "VM", "vm05")["uuid"]: "host2"}
     journal.replan(plan)
     assert rolling_upgrade.run(session, plan, pool.hands, journal=journal).problems == []
-    assert whole(pool)
+    assert whole(pool, new)
 
 
-def test_a_guest_that_went_down_may_be_left_and_is_told(pool: MockPool, session: Session) -> None:
+def test_a_guest_that_went_down_may_be_left_and_is_told(pool: MockPool, session: Session, new: str) -> None:
     """The policy `report`: the run goes on without it, also beside later hosts and the comparison at the end."""
     outcome, journal = run(
         pool,
@@ -151,7 +166,7 @@ def test_a_guest_that_went_down_may_be_left_and_is_told(pool: MockPool, session:
     assert outcome.problems == []
     assert outcome.notes == ["vm05 went down while host1 was away, and is Halted"]
     assert row(pool, "VM", "vm05")["power_state"] == "Halted"
-    assert versions(pool) == ["5.5.0"] * 3
+    assert versions(pool) == [new] * 3
     (found,) = [vm for vm in compare(journal).vms if vm.name == "vm05"]
     assert (found.state_before, found.state_after) == ("Running", "Halted")
 
@@ -159,7 +174,7 @@ def test_a_guest_that_went_down_may_be_left_and_is_told(pool: MockPool, session:
 # --- drift
 
 
-def test_the_rest_is_planned_anew_where_that_is_the_policy(pool: MockPool, session: Session) -> None:
+def test_the_rest_is_planned_anew_where_that_is_the_policy(pool: MockPool, session: Session, new: str) -> None:
     """A guest that somebody moved goes home nevertheless, and the run never stops."""
 
     def move() -> None:
@@ -174,10 +189,10 @@ def test_the_rest_is_planned_anew_where_that_is_the_policy(pool: MockPool, sessi
         v: h for v, h in before.items() if h
     }
     assert journal.plan != journal.first_plan
-    assert whole(pool)
+    assert whole(pool, new)
 
 
-def test_a_changed_master_stops_the_run_whatever_the_policy(pool: MockPool, session: Session) -> None:
+def test_a_changed_master_stops_the_run_whatever_the_policy(pool: MockPool, session: Session, old: str) -> None:
     """Nobody plans around that."""
     plan = rolling_upgrade.plan(session)
     journal = Journal.create(plan)
@@ -185,7 +200,7 @@ def test_a_changed_master_stops_the_run_whatever_the_policy(pool: MockPool, sess
     outcome = rolling_upgrade.run(session, planned_with, pool.hands, journal=journal, policy=Policy(REPLAN))
     (problem,) = outcome.problems
     assert "the master is host1, and was host2" in problem
-    assert versions(pool) == ["5.0.0"] * 3
+    assert versions(pool) == [old] * 3
 
 
 # --- a host that fails
@@ -204,16 +219,16 @@ def fail_on(pool: MockPool, *hosts: str) -> None:
         )
 
 
-def test_a_member_that_fails_stops_the_run(pool: MockPool, session: Session) -> None:
+def test_a_member_that_fails_stops_the_run(pool: MockPool, session: Session, old: str, new: str) -> None:
     """Without a word nothing is passed over."""
     fail_on(pool, "host2")
     outcome, _ = run(pool, session)
     (problem,) = outcome.problems
     assert "disable host2: HOST_IN_USE" in problem
-    assert versions(pool) == ["5.5.0", "5.0.0", "5.0.0"]
+    assert versions(pool) == [new, old, old]
 
 
-def test_the_first_member_that_fails_may_be_passed_over(pool: MockPool, session: Session) -> None:
+def test_the_first_member_that_fails_may_be_passed_over(pool: MockPool, session: Session, old: str, new: str) -> None:
     """The others are upgraded; the run ends with what is left, and a new plan of the rest finishes it, homes and all."""
     before = observe(session)
     fail_on(pool, "host2")
@@ -221,7 +236,7 @@ def test_the_first_member_that_fails_may_be_passed_over(pool: MockPool, session:
     (problem,) = outcome.problems
     assert "host2 was passed over, and versions are mixed until it is upgraded too" in problem
     assert "HOST_IN_USE" in problem
-    assert versions(pool) == ["5.5.0", "5.0.0", "5.5.0"]
+    assert versions(pool) == [new, old, new]
     assert journal.state == "stopped"
     assert all(vm.state == before.vms[vm.uuid].state for vm in observe(session).vms.values() if vm.name != "vm06")
     journal.replan(rolling_upgrade.replan(session, journal))
@@ -230,27 +245,27 @@ def test_the_first_member_that_fails_may_be_passed_over(pool: MockPool, session:
     assert {vm.uuid: vm.host for vm in observe(session).vms.values()} == {
         vm.uuid: vm.host for vm in before.vms.values()
     }
-    assert whole(pool)
+    assert whole(pool, new)
 
 
-def test_a_second_host_that_fails_stops_the_run(pool: MockPool, session: Session) -> None:
+def test_a_second_host_that_fails_stops_the_run(pool: MockPool, session: Session, old: str, new: str) -> None:
     """One may be passed over, not two."""
     fail_on(pool, "host2", "host3")
     outcome, _ = run(pool, session, policy=Policy(skip_failed=True))
     (problem,) = outcome.problems
     assert "disable host3: HOST_IN_USE" in problem
-    assert versions(pool) == ["5.5.0", "5.0.0", "5.0.0"]
+    assert versions(pool) == [new, old, old]
 
 
-def test_a_master_that_fails_stops_the_run(pool: MockPool, session: Session) -> None:
+def test_a_master_that_fails_stops_the_run(pool: MockPool, session: Session, old: str) -> None:
     """Members cannot go before it."""
     fail_on(pool, "host1")
     outcome, _ = run(pool, session, policy=Policy(skip_failed=True))
     assert "disable host1: HOST_IN_USE" in outcome.problems[0]
-    assert versions(pool) == ["5.0.0"] * 3
+    assert versions(pool) == [old] * 3
 
 
-def test_a_member_that_is_off_is_not_passed_over(pool: MockPool, session: Session) -> None:
+def test_a_member_that_is_off_is_not_passed_over(pool: MockPool, session: Session, old: str) -> None:
     """A second host would be offline."""
     outcome, _ = run(
         pool,
@@ -259,7 +274,7 @@ def test_a_member_that_is_off_is_not_passed_over(pool: MockPool, session: Sessio
         on_step=at_step("wait for host2", lambda: pool.machine("host2").power_off()),
     )
     assert len(outcome.problems) == 1
-    assert versions(pool)[2] == "5.0.0"
+    assert versions(pool)[2] == old
     assert pool.max_offline == 1
 
 
@@ -286,11 +301,13 @@ def test_nothing_is_prepared_where_the_first_host_is_not_approved(pool: MockPool
 
 
 @pytest.mark.parametrize(("limit", "upgraded"), [("1", 1), ("2", 2), ("host2", 2)])
-def test_a_run_stops_after_so_many_hosts_or_one(pool: MockPool, session: Session, limit: str, upgraded: int) -> None:
+def test_a_run_stops_after_so_many_hosts_or_one(
+    pool: MockPool, session: Session, limit: str, upgraded: int, new: str
+) -> None:
     """By number, or by name; a later run goes on."""
     outcome, journal = run(pool, session, gates=[StopAfter(limit)])
     assert "as asked" in outcome.paused
-    assert versions(pool).count("5.5.0") == upgraded
+    assert versions(pool).count(new) == upgraded
     assert rolling_upgrade.run(session, journal.plan, pool.hands, journal=journal).ok
 
 
@@ -337,7 +354,7 @@ def test_a_window_that_is_none_is_refused(text: str) -> None:
         Window.parse("06:00-06:00")
 
 
-def test_a_host_is_begun_only_if_it_fits_the_window(pool: MockPool, session: Session) -> None:
+def test_a_host_is_begun_only_if_it_fits_the_window(pool: MockPool, session: Session, new: str) -> None:
     """By what hosts took so far; the next night goes on."""
     clock, midnight = session.clock, datetime(2026, 3, 14, tzinfo=timezone.utc)
     start = clock.now()
@@ -347,36 +364,36 @@ def test_a_host_is_begun_only_if_it_fits_the_window(pool: MockPool, session: Ses
 
     outcome, journal = run(pool, session, gates=[Window.parse("00:00-01:00", now)])
     assert "and the maintenance window 00:00-01:00 ends in" in outcome.paused
-    done = versions(pool).count("5.5.0")
+    done = versions(pool).count(new)
     assert 0 < done < 3
     outcome = rolling_upgrade.run(
         session, journal.plan, pool.hands, journal=journal, gates=[Window.parse("12:00-14:00", now)]
     )
     assert "the maintenance window 12:00-14:00 is closed: it is " in outcome.paused
-    assert versions(pool).count("5.5.0") == done
+    assert versions(pool).count(new) == done
     assert rolling_upgrade.run(session, journal.plan, pool.hands, journal=journal).ok
 
 
-def test_a_run_is_paused_from_outside(pool: MockPool, session: Session) -> None:
+def test_a_run_is_paused_from_outside(pool: MockPool, session: Session, new: str) -> None:
     """Before the next host; what was asked is used up by then."""
     plan = rolling_upgrade.plan(session)
     journal = Journal.create(plan)
-    deed = at_step("install 5.5.0 on host1", lambda: journal.put(PAUSE, "paused from outside"))
+    deed = at_step(f"install {new} on host1", lambda: journal.put(PAUSE, "paused from outside"))
     gates = [paused_from_outside]
     outcome = rolling_upgrade.run(session, plan, pool.hands, journal=journal, gates=gates, on_step=deed)
     assert "begin with host2: paused from outside" in outcome.paused
     assert rolling_upgrade.run(session, plan, pool.hands, journal=journal, gates=gates).ok
 
 
-def test_a_run_that_is_told_to_stop_does_so_while_it_waits(pool: MockPool, session: Session) -> None:
+def test_a_run_that_is_told_to_stop_does_so_while_it_waits(pool: MockPool, session: Session, new: str) -> None:
     """A machine that is being installed goes on; the next run looks where it is."""
     asked: list[str] = []
-    deed = at_step("install 5.5.0 on host1", lambda: asked.append("told to stop (SIGTERM)"))
+    deed = at_step(f"install {new} on host1", lambda: asked.append("told to stop (SIGTERM)"))
     outcome, journal = run(pool, session, on_step=deed, stop=lambda: asked[0] if asked else "")
-    assert "install 5.5.0 on host1: told to stop (SIGTERM)" in outcome.paused
+    assert f"install {new} on host1: told to stop (SIGTERM)" in outcome.paused
     assert journal.state == "stopped"
     assert rolling_upgrade.run(session, journal.plan, pool.hands, journal=journal).ok
-    assert whole(pool)
+    assert whole(pool, new)
 
 
 # --- how long it takes
@@ -421,11 +438,11 @@ def test_a_guest_that_is_down_twice_is_down_for_both(session: Session) -> None:
 # --- the comparison
 
 
-def test_what_became_of_the_pool_is_told(pool: MockPool, session: Session) -> None:
+def test_what_became_of_the_pool_is_told(pool: MockPool, session: Session, old: str, new: str) -> None:
     """Hosts by version, guests by state, home and migrations, as the fake saw it."""
     outcome, journal = run(pool, session)
     found = compare(journal)
-    assert [(host.before, host.after) for host in found.hosts] == [("5.0.0", "5.5.0")] * 3
+    assert [(host.before, host.after) for host in found.hosts] == [(old, new)] * 3
     made = [step.step for step in outcome.steps if step.step.action == "migrate" and not step.skipped]
     assert found.migrations == len(made) == sum(vm.migrations for vm in found.vms)
     assert found.bytes == sum(journal.plan.memory(step.vm) for step in made)

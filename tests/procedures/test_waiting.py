@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from guests import fully_virtual
+from pools import RELEASES, row
 
 from mockserver import MockPool
 from xenctl.errors import Failure, TransportError
@@ -20,9 +22,9 @@ SHORT = 1200.0
 """Seconds that every stage has in these tests."""
 
 
-@pytest.fixture
-def pool() -> MockPool:
-    return MockPool.create(hosts=3, vms=6, release="5.6")
+@pytest.fixture(params=RELEASES)
+def pool(request: pytest.FixtureRequest) -> MockPool:
+    return fully_virtual(MockPool.create(hosts=3, vms=6, release=request.param))
 
 
 class Calls:
@@ -57,10 +59,6 @@ def waiting(pool: MockPool, session: Session) -> Run:
     journal = Journal.create(plan)
     journal.now = session.clock.now
     return Run(session, plan, pool.hands, journal, policy=policy)
-
-
-def row(pool: MockPool, kind: str, name: str) -> Any:
-    return next(r for r in pool.store.table(kind).values() if r["name_label"] == name)
 
 
 def kept(pool: MockPool, change: Callable[[], Any]) -> None:

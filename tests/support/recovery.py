@@ -10,32 +10,19 @@ from typing import Any
 
 import pytest
 from chaos import Fate, Killed, MortalHands, mortal, session_on
+from pools import reach
 
 from mockserver import MockPool, membership
-from mockserver.invariants import sound
-from mockserver.machine.disks import damage
 from xenctl.credentials import Credentials
 from xenctl.procedures import emergency
 from xenctl.procedures.journal import Journal
-from xenctl.procedures.observe import observe
 from xenctl.procedures.plan import Plan
 from xenctl.procedures.running import Outcome, Run
 from xenctl.session import Session
 
-RELEASES = ("4.0.1", "4.1", "5.0", "5.6", "6.2", "7.1", "8.2")
 ROOT = Credentials("", "root", "secret")
 POINTS = int(os.environ.get("XENCTL_CHAOS_SAMPLE", "12"))
 """How many points of death are tried in each procedure; 0 for all."""
-
-
-def made(release: str = "8.2", **what: Any) -> MockPool:
-    pool = MockPool.create(**{"hosts": 3, "vms": 9, "release": release, **what})
-    pool.watch(*sound())
-    return pool
-
-
-def reach(pool: MockPool, fate: Fate | None = None) -> Session:
-    return session_on(pool, fate or Fate())
 
 
 def towards(pool: MockPool, host: str, fate: Fate | None = None) -> Session:
@@ -43,15 +30,6 @@ def towards(pool: MockPool, host: str, fate: Fate | None = None) -> Session:
     session = session_on(pool, fate or Fate())
     session.origin = f"http://{pool.machine(host).address}"
     return session
-
-
-def row(pool: MockPool, kind: str, name: str) -> Any:
-    return next(r for r in pool.store.table(kind).values() if r["name_label"] == name)
-
-
-def unharmed(pool: MockPool) -> bool:
-    assert [v.as_dict() for v in pool.violations] == []
-    return all(list(damage(guest, pool.disks)) == [] for guest in pool.guests.values())
 
 
 def address(pool: MockPool, host: str) -> str:
@@ -97,12 +75,6 @@ def running(pool: MockPool) -> dict[str, str]:
     """Where each guest that runs does so, by the names of guests and hosts, as the machines have it."""
     names = {vm["uuid"]: vm["name_label"] for vm in pool.store.table("VM").values() if not vm["is_control_domain"]}
     return {names[uuid]: m.name for m in pool.machines for uuid in m.domains if uuid in names}
-
-
-def states(pool: MockPool, session: Session | None = None) -> dict[str, tuple[str, str]]:
-    facts = observe(session or reach(pool))
-    names = {uuid: host.name for uuid, host in facts.hosts.items()}
-    return {vm.name: (vm.state, names.get(vm.host, "")) for vm in facts.vms.values()}
 
 
 def killed_anywhere(

@@ -9,19 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos import Fate, Killed, MortalHands, mortal, session_on
+from chaos import Fate, Killed, MortalHands, mortal
+from pools import reach, row, states, unharmed
 
 from mockserver import MockPool
 from mockserver.invariants import sound
 from mockserver.invariants.upgrades import OneHostOffline
-from mockserver.machine.disks import damage
 from xenctl.procedures.journal import Journal
 from xenctl.procedures.observe import PoolFacts, observe
 from xenctl.procedures.plan import Plan
 from xenctl.procedures.running import Outcome, Run
 from xenctl.session import Session
 
-RELEASES = ("4.0.1", "4.1", "5.0", "5.6", "6.2", "7.1", "8.2")
 SAMPLE = int(os.environ.get("XENCTL_CHAOS_SAMPLE", "12"))
 """How many points of a procedure are tried; 0 for all."""
 
@@ -33,19 +32,8 @@ def made(release: str = "8.2", **what: Any) -> MockPool:
     return pool
 
 
-def reach(pool: MockPool, fate: Fate | None = None) -> Session:
-    return session_on(pool, fate or Fate())
-
-
 def look(pool: MockPool) -> PoolFacts:
     return observe(reach(pool))
-
-
-def states(pool: MockPool) -> dict[str, tuple[str, str]]:
-    """Power state and host of each guest, by name."""
-    facts = look(pool)
-    names = {uuid: host.name for uuid, host in facts.hosts.items()}
-    return {vm.name: (vm.state, names.get(vm.host, "")) for vm in facts.vms.values()}
 
 
 def on(pool: MockPool, host: str) -> list[str]:
@@ -56,10 +44,6 @@ def on(pool: MockPool, host: str) -> list[str]:
 def carried_out(pool: MockPool, plan: Plan, journal: Journal | None = None) -> Outcome:
     """Carry out a plan, or go on with it."""
     return Run(reach(pool), plan, pool.hands, journal or Journal.create(plan)).carry_out()
-
-
-def row(pool: MockPool, kind: str, name: str) -> Any:
-    return next(r for r in pool.store.table(kind).values() if r["name_label"] == name)
 
 
 def call(pool: MockPool, method: str, *args: Any) -> Any:
@@ -73,21 +57,9 @@ def keys(pool: MockPool, host: str, start: str = "MAINTENANCE_MODE") -> dict[str
     return {key: value for key, value in row(pool, "host", host)["other_config"].items() if key.startswith(start)}
 
 
-def pin(pool: MockPool, vm: str, host: str) -> None:
-    """Put a guest's disk on storage that only `host` reaches."""
-    pool.store.write(row(pool, "VDI", f"disk of {vm}"), SR=row(pool, "SR", f"Local storage on {host}").ref)
-
-
 def without_drivers(pool: MockPool, vm: str) -> None:
     """Make a guest one that is fully virtual and has no paravirtual drivers."""
     pool.store.write(row(pool, "VM", vm), HVM_boot_policy="BIOS order", guest_metrics="OpaqueRef:NULL")
-
-
-def unharmed(pool: MockPool) -> bool:
-    """Whether nothing was broken on the way, and every disk holds what its guest wrote."""
-    pool.conclude()
-    assert [violation.as_dict() for violation in pool.violations] == []
-    return all(list(damage(guest, pool.disks)) == [] for guest in pool.guests.values())
 
 
 Begin = Callable[[MockPool, Session, Journal, Any], Outcome]

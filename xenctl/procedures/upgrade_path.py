@@ -46,7 +46,7 @@ SPECIALS = (
     Special(
         *((5, 5, 0), AFTER),
         "when every host runs 5.5, LVM storage needs `xe-lvm-upgrade SR` for snapshots and fast clones; it takes 4 MB of "
-        "free space, and there is no way back",
+        "free space",
         True,
     ),
     Special((5, 6, 0), AFTER, "VMs get a dynamic memory range: look at it before anything lets memory shrink"),

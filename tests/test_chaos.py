@@ -27,6 +27,7 @@ from chaos import (
     mortal,
     session_on,
 )
+from pools import memory, pin, row
 
 from mockserver import MockPool
 from mockserver.invariants import rolling_upgrade as invariants
@@ -49,10 +50,6 @@ ATTEMPTS = 4
 GIB = 1 << 30
 
 
-def row(pool: MockPool, kind: str, name: str) -> Any:
-    return next(r for r in pool.store.table(kind).values() if r["name_label"] == name)
-
-
 def usual() -> MockPool:
     return MockPool.create(hosts=3, vms=12, release="4.0.1")
 
@@ -63,17 +60,10 @@ def every_trait() -> MockPool:
     pool = MockPool.create(hosts=4, vms=20, release="5.6")
     drive = next(vbd for vbd in pool.vbds(row(pool, "VM", "vm06")) if vbd["type"] == "CD")
     pool.store.write(drive, VDI=row(pool, "VDI", "debian-etch.iso").ref, empty=False)
-    pinned = row(pool, "VM", "vm10")
-    home = pool.store.get("host", pinned["resident_on"])["name_label"]
-    pool.store.write(row(pool, "VDI", "disk of vm10"), SR=row(pool, "SR", f"Local storage on {home}").ref)
+    pin(pool, "vm10", pool.store.get("host", row(pool, "VM", "vm10")["resident_on"])["name_label"])
     holder = row(pool, "VM", "vm03")
     pool.store.write(holder, other_config={**holder["other_config"], "pci": "0/0000:04:00.0"})
-    for machine in pool.machines:
-        host = pool.host_row(machine)
-        assert host is not None
-        machine.memory = 20 * GIB
-        pool.store.write(host, boot_free_mem=machine.memory)
-        pool.store.write(pool.store.get("host_metrics", host["metrics"]), memory_total=machine.memory)
+    memory(pool, 20 * GIB)
     with session_on(pool, Fate()) as session:
         session.pool.enable_ha([row(pool, "SR", "NFS virtual disk storage").ref], {"timeout": "90"})
         for name in ("vm01", "vm07"):
@@ -217,6 +207,8 @@ def tell(what: str, fate: Branches, every: int, began: float) -> int:
         f"\nchaos: {what}: {len(fate.points)} points, {every} ways, {len(fate.chosen)} chosen (seed {SEED}): "
         f"{fate.deaths} copies ({fate.again} asked again at once), {fate.shared} in the state of another, "
         f"{skipped} skipped, {len(fate.broken)} broken; {time.monotonic() - began:.0f} s",
+        *fate.broken,
+        sep="\n  ",
         flush=True,
     )
     return skipped

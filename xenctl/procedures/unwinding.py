@@ -310,8 +310,12 @@ class _Game:
         return final == "Running" or (final == "Suspended" and (vm.uuid in self.afresh or vm.uuid in self.down))
 
     def _start(self, vm: VMFacts, host: str) -> None:
+        """Bring a guest up that is down; one that was suspended since, too, unless an old database has forgotten that."""
         self.board.place(vm, host)
-        self._add(Step("start", host=host, vm=vm.uuid, to=host, reason="it ran before"))
+        if vm.state == "Suspended" and not self.back:
+            self._add(Step("resume", vm=vm.uuid, to=host, reason="it ran before"))
+        else:
+            self._add(Step("start", host=host, vm=vm.uuid, to=host, reason="it ran before"))
         if vm.uuid in self.down:
             self.played.downtime[vm.uuid] = self.clock - self.down[vm.uuid]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from inspect import isgenerator
 from threading import get_ident
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from xenctl import datamodel, jsonrpc, xmlrpc
 from xenctl.errors import ConnectionLost, Failure
@@ -22,7 +22,7 @@ from xenctl.wire import Encoded
 
 from . import garbage, progress, roles, rules
 from .arguments import Signature
-from .savepoint import Going, going_on
+from .savepoint import Going
 from .store import NULL
 
 if TYPE_CHECKING:
@@ -59,8 +59,7 @@ SESSION_GRANULARITY = 600.0
 """Seconds by which `session.last_active` may lag behind."""
 
 
-@dataclass(frozen=True)
-class Wait:
+class Wait(NamedTuple):
     """What a verb yields to wait until `ready()` holds or the clock reaches `deadline`. `idle` says that nothing is done
     meanwhile: somebody waits for events."""
 
@@ -107,8 +106,8 @@ class Call:
     @property
     def db(self) -> Store:
         """The pool's database, or the one that the session looks at instead."""
-        views = self.pool.views
-        return views[self.caller] if views and self.caller in views else self.pool.store
+        pool = self.pool
+        return pool.views.get(self.caller, pool.store) if pool.views else pool.store
 
     @property
     def clock(self) -> VirtualClock:
@@ -141,6 +140,10 @@ class Call:
         """Whether somebody asked to cancel this call's task, and it can be."""
         row = None if self.deaf else self.db.find("task", self.task)
         return row is not None and "cancel" in row["current_operations"].values()
+
+    def interrupted(self) -> bool:
+        """Whether a wait of this call is over before its time."""
+        return self.gone() or self.cancelled()
 
 
 def refuse(code: str, *params: object) -> Failure:
@@ -314,9 +317,9 @@ def _admit(pool: MockPool, machine: HostMachine, ref: str, message: Message | No
 
 def _execute(call: Call, served: Served) -> Any:
     """Run the verb of a call to its end, or start it and return the task."""
-    pool, verb = call.pool, call.pool.verb(call.message)
-    if pool.faults.due is not None:
-        verb = pool.faults.around(call, verb)
+    pool, verb, faults = call.pool, call.pool.verb(call.message), call.pool.world.faults
+    if faults is not None and faults.due is not None:
+        verb = faults.around(call, verb)
     if served.tells_progress:
         progress.show(pool)
     if served.has_task:
@@ -339,46 +342,47 @@ def _drive(call: Call, verb: Verb) -> Any:
     if verb.writes is None and pool.actor is None:  # it may write whatever it does, and nobody else is at work
         result = call.perform(verb)
     else:
-        result = pool.as_actor(verb, lambda: call.perform(verb))
+        result = pool.as_actor(verb, call.perform, verb)
     if not isgenerator(result):
         return result
     steps: Any = result
-    with going_on(call, steps, get_ident()) as going:
+    going = pool.going[id(steps)] = Going.of(call, steps, get_ident())
+    try:
         while True:
             try:
                 wait = _step(call, verb, steps)
             except StopIteration as stop:
                 return stop.value
-            going.idle = isinstance(wait, Wait) and wait.idle
             if isinstance(wait, Wait):
-                pool.wait(Wait(wait.deadline, lambda wait=wait: wait.ready() or _interrupted(call), wait.idle))  # type: ignore[misc]
+                going.idle = wait.idle
+                pool.wait(Wait(wait.deadline, lambda wait=wait: wait.ready() or call.interrupted(), wait.idle))  # type: ignore[misc]
             else:
+                going.idle = False
                 _show_going(call, wait)
-                pool.wait(Wait(pool.clock.now() + wait, lambda: _interrupted(call), idle=False))
+                pool.wait(Wait(pool.clock.now() + wait, call.interrupted, idle=False))
             if call.gone():
                 steps.close()
                 raise ConnectionLost("the host went away", host=call.machine.address, method=call.method)
-
-
-def _interrupted(call: Call) -> bool:
-    return call.gone() or call.cancelled()
+    finally:
+        pool.going.pop(id(steps), None)
 
 
 def _show_going(call: Call, seconds: float) -> None:
     """While something goes on that can be stopped, the task says so, and how far it is."""
     progress.begin(call, seconds)
-    row = call.db.find("task", call.task)
+    db = call.db
+    row = db.find("task", call.task)
     if row is not None:
-        call.db.write(row, allowed_operations=[] if call.deaf else ["cancel"])
+        db.write(row, allowed_operations=[] if call.deaf else ["cancel"])
 
 
 def _step(call: Call, verb: Verb, steps: Steps) -> float | Wait:
     """Let a verb go on to where it waits next, or hear that its task was cancelled."""
     progress.end(call)
     if call.cancelled():
-        wait = call.pool.as_actor(verb, lambda: steps.throw(refuse("TASK_CANCELLED", call.task)))
+        wait = call.pool.as_actor(verb, steps.throw, refuse("TASK_CANCELLED", call.task))
     else:
-        wait = call.pool.as_actor(verb, lambda: next(steps))
+        wait = call.pool.as_actor(verb, next, steps)
     return cast("float | Wait", wait)
 
 

@@ -7,7 +7,6 @@ an operation: it is checked, and shown in `current_operations`, from which follo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from xenctl.errors import Failure
 
 from . import rules, storage_rules, vm_rules
 from .call import Call, Steps, Wait, cancel, refuse
+from .holding import Marked
 from .store import Row, Store
 
 if TYPE_CHECKING:
@@ -279,39 +279,12 @@ def _plausible(store: Store, vm: Row, operation: str) -> bool:
     return legal and (not current or _beside(vm, operation))
 
 
-@contextmanager
-def operation(call: Call, vm: Row, name: str, *, strict: bool = True) -> Iterator[None]:
-    """Hold `vm` for an operation."""
-    store = call.db
-    refused = operation_refused(store, vm, name, strict=strict)
+def operation(call: Call, vm: Row, name: str, *, strict: bool = True) -> Marked:
+    """Hold `vm` for an operation. Raises what forbids it."""
+    refused = operation_refused(call.db, vm, name, strict=strict)
     if refused is not None:
         raise refused
-    with marked(call, vm, name):
-        yield
-
-
-class Marked:
-    """An operation shown on a row while a `with` block lasts."""
-
-    __slots__ = ("_mark", "_name", "_row", "_store")
-
-    def __init__(self, store: Store, row: Row, mark: str, name: str) -> None:
-        self._store, self._row, self._mark, self._name = store, row, mark, name
-
-    def __enter__(self) -> None:
-        row = self._row
-        self._store.write(row, current_operations={**row["current_operations"], self._mark: self._name})
-
-    def __exit__(self, *_: object) -> None:
-        store, row, mark = self._store, self._row, self._mark
-        if store.find(row.table, row.ref) is row:
-            rest = {task: op for task, op in row["current_operations"].items() if task != mark}
-            store.write(row, current_operations=rest)
-
-
-def marked(call: Call, row: Row, name: str) -> Marked:
-    """Show an operation on `row` while it goes on; what is allowed meanwhile follows from that."""
-    return Marked(call.db, row, call.task or call.dummy(), name)
+    return Marked(call, vm, name)
 
 
 def interrupt(call: Call, vm: Row, name: str) -> Steps:
@@ -400,7 +373,7 @@ def _disk_refused(store: Store, vbd: Row, operation: str) -> Failure | None:
     vdi = store.find("VDI", vbd["VDI"])
     if vdi is None or vbd["currently_attached"] or operation not in ("attach", "plug", "insert"):
         return None
-    others = [row for row in (store.find("VBD", ref) for ref in vdi["VBDs"]) if row is not None and row is not vbd]
+    others = [row for row in store.rows("VBD", vdi["VBDs"]) if row is not vbd]
     active = [row for row in others if _uses_disk(row) and not _harmless(store, row)]
     written = any(row["mode"] == "RW" for row in active)
     needed = vbd["mode"] == "RW" and store.release.order > rules.GEORGE
@@ -425,8 +398,8 @@ def _harmless(store: Store, vbd: Row) -> bool:
 
 def assert_attachable(store: Store, vm: Row) -> None:
     """Raise the first reason why a disk of `vm` cannot be given to it."""
-    for vbd in (store.find("VBD", ref) for ref in vm["VBDs"]):
-        refused = vbd_refused(store, vbd, "attach") if vbd is not None else None
+    for vbd in store.rows("VBD", vm["VBDs"]):
+        refused = vbd_refused(store, vbd, "attach")
         if refused is not None:
             raise refused
 
@@ -444,14 +417,12 @@ def vbd_allowed_operations(store: Store, vbd: Row) -> list[str] | None:
     return [name for name in vbd_operations(store.release) if vbd_refused(store, vbd, name, full=False) is None]
 
 
-@contextmanager
-def vbd_operation(call: Call, vbd: Row, name: str) -> Iterator[None]:
-    """Hold a VBD for an operation."""
+def vbd_operation(call: Call, vbd: Row, name: str) -> Marked:
+    """Hold a VBD for an operation. Raises what forbids it."""
     refused = vbd_refused(call.db, vbd, name)
     if refused is not None:
         raise refused
-    with marked(call, vbd, name):
-        yield
+    return Marked(call, vbd, name)
 
 
 def assert_not_migrating(vm: Row) -> None:

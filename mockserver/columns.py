@@ -13,7 +13,7 @@ from xenctl.values import Timestamp, parse_datetime
 NULL = "OpaqueRef:NULL"
 EMPTY_KEY = ["INTERNAL_ERROR", "Db_exn.Empty_key_in_map"]
 """The error for a map with an empty key: its text could not be read again."""
-PLAIN = frozenset({str, bool, float})
+PLAIN = frozenset({str, bool, float, list, Timestamp})
 """Types of which every value can be kept as it is."""
 HALF = 1 << 63
 EPOCH = Timestamp("19700101T00:00:00Z")

@@ -221,6 +221,8 @@ def assert_can_disable(pool: MockPool, host: Row) -> None:
 
 def assert_can_place(pool: MockPool, vm: Row, host: Row) -> None:
     """Raise where a VM would take memory of a host that the plan needs; or where, protected, it would have no plan."""
+    if not agility.protects(pool.store):
+        return
     becomes = vm.get("ha_restart_priority") == RESTART and not vm.get("ha_always_run")
     assert_kept(pool, replace(NOTHING, protected=(vm,)) if becomes else replace(NOTHING, arriving={vm.ref: host.ref}))
 

@@ -3,6 +3,7 @@ the database says of a VM that is off."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .store import NULL
@@ -17,7 +18,15 @@ def started(pool: MockPool, vm: Row) -> None:
     guest, seconds = pool.guest(vm), pool.durations.vm_boot
     guest.boots += 1
     guest.up_at = pool.clock.now() + seconds
-    pool.clock.after(seconds, lambda: report(pool, vm))
+    guest.booting = pool.clock.after(seconds, partial(report, pool, vm))
+
+
+def stopped(pool: MockPool, vm: Row) -> None:
+    """The guest in `vm` is off for good: it will not come up any more."""
+    guest = pool.guest(vm)
+    if guest.booting is not None:
+        guest.booting.cancel()
+        guest.booting = None
 
 
 def report(pool: MockPool, vm: Row) -> None:
@@ -63,24 +72,20 @@ def halted(pool: MockPool, vm: Row) -> None:
     obey(pool, vm, *DONE_WHEN_HALTED)
     placeless(pool, vm)
     for table, fields in RELEASED.items():
-        for device in [store.find(table, ref) for ref in vm.get(f"{table}s", ())]:
-            if device is not None:
-                store.write(device, **fields)
-    for console in [store.find("console", ref) for ref in vm["consoles"]]:
-        if console is not None:
-            store.delete(console)
+        for device in store.rows(table, vm.get(f"{table}s", ())):
+            store.write(device, **fields)
+    for console in store.rows("console", vm["consoles"]):
+        store.delete(console)
 
 
 def placeless(pool: MockPool, vm: Row) -> None:
     """Write down that `vm` is on no host, and holds nothing of one."""
     store = pool.store
     store.write(vm, resident_on=NULL, scheduled_to_be_resident_on=NULL, domid=-1)
-    for vgpu in [store.find("VGPU", ref) for ref in vm.get("VGPUs", ())]:
-        if vgpu is not None:
-            store.write(vgpu, **{name: NULL for name in ON_A_CARD if name in vgpu})
-    for pci in [store.find("PCI", ref) for ref in vm.get("attached_PCIs", ())]:
-        if pci is not None:
-            store.write(pci, attached_VMs=[ref for ref in pci["attached_VMs"] if ref != vm.ref])
+    for vgpu in store.rows("VGPU", vm.get("VGPUs", ())):
+        store.write(vgpu, **{name: NULL for name in ON_A_CARD if name in vgpu})
+    for pci in store.rows("PCI", vm.get("attached_PCIs", ())):
+        store.write(pci, attached_VMs=[ref for ref in pci["attached_VMs"] if ref != vm.ref])
 
 
 def obey(pool: MockPool, row: Row, *guidances: str) -> None:

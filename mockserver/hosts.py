@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, TypeVar
 
 from xenctl.errors import Failure
 
 from . import paths, rules
 from .call import Call, refuse
-from .checks import marked
+from .holding import Marked
 from .store import Row, Store, Write
 
 if TYPE_CHECKING:
@@ -163,17 +163,14 @@ def allowed_operations(store: Store, host: Row) -> list[str]:
     return allowed
 
 
-@contextmanager
-def operation(call: Call, host: Row, name: str) -> Iterator[None]:
-    """Hold `host` for an operation; while versions are mixed only some are shown."""
+def operation(call: Call, host: Row, name: str) -> AbstractContextManager[None]:
+    """Hold `host` for an operation; while versions are mixed only some are shown. Raises what forbids it."""
     refused = operation_refused(call.db, host, name)
     if refused is not None:
         raise refused
-    if rules.upgrading(call.db) and name not in rules.HOST_UPGRADE_OPERATIONS:
-        yield
-        return
-    with marked(call, host, name):
-        yield
+    if name not in rules.HOST_UPGRADE_OPERATIONS and rules.upgrading(call.db):
+        return nullcontext()
+    return Marked(call, host, name)
 
 
 def set_live(store: Store, host: Row | None, alive: bool) -> None:

@@ -27,6 +27,7 @@ import random
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, ClassVar, Generic, TypeVar
 
 K = TypeVar("K")
@@ -62,11 +63,9 @@ class Journal:
         maker = KEPT.get(kind)
         if maker is not None:
             return maker(self, value)
-        if isinstance(value, (Kept, KeptDict, KeptList, KeptSet, KeptRandom)):
-            if value.journal is not self and self is not IDLE:  # what is in a pool stays there
-                value.join(self)
-        elif isinstance(value, FOREIGN):
-            raise TypeError(f"changes of a {kind.__name__} cannot be taken back; use a plain dict, list or set")
+        joins: bool = _joins(kind)  # type: ignore[arg-type]
+        if joins and value.journal is not self and self is not IDLE:  # what is in a pool stays there
+            value.join(self)
         return value
 
 
@@ -122,6 +121,16 @@ class Kept:
         for name, value in list(fields.items()):
             if type(value) not in FIXED and name not in self.UNKEPT and name != "journal":
                 fields[name] = journal.adopt(value)
+
+
+@cache
+def _joins(kind: type) -> bool:
+    """Whether values of a type join journals. Raises `TypeError` for containers that cannot be kept."""
+    if issubclass(kind, (Kept, KeptDict, KeptList, KeptSet, KeptRandom)):
+        return True
+    if issubclass(kind, FOREIGN):
+        raise TypeError(f"changes of a {kind.__name__} cannot be taken back; use a plain dict, list or set")
+    return False
 
 
 class KeptDict(dict[K, V], Generic[K, V]):

@@ -76,8 +76,7 @@ def expiry(host: Row) -> float | None:
 def assert_valid(pool: MockPool, host: Row) -> None:
     """Raise `LICENSE_EXPIRED` where no VM may run on `host` any more; up to 6.1, since then a licence that ends takes
     features away."""
-    end = expiry(host)
-    if pool.store.release.order < CLEARWATER and end is not None and end <= pool.clock.now():
+    if pool.store.release.order < CLEARWATER and (end := expiry(host)) is not None and end <= pool.clock.now():
         raise Failure(["LICENSE_EXPIRED"])
 
 

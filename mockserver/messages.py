@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from xenctl.errors import Failure
 
-from .journal import Kept, KeptIndex
+from .journal import Kept, KeptIndex, KeptRows
 from .store import Row, Store, Write
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class MessageStore(Kept):
     """The messages that a pool keeps. `log` holds whether a message was made, and the message, in order."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, Row] = {}
+        self._kept: dict[str, Row] = KeptRows()
         self._uuids: dict[str, str] = KeptIndex()
         self._log: list[tuple[bool, int, Row]] = []
 
@@ -77,7 +77,7 @@ class MessageStore(Kept):
         self._kept[ref] = row
         self._uuids[fields["uuid"]] = ref
         self._log.append((True, row.created, row))
-        store.on_write(Write("create", "message", ref, new=row, at=store.now()))
+        store.on_write(Write("create", "message", ref, "", None, row, store.clock.moment))
         if len(self._kept) > LIMIT:
             self.drop(store, next(iter(self._kept.values())))
         return row
@@ -86,7 +86,7 @@ class MessageStore(Kept):
         """Delete a message."""
         del self._kept[row.ref], self._uuids[row["uuid"]]
         self._log.append((False, store.next_generation(), row))
-        store.on_write(Write("delete", "message", row.ref, old=row, at=store.now()))
+        store.on_write(Write("delete", "message", row.ref, old=row, at=store.clock.moment))
 
 
 def post(pool: MockPool, name: str, *, priority: int, cls: str, uuid: str, body: str) -> Row:

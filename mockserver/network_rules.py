@@ -7,12 +7,12 @@ operations to which none does.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from . import rules
 from .call import Call, refuse
-from .checks import drivers, is_hvm, marked, spelled
+from .checks import drivers, is_hvm, spelled
+from .holding import Marked
 from .store import NULL, Row, Store
 
 if TYPE_CHECKING:
@@ -84,14 +84,12 @@ def vif_allowed_operations(store: Store, vif: Row) -> list[str] | None:
     return [name for name in VIF_OPERATIONS if next(_vif_reasons(store, vif, vm, name), None) is None]
 
 
-@contextmanager
-def vif_operation(call: Call, vif: Row, name: str) -> Iterator[None]:
-    """Hold a VIF for an operation."""
+def vif_operation(call: Call, vif: Row, name: str) -> Marked:
+    """Hold a VIF for an operation. Raises what forbids it."""
     refused = vif_refused(call.db, vif, name)
     if refused is not None:
         raise refused
-    with marked(call, vif, name):
-        yield
+    return Marked(call, vif, name)
 
 
 def is_active(store: Store, vif: Row) -> bool:

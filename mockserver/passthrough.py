@@ -7,7 +7,6 @@ function of one is a PCI device that the VM holds; parts of other cards are coun
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import TYPE_CHECKING
 
 from xenctl.errors import Failure
@@ -50,7 +49,7 @@ def implementation(store: Store, kind: str) -> str:
 
 def vgpus_of(store: Store, vm: Row) -> list[Row]:
     """The virtual graphics of a VM."""
-    return [row for row in (store.find("VGPU", ref) for ref in vm.get("VGPUs", ())) if row is not None]
+    return store.rows("VGPU", vm.get("VGPUs", ()))
 
 
 def scheduled_on(store: Store, pgpu: Row) -> list[Row]:
@@ -233,25 +232,28 @@ def take(store: Store, vm: Row, host: Row) -> None:
     """The VM's domain is there: it has its hardware, and what `other_config:pci` names of the host's devices."""
     if "PCI" not in store.tables:
         return
-    whole = []
-    for vgpu in vgpus_of(store, vm):
+    whole, vgpus = [], vgpus_of(store, vm)
+    for vgpu in vgpus:
         card = _card_kept(store, vm, vgpu, host)
         if card is not None and "scheduled_to_be_resident_on" in vgpu:
             store.write(vgpu, resident_on=card.ref, scheduled_to_be_resident_on=NULL)
         if card is not None and implementation(store, vgpu.get("type", NULL)) == WHOLE:
             whole.append(card["PCI"])
         store.write(vgpu, currently_attached=True)
+    parts = [vgpu.get("PCI", NULL) for vgpu in vgpus]
+    parts += [vif.get("reserved_pci", NULL) for vif in store.rows("VIF", vm["VIFs"])]
+    for pci in store.rows("PCI", dict.fromkeys([*whole, *parts, *_named(store, vm, host)])):
+        if vm.ref not in pci["attached_VMs"]:
+            store.write(pci, attached_VMs=[vm.ref, *pci["attached_VMs"]])
+        if pci.get("scheduled_to_be_attached_to", NULL) == vm.ref:
+            store.write(pci, scheduled_to_be_attached_to=NULL)
+
+
+def _named(store: Store, vm: Row, host: Row) -> list[str]:
+    """The devices of a host that a VM's `other_config:pci` names."""
     named = [part.partition("/")[2] for part in vm["other_config"].get("pci", "").split(",")]
     own = (store.get("PCI", ref) for ref in (host["PCIs"] if any(named) else ()))
-    named_here = [pci.ref for pci in own if pci["pci_id"] in named]
-    parts = [vgpu.get("PCI", NULL) for vgpu in vgpus_of(store, vm)]
-    parts += [vif.get("reserved_pci", NULL) for vif in map(partial(store.find, "VIF"), vm["VIFs"]) if vif is not None]
-    for ref in dict.fromkeys([*whole, *parts, *named_here]):
-        pci = store.find("PCI", ref)
-        if pci is not None and vm.ref not in pci["attached_VMs"]:
-            store.write(pci, attached_VMs=[vm.ref, *pci["attached_VMs"]])
-        if pci is not None and pci.get("scheduled_to_be_attached_to", NULL) == vm.ref:
-            store.write(pci, scheduled_to_be_attached_to=NULL)
+    return [pci.ref for pci in own if pci["pci_id"] in named]
 
 
 def _card_kept(store: Store, vm: Row, vgpu: Row, host: Row) -> Row | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from xenctl import memory
 from xenctl.errors import Failure
@@ -21,8 +21,33 @@ def assert_can_boot_here(
 ) -> None:
     """Raise the first reason why `vm` cannot run on `host`; without `enough_memory` that it has no room counts for
     nothing, without `with_storage` that it does not reach the disks."""
-    store = pool.store
-    _assert_bootable(store, vm)
+    _assert_bootable(pool.store, vm)
+    _assert_fits(pool.store, vm, host, Needs.of(pool.store, vm, with_storage=with_storage))
+    if enough_memory:
+        assert_memory(pool, vm, host)
+    _assert_enough_pcpus(pool.store, vm, host)
+
+
+class Needs(NamedTuple):
+    """What a VM needs to reach, wherever it runs: its storage and networks, each with the hosts that reach it."""
+
+    storage: tuple[tuple[str, set[str]], ...]
+    networks: tuple[tuple[str, set[str]], ...]
+
+    @classmethod
+    def of(cls, store: Store, vm: Row, *, with_storage: bool = True) -> Needs:
+        """The needs of `vm`, those of its disks left out where they do not count."""
+        storage = []
+        for sr in required_srs(store, vm) if with_storage else ():
+            pbds = store.rows("PBD", store.get("SR", sr)["PBDs"])
+            storage.append((sr, {pbd["host"] for pbd in pbds if pbd["currently_attached"]}))
+        networks = store.rows("network", [vif["network"] for vif in store.rows("VIF", vm["VIFs"])])
+        wired = [(n.ref, {pif["host"] for pif in store.rows("PIF", n["PIFs"])}) for n in networks if n["PIFs"]]
+        return cls(tuple(storage), tuple(wired))
+
+
+def _assert_fits(store: Store, vm: Row, host: Row, needs: Needs) -> None:
+    """Raise the first reason why `vm` cannot run on `host`, numbers apart."""
     if not hosts.live(store, host):
         raise refuse("HOST_NOT_LIVE")
     if not host["enabled"] and not vm["is_control_domain"]:
@@ -32,21 +57,16 @@ def assert_can_boot_here(
         known = "; ".join(map(str, host["virtual_hardware_platform_versions"]))
         code = "VM_HOST_INCOMPATIBLE_VIRTUAL_HARDWARE_PLATFORM_VERSION"
         raise refuse(code, host.ref, f"[{known}]", vm.ref, version)
-    for sr in required_srs(store, vm) if with_storage else ():
-        if not any(_plugged(store, ref, host) for ref in store.get("SR", sr)["PBDs"]):
+    for sr, reaching in needs.storage:
+        if host.ref not in reaching:
             raise refuse("VM_REQUIRES_SR", vm.ref, sr)
-    for ref in vm["VIFs"]:
-        vif = store.find("VIF", ref)
-        network = store.find("network", vif["network"]) if vif is not None else None
-        if network is not None and network["PIFs"] and not _has_pif(store, network, host):
-            raise refuse("VM_REQUIRES_NETWORK", vm.ref, network.ref)
+    for network, reaching in needs.networks:
+        if host.ref not in reaching:
+            raise refuse("VM_REQUIRES_NETWORK", vm.ref, network)
     passthrough.assert_available(store, vm, host)
     virtualised = checks.is_hvm(vm) or vm.get("domain_type") in ("pvh", "pv_in_pvh")
     if virtualised and not any("hvm" in capability for capability in host["capabilities"]):
         raise refuse("VM_HVM_REQUIRED", vm.ref)
-    if enough_memory:
-        assert_memory(pool, vm, host)
-    _assert_enough_pcpus(store, vm, host)
 
 
 def _assert_bootable(store: Store, vm: Row) -> None:
@@ -98,21 +118,11 @@ def assert_memory(pool: MockPool, vm: Row, host: Row) -> None:
 
 def required_srs(store: Store, vm: Row) -> Iterable[str]:
     """The storage repositories that `vm` needs to run: those of its disks, CDs, and its suspend image."""
-    vbds = (store.find("VBD", ref) for ref in vm["VBDs"])
-    vdis = [vbd["VDI"] for vbd in vbds if vbd is not None and not vbd["empty"]]
+    vdis = [vbd["VDI"] for vbd in store.rows("VBD", vm["VBDs"]) if not vbd["empty"]]
     if vm["power_state"] == "Suspended":
         vdis.append(vm["suspend_VDI"])
-    rows = (store.find("VDI", ref) for ref in vdis)
-    return dict.fromkeys(row["SR"] for row in rows if row is not None and store.find("SR", row["SR"]) is not None)
-
-
-def _plugged(store: Store, pbd: str, host: Row) -> bool:
-    row = store.find("PBD", pbd)
-    return row is not None and row["host"] == host.ref and bool(row["currently_attached"])
-
-
-def _has_pif(store: Store, network: Row, host: Row) -> bool:
-    return any(pif is not None and pif["host"] == host.ref for pif in (store.find("PIF", p) for p in network["PIFs"]))
+    known = store.table("SR")
+    return dict.fromkeys([row["SR"] for row in store.rows("VDI", vdis) if row["SR"] in known])
 
 
 def choose_host(pool: MockPool, vm: Row) -> Row:
@@ -122,21 +132,34 @@ def choose_host(pool: MockPool, vm: Row) -> Row:
     chosen = store.find("host", vm["scheduled_to_be_resident_on"])
     if chosen is not None:
         return chosen
-    for enough_memory in (True, False):
-        possible = [host for host in store.table("host").values() if _can_take(pool, vm, host, enough_memory)]
-        if possible:
-            home = [host for host in possible if host.ref == vm["affinity"]]
-            return home[0] if home else max(possible, key=lambda host: rules.memory_free(store, host))
-        if store.release.order <= rules.GEORGE:
-            break
-    raise refuse("NO_HOSTS_AVAILABLE")
+    fitting = _fitting(store, vm)
+    free = {host.ref: rules.memory_free(store, host, besides=vm.ref) for host in fitting}
+    needed = memory.needed(vm, store.release)
+    possible = [host for host in fitting if free[host.ref] >= needed]
+    if not possible and store.release.order > rules.GEORGE:
+        possible = fitting
+    if not possible:
+        raise refuse("NO_HOSTS_AVAILABLE")
+    home = [host for host in possible if host.ref == vm["affinity"]]
+    return home[0] if home else max(possible, key=lambda host: free[host.ref])
 
 
-def _can_take(pool: MockPool, vm: Row, host: Row, enough_memory: bool) -> bool:
-    if rules.placing_refused(pool.store, host) or "evacuate" in host["current_operations"].values():
+def _fitting(store: Store, vm: Row) -> list[Row]:
+    """The hosts that could run `vm` if they had room."""
+    try:
+        _assert_bootable(store, vm)
+    except Failure:
+        return []
+    needs = Needs.of(store, vm)
+    return [host for host in store.table("host").values() if _can_take(store, vm, host, needs)]
+
+
+def _can_take(store: Store, vm: Row, host: Row, needs: Needs) -> bool:
+    if "evacuate" in host["current_operations"].values() or rules.placing_refused(store, host):
         return False
     try:
-        assert_can_boot_here(pool, vm, host, enough_memory=enough_memory)
+        _assert_fits(store, vm, host, needs)
+        _assert_enough_pcpus(store, vm, host)
     except Failure:
         return False
     return True

@@ -71,6 +71,9 @@ class MockPool(Kept):
     on_certificate: Callable[[HostMachine], None] = cast("Any", Shared())
     faults: Faults = cast("Any", Shared())
 
+    store: Store
+    """What xapi believes: the database of the host that last served as master."""
+
     def __init__(
         self,
         *,
@@ -112,7 +115,6 @@ class MockPool(Kept):
         self.obstacles: list[str] = []
         self.max_offline = 0
         self.wire()
-        self._store: Store | None = None
         self.old_events = OldEvents()
         self.views: dict[str, Store] = {}
         """The databases that sessions look at instead of the pool's own, by their references."""
@@ -238,32 +240,26 @@ class MockPool(Kept):
 
     # --- finding
 
-    @property
-    def store(self) -> Store:
-        """What xapi believes: the database of the host that last served as master."""
-        assert self._store is not None
-        return self._store
-
     def adopt_store(self, store: Store) -> None:
         """Make `store` the pool's database."""
-        self._store = store
+        self.store = store
         if self.trace is not None:
             self.trace.cut("a master loaded its database")
-        store.on_write, store.now = self._written, self.clock.now
+        store.on_write, store.clock = self._written, self.clock
 
     @property
     def master(self) -> HostMachine:
         """The machine that serves as master; while none does, the one that role files make so, the last one that did
         before others. Raises `LookupError` where none is: it was installed afresh, say, or joined another pool."""
-        serving = next((machine for machine in self.machines if machine.xapi.mode == "master"), None)
-        if serving is not None:
-            return serving
+        for machine in self.machines:
+            if machine.xapi.mode == "master":
+                return machine
         named = [machine for machine in self.machines if machine.system.role == "master"]
         if not named:
             raise LookupError(
                 "no host of this pool is its master any more: it was installed afresh, or left for another"
             )
-        return next((machine for machine in named if machine.system.database is self._store), named[0])
+        return next((machine for machine in named if machine.system.database is self.store), named[0])
 
     @property
     def master_serves(self) -> bool:
@@ -286,16 +282,22 @@ class MockPool(Kept):
         """The machine of a host row."""
         if host is None:
             return None
-        return next((m for m in self.machines if m.system.installation_uuid == host["uuid"]), None)
+        uuid = host["uuid"]
+        for machine in self.machines:
+            if machine.system.installation_uuid == uuid:
+                return machine
+        return None
 
     def host_row(self, machine: HostMachine) -> Row | None:
         """The host row of a machine."""
-        found = self.store.by_uuid.get(machine.system.installation_uuid)
-        return self.store.find("host", found[1]) if found and found[0] == "host" else None
+        store = self.store
+        found = store.by_uuid.get(machine.system.installation_uuid)
+        return store.find("host", found[1]) if found and found[0] == "host" else None
 
     def guest(self, vm: Row) -> Guest:
         """The software inside `vm`."""
-        return self.guests.setdefault(vm["uuid"], Guest(vm["uuid"]))
+        uuid = vm["uuid"]
+        return self.guests[uuid] if uuid in self.guests else self.guests.setdefault(uuid, Guest(uuid))
 
     def domain(self, vm: Row) -> tuple[HostMachine, Domain] | None:
         """Where `vm` really runs."""
@@ -312,7 +314,7 @@ class MockPool(Kept):
 
     def new_uuid(self) -> str:
         """A fresh uuid, the same for the same seed."""
-        text = "%032x" % (self.random.getrandbits(128) & RANDOM_BITS | VERSION_4)
+        text = "%032x" % (self.world.random.getrandbits(128) & RANDOM_BITS | VERSION_4)
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
     def new_ref(self) -> str:
@@ -323,9 +325,10 @@ class MockPool(Kept):
 
     def start_domain(self, vm: Row, machine: HostMachine, running: bool = True) -> Domain:
         """Make the domain of `vm` on `machine`, its writable disks open."""
-        self.last_domid += 1
-        disks = [d for d in (self.disk_of(vbd["VDI"]) for vbd in self.vbds(vm) if vbd["mode"] == "RW") if d]
-        domain = Domain(self.guest(vm), machine.uuid, self.last_domid, disks, self.clock.now(), running)
+        self.world.last_domid = domid = self.last_domid + 1
+        vdis = self.store.rows("VDI", [vbd["VDI"] for vbd in self.vbds(vm) if vbd["mode"] == "RW"])
+        disks = [self.disks[vdi["uuid"]] for vdi in vdis if vdi["uuid"] in self.disks]
+        domain = Domain(self.guest(vm), machine.uuid, domid, disks, self.clock.now(), running)
         machine.domains[vm["uuid"]] = domain
         return domain
 
@@ -355,7 +358,7 @@ class MockPool(Kept):
 
     def vbds(self, vm: Row) -> list[Row]:
         """The VBD rows of `vm` that exist."""
-        return [row for row in (self.store.find("VBD", ref) for ref in vm["VBDs"]) if row is not None]
+        return self.store.rows("VBD", vm["VBDs"])
 
     def force_halted(self, vm: Row) -> None:
         """Write down that `vm` is off, with all that follows from it."""
@@ -397,10 +400,11 @@ class MockPool(Kept):
 
     def dispatch(self, method: str, args: list[Any], machine: HostMachine | None = None) -> Any:
         """Call `method` with `args` (the session first) without bytes, on the master or on `machine`."""
-        with self.guard():
-            host = machine or self.master
-            if self.faults.armed:
-                return self.faults.dispatch(host, method, args, lambda: dispatch(host.pool, host, method, args))
+        world = self.world
+        with world.guard():
+            host, faults = machine or self.master, world.faults
+            if faults is not None and faults.armed:
+                return faults.dispatch(host, method, args, lambda: dispatch(host.pool, host, method, args))
             return dispatch(host.pool, host, method, args)
 
     def count_call(self) -> None:
@@ -482,18 +486,20 @@ class MockPool(Kept):
 
         continue_later(call, steps(), finish)
 
-    def as_actor(self, verb: classes.Verb, action: Callable[[], Any]) -> Any:
+    def as_actor(self, verb: classes.Verb, action: Callable[..., Any], *args: Any) -> Any:
         """Run `action` as `verb`, whose writes are held against what it declares."""
         before, self.__dict__["actor"] = self.actor, verb  # no state: at a savepoint nobody is at work
         try:
-            return action()
+            return action(*args)
         finally:
             self.__dict__["actor"] = before
 
     def wait(self, wait: Wait) -> None:
         """Let time pass until `wait` is over. What was written before is the call's that waits, and so are the lists that
-        follow from it."""
-        self.freshen()
+        follow from it. Where nobody hears of each write, and nothing happens meanwhile, nobody can look at them."""
+        world = self.world
+        if self.trace is not None or self.old_events.subscriptions or world.waiter != world.let_pass:
+            self.freshen()
         if self.trace is not None:
             self.trace.waiting(wait)
         else:
@@ -542,22 +548,25 @@ class MockPool(Kept):
     # --- watching
 
     def _written(self, write: Write) -> None:
-        self.writes.append(write)
+        if self.invariants:
+            self.writes.append(write)
         if self.trace is not None:
             self.trace.note(write)
-        stale = STALE.get((write[1], write[3] or write[0]))
+        kind, table, field = write[0], write[1], write[3]
+        stale = STALE.get((table, field or kind))
         if stale is not None:
             stale(self.upkeep, self.store, write)
         if self.old_events.subscriptions:
             self.old_events.note(self, write)
         actor = self.actor
-        if actor is not None and not actor.may_write(write):
-            raise AssertionError(f"{actor.name} writes {write.table}.{write.field or write.kind}, undeclared")
+        if actor is not None and (kind, table, field) not in actor.known and not actor.may_write(write):
+            raise AssertionError(f"{actor.name} writes {table}.{field or kind}, undeclared")
 
     def machine_changed(self, machine: HostMachine, old: str) -> None:
         """A machine has come from state `old` to another."""
         write = Write("write", "machine", machine.uuid, "state", old, machine.state, self.clock.now())
-        self.writes.append(write)
+        if self.invariants:
+            self.writes.append(write)
         if self.trace is not None:
             self.trace.note(write)
         self.max_offline = max(self.max_offline, sum(m.state != "running" for m in self.machines))
@@ -589,8 +598,7 @@ class MockPool(Kept):
     def settle(self, cause: str) -> None:
         """After a call or a physical event: make anew what is stale, wake who waits, and hold the writes against the
         invariants."""
-        if self.upkeep.stale:
-            self.freshen()
+        self.freshen()
         if self.upkeep.replan:
             ha_monitor.wake(self)
         if self._waiting:
@@ -598,10 +606,9 @@ class MockPool(Kept):
                 self._waiting.remove(entry)
                 entry[1]()
             self.freshen()
-        if self.writes and self.trace is not None:
+        if self.trace is not None:
             self.trace.settled(cause)
-        if not self.invariants or not self.writes:
-            self.writes.clear()
+        if not self.writes:
             return
         writes, self.writes = self.writes, []
         for invariant in self.invariants:

@@ -9,7 +9,7 @@ from xenctl.errors import Failure
 
 from . import rules
 from .call import Call, refuse
-from .checks import marked
+from .holding import Marked
 from .store import Row, Store
 
 SINCE = {
@@ -66,7 +66,7 @@ def operation(call: Call, name: str) -> Iterator[None]:
     error = refused(call.db, name)
     if error is not None:
         raise error
-    with marked(call, pool, name):
+    with Marked(call, pool, name):
         yield
 
 

@@ -6,7 +6,6 @@ the host again after every wait, writes what it did in one go, and leaves nothin
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from xenctl import memory
@@ -29,11 +28,12 @@ from . import (
     volumes,
 )
 from .call import Call, Steps, Wait, refuse
+from .holding import Holding, Marked
 from .records import as_text
 from .store import NULL, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from .pool import MockPool
 
@@ -101,19 +101,16 @@ def delay(vm: Row, field: str) -> Steps:
 
 
 def _attach(call: Call, vm: Row, host: Row) -> None:
-    passthrough.take(call.db, vm, host)
-    for vbd in call.pool.vbds(vm):
-        if not vbd["empty"] or checks.is_hvm(vm):
-            call.db.write(vbd, currently_attached=True)
-    for table in ("VIF", "VUSB"):
-        for device in [call.db.find(table, ref) for ref in vm.get(f"{table}s", ())]:
-            if device is not None:
-                call.db.write(device, currently_attached=True)
+    db = call.db
+    passthrough.take(db, vm, host)
+    drives = [vbd for vbd in db.rows("VBD", vm["VBDs"]) if not vbd["empty"] or checks.is_hvm(vm)]
+    for device in (*drives, *db.rows("VIF", vm["VIFs"]), *db.rows("VUSB", vm.get("VUSBs", ()))):
+        db.write(device, currently_attached=True)
 
 
 def _console(call: Call, vm: Row, host: Row) -> None:
     """Give a running VM a console on its host, or move the ones it has."""
-    consoles = [console for console in (call.db.find("console", ref) for ref in vm["consoles"]) if console is not None]
+    consoles = call.db.rows("console", vm["consoles"])
     for console in consoles:
         call.db.write(console, location=f"https://{host['address']}/console?ref={console.ref}")
     if not consoles:
@@ -124,38 +121,36 @@ def _console(call: Call, vm: Row, host: Row) -> None:
         call.db.create("console", ref, fields)
 
 
-@contextmanager
-def _devices_held(call: Call, vm: Row, *tables: str) -> Iterator[None]:
-    """Hold the devices of `vm` while they are attached, so that nobody else takes a disk meanwhile."""
-    checks.assert_attachable(call.db, vm)
-    vifs = [vif for vif in (call.db.find("VIF", ref) for ref in vm["VIFs"]) if vif is not None]
-    if "VIF" in tables and any(vif["current_operations"] for vif in vifs):
+def _hold_devices(call: Call, vm: Row, holding: Holding, *, vifs: bool = False) -> None:
+    """Hold the block devices of `vm` while they are attached, so that nobody else takes a disk meanwhile; with `vifs` its
+    virtual interfaces, too."""
+    db = call.db
+    checks.assert_attachable(db, vm)
+    interfaces = db.rows("VIF", vm["VIFs"]) if vifs else []
+    if any(vif["current_operations"] for vif in interfaces):
         raise refuse("OPERATION_NOT_ALLOWED", "Failed to lock all VIFs")
-    with ExitStack() as stack:
-        for vbd in call.pool.vbds(vm):
-            stack.enter_context(checks.marked(call, vbd, "attach"))
-        for vif in vifs if "VIF" in tables else ():
-            stack.enter_context(checks.marked(call, vif, "attach"))
-        yield
+    for device in (*db.rows("VBD", vm["VBDs"]), *interfaces):
+        holding.hold(Marked(call, device, "attach"))
 
 
-def reserve(call: Call, vm: Row, host: Row, name: str, stack: ExitStack) -> hosts.Contact:
+def reserve(call: Call, vm: Row, host: Row, name: str, holding: Holding) -> hosts.Contact:
     """Keep a place for `vm` on `host` until the operation is over."""
     failover_plan.assert_can_place(call.pool, vm, host)
     found = hosts.contact(call.pool, host)
-    stack.enter_context(hosts.operation(call, host, name))
+    holding.hold(hosts.operation(call, host, name))
     passthrough.allocate(call.pool, vm, host)
     call.db.write(vm, scheduled_to_be_resident_on=host.ref)
-    stack.callback(_release, call, vm, host)
+    holding.at_end(_release, call, vm, host)
     volumes.reach_disks(call, found, vm)
     return found
 
 
 def _release(call: Call, vm: Row, host: Row) -> None:
-    if call.db.find("VM", vm.ref) is vm:
-        passthrough.release(call.db, vm)
-    if call.db.find("VM", vm.ref) is vm and vm["scheduled_to_be_resident_on"] == host.ref:
-        call.db.write(vm, scheduled_to_be_resident_on=NULL)
+    db = call.db
+    if db.find("VM", vm.ref) is vm:
+        passthrough.release(db, vm)
+        if vm["scheduled_to_be_resident_on"] == host.ref:
+            db.write(vm, scheduled_to_be_resident_on=NULL)
 
 
 def settle_hardware(call: Call, vm: Row) -> None:
@@ -200,10 +195,10 @@ def _prepare(call: Call, vm: Row) -> None:
 def boot(call: Call, vm: Row, place: Callable[[], Row], *, paused: bool) -> Steps:
     """Start `vm` on the host that `place` gives."""
     db, pool = call.db, call.pool
-    with ExitStack() as stack:
-        stack.enter_context(_devices_held(call, vm, "VBD", "VIF"))
+    with Holding() as holding:
+        _hold_devices(call, vm, holding, vifs=True)
         host = place()
-        there = reserve(call, vm, host, "vm_start", stack)
+        there = reserve(call, vm, host, "vm_start", holding)
         licence.assert_valid(pool, host)
         placement.assert_memory(pool, vm, host)
         yield pool.durations.vm_create
@@ -241,7 +236,8 @@ def _booted(call: Call, vm: Row, host: Row) -> None:
 
 def again(call: Call, vm: Row, seconds: float) -> Steps:
     """A new domain in the place of the old one; XenAPI shows the VM running throughout."""
-    with _devices_held(call, vm, "VBD", "VIF"):
+    with Holding() as holding:
+        _hold_devices(call, vm, holding, vifs=True)
         there = contact(call, vm)
         licence.assert_valid(call.pool, there.host)
         volumes.reach_disks(call, there, vm)
@@ -290,6 +286,7 @@ def stop(call: Call, vm: Row, seconds: float) -> Steps:
     yield seconds
     there.check()
     call.pool.end_domain(vm)
+    guests.stopped(call.pool, vm)
     call.pool.force_halted(vm)
 
 
@@ -377,10 +374,10 @@ def restore(call: Call, vm: Row, place: Callable[[], Row], *, paused: bool) -> S
     if call.pool.disk_of(vm["suspend_VDI"]) is None:
         call.pool.force_halted(vm)
         raise refuse("VM_HAS_NO_SUSPEND_VDI", "VM", vm.ref)
-    with ExitStack() as stack:
-        stack.enter_context(_devices_held(call, vm, "VBD"))
+    with Holding() as holding:
+        _hold_devices(call, vm, holding)
         host = place()
-        there = reserve(call, vm, host, "vm_resume", stack)
+        there = reserve(call, vm, host, "vm_resume", holding)
         licence.assert_valid(call.pool, host)
         placement.assert_memory(call.pool, vm, host)
         yield from wake(call, vm, there, paused=paused)

@@ -8,8 +8,7 @@ steps of a tenth of the wait, that are no shorter than `STEP`.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,8 +26,7 @@ READS = frozenset(
 """The messages whose answer tells of progress."""
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """One wait of an operation: from when to when, in simulated seconds, and the shares of the whole at both ends."""
 
     begins: float
@@ -60,7 +58,8 @@ def begin(call: Call, seconds: float) -> None:
 
 def end(call: Call) -> None:
     """The wait of an operation is over; the next one leads to the end, unless the verb says otherwise."""
-    if call.pool.spans.pop(call.task, None) is not None:
+    spans = call.pool.spans
+    if spans and spans.pop(call.task, None) is not None:
         call.reached, call.goal = call.goal, 1.0
 
 

@@ -123,7 +123,7 @@ class Table(Kept):
     def shorten(self, journal: Journal) -> None:
         """Make the log anew, of what counts. Not while there is a savepoint: a rollback would bring the long one back, and
         each write after it pay for this again."""
-        self.relog(journal, [(g, r) for g, r in self.recent if r in self.rows and self.rows[r].modified == g])
+        self.relog(journal, sorted([(row.modified, ref) for ref, row in self.rows.items()]))
 
     def relog(self, journal: Journal, recent: list[tuple[int, str]]) -> None:
         """Have `recent` as the log from now on."""
@@ -136,7 +136,7 @@ class Table(Kept):
 class Shape:
     """What a release knows of a class: fields in the order of records, hidden ones apart; by field their defaults, and what
     those that are not persistent hold after a start; by column their names; which are the near end of a relation, which the
-    far end, and which are sets and maps.
+    far end, and which are either or in an index (`linked`); which are sets and maps.
 
     For dumps: `reading` has by column the field, its type (None for what is not taken from a dump), and whether the text is
     the value; `writing` the columns in order, each with its field, those before and those after `_ref`.
@@ -149,6 +149,7 @@ class Shape:
     empty: dict[str, Any]
     near: tuple[str, ...]
     far: tuple[str, ...]
+    linked: frozenset[str]
     mutable: tuple[str, ...]
     reading: dict[str, tuple[str, t.Type | None, bool]]
     writing: tuple[tuple[tuple[str, str], ...], ...]

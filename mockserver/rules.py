@@ -310,11 +310,14 @@ def memory_for_vms(store: Store, host: Row) -> int:
 
 def memory_free(store: Store, host: Row, besides: str = "") -> int:
     """Bytes of `host` that are not taken by the VMs that are or will be on it, `besides` (a VM's reference) left out."""
-    taken = sum(needed(vm, store.release) for vm in on_host(store, host) if vm.ref != besides)
-    return memory_for_vms(store, host) - taken
+    release, free = store.release, memory_for_vms(store, host)
+    for vm in on_host(store, host):
+        if vm.ref != besides:
+            free -= needed(vm, release)
+    return free
 
 
 def on_host(store: Store, host: Row) -> Iterable[Row]:
     """The VMs that are resident on `host` or on their way to it."""
-    coming = (vm for vm in store.reserved.get(host.ref, ()))
-    return [store.get("VM", ref) for ref in dict.fromkeys((*host["resident_VMs"], *coming))]
+    here, coming = host["resident_VMs"], store.reserved.get(host.ref)
+    return [store.get("VM", ref) for ref in (dict.fromkeys((*here, *coming)) if coming else here)]

@@ -10,8 +10,8 @@ connection. A call that only waits for events does nothing meanwhile: it is no o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
@@ -80,6 +80,8 @@ class Savepoint:
 def take(pool: MockPool) -> Savepoint:
     """A savepoint of `pool` as it is now. Raises `SavepointError` while a verb is under way."""
     check_idle(pool, "take a savepoint")
+    for one in pool.world.pools:
+        one.freshen()
     journal = pool.journal
     outer = pool.newest_savepoint
     if journal.entries is None:
@@ -111,6 +113,7 @@ def roll_back(pool: MockPool, to: Savepoint) -> None:
     pool.journal.undo(to.place)
     for one, writes in to.writes.items():
         one.writes[:] = writes
+        one.upkeep.forget()
     _forget_inner(pool, to)
     pool.journal.mark = to.mark
     for machine, state in states:
@@ -170,14 +173,3 @@ def _forget_inner(pool: MockPool, point: Savepoint) -> None:
         assert pool.newest_savepoint is not None
         pool.newest_savepoint.gone = True
         pool.newest_savepoint = pool.newest_savepoint.outer
-
-
-@contextmanager
-def going_on(call: Call, steps: Steps, thread: int) -> Iterator[Going]:
-    """Have a call among those that go on."""
-    pool = call.pool
-    going = pool.going[id(steps)] = Going.of(call, steps, thread)
-    try:
-        yield going
-    finally:
-        pool.going.pop(id(steps), None)

@@ -7,9 +7,8 @@ so what is listed is what is not refused. What a disk's checks look at again and
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from xenctl.datamodel import load
 from xenctl.releases import Release
@@ -70,7 +69,7 @@ def in_progress(store: Store, kind: str, ref: str, operation: str, task: str) ->
 
 def pbds_of(store: Store, sr: Row) -> list[Row]:
     """The rows of the connections of `sr` that exist."""
-    return [row for row in (store.find("PBD", ref) for ref in sr["PBDs"]) if row is not None]
+    return store.rows("PBD", sr["PBDs"])
 
 
 def is_plugged(store: Store, sr: Row) -> bool:
@@ -203,8 +202,7 @@ TYPES_SPELLED: dict[str, str] = {
 """The types of disks as errors name them."""
 
 
-@dataclass(frozen=True)
-class DiskState:
+class DiskState(NamedTuple):
     """A disk and what its checks look at: its storage with what that can do, the block devices that use it, and one that
     is being changed."""
 
@@ -217,12 +215,9 @@ class DiskState:
 
     @classmethod
     def of(cls, store: Store, vdi: Row) -> DiskState:
-        sr, devices = store.get("SR", vdi["SR"]), store.table("VBD")
+        sr = store.get("SR", vdi["SR"])
         active, changing = [], None
-        for ref in vdi["VBDs"]:
-            vbd = devices.get(ref)
-            if vbd is None:
-                continue
+        for vbd in store.rows("VBD", vdi["VBDs"]):
             if vbd["currently_attached"] or vbd["reserved"]:
                 active.append(vbd)
             if vbd["current_operations"] and changing is None:

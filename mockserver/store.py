@@ -1,10 +1,9 @@
 """The pool database: xapi's *belief* about the pool.
 
 Rows are dicts from API field name to value (text, int, float, bool, `Timestamp`, list of text, dict with text keys), one
-dict a table, keyed by reference. Everything that changes goes through `create`, `write` and `delete`, the one writer: it
-stamps row and generation, keeps the other end of each relation in step, notes the write for events, traces and invariants,
-and while there is a savepoint makes the entries in the journal by which a rollback takes it back. A store is of one
-release: it holds the tables and columns that release knows, and `upgrade` gives it those of a newer one.
+dict a table, keyed by reference. Everything that changes goes through `create`, `write` and `delete`, the one writer, which
+has a module of its own. A store is of one release: it holds the tables and columns that release knows, and `upgrade` gives
+it those of a newer one.
 
 What a loaded dump holds beyond that (tables and columns that the release does not know, references to nothing) is
 kept, carried through to the next dump, and listed in `reports`. Loading changes what xapi's loading changes, and nothing
@@ -15,9 +14,11 @@ relations rebuilt (in the dump's order where it has the same members). Cells tha
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from functools import cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from xenctl import database, datamodel
@@ -27,10 +28,12 @@ from xenctl.errors import DatabaseError, Failure
 from xenctl.releases import serves
 from xenctl.values import format_datetime
 
-from .columns import EPOCH, NULL, PLAIN, WRITERS, empty_value, fitting, from_text, is_text, to_text
+from .clock import VirtualClock
+from .columns import EPOCH, NULL, WRITERS, empty_value, from_text, is_text, to_text
 from .intake import UNKNOWN, Known, Plan, members_in
-from .journal import FIXED, Kept, KeptIndex
-from .rows import STALE, Encode, Row, Shape, Table, Write
+from .journal import KeptIndex
+from .rows import Encode, Row, Shape, Table, Write
+from .writer import INDEXED, Writer, own
 
 __all__ = [
     "EPOCH",
@@ -51,9 +54,6 @@ if TYPE_CHECKING:
     from xenctl.datamodel import Class
     from xenctl.releases import Release
 
-REMEMBERED_DELETIONS = 512
-"""A table's list of deleted rows is cut to its newest half when it would reach this."""
-INDEXED = frozenset({"uuid", "scheduled_to_be_resident_on"})  # by whose values rows are looked for
 HASHED = (5, 61)
 """The last schema whose dumps had their tables in no order, and the host's identity in the manifest."""
 
@@ -62,16 +62,15 @@ DECISIVE = frozenset({"pool", "host", "VM", "VBD", "VDI", "SR", "PBD", "VIF", "P
 it is, reported, and read as the field's default."""
 
 
-class Store(Kept):
+class Store(Writer):
     """A pool's database as one release of xapi holds it."""
 
-    UNKEPT: ClassVar = frozenset({"model", "generation", "on_write", "now", "_near", "_far", "_bulk"})
-    _shapes: ClassVar[dict[tuple[str, str], Shape]] = {}
+    UNKEPT: ClassVar = frozenset({"model", "generation", "on_write", "clock", "_near", "_far", "_bulk"})
 
     def __init__(self, release: Release, generation: int = 1) -> None:
         self.model = datamodel.load()
         self._near, self._far = _relations(self.model)
-        self.release = release
+        self.release, self.shapes = release, shapes_of(release)
         self.generation = generation
         self.tables: dict[str, Table] = {}
         self.by_uuid: dict[str, tuple[str, str]] = KeptIndex()
@@ -82,7 +81,7 @@ class Store(Kept):
         self.reports: list[str] = []
         self.reserved: dict[str, dict[str, None]] = KeptIndex()
         self.on_write: Callable[[Write], None] = lambda write: None
-        self.now: Callable[[], float] = lambda: 0.0
+        self.clock = VirtualClock(0.0)
         self._bulk = False
         self._make_tables()
 
@@ -95,36 +94,7 @@ class Store(Kept):
 
     def shape(self, name: str) -> Shape:
         """The fields that this store's release knows of class `name`."""
-        key = (self.release.product_version + self.release.product_brand, name)
-        shape = Store._shapes.get(key)
-        if shape is None:
-            shape = Store._shapes[key] = self._shape_of(self.model.classes[name])
-        return shape
-
-    def _shape_of(self, cls: Class) -> Shape:
-        fields = {name: f for name, f in cls.fields.items() if serves(self.release, f)}
-        defaults = {}
-        for name, field in fields.items():
-            default = field.column_default
-            if isinstance(default, datetime):
-                default = format_datetime(default)
-            defaults[name] = empty_value(field.type, cls.enums) if default is MISSING else default
-        columns = sorted((f.column, n) for n, f in fields.items())
-        return Shape(
-            visible=tuple(n for n, f in fields.items() if not f.hidden),
-            fields=fields,
-            columns={f.column: n for n, f in fields.items()},
-            defaults=defaults,
-            empty={n: empty_value(f.type, cls.enums) for n, f in fields.items() if not f.persistent},
-            near=tuple(n for n in fields if (cls.name, n) in self._near),
-            far=tuple(n for n in fields if (cls.name, n) in self._far),
-            mutable=tuple(n for n, default in defaults.items() if isinstance(default, (list, dict))),
-            reading={
-                f.column: (n, f.type if f.persistent and (cls.name, n) not in self._far else None, is_text(f.type))
-                for n, f in fields.items()
-            },
-            writing=(tuple(c for c in columns if c[0] < "_ref"), tuple(c for c in columns if c[0] > "_ref")),
-        )
+        return self.shapes[name]
 
     # --- reading
 
@@ -135,16 +105,24 @@ class Store(Kept):
 
     def get(self, name: str, ref: str) -> Row:
         """One row. Raises `HANDLE_INVALID`."""
-        table = self.tables.get(name)
-        row = table.rows.get(ref) if table is not None else None
-        if row is None:
-            raise Failure(["HANDLE_INVALID", name, ref])
-        return row
+        try:
+            return self.tables[name].rows[ref]
+        except KeyError:
+            raise Failure(["HANDLE_INVALID", name, ref]) from None
 
     def find(self, name: str, ref: str) -> Row | None:
         """One row, or None for a reference to nothing."""
-        table = self.tables.get(name)
-        return table.rows.get(ref) if table is not None else None
+        try:
+            return self.tables[name].rows.get(ref)
+        except KeyError:
+            return None
+
+    def rows(self, name: str, refs: Collection[str]) -> list[Row]:
+        """The rows of those references that lead to any."""
+        if not refs or name not in self.tables:
+            return []
+        rows = self.tables[name].rows
+        return [rows[ref] for ref in refs if ref in rows]
 
     def record(self, row: Row) -> dict[str, Any]:
         """What clients see of `row`, fields in the data model's order."""
@@ -157,27 +135,10 @@ class Store(Kept):
 
     def pool(self) -> Row:
         """The pool's row."""
-        return next(iter(self.tables["pool"].rows.values()))
-
-    # --- writing
-
-    def create(self, name: str, ref: str, fields: dict[str, Any]) -> Row:
-        """Add a row; fields left out get the release's default, fields the release does not know are left out. Raises
-        `INTERNAL_ERROR` for a map with an empty key."""
-        shape = self.shape(name)
-        row = Row(name, ref, self._values(shape, fields))
-        self._claim(row)
-        self.tables[name].rows[ref] = row
-        generation = self.next_generation()
-        row.created = generation
-        self._stamp(row, generation)
-        if self._bulk:
-            return row
-        self.on_write(Write("create", name, ref, new=row, at=self.now()))
-        for field in shape.near:
-            if row[field] != NULL:
-                self._relate(row, field, NULL, row[field])
+        (row,) = self.tables["pool"].rows.values()
         return row
+
+    # --- writing, besides what the writer does
 
     @contextmanager
     def bulk(self) -> Iterator[None]:
@@ -198,178 +159,12 @@ class Store(Kept):
         finally:
             self.on_write = watcher
 
-    @staticmethod
-    def _values(shape: Shape, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """The values of a new row, its sets and maps its own."""
-        values = shape.defaults.copy()
-        for field in shape.mutable:
-            values[field] = values[field].copy()
-        for field, value in fields.items():
-            if field in values:
-                value = value if type(value) in PLAIN else fitting(value)
-                values[field] = value if type(value) in FIXED else own(value)
-        for field in shape.far:
-            values[field] = []
-        return values
-
-    def write(self, row: Row, **fields: Any) -> None:
-        """Set fields of a row; a value that stays as it is changes nothing, and one that the release does not know is passed
-        over. Raises `HANDLE_INVALID` for a row that was deleted, `INTERNAL_ERROR` for a map with an empty key."""
-        name, ref = row.table, row.ref
-        table = self.tables.get(name)
-        if table is None or table.rows.get(ref) is not row:
-            raise Failure(["HANDLE_INVALID", name, ref])
-        kept, far, near, at = self.journal.entries is not None, self._far, self._near, self.now()
-        for field, value in fields.items():
-            if field not in row:
-                continue
-            old = row[field]
-            if old == value and type(old) is type(value):
-                continue
-            if type(value) not in PLAIN:
-                value = fitting(value)
-                if value == old and type(value) is type(old):
-                    continue
-            end = (name, field)
-            if end in far:
-                raise ValueError(f"{name}.{field} follows from the other end of its relation and is never written")
-            if field in INDEXED:
-                self._index(row, field, old, value)
-            if row.foreign:
-                self._keep(row)
-                row.foreign.pop(self.shape(name).fields[field].column, None)
-            if kept:
-                self._put(row, field, value)
-                self._stamp(row, self.next_generation())
-            else:  # the same without the calls: this is done for each write
-                _set(row, field, value)
-                row.modified = generation = self.__dict__["generation"]
-                self.__dict__["generation"] = generation + 1
-                table.recent.append((generation, ref))
-            if self._bulk:
-                continue
-            write = _noted(Write, ("write", name, ref, field, old, value, at))
-            if end in near:
-                gone, come = _difference(old, value)
-                self._join(row, field, gone, _without)
-                self.on_write(write)
-                self._join(row, field, come, _with)
-            else:
-                self.on_write(write)
-        if not kept and len(table.recent) > 2 * len(table.rows) + STALE:
-            table.shorten(self.journal)
-
-    def _index(self, row: Row, field: str, old: str, new: str) -> None:
-        """Have a row found by what it holds from now on."""
-        if field == "uuid":
-            self.by_uuid.pop(old, None)
-            self.by_uuid[new] = (row.table, row.ref)
-        else:
-            self._reserve(row, old, new)
-
-    def delete(self, row: Row) -> None:
-        """Remove a row; the computed ends of its relations forget it. References to it stay, as in xapi."""
-        table = self.tables[row.table]
-        if table.rows.pop(row.ref, None) is None:
-            return
-        table.doubt(row)
-        if self.journal.entries is not None:
-            self.journal.entries.append((table.doubt, (row,)))
-        self.by_uuid.pop(row.get("uuid", ""), None)
-        self._reserve(row, row.get("scheduled_to_be_resident_on", NULL), NULL)
-        if len(table.deleted) >= REMEMBERED_DELETIONS - 1:
-            table.deleted = table.deleted[-REMEMBERED_DELETIONS // 2 :]
-        table.deleted.append((row.created, self.next_generation(), row.ref))
-        self.on_write(Write("delete", row.table, row.ref, old=row, at=self.now()))
-        for field in self.shape(row.table).near:
-            self._relate(row, field, row[field], NULL)
-
-    def touch(self, row: Row) -> int:
-        """Stamp a row as changed without changing it; returns the generation of the stamp."""
-        generation = self.next_generation()
-        self.next_generation()
-        self._stamp(row, generation)
-        self.on_write(Write("write", row.table, row.ref, at=self.now()))
-        return generation
-
-    def next_generation(self) -> int:
-        """The generation that the change at hand is stamped with."""
-        generation = self.generation
-        if self.journal.entries is not None:
-            self.journal.entries.append((self.__dict__.__setitem__, ("generation", generation)))
-        self.__dict__["generation"] = generation + 1  # past `__setattr__`: this is done for each write
-        return generation
-
-    def _put(self, row: Row, field: str, value: Any) -> None:
-        if self.journal.entries is not None:
-            self.journal.entries.append((dict.__setitem__, (row, field, row[field])))
-        dict.__setitem__(row, field, value)
-
-    def _stamp(self, row: Row, generation: int) -> None:
-        if row.modified == generation:
-            return
-        table, entries = self.tables[row.table], self.journal.entries
-        if entries is not None:
-            entries.append((self._unstamp, (row, row.modified)))
-        row.modified = generation
-        table.recent.append((generation, row.ref))
-        if entries is None and len(table.recent) > 2 * len(table.rows) + STALE:
-            table.shorten(self.journal)
-
-    def _unstamp(self, row: Row, modified: int) -> None:
-        table = self.tables[row.table]
-        table.doubt(row)
-        row.modified = modified
-        table.recent.pop()
-
-    def _keep(self, row: Row) -> None:
-        """Note all of a row, before more is changed in it than fields."""
-        doubt = self.tables[row.table].doubt
-        doubt(row)
-        if self.journal.entries is not None:
-            now = (dict(row), (row.created, row.modified), dict(row.foreign), dict(row.spelled))
-            self.journal.entries += ((row.become, now), (doubt, (row,)))
-
-    def _claim(self, row: Row) -> None:
-        """Enter a new row's uuid; references and uuids are unique in the whole database."""
-        uuid = row.get("uuid", "")
-        if row.ref in self.tables[row.table].rows or (uuid and uuid in self.by_uuid):
-            text = f"duplicate objects in database: tbl='{row.table}'; object_ref='{row.ref}'; uuid='{uuid}'"
-            raise Failure(["INTERNAL_ERROR", text])
-        if uuid:
-            self.by_uuid[uuid] = (row.table, row.ref)
-
-    def _reserve(self, row: Row, old: str, new: str) -> None:
-        self.reserved.get(old, {}).pop(row.ref, None)
-        if new != NULL:
-            self.reserved.setdefault(new, {})[row.ref] = None
-
-    def _relate(self, row: Row, field: str, old: Any, new: Any) -> None:
-        gone, come = _difference(old, new)
-        self._join(row, field, gone, _without)
-        self._join(row, field, come, _with)
-
-    def _join(self, row: Row, field: str, refs: Iterable[str], change: Change) -> None:
-        """Change the other ends of a relation, with the stamp of the change that they follow from."""
-        other_table, other_field = self._near[row.table, field]
-        others = self.table(other_table)
-        for ref in refs:
-            other = others.get(ref)
-            if other is not None and other_field in other:
-                before = other[other_field]
-                members = change(before, row.ref)
-                if members is None:
-                    continue
-                self._put(other, other_field, members)
-                self._stamp(other, self.generation - 1)
-                self.on_write(_noted(Write, ("write", other_table, ref, other_field, before, members, self.now())))
-
     # --- releases
 
     def upgrade(self, release: Release) -> None:
         """Become the database of `release`: tables and columns it knows are added, with their defaults or with what a
         loaded dump held of them."""
-        old, self.release = self.release, release
+        old, self.release, self.shapes = self.release, release, shapes_of(release)
         self._make_tables()
         for name, table in self.tables.items():
             shape = self.shape(name)
@@ -596,37 +391,7 @@ def _form(release: Release) -> database.Form:
     return database.Form.of((release.schema[0], release.schema[1]))
 
 
-Change = Callable[["list[str]", str], "list[str] | None"]
 _set = dict.__setitem__
-_noted = tuple.__new__  # makes a `Write` in half the time of its class
-
-
-def own(value: Any) -> Any:
-    """`value`, or a copy of it where it could be changed by whoever else has it."""
-    return value.copy() if isinstance(value, (list, dict)) else value
-
-
-def _difference(old: Any, new: Any) -> tuple[Iterable[str], Iterable[str]]:
-    if type(old) is str and type(new) is str:
-        return (old,), (new,)
-    before = old if isinstance(old, list) else [old]
-    after = new if isinstance(new, list) else [new]
-    return [r for r in before if r not in after], [r for r in after if r not in before]
-
-
-def _without(members: list[str], ref: str) -> list[str] | None:
-    """Members without one; None where it was not there, since the near end led here before this row was."""
-    rest = members.copy()
-    try:
-        rest.remove(ref)
-    except ValueError:
-        return None
-    return rest
-
-
-def _with(members: list[str], ref: str) -> list[str] | None:
-    """Members with one more, which was not there before: the near end did not lead here."""
-    return [ref, *members]
 
 
 _RELATIONS: list[tuple[dict[tuple[str, str], tuple[str, str]], set[tuple[str, str]]]] = []
@@ -645,3 +410,38 @@ def _relations(model: Any) -> tuple[dict[tuple[str, str], tuple[str, str]], set[
 def far_sides() -> set[tuple[str, str]]:
     """The fields, as `(class, field)`, that follow from the other end of their relation."""
     return _relations(datamodel.load())[1]
+
+
+@cache
+def shapes_of(release: Release) -> Mapping[str, Shape]:
+    """What a release knows of each class."""
+    model = datamodel.load()
+    return MappingProxyType({name: _shape_of(release, cls) for name, cls in model.classes.items()})
+
+
+def _shape_of(release: Release, cls: Class) -> Shape:
+    near, far = _relations(datamodel.load())
+    fields = {name: f for name, f in cls.fields.items() if serves(release, f)}
+    defaults = {}
+    for name, field in fields.items():
+        default = field.column_default
+        if isinstance(default, datetime):
+            default = format_datetime(default)
+        defaults[name] = empty_value(field.type, cls.enums) if default is MISSING else default
+    columns = sorted((f.column, n) for n, f in fields.items())
+    return Shape(
+        visible=tuple(n for n, f in fields.items() if not f.hidden),
+        fields=fields,
+        columns={f.column: n for n, f in fields.items()},
+        defaults=defaults,
+        empty={n: empty_value(f.type, cls.enums) for n, f in fields.items() if not f.persistent},
+        near=tuple(n for n in fields if (cls.name, n) in near),
+        linked=frozenset(n for n in fields if n in INDEXED or (cls.name, n) in near or (cls.name, n) in far),
+        far=tuple(n for n in fields if (cls.name, n) in far),
+        mutable=tuple(n for n, default in defaults.items() if isinstance(default, (list, dict))),
+        reading={
+            f.column: (n, f.type if f.persistent and (cls.name, n) not in far else None, is_text(f.type))
+            for n, f in fields.items()
+        },
+        writing=(tuple(c for c in columns if c[0] < "_ref"), tuple(c for c in columns if c[0] > "_ref")),
+    )

@@ -1,8 +1,9 @@
 """Keeps what follows from other rows right: allowed operations, and how much of its space storage has given away.
 
 xapi recomputes these lists at many places, each of which knows what it has changed. Here a table says which field makes
-which lists stale; writes are noted as they happen and the lists are made anew when the call or event is over, or when time
-passes in it. So every list is right whenever somebody can look, whoever changed the row, and the cost follows the change.
+which lists stale; writes are noted as they happen and the lists are made anew when the call or event is over, and while it
+waits before anything else happens. So every list is right whenever somebody can look, whoever changed the row, and the cost
+follows the change. Who hears of each write (a trace, an old listener, another thread) has them made before any wait.
 What xapi only writes down, such as `VBD.unpluggable`, changes no list before something else does, as there; nor does the
 key that says that versions are mixed change those of VMs and hosts.
 """
@@ -13,6 +14,7 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import TYPE_CHECKING, ClassVar
 
 from . import usual
+from .columns import NULL
 from .journal import Kept
 from .storage_rules import pbds_of
 
@@ -22,63 +24,81 @@ if TYPE_CHECKING:
 Stale = Callable[["Upkeep", "Store", "Write"], None]
 
 MOST_KNOWN = 4096
-"""Lists that are remembered."""
+"""Lists of one class that are remembered."""
+DEVICES = (("VBD", "VBDs"), ("VIF", "VIFs"), ("VUSB", "VUSBs"))
+"""The devices whose lists follow from their VM's state: their classes, and where the VM names them."""
 
 
 class Upkeep(Kept):
-    """What has to be made anew. `known` has the lists that were worked out, by the facts that they follow from."""
+    """What has to be made anew. `known` has the lists that were worked out, by the facts that they follow from; `lists` the
+    objects whose lists are stale, by class: for a VM, whether those of its devices are, too, for a VBD that of its disk.
 
-    UNKEPT: ClassVar = frozenset({"known"})
+    What is stale is no state: nothing is where a savepoint is taken, and so nothing after a rollback.
+    """
+
+    UNKEPT: ClassVar = frozenset({"known", "lists", "growth"})
 
     def __init__(self) -> None:
-        self.known: dict[tuple[str, Hashable], list[str]] = {}
-        self.lists: dict[tuple[str, str], None] = {}
+        self.known: dict[str, dict[Hashable, list[str]]] = {name: {} for name in usual.ALIKE}
+        self.lists: dict[str, dict[str, bool]] = {name: {} for name in usual.ALIKE}
         self.growth: dict[str, tuple[int, int]] = {}
         self.replan = False
         """Whether something was written that high availability looks at."""
 
     def renew(self, table: str, *refs: str) -> None:
         """Note that the lists of these objects are stale."""
-        lists = self.lists
+        lists = self.lists[table]
         for ref in refs:
-            if (table, ref) not in lists:
-                lists[table, ref] = None
+            if ref not in lists:
+                lists[ref] = False
 
     @property
     def stale(self) -> bool:
         """Whether anything is."""
-        return bool(self.lists or self.growth)
+        return bool(self.growth) or any(self.lists.values())
+
+    def forget(self) -> None:
+        """Have nothing stale: all is as it was when nothing was."""
+        self.growth.clear()
+        for refs in self.lists.values():
+            refs.clear()
 
     def do(self, store: Store) -> None:
         """Make anew what is stale."""
-        self._account(store)
-        if self.lists:
-            for table, ref in list(self.lists):
-                row = store.find(table, ref)
-                if row is not None:
-                    self._renew(store, table, row)
-            self.lists.clear()
+        if self.growth:
+            self._account(store)
+        for vm in store.rows("VM", [ref for ref, whole in self.lists["VM"].items() if whole]):
+            for table, field in DEVICES:
+                if vm.get(field):
+                    self.renew(table, *vm[field])
+        for vbd in store.rows("VBD", [ref for ref, whole in self.lists["VBD"].items() if whole]):
+            self.renew("VDI", vbd["VDI"])
+        for table, refs in self.lists.items():
+            if refs:
+                self._renew(store, table, store.rows(table, refs))
+                refs.clear()
 
-    def _renew(self, store: Store, table: str, row: Row) -> None:
-        """Make the list of one object anew."""
+    def _renew(self, store: Store, table: str, rows: Iterable[Row]) -> None:
+        """Make the lists of objects of one class anew."""
+        known = self.known[table]
         of_row, work_out = usual.ALIKE[table]
-        facts = of_row(store, row)
-        allowed = self.known.get((table, facts)) if facts is not None else None
-        if allowed is None:
-            allowed = work_out(store, row)
-            if allowed is None:  # it cannot be told
-                return
-            if facts is not None and len(self.known) < MOST_KNOWN:
-                self.known[table, facts] = allowed
-        if allowed != row.get("allowed_operations", allowed):
-            store.write(row, allowed_operations=allowed.copy())
+        for row in rows:
+            facts = of_row(store, row)
+            allowed = known.get(facts) if facts is not None else None
+            if allowed is None:
+                allowed = work_out(store, row)
+                if allowed is None:  # it cannot be told
+                    continue
+                if facts is not None and len(known) < MOST_KNOWN:
+                    known[facts] = allowed
+            if allowed != row.get("allowed_operations", allowed):
+                store.write(row, allowed_operations=allowed.copy())
 
     def do_all(self, store: Store) -> None:
         """Make every list anew, as a toolstack that starts does."""
         self.do(store)
         for table in usual.ALIKE:
-            for row in list(store.table(table).values()):
-                self._renew(store, table, row)
+            self._renew(store, table, list(store.table(table).values()))
 
     def _account(self, store: Store) -> None:
         """Write down what storage has given away; of one that was not looked at yet nobody knows."""
@@ -106,15 +126,15 @@ def _row(store: Store, write: Write) -> Row | None:
 
 
 def _itself(upkeep: Upkeep, store: Store, write: Write) -> None:
-    upkeep.renew(write.table, write.ref)
+    upkeep.lists[write.table].setdefault(write.ref, False)
 
 
 def _vbd_use(upkeep: Upkeep, store: Store, write: Write) -> None:
     """Whether and how a device uses its disk."""
-    upkeep.renew("VBD", write.ref)
-    row = _row(store, write)
-    if row is not None:
-        upkeep.renew("VDI", row["VDI"])
+    if write.kind == "delete":
+        upkeep.renew("VDI", write.old["VDI"])
+    else:
+        upkeep.lists["VBD"][write.ref] = True
 
 
 def _vbd_disk(upkeep: Upkeep, store: Store, write: Write) -> None:
@@ -123,16 +143,11 @@ def _vbd_disk(upkeep: Upkeep, store: Store, write: Write) -> None:
 
 
 def _vm_for_devices(upkeep: Upkeep, store: Store, write: Write) -> None:
-    upkeep.renew("VM", write.ref)
-    vm = store.find("VM", write.ref)
-    if vm is not None:
-        upkeep.renew("VBD", *vm["VBDs"])
-        upkeep.renew("VIF", *vm["VIFs"])
-        upkeep.renew("VUSB", *vm.get("VUSBs", ()))
+    upkeep.lists["VM"][write.ref] = True
 
 
 def _vm_state(upkeep: Upkeep, store: Store, write: Write) -> None:
-    upkeep.replan = True
+    _planned(upkeep, store, write)
     _vm_for_devices(upkeep, store, write)
     _vm_of_group(upkeep, store, write)
 
@@ -147,8 +162,9 @@ def _vm_of_group(upkeep: Upkeep, store: Store, write: Write) -> None:
     """A VM, and the appliance that it is in."""
     upkeep.renew("VM", write.ref)
     row = _row(store, write)
-    if row is not None and "appliance" in row:
-        upkeep.renew("VM_appliance", row["appliance"])
+    appliance = row.get("appliance", NULL) if row is not None else NULL
+    if appliance != NULL:
+        upkeep.renew("VM_appliance", appliance)
 
 
 def _sriov(upkeep: Upkeep, store: Store, write: Write) -> None:
@@ -168,16 +184,17 @@ def _agent(upkeep: Upkeep, store: Store, write: Write) -> None:
 
 
 def _planned(upkeep: Upkeep, store: Store, write: Write) -> None:
-    upkeep.replan = True
+    if not upkeep.replan:
+        upkeep.replan = True
 
 
 def _host_enabled(upkeep: Upkeep, store: Store, write: Write) -> None:
-    upkeep.replan = True
+    _planned(upkeep, store, write)
     upkeep.renew("host", write.ref)
 
 
 def _liveness(upkeep: Upkeep, store: Store, write: Write) -> None:
-    upkeep.replan = True
+    _planned(upkeep, store, write)
     upkeep.renew("host", *(ref for ref, host in store.table("host").items() if host["metrics"] == write.ref))
 
 

@@ -9,6 +9,7 @@ check that looks at more than is named here must be told of here; a test holds t
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from . import appliances, checks, hosts, network_rules, passthrough, pool_operations, rules, storage_rules, vm_rules
@@ -44,21 +45,17 @@ def of_vm(store: Store, vm: Row) -> Hashable | None:
     for field, kind, _ in vm_rules.MEMBERSHIPS:
         if get(field, NULL) != NULL and store.find(kind, vm[field]) is not None:
             return None
-    devices, disks = store.table("VBD"), store.table("VDI")
-    for ref in vm["VBDs"]:
-        vdi = disks.get(devices[ref]["VDI"]) if ref in devices else None
-        if vdi is not None and "on_boot" in vdi.get("sm_config", ()):
+    for vdi in store.rows("VDI", [vbd["VDI"] for vbd in store.rows("VBD", vm["VBDs"])]):
+        if "on_boot" in vdi.get("sm_config", ()):
             return None
     agent = store.find("VM_guest_metrics", vm["guest_metrics"])
-    told = agent["other"] if agent is not None else {}
     return (
         store.release.order,
         _of_pool(store),
         vm["power_state"],
         tuple(vm["current_operations"].values()),
         checks.is_hvm(vm),
-        checks.drivers(agent),
-        tuple(map(told.get, FEATURES)),
+        agent is not None and (checks.drivers(agent), *map(agent["other"].get, FEATURES)),
         "hardware_platform_version" in vm and vm_rules.has_trait(store, vm, "nomigrate"),
         vm_rules.has_trait(store, vm, "nested_virt"),
     )
@@ -123,7 +120,7 @@ def of_vdi(store: Store, vdi: Row) -> Hashable | None:
     if vdi["type"] in storage_rules.OF_HA or store.find("SR", vdi["SR"]) is None:
         return None
     at = storage_rules.DiskState.of(store, vdi)
-    users = [store.find("VM", vbd["VM"]) for vbd in at.active] if store.release.order <= rules.GEORGE else []
+    users = at.active if store.release.order <= rules.GEORGE else ()
     return (
         store.release.order,
         _of_pool(store),
@@ -133,12 +130,18 @@ def of_vdi(store: Store, vdi: Row) -> Hashable | None:
         storage_rules.is_plugged(store, at.sr),
         bool(at.active) and any(vbd["mode"] == "RW" for vbd in at.active),
         bool(at.active),
-        all(vm is not None and vm["power_state"] == "Suspended" for vm in users),
+        all(map(partial(_is_suspended, store), users)),
         at.changing is None,
         tuple(vdi["current_operations"].values()),
         vdi["type"],
         *[vdi.get(name) for name in ("cbt_enabled", "on_boot", "sharable", "is_a_snapshot", "managed")],
     )
+
+
+def _is_suspended(store: Store, vbd: Row) -> bool:
+    """Whether the VM of a device is."""
+    vm = store.find("VM", vbd["VM"])
+    return vm is not None and vm["power_state"] == "Suspended"
 
 
 def of_host(store: Store, host: Row) -> Hashable | None:

@@ -10,7 +10,7 @@ from xenctl import database
 
 from . import hosts, rules
 from .call import Call, Steps, refuse
-from .checks import marked
+from .holding import Marked
 from .storage_drivers import driver, rounded, taken
 from .storage_rules import pbds_of, sr_operations, sr_refused, vdi_refused
 from .store import EPOCH, NULL, Row
@@ -67,9 +67,9 @@ def seeing(call: Call, srs: Iterable[Row]) -> hosts.Contact | None:
 
 def reach_disks(call: Call, contact: hosts.Contact, vm: Row) -> None:
     """Have a host need the disks of `vm`. Raises what the plugin says where it does not reach one."""
-    for vbd in call.pool.vbds(vm):
-        vdi = call.db.find("VDI", vbd["VDI"])
-        sr = call.db.find("SR", vdi["SR"]) if vdi is not None else None
+    db = call.db
+    for vdi in db.rows("VDI", [vbd["VDI"] for vbd in db.rows("VBD", vm["VBDs"])]):
+        sr = db.find("SR", vdi["SR"])
         if sr is not None:
             contact.needs(sr, vdi)
 
@@ -105,7 +105,7 @@ def _hold(call: Call, stack: ExitStack, row: Row, name: str, check: Callable[...
     refused = check(call.db, row, name)
     if refused is not None:
         raise refused
-    stack.enter_context(marked(call, row, name))
+    stack.enter_context(Marked(call, row, name))
 
 
 @contextmanager

@@ -63,8 +63,8 @@ class World(Kept):
 
     def wire(self) -> None:
         """Connect what acts on the world, as it is while nobody serves it."""
-        self.clock.after_step = self._stepped
-        self.waiter: Callable[[Wait], None] = lambda wait: self.clock.run_until(wait.deadline, wait.ready)
+        self.clock.before_step, self.clock.after_step = self._before_step, self._stepped
+        self.waiter: Callable[[Wait], None] = self.let_pass
         self.fingerprints: dict[str, Mapping[str, str]] = {}
         """Of the certificates that the hosts show, by their machines' uuids and then by kind: none without TLS."""
         self.issue: Callable[[HostMachine], bytes] = lambda machine: self_signed([machine.address, machine.name])
@@ -80,6 +80,14 @@ class World(Kept):
         self.on_machine: Callable[[HostMachine], None] = lambda machine: None
         self.faults: Faults | None = None
         """What is to go wrong: one list for all pools, since requests are counted wherever they go."""
+
+    def let_pass(self, wait: Wait) -> None:
+        """Let time pass until `wait` is over, where nobody but timers acts meanwhile."""
+        self.clock.run_until(wait.deadline, wait.ready)
+
+    def _before_step(self) -> None:
+        for pool in self.pools:
+            pool.freshen()
 
     def _stepped(self) -> None:
         for pool in list(self.pools):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import time
+from datetime import datetime, timezone
 from typing import Any
 
 from mockserver.clock import VirtualClock
+from xenctl.values import format_datetime
 
 
 def clock_with(log: list[Any], *moments: float) -> VirtualClock:
@@ -88,6 +91,26 @@ def test_whoever_asked_hears_of_each_step() -> None:
     clock.after_step = lambda: log.append("step")
     clock.run_until_idle()
     assert log == [(0, 1001.0), "step", (1, 1002.0), "step"]
+
+
+def test_whoever_asked_hears_before_each_step() -> None:
+    """`before_step` is called while it is still the moment before, and not for cancelled timers."""
+    log: list[Any] = []
+    clock = clock_with(log, 1, 2)
+    clock.after(1, lambda: None).cancel()
+    clock.before_step = lambda: log.append(clock.now())
+    clock.run_until_idle()
+    assert log == [1000.0, (0, 1001.0), 1001.0, (1, 1002.0)]
+
+
+def test_stamps_are_those_of_datetime() -> None:
+    """Whatever the moment, whole or a little before or after a second."""
+    seed = random.randrange(2**32)
+    rng, clock = random.Random(seed), VirtualClock(0.0)
+    for _ in range(2000):
+        clock.moment = rng.randrange(2**32) + rng.choice((0.0, rng.random(), 0.9999999, 0.9999994, 1e-7))
+        expected = format_datetime(datetime.fromtimestamp(clock.moment, timezone.utc))
+        assert clock.stamp() == expected, f"seed {seed}"
 
 
 def test_years_pass_in_no_time() -> None:

@@ -237,6 +237,14 @@ def test_only_the_newest_deletions_are_remembered() -> None:
     assert (len(deleted), deleted[0][2], deleted[-1][2]) == (257, ref(255), ref(511))
 
 
+def test_rows_are_found_by_many_references() -> None:
+    """In their order; those that lead nowhere, and tables that the release lacks, give none."""
+    store, _ = store_of("4.0.1")
+    first, second = (store.create("VM", ref(number), {"uuid": str(number)}) for number in (1, 2))
+    assert store.rows("VM", [ref(2), NULL, ref(3), ref(1)]) == [second, first]
+    assert store.rows("VM", []) == store.rows("VUSB", [ref(1)]) == []
+
+
 def test_an_upgrade_adds_tables_and_columns() -> None:
     """Rows get the defaults of the new release; what they had stays."""
     store, _ = store_of("4.0.1")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from mockserver import Trace
 from xenctl.errors import Failure
 
 Make = Callable[..., Any]
@@ -72,3 +74,64 @@ def test_a_call_that_waits_leaves_no_list_behind(c: Any) -> None:
     c("VM.clean_shutdown", c.vm("vm01").ref)
     assert stale
     assert not any(stale)
+
+
+def test_whoever_looks_while_a_call_waits_finds_the_lists_right(c: Any) -> None:
+    """Though they are made only when something happens meanwhile: here a timer, which looks past every door."""
+    vm, seen = c.vm("vm04"), list[Any]()
+    devices = [*c.pool.store.rows("VBD", vm["VBDs"]), *c.pool.store.rows("VIF", vm["VIFs"])]
+
+    def look() -> None:
+        before = c.pool.store.generation
+        c.pool.upkeep.do_all(c.pool.store)
+        seen.append((c.pool.store.generation - before, vm["allowed_operations"], devices[0]["allowed_operations"]))
+
+    c.pool.clock.after(0.5, look)
+    c("VM.start", vm.ref, False, False)
+    assert seen == [(0, [], [])]
+
+
+def test_a_call_that_nobody_can_look_at_makes_its_lists_once(c: Any) -> None:
+    """At its end: nothing says that they were empty in between."""
+    vm, listed = c.vm("vm04"), list[Any]()
+    noted = c.pool.store.on_write
+
+    def note(write: Any) -> None:
+        if (write.table, write.ref, write.field) == ("VM", vm.ref, "allowed_operations"):
+            listed.append(write.new)
+        noted(write)
+
+    c.pool.store.on_write = note
+    c("VM.start", vm.ref, False, False)
+    assert listed == [vm["allowed_operations"]]
+    assert "hard_shutdown" in vm["allowed_operations"]
+
+
+@pytest.mark.parametrize("watcher", ["event.register", "trace"])
+def test_who_hears_of_each_write_hears_of_lists_in_between(c: Any, watcher: str) -> None:
+    """An old listener is told of the list that was empty while the VM started; so is a trace."""
+    vm, listed = c.vm("vm04"), list[Any]()
+    if watcher == "trace":
+        with Trace(c.pool) as trace:
+            c("VM.start", vm.ref, False, False)
+        writes = [write for record in trace for write in record.writes]
+        listed = [w.new for w in writes if (w.table, w.ref, w.field) == ("VM", vm.ref, "allowed_operations")]
+    else:
+        c("event.register", ["vm"])
+        c("VM.start", vm.ref, False, False)
+        told = [event["snapshot"]["allowed_operations"] for event in c("event.next") if event["ref"] == vm.ref]
+        listed = [now for last, now in pairwise(told) if now != last]
+    assert listed == [[], vm["allowed_operations"]]
+
+
+def test_nothing_is_stale_at_a_savepoint_nor_after_a_rollback(c: Any) -> None:
+    """What was written past all calls is seen to when the savepoint is taken; what is written after it, is gone."""
+    vm, store = c.vm("vm04"), c.pool.store
+    store.write(vm, blocked_operations={"start": "no"})
+    assert c.pool.upkeep.stale
+    with c.pool.savepoint():
+        assert "start" not in vm["allowed_operations"]
+        store.write(vm, blocked_operations={})
+        assert c.pool.upkeep.stale
+    assert not c.pool.upkeep.stale
+    assert "start" not in vm["allowed_operations"]

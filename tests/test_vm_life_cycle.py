@@ -42,6 +42,19 @@ def test_a_start_makes_a_domain_and_says_so(c: Any) -> None:
     assert c.unharmed()
 
 
+def test_a_guest_that_is_stopped_while_it_boots_leaves_nothing_to_come(c: Any) -> None:
+    """No timer waits for an agent that will not report; started again, it does."""
+    vm = c.vm("vm04")
+    before = len(c.pool.clock.pending())
+    c("VM.start", vm.ref, False, False)
+    assert len(c.pool.clock.pending()) == before + 1
+    c("VM.hard_shutdown", vm.ref)
+    assert len(c.pool.clock.pending()) == before
+    c("VM.start", vm.ref, False, False)
+    c.sleep(60)
+    assert vm["guest_metrics"] != NULL
+
+
 def test_a_start_may_leave_the_vm_paused(c: Any) -> None:
     """It writes nothing until it is let go; then its agent comes up."""
     vm = c.vm("vm04")

@@ -50,12 +50,13 @@ ALWAYS = frozenset({"task", "session", "machine"})
 
 @dataclass(frozen=True)
 class Verb:
-    """What answers a message. `writes` holds `(table, field)`; the field `*` stands for all of the table's."""
+    """What answers a message. `writes` holds `(table, field)`; the field `*` stands for all of the table's. `known` are the
+    writes, as `(kind, table, field)`, that were found declared before."""
 
     name: str
     function: Callable[..., Any]
     writes: frozenset[tuple[str, str]] | None
-    _judged: dict[tuple[str, str, str], bool] = field(default_factory=dict, repr=False, compare=False)
+    known: dict[tuple[str, str, str], None] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, *args: Any) -> Any:
         return self.function(*args)
@@ -63,10 +64,9 @@ class Verb:
     def may_write(self, write: Write) -> bool:
         """Whether the verb declares this write; the far side of a relation follows from the near, a touch changes none."""
         what = (write.kind, write.table, write.field)
-        found = self._judged.get(what)
-        if found is None:
-            found = self._judged[what] = self._may_write(write)
-        return found
+        if what not in self.known and self._may_write(write):
+            self.known[what] = None
+        return what in self.known
 
     def _may_write(self, write: Write) -> bool:
         from ..store import far_sides

@@ -8,7 +8,7 @@ from typing import Any
 from .. import placement, subtasks
 from ..appliances import refused, vms_of
 from ..call import Call, Steps, refuse
-from ..checks import marked
+from ..holding import Marked
 from ..licence import assert_enabled
 from ..store import Row
 from . import verbs_of
@@ -65,7 +65,7 @@ def _perform(call: Call, appliance: Row, name: str, state: str, *args: Any) -> S
     reason = refused(call.db, appliance, name)
     if reason is not None:
         raise reason
-    with marked(call, appliance, name):
+    with Marked(call, appliance, name):
         targets = [vm for vm in vms_of(call.db, appliance) if vm["power_state"] != state]
         targets.sort(key=_order, reverse=name != "start")
         for _, together in groupby(targets, key=_order):

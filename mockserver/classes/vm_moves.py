@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 
 from xenctl.errors import Failure
 
 from .. import agility, placement, power, rules, vm_rules, volumes
 from ..call import Call, Steps, refuse
 from ..checks import operation
+from ..holding import Holding
 from ..power import LIVES
 from ..storage_drivers import capabilities
 from ..store import NULL, Row
@@ -33,14 +33,14 @@ MIRRORS_IN = ("VDI_SNAPSHOT", "VDI_MIRROR_IN")
 def pool_migrate(call: Call, vm: str, host: str, options: dict[str, str]) -> Steps:
     row, db, pool = call.db.get("VM", vm), call.db, call.pool
     target = db.get("host", host)
-    with operation(call, row, "pool_migrate", strict=options.get("force") != "true"), ExitStack() as stack:
+    with operation(call, row, "pool_migrate", strict=options.get("force") != "true"), Holding() as holding:
         source = power.contact(call, row)
         volumes.reach_disks(call, source, row)
         if rules.migration_refused(db, source.host, target):
             raise refuse("NOT_SUPPORTED_DURING_UPGRADE")
         if source.host is not target:
             placement.assert_can_boot_here(pool, row, target)
-        there = power.reserve(call, row, target, "vm_migrate", stack)
+        there = power.reserve(call, row, target, "vm_migrate", holding)
         if "network" in options:
             _assert_reached_by(call, target, options["network"])
         yield pool.durations.migrate_setup + row["memory_static_max"] / pool.durations.migrate_rate
@@ -201,17 +201,17 @@ def migrate_send(
     """Move a VM to a host of this pool, its disks and those of its snapshots to other storage; it goes on running."""
     row, db = call.db.get("VM", vm), call.db
     target = _destination(call, dest)
-    with operation(call, row, "migrate_send"), ExitStack() as stack:
+    with operation(call, row, "migrate_send"), Holding() as holding:
         _assert_migrates(call, row, target, vdi_map, vif_map)
         _assert_not_too_many(call, row)
         source = power.contact(call, row) if row["power_state"] == "Running" else None
         if source is not None:
             volumes.reach_disks(call, source, row)
-        there = power.reserve(call, row, target, "vm_migrate", stack)
+        there = power.reserve(call, row, target, "vm_migrate", holding)
         moving = dict(_with_snapshots(call, row, vdi_map))
         total = sum(db.get("VDI", ref)["virtual_size"] for ref in moving) + row["memory_static_max"]
         copies: dict[str, Row] = {}
-        stack.callback(_drop_unused, call, copies)
+        holding.at_end(_drop_unused, call, copies)
         for ref, sr in moving.items():
             vdi = db.get("VDI", ref)
             call.goal = call.reached + vdi["virtual_size"] / total

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .. import hosts, passthrough
 from ..call import Call, Steps, refuse
-from ..checks import marked
+from ..holding import Marked
 from ..licence import assert_enabled
 from . import verbs_of
 from .generic import make
@@ -36,7 +36,7 @@ def unplug(call: Call, ref: str) -> Steps:
     refused = passthrough.vusb_refused(call.db, row, "unplug")
     if refused is not None:
         raise refused
-    with marked(call, row, "unplug"):
+    with Marked(call, row, "unplug"):
         vm = call.db.get("VM", row["VM"])
         contact = hosts.reached(call, vm["resident_on"])
         yield call.pool.durations.device

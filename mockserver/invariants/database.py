@@ -13,7 +13,8 @@ from xenctl.datamodel import types as t
 from ..classes import VERBS
 from ..classes.event import OPERATIONS, collected
 from ..journal import KeptIndex
-from ..store import NULL, REMEMBERED_DELETIONS, Row, Store, Write, far_sides
+from ..store import NULL, Row, Store, Write, far_sides
+from ..writer import REMEMBERED_DELETIONS
 from .base import Invariant
 
 if TYPE_CHECKING:

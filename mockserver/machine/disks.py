@@ -17,6 +17,8 @@ from ..journal import Kept
 if TYPE_CHECKING:
     from xenctl.releases import Release
 
+    from ..clock import Timer
+
 WRITE_PERIOD = 10.0
 """Simulated seconds between two writes of a running guest."""
 BLOCKS = 16
@@ -91,7 +93,8 @@ class Guest(Kept):
     """The software inside a VM, across its starts and stops.
 
     `ledger` is what it wrote: disk uuid to blocks. `agent` is what its guest agent reports (the fields of its guest
-    metrics), None where it has none; it does so from `up_at` on, after the start counted by `boots`. `saved_by` is the
+    metrics), None where it has none; it does so from `up_at` on, after the start counted by `boots`, when the timer
+    `booting` fires. `saved_by` is the
     release that wrote its suspend image, `image` what was written. `sources` holds the data sources that somebody switched
     on or off.
     """
@@ -102,6 +105,7 @@ class Guest(Kept):
     agent: dict[str, Any] | None = None
     boots: int = 0
     up_at: float = 0.0
+    booting: Timer | None = None
     saved_by: Release | None = None
     image: bytes | None = None
     sources: dict[str, bool] = field(default_factory=dict)
@@ -128,23 +132,40 @@ class Guest(Kept):
         self.ledger = {disk.uuid: dict(disk.blocks) for disk in disks}
 
 
-@dataclass(eq=False)
 class Domain(Kept):
     """A guest running on a host. `disks` are those it writes to; while any of the storage in `stalled` (uuids) is out of
-    reach, it does nothing."""
+    reach, it does nothing. `asleep` says that its guest put it to sleep: it does nothing, and nobody outside sees that."""
 
     guest: Guest
     host: str
     domid: int
     disks: list[Disk]
     since: float
-    running: bool = True
-    stalled: set[str] = field(default_factory=set)
-    asleep: bool = False
-    """Whether its guest put it to sleep: it does nothing, and nobody outside sees that."""
+    running: bool
+    stalled: set[str]
+    asleep: bool
 
-    def __post_init__(self) -> None:
-        for disk in self.disks:
+    def __init__(
+        self,
+        guest: Guest,
+        host: str,
+        domid: int,
+        disks: list[Disk],
+        since: float,
+        running: bool = True,
+        asleep: bool = False,
+    ) -> None:
+        vars(self).update(
+            guest=guest,
+            host=host,
+            domid=domid,
+            disks=disks,
+            since=since,
+            running=running,
+            stalled=set(),
+            asleep=asleep,
+        )
+        for disk in disks:
             disk.writers.add(self)
 
     def catch_up(self, now: float) -> None:

@@ -9,7 +9,7 @@ import click
 
 from . import answer_file, backup, maintenance, recover, reinstall, shutdown, update
 from .check import check
-from .endings import IMPOSSIBLE, ending
+from .endings import IMPOSSIBLE, ending, progress, show_plan
 from .path import plan_path
 from .reach import Reach, live_options
 from .revert import revert
@@ -65,22 +65,10 @@ def rehearse(dump: str | None, to: str | None, reach: Reach, as_json: bool) -> N
 
 
 def _with_progress(source: Any, to: str | None, *, quiet: bool) -> Rehearsal:
-    """Rehearse, with a progress bar on the terminal."""
+    """Rehearse, with a progress bar on a terminal."""
     from ..rehearsal import rehearse as run
 
     if quiet:
         return run(source, to=to)
-    from .tables import console, show_plan
-
-    if not sys.stderr.isatty():
-        return run(source, to=to, on_plan=show_plan)
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-    columns = (BarColumn(30), MofNCompleteColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
-        job = bar.add_task("looking at the pool", total=None)
-
-        def on_step(number: int, total: int, text: str) -> None:
-            bar.update(job, completed=number - 1, total=total, description=text)
-
+    with progress(quiet=not sys.stderr.isatty()) as on_step:
         return run(source, to=to, on_plan=show_plan, on_step=on_step)

@@ -10,10 +10,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..procedures.estimate import said
+from ..procedures.plan import GIB
 
 if TYPE_CHECKING:
     from ..procedures.account import Account
-    from ..procedures.plan import Plan
     from ..rehearsal import Rehearsal
 
 
@@ -22,18 +22,8 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, highlight=False, soft_wrap=True, emoji=False)
 
 
-def show_plan(plan: Plan) -> None:
-    """Print what is known before the start: from where to where, who will be shut down, and what is odd."""
-    out = console()
-    out.print(f"[bold]{escape(plan.pool_name)}[/]: rolling upgrade from {plan.source} to {plan.target}")
-    for vm in plan.downtime:
-        out.print(f"planned downtime: {escape(vm.name)}: {escape(vm.why)}")
-    for warning in plan.warnings:
-        out.print(f"note: {escape(warning)}")
-
-
 def show(verdict: Rehearsal) -> None:
-    """Print the verdict."""
+    """Print the verdict; what stands against the plan was printed with it."""
     out = console()
     if verdict.steps:
         out.print(_hosts(verdict))
@@ -49,7 +39,7 @@ def show(verdict: Rehearsal) -> None:
     out.print(f"{verdict.calls} calls, {sent} sent and {received} received, in {verdict.wall_s:.2f} s")
     for violation in verdict.violations:
         out.print(f"[red]broken[/]: {violation['invariant']}: {escape(str(violation['text']))}")
-    for reason in verdict.reasons:
+    for reason in verdict.reasons[len(verdict.plan.problems) :]:
         out.print(f"[red]problem[/]: {escape(reason)}")
     count = len(verdict.violations)
     colour, word = (
@@ -78,7 +68,7 @@ def show_account(account: Account) -> None:
     out = console()
     out.print(hosts)
     out.print(guests)
-    size = f", {account.bytes / 1e9:.1f} GB of memory" if account.bytes is not None else ""
+    size = f", {account.bytes / GIB:.1f} GiB of memory" if account.bytes is not None else ""
     out.print(f"{account.migrations} migrations{size}")
 
 

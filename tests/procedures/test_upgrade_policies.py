@@ -110,6 +110,19 @@ def test_a_guest_that_went_down_while_a_host_was_away_is_started_again_and_told(
     assert whole(pool, new)
 
 
+def test_a_guest_that_went_down_after_the_last_host_is_started_by_a_new_plan(
+    pool: MockPool, session: Session, new: str
+) -> None:
+    """The comparison at the end names it, and the run stops; planned anew, the rest is its start."""
+    crashes = at_step("compare the pool with what it was", lambda: crash(pool, "vm05"))
+    outcome, journal = run(pool, session, on_step=crashes)
+    (problem,) = outcome.problems
+    assert "vm05 was Running and is Halted" in problem
+    journal.replan(rolling_upgrade.replan(session, journal))
+    assert rolling_upgrade.run(session, journal.plan, pool.hands, journal=journal).problems == []
+    assert whole(pool, new)
+
+
 def test_a_saved_state_that_is_lost_ends_as_a_fresh_one(pool: MockPool, session: Session, new: str) -> None:
     """A guest that was suspended at the start and goes down once it was resumed is started afresh, and suspended again."""
     outcome, journal = run(pool, session, on_step=at_step("wait for host1", lambda: crash(pool, "vm06")))

@@ -472,6 +472,18 @@ def test_what_the_plan_named_may_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pool.violations == []
 
 
+def test_what_hosts_hear_of_each_other_needs_no_backup(calls: Callable[..., Any]) -> None:
+    """With high availability on they write that down by themselves."""
+    call = calls(release="5.6", hosts=3)
+    call("pool.enable_ha", [], {})
+    pool = call.pool
+    pool.watch(*rolling_upgrade())
+    before = pool.store.generation
+    pool.clock.advance(600)
+    assert pool.store.generation > before
+    assert pool.violations == []
+
+
 def test_a_violation_says_when_and_after_what(monkeypatch: pytest.MonkeyPatch) -> None:
     """A violation carries the simulated time and the call that led to it, and is reported once."""
     pool = MockPool.create(release="4.0.1")

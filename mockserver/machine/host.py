@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from xenctl.errors import ProcedureError
 from xenctl.releases import Release, accepts, find
 
 from ..journal import Kept
@@ -172,8 +173,9 @@ class Hardware:
     disk: int
 
 
-class MachineRoomError(Exception):
-    """A physical act that cannot be done to a machine in its state; says which and why."""
+class MachineRoomError(ProcedureError):
+    """A physical act that cannot be done to a machine in its state; says which and why. All hands refuse in this way,
+    so that a run stops and can be resumed."""
 
 
 @dataclass(eq=False)
@@ -444,6 +446,8 @@ class HostMachine(Kept):
 
     def _at_installer(self) -> Release:
         shown = self.media or self.fetched
-        if self.state != "installer" or shown is None:
+        if self.state != "installer":
             raise MachineRoomError(f"{self.name} does not show an installer: it is {self.state}")
+        if shown is None:
+            raise MachineRoomError(f"the installer on {self.name} cannot go on: its medium was taken out")
         return shown

@@ -57,6 +57,17 @@ def test_a_pool_goes_back_from_any_number_of_hosts(
     assert not observe(c.session).upgrading
 
 
+def test_a_guest_that_was_suspended_before_any_host_was_upgraded_is_resumed(case: Callable[..., Case]) -> None:
+    """No old database comes back that would have forgotten its saved state."""
+    c = case("6.2", "6.5")
+    journal = c.upgrade(0)
+    c.session.VM.suspend(c.row("VM", "vm01").ref)
+    plan = c.plan(journal)
+    assert [step.action for step in plan.steps if plan.names.get(step.vm) == "vm01"] == ["resume"]
+    assert c.revert(journal).problems == []
+    c.is_as_before()
+
+
 def test_random_pools_go_back_after_random_numbers_of_hosts(case: Callable[..., Case]) -> None:
     """Sizes, releases, hosts and what the guests' owners did meanwhile are drawn; the seed is printed."""
     base = int(os.environ.get("XENCTL_SEED", "0")) or random.randrange(1 << 30)
@@ -69,10 +80,13 @@ def test_random_pools_go_back_after_random_numbers_of_hosts(case: Callable[..., 
         c = case(release, to, hosts=hosts, vms=vms, seed=seed)
         journal = c.upgrade(turns)
         for _ in range(draw.randint(0, 3)):
-            # Where no host was upgraded no old database comes back, and what was made since stays.
-            print(f"  {meddle(c, draw, ('move', 'suspend', 'make') if turns else ('move', 'suspend'))}")  # noqa: T201
+            # Where no host was upgraded none goes back, and neither do guests that were made since.
+            print(f"  {meddle(c, draw, DEEDS if turns else DEEDS[:2])}")  # noqa: T201
         assert c.revert(journal).problems == []
         c.is_as_before()
+
+
+DEEDS = ("move", "suspend", "make")
 
 
 def meddle(c: Case, draw: random.Random, deeds: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from mockserver import MockPool
 from mockserver.invariants import rolling_upgrade as invariants
 from xenctl.errors import ProcedureError
 from xenctl.procedures import rolling_upgrade, running
-from xenctl.procedures.journal import Journal
+from xenctl.procedures.journal import STOPPED, Journal
 from xenctl.procedures.observe import MARK, observe
 from xenctl.procedures.running import Run
 from xenctl.releases import find, next_release
@@ -135,6 +135,46 @@ def test_what_changed_meanwhile_is_named(pool: MockPool, session: Session, deed:
     (problem,) = rolling_upgrade.run(session, journal.plan, pool.hands, journal=journal).problems
     assert said[deed] in problem
     assert versions(pool) == [new, old, old]
+
+
+@pytest.mark.parametrize("host", ["host1", "host2"])
+def test_a_host_whose_toolstack_started_anew_is_disabled_again(pool: MockPool, session: Session, host: str) -> None:
+    """It enables itself when it starts, and is not shut down then."""
+    plan = rolling_upgrade.plan(session)
+
+    def restart(number: int, total: int, text: str) -> None:
+        if text == f"shut down {host}":
+            pool.faults.add("toolstack_crash", victim=host, after=0, lasting=10)
+            pool.clock.advance(300)
+            assert row(pool, "host", host)["enabled"]
+
+    assert rolling_upgrade.run(session, plan, pool.hands, on_step=restart).problems == []
+    pool.conclude()
+    assert pool.violations == []
+
+
+def test_hands_that_refuse_stop_the_run(pool: MockPool, session: Session, new: str) -> None:
+    """The machine room of the fake refuses as all hands do; the run can be resumed when that is put right."""
+    plan = rolling_upgrade.plan(session)
+    journal, machine = Journal.create(plan), pool.machine("host1")
+
+    def stuck(number: int, total: int, text: str) -> None:
+        if text == f"install {new} on host1":
+            pool.hands.insert_media("host1", new)
+            pool.hands.power_on("host1")
+            pool.clock.advance(900)
+            pool.hands.eject_media("host1")
+
+    outcome = rolling_upgrade.run(session, plan, pool.hands, journal=journal, on_step=stuck)
+    (problem,) = outcome.problems
+    assert f"install {new} on host1: the installer on host1 cannot go on: its medium was taken out" in problem
+    assert journal.state == STOPPED
+    pool.hands.power_off("host1")
+    pool.clock.advance(60)
+    assert rolling_upgrade.run(session, plan, pool.hands, journal=journal).problems == []
+    assert machine.system.release.product_version == new
+    pool.conclude()
+    assert pool.violations == []
 
 
 def test_a_run_that_is_given_up_undoes_what_it_prepared(pool: MockPool, session: Session) -> None:

@@ -106,6 +106,65 @@ def test_a_guest_that_went_down_while_a_host_was_away_is_started_again_and_told(
     assert (row(pool, "VM", name)["power_state"], row(pool, "VM", name)["resident_on"]) == ("Running", home)
     (found,) = [vm for vm in compare(journal).vms if vm.name == name]
     assert found.downtime_s > 0
+    assert [change for change in journal.changes() if not change.undone] == []
+    assert whole(pool, new)
+
+
+def test_a_guest_that_went_down_after_the_last_host_is_started_by_a_new_plan(
+    pool: MockPool, session: Session, new: str
+) -> None:
+    """The comparison at the end names it, and the run stops; planned anew, the rest is its start."""
+    crashes = at_step("compare the pool with what it was", lambda: crash(pool, "vm05"))
+    outcome, journal = run(pool, session, on_step=crashes)
+    (problem,) = outcome.problems
+    assert "vm05 was Running and is Halted" in problem
+    journal.replan(rolling_upgrade.replan(session, journal))
+    assert rolling_upgrade.run(session, journal.plan, pool.hands, journal=journal).problems == []
+    assert whole(pool, new)
+
+
+def test_a_saved_state_that_is_lost_ends_as_a_fresh_one(pool: MockPool, session: Session, new: str) -> None:
+    """A guest that was suspended at the start and goes down once it was resumed is started afresh, and suspended again."""
+    outcome, journal = run(pool, session, on_step=at_step("wait for host1", lambda: crash(pool, "vm06")))
+    assert outcome.problems == []
+    (start,) = [step for step in journal.plan.steps if step.action == "start"]
+    assert start.reason == "it was suspended at the start, and its saved state is lost"
+    assert row(pool, "VM", "vm06")["power_state"] == "Suspended"
+    assert [change for change in journal.changes() if not change.undone] == []
+    assert versions(pool) == [new] * 3
+
+
+def test_a_guest_with_a_device_is_started_again_where_the_device_is(pool: MockPool, session: Session, new: str) -> None:
+    """It waits for its host, though another could take it before."""
+    vm = row(pool, "VM", "vm05")
+    pool.store.write(vm, other_config={**vm["other_config"], "pci": "0/0000:04:00.0"})
+    outcome, journal = run(
+        pool, session, accept_downtime=True, on_step=at_step("wait for host1", lambda: crash(pool, "vm05"))
+    )
+    assert outcome.problems == []
+    texts = [done.text for done in outcome.steps]
+    assert [text for text in texts if text.startswith("start")] == ["start vm05 on host2"]
+    assert texts.index("start vm05 on host2") > texts.index("wait for host2")
+    assert journal.plan.away == ()
+    assert versions(pool) == [new] * 3
+
+
+def test_no_guest_is_started_on_a_host_that_is_about_to_go_down(pool: MockPool, session: Session, new: str) -> None:
+    """The run stops in a turn, and a guest elsewhere goes down: planned anew, it is started on a host that takes it."""
+    reached: list[str] = []
+    outcome, journal = run(
+        pool,
+        session,
+        on_step=lambda number, total, text: reached.append(text),
+        stop=lambda: "told to" if "shut down host1" in reached else "",
+    )
+    assert "told to" in outcome.paused
+    crash(pool, "vm05")
+    plan = rolling_upgrade.replan(session, journal)
+    names = {step.vm: plan.names[step.to] for step in plan.steps if step.action == "start"}
+    assert names == {row(pool, "VM", "vm05")["uuid"]: "host2"}
+    journal.replan(plan)
+    assert rolling_upgrade.run(session, plan, pool.hands, journal=journal).problems == []
     assert whole(pool, new)
 
 

@@ -17,10 +17,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mockserver import MockPool
+from mockserver.journal import Undo
 from xenctl.errors import ConnectionLost, ProcedureError
 from xenctl.procedures.journal import Journal
 from xenctl.session import Session
@@ -35,10 +37,12 @@ class Killed(BaseException):
 
 @dataclass
 class Fate:
-    """Dies at point number `at`, `after` the deed or before it. Never, with 0; then `points` holds what was passed."""
+    """Dies at point number `at`, `after` the deed or before it, or at the first point called `until`. Never, with neither;
+    then `points` holds what was passed."""
 
     at: int = 0
     after: bool = False
+    until: str = ""
     points: list[str] = field(default_factory=list)
     dead: bool = False
 
@@ -47,7 +51,7 @@ class Fate:
         if self.dead:
             raise Killed(what)
         self.points.append(what)
-        here = len(self.points) == self.at
+        here = len(self.points) == self.at or what == self.until
         if here and not self.after:
             self.dead = True
             raise Killed(f"before {what}")
@@ -63,64 +67,135 @@ Resume = Callable[[Path], str]
 """Goes on with the run whose journal is at the path, to its end; what is wrong with that end, empty if nothing is."""
 
 
+class Still:
+    """A moment of a pool, and of a run's file: whether anything is another since, but for counters of calls and bytes.
+
+    The pool's own journal tells, in which every change of its state goes while somebody wants it. (A savepoint would want
+    more: that nothing is under way.) So two processes that die where nothing changed in between leave the same behind."""
+
+    def __init__(self, pool: MockPool, path: Path) -> None:
+        self._pool, self._path, self._file = pool, path, _content(path)
+        assert pool.journal.entries is None
+        self._changes = pool.journal.entries = []
+        pool.journal.mark = object()
+
+    def lasts(self) -> bool:
+        """Whether it is as it was. Where it is not, this need not be asked again."""
+        if all(map(self._is_none, self._changes)) and _content(self._path) == self._file:
+            return True
+        self.end()
+        return False
+
+    def end(self) -> None:
+        """Look no more."""
+        self._pool.journal.entries = self._pool.journal.mark = None
+
+    def _is_none(self, change: Undo) -> bool:
+        """Whether a change, told by how to undo it, is only of a counter, or put a value in the place of its like."""
+        undo, args = change
+        owner = getattr(undo, "__self__", None)
+        if owner is self._pool.wire_bytes or (owner is vars(self._pool) and args[0] == "calls"):
+            return True
+        return isinstance(owner, dict) and undo == owner.__setitem__ and owner.get(args[0], self) == args[1]
+
+
+def _content(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else b""
+
+
 @dataclass
 class Branches(Fate):
-    """Forks at the `chosen` points, told by number and by whether the deed is done (all, without).
+    """Forks at the `chosen` points, told by number and by what becomes of the copy there, one of `KILLS` or `FAULTS` (every
+    one, without `chosen`).
 
-    With `resume` each copy is a process that dies there: its journal is copied, and gone on with. With `fault`, one of
-    `FAULTS`, the copy lives on and that happens to it: `child` is true then, and whoever began the run calls `report`.
+    With `resume` each copy is a process that dies there: its journal is copied, and gone on with. Without, the copy lives on
+    and something fails there: `child` is true then, and whoever began the run calls `report`. `deaths` counts the copies,
+    `shared` those that need not be made, since all that a copy would find is as another found it, and `again` those that
+    ended at once: the next thing they did was to ask the same again, where nothing was another, as the original did.
     """
 
     pool: MockPool | None = None
     path: Path = Path()
-    chosen: frozenset[tuple[int, bool]] | None = None
+    chosen: frozenset[tuple[int, str]] | None = None
     resume: Resume | None = None
-    fault: str = ""
     child: bool = False
     deaths: int = 0
     shared: int = 0
+    again: int = 0
     broken: list[str] = field(default_factory=list)
     where: str = ""
     _alive: dict[int, tuple[str, int]] = field(default_factory=dict)
-    _moment: float = -1.0
+    _died: Still | None = None
+    _failed: tuple[Callable[[], Any], Still] | None = None
 
     def meets(self, what: str, deed: Callable[[], Any]) -> Any:
         self.points.append(what)
         if self.child:
+            self._asks_again(deed)
             return deed()
-        assert self.pool is not None
-        if self.resume is not None:
-            # Where no time has passed since a copy died after the last deed, to die before this one is the same.
-            if self.pool.clock.now() == self._moment:
-                self.shared += self._wanted(after=False)
-            else:
-                self._dies(what, after=False)
-            try:
-                return deed()
-            finally:
-                self._moment = self.pool.clock.now() if self._dies(what, after=True) else -1.0
-        if self._wanted(after=False) and _can_fail(what) and self._copied(f"{self.fault} at {self._at(what)}"):
-            return FAULTS[self.fault](self.pool, what, deed)
-        return deed()
+        if self.resume is None:
+            return self._fails(what, deed) if can_fail(what) else deed()
+        self._dies(BEFORE, what)
+        try:
+            return deed()
+        finally:
+            self._dies(AFTER, what)
 
-    def _at(self, what: str) -> str:
-        return f"{what} (point {len(self.points)})"
+    def _at(self, manner: str, what: str) -> str:
+        return f"{manner} {what} (point {len(self.points)})"
 
-    def _wanted(self, *, after: bool) -> bool:
-        return self.chosen is None or (len(self.points), after) in self.chosen
+    def _wanted(self, manner: str) -> bool:
+        return self.chosen is None or (len(self.points), manner) in self.chosen
 
-    def _dies(self, what: str, *, after: bool) -> bool:
-        """Whether a copy died here."""
-        if not self._wanted(after=after):
-            return False
-        there = self.path.with_name(f"{self.path.name}-{len(self.points)}-{after}")
+    def _dies(self, manner: str, what: str) -> None:
+        """Have a copy die here, unless the last one died in the same state."""
+        if self._died is not None and not self._died.lasts():
+            self._died = None
+        if not self._wanted(manner):
+            return
+        if self._died is not None:
+            self.shared += 1
+            return
+        there = self.path.with_name(f"{self.path.name}-{len(self.points)}-{manner}")
         if self.path.exists():
             shutil.copyfile(self.path, there)
-        if self._copied(f"killed {'after' if after else 'before'} {self._at(what)}"):
+        if self._copied(self._at(f"killed {manner}", what)):
             assert self.resume is not None
             resume = self.resume
             self.report(lambda: resume(there))
-        return True
+        assert self.pool is not None
+        self._died = Still(self.pool, self.path)
+
+    def _fails(self, what: str, deed: Callable[[], Any]) -> Any:
+        """Do a deed, and have copies to which each of `FAULTS` happens instead."""
+        assert self.pool is not None
+        for fault, instead in INSTEAD.items():
+            if self._wanted(fault) and self._copied(self._at(fault, what)):
+                if fault == UNHEARD:
+                    self._failed = deed, Still(self.pool, self.path)
+                return instead(self.pool, what, deed)
+        if not self._wanted(LOST):
+            return deed()
+        moment = Still(self.pool, self.path)
+        try:
+            return deed()
+        finally:
+            nothing_done = moment.lasts()
+            moment.end()
+            if nothing_done and self._wanted(UNHEARD):  # the same but for the words of the error
+                self.shared += 1
+            elif self._copied(self._at(LOST, what)):
+                raise ConnectionLost("the connection broke before the answer")
+
+    def _asks_again(self, deed: Callable[[], Any]) -> None:
+        """End a copy that goes on as the original does: what was not heard is asked again, and nothing is another."""
+        if self._failed is None:
+            return
+        (failed, moment), self._failed = self._failed, None
+        same = _request(deed) is not None and _request(deed) == _request(failed) and moment.lasts()
+        moment.end()
+        if same:
+            self.report(lambda: AGAIN)
 
     def _copied(self, where: str) -> bool:
         """Whether this is the copy, which `where` is about."""
@@ -159,7 +234,8 @@ class Branches(Fate):
             said = told.read().decode()
         _, status = os.waitpid(pid, 0)
         del self._alive[pid]
-        if said or status:
+        self.again += said == AGAIN
+        if (said and said != AGAIN) or status:
             self.broken.append(f"{where}: {said or f'the process ended with {status}'}")
 
     def over(self) -> None:
@@ -168,7 +244,16 @@ class Branches(Fate):
             self._reap()
 
 
-def _can_fail(what: str) -> bool:
+AGAIN = "asked again"
+"""What a copy says that went on as the original did."""
+
+
+def _request(deed: Callable[[], Any]) -> Any:
+    """The request that a deed sends, None for what is no such deed."""
+    return deed.args[0] if isinstance(deed, partial) else None
+
+
+def can_fail(what: str) -> bool:
     """Whether a deed can fail on its way; a journal that cannot be written stops the run, which another test is about."""
     return not what.startswith("journal")
 
@@ -186,16 +271,11 @@ def _unheard(pool: MockPool, what: str, deed: Callable[[], Any]) -> Any:
     raise ConnectionLost("the connection was reset before anything was read")
 
 
-def _answer_lost(pool: MockPool, what: str, deed: Callable[[], Any]) -> Any:
-    deed()
-    raise ConnectionLost("the connection broke before the answer")
-
-
-FAULTS: dict[str, Callable[[MockPool, str, Callable[[], Any]], Any]] = {
-    "refused": _refused,
-    "unheard": _unheard,
-    "answer lost": _answer_lost,
-}
+KILLS = BEFORE, AFTER = "before", "after"
+"""When a process dies: before a deed, or after it."""
+UNHEARD, LOST = "unheard", "answer lost"
+INSTEAD: dict[str, Callable[[MockPool, str, Callable[[], Any]], Any]] = {"refused": _refused, UNHEARD: _unheard}
+FAULTS = (*INSTEAD, LOST)
 """What can happen to a deed once: refused without effect, not heard at all, done with the answer lost."""
 
 
@@ -207,7 +287,7 @@ class MortalTransport:
 
     def send(self, request: Any) -> Any:
         name = request.body.partition(b"<methodName>")[2].partition(b"<")[0].decode() if request.body else ""
-        return self.fate.meets(name or request.path, lambda: self.inner.send(request))
+        return self.fate.meets(name or request.path, partial(self.inner.send, request))
 
     def close(self) -> None:
         self.inner.close()
@@ -227,8 +307,10 @@ class MortalHands:
 
 
 def mortal(journal: Journal, fate: Fate) -> Journal:
-    """The journal, each of whose writes is a point."""
+    """The journal, each of whose writes is a point. What a process has written stays when it dies, so nothing waits for the
+    disk here."""
     writing = journal._writing
+    journal._db.execute("PRAGMA synchronous=OFF")
 
     @contextmanager
     def watched() -> Iterator[Any]:

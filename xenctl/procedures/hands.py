@@ -23,7 +23,7 @@ UPGRADE, FRESH, RESTORE = "upgrade", "fresh", "restore"
 
 
 class Hands(Protocol):
-    """Acts on machines. What cannot be done raises an exception that says why.
+    """Acts on machines. What cannot be done raises `ProcedureError`, which says why.
 
     Beside these, hands may have: `route` (`media` if not); `poll`, seconds between two looks at what they do; `watches`,
     false where they cannot see an installer's screen; `talks`, true where they write to the terminal; `knows(plan)`,

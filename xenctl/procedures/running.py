@@ -320,8 +320,8 @@ class Run:
                 self.turned.add(step.host)
                 if step.release:
                     self.journal.put(VERSIONS, {**self.journal.get(VERSIONS, {}), step.host: step.release})
-            self.journal.end(number, step, text, shows={step.vm: shows} if shows and step.vm else {})
             self._settle(step)
+            self.journal.end(number, step, text, shows={step.vm: shows} if shows and step.vm else {})
             self.outcome.steps.append(StepDone(step, text, at - start, clock.now() - at, skipped))
 
     def _goes_on_after(self, error: Exception) -> bool:
@@ -366,10 +366,16 @@ class Run:
         return True
 
     def _settle(self, step: Step) -> None:
-        """What this step undoes, and so does the return of a host that was disabled, need not be undone any more."""
+        """What this step undoes need not be undone any more, nor what the return of a host does that was disabled. Once the
+        whole pool is found as it was, neither need what somebody else undid, or what is about guests that stay down."""
         for done in (step, *(Step(ended, host=step.host) for ended in ENDED.get(step.action, ()))):
             for change in self._taken_back(done):
                 self.journal.undone(change)
+        if step.action == "verify":
+            for change in self.journal.changes():
+                undo = change.undo
+                if not change.undone and (undo.vm in self.excused or KINDS[undo.action].holds(self, undo)):
+                    self.journal.undone(change)
 
     def _taken_back(self, step: Step) -> list[Change]:
         """What this run changed and a step takes back."""

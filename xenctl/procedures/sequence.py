@@ -90,22 +90,36 @@ def find_sequence(
     return _Game(pool, target, baseline, wished, {}, down, route).play()
 
 
+_BEGAN = {"Running": "it ran at the start", "Suspended": "it was suspended at the start, and its saved state is lost"}
+"""Why a guest that is down is started, by what it was."""
+
+
 def _fallen(pool: PoolFacts, baseline: Baseline) -> list[VMFacts]:
-    """What ran at the beginning and is down: guests that were shut down for a turn that never ended."""
-    ran = (pool.vms.get(uuid) for uuid, state in baseline.states.items() if state == "Running")
-    return [vm for vm in ran if vm is not None and vm.state == "Halted"]
+    """What ran or was suspended at the beginning and is down: guests that were shut down for a turn that never ended, or
+    that went down with their host. A saved state is lost then; its guest is started afresh, and suspended at the end."""
+    up = (pool.vms.get(uuid) for uuid, state in baseline.states.items() if state in _BEGAN)
+    return [vm for vm in up if vm is not None and vm.state == "Halted"]
 
 
 def _places(pool: PoolFacts, target: Release, baseline: Baseline, down: Iterable[VMFacts]) -> dict[str, str]:
-    """Where guests that are down can be started before anything else: on an upgraded host, if there is one."""
+    """Where guests that are down can be started before anything else: on an upgraded host, if there is one, else on one that
+    is enabled. An upgraded host is enabled before; an old one that is not is about to go down."""
     new = [uuid for uuid, host in pool.hosts.items() if host.version == target.product_version]
+    able = new or [uuid for uuid, host in pool.hosts.items() if host.enabled]
     board, out = Board.of(pool), {}
     for vm in down:
-        host = board.best(vm, new or list(pool.hosts), baseline.homes.get(vm.uuid, ""))
+        home = baseline.homes.get(vm.uuid, "")
+        host = board.best(vm, _with_device(vm, able, home), home)
         if host is not None:
             board.place(vm, host)
             out[vm.uuid] = host
     return out
+
+
+def _with_device(vm: VMFacts, hosts: Iterable[str], home: str) -> list[str]:
+    """Of `hosts`, those on which a guest that is down has what is passed through to it: its home alone, where it has such
+    and that is known."""
+    return [host for host in hosts if host == home or not (vm.tied and home)]
 
 
 @dataclass
@@ -163,7 +177,7 @@ class _Game:
         for uuid, why in self.pieces.resting.items():
             self.steps.append(Step("suspend", host=pool.vms[uuid].host, vm=uuid, reason=why))
         for uuid, host in self.roused.items():
-            self.steps.append(Step("start", host=host, vm=uuid, to=host, reason="it ran at the start"))
+            self.steps.append(self._start(uuid, host))
         for uuid, host in self.pieces.entering.items():
             self._resume(pool.vms[uuid], host)
 
@@ -237,11 +251,15 @@ class _Game:
             home = self.baseline.homes.get(vm.uuid)
             last = self.new == self.pieces.puzzle.whole
             able = [uuid for uuid in (host if home == host else "", *(self.pieces.hosts if last else ())) if uuid]
-            found = self._board().best(vm, able, home or "")
+            found = self._board().best(vm, _with_device(vm, able, home or ""), home or "")
             if found is not None:
                 self.late.remove(vm)
                 self.where[vm.uuid] = self.pieces.hosts.index(found)
-                self.steps.append(Step("start", host=found, vm=vm.uuid, to=found, reason="it ran at the start"))
+                self.steps.append(self._start(vm.uuid, found))
+
+    def _start(self, vm: str, host: str) -> Step:
+        """Start a guest that is down."""
+        return Step("start", host=host, vm=vm, to=host, reason=_BEGAN[self.baseline.states[vm]])
 
     def _board(self) -> Board:
         """Who is where now. A host that is upgraded has less room where its control domain has grown."""
@@ -257,7 +275,7 @@ class _Game:
         """Give everything back; the guests that stay away from home."""
         pool, homes = self.pool, self.baseline.homes
         board = self._board()
-        self.warnings += [f"{vm.name} ran at the start and is down, and no host has room for it" for vm in self.late]
+        self.warnings += [f"{vm.name} is down, and no host has room to start it again" for vm in self.late]
         sleeping = [vm for vm in pool.vms.values() if vm.state == "Suspended" and vm.uuid not in board.where]
         waking = [vm for vm in sleeping if self.baseline.states.get(vm.uuid) == "Running"]
         for vm in [*(pool.vms[uuid] for uuid in self.pieces.resting), *waking]:

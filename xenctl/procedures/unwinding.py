@@ -312,6 +312,7 @@ class _Game:
         return final == "Running" or (final == "Suspended" and (vm.uuid in self.afresh or vm.uuid in self.down))
 
     def _start(self, vm: VMFacts, host: str) -> None:
+        """Bring a guest up that is down; one that was suspended since, too, unless an old database has forgotten that."""
         self.board.place(vm, host)
         saved = vm.state == "Suspended" and vm.uuid not in self.afresh
         self._add(Step("resume" if saved else "start", host=host, vm=vm.uuid, to=host, reason="it ran before"))

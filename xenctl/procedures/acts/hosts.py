@@ -72,7 +72,7 @@ class Halt(Kind):
 
     def act(self, run: Run, step: Step) -> None:
         if run.hands.power(step.host) == "running":
-            refuse_guests(run, step)
+            close(run, step)
             run.session.host.shutdown(run.host(step.host))
         run.until(
             lambda: run.hands.power(step.host) == "off",
@@ -105,9 +105,11 @@ class SwitchOn(Kind):
         run.until(lambda: self.holds(run, step), f"{name}: it does not start", RETURNS)
 
 
-def refuse_guests(run: Run, step: Step) -> None:
-    """Stop before a host goes down on which guests still run: newer hosts would shut them down on the way."""
+def close(run: Run, step: Step) -> None:
+    """Stop before a host goes down on which guests still run: newer hosts would shut them down on the way. A host whose
+    toolstack started anew since it was disabled is enabled, and may have taken some: it is disabled again."""
     host = run.host(step.host)
+    run.do(Step("disable", host=step.host))
     left = [
         vm.name_label
         for vm in run.session.VM.get_all_records().values()

@@ -9,7 +9,7 @@ from .. import picture
 from ..observe import attached
 from ..plan import Step
 from . import KINDS, Kind, Verification
-from .hosts import HOST_TIMEOUT, Install, refuse_guests
+from .hosts import HOST_TIMEOUT, Install, close
 
 if TYPE_CHECKING:
     from ..running import Run
@@ -70,7 +70,7 @@ class BootInstaller(Kind):
         address = next((host.address for host in run.plan.hosts if host.uuid == step.host), "")
         before = self.booted(run, step)
         if step.host not in known:
-            refuse_guests(run, step)
+            close(run, step)
             run.journal.put("booted", {**known, step.host: before or ""})
         # After a crash it may be on its way already: a member that does not answer is left alone.
         if before is not None and (step.host == run.plan.master or attached(run.session, address)):
@@ -99,8 +99,7 @@ class Reinstall(Install):
         name = run.plan.names[step.host]
         if run.hands.power(step.host) == "running" and not self.chosen(run, step):
             run.journal.note(f"{name} runs, and was not seen to be installed: it is shut down for that")
-            for action in ("disable", "halt"):  # it has enabled itself when it booted
-                KINDS[action].act(run, step)
+            KINDS["halt"].act(run, step)
         super().act(run, step)
         if not self.chosen(run, step):
             raise ProcedureError(

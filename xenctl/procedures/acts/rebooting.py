@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ...errors import ConnectionLost, ProcedureError
 from ..waiting import REACHABLE, answer
 from . import Kind
-from .hosts import refuse_guests
+from .hosts import close
 
 if TYPE_CHECKING:
     from ..plan import Step
@@ -97,7 +97,7 @@ class Reboot(HostRestart):
     name, text, keys, drift = "reboot", "reboot {host}", BOOTED, 30.0
 
     def begin(self, run: Run, step: Step) -> None:
-        refuse_guests(run, step)
+        close(run, step)
         run.session.host.reboot(run.host(step.host))
 
 

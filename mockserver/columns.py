@@ -15,6 +15,7 @@ EMPTY_KEY = ["INTERNAL_ERROR", "Db_exn.Empty_key_in_map"]
 """The error for a map with an empty key: its text could not be read again."""
 PLAIN = frozenset({str, bool, float, list, Timestamp})
 """Types of which every value can be kept as it is."""
+SETS = frozenset({list, dict})
 HALF = 1 << 63
 EPOCH = Timestamp("19700101T00:00:00Z")
 
@@ -71,6 +72,18 @@ _NOT_TEXT = {t.Scalar("int"), t.Scalar("float"), t.Scalar("bool"), t.Scalar("dat
 def to_text(value: Any) -> str:
     """A value as a column's text."""
     return value if type(value) is str else WRITERS[type(value)](value)
+
+
+def to_texts(values: list[Any]) -> list[str]:
+    """The values of a field in many rows, as the texts of its column."""
+    kinds = set(map(type, values))
+    if kinds <= {str}:
+        return values
+    if len(kinds) == 1:
+        (kind,) = kinds
+        write = WRITERS[kind]
+        return [write(value) if value else "()" for value in values] if kind in SETS else list(map(write, values))
+    return [to_text(value) for value in values]
 
 
 def _of_list(value: list[Any]) -> str:

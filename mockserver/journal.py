@@ -139,7 +139,7 @@ class KeptDict(dict[K, V], Generic[K, V]):
     __slots__ = ("_ordered", "journal")
 
     def __init__(self, journal: Journal = IDLE, items: Mapping[K, V] | None = None) -> None:
-        super().__init__(items or {})
+        super().__init__(items or ())
         self._ordered: object = None
         self.join(journal)
 
@@ -198,8 +198,16 @@ class KeptDict(dict[K, V], Generic[K, V]):
         return self[key]
 
     def update(self, *others: Any, **more: Any) -> None:
-        for key, value in dict(*others, **more).items():
-            self[key] = value
+        items = dict(*others, **more)
+        if self.journal.entries is None and self._adopted(items):
+            super().update(items)
+        else:
+            for key, value in items.items():
+                self[key] = value
+
+    def _adopted(self, items: dict[K, V]) -> bool:
+        """Whether values can be put here as they are."""
+        return FIXED.issuperset(map(type, items.values()))
 
     def __ior__(self, other: Any) -> KeptDict[K, V]:  # type: ignore[override,misc]
         self.update(other)
@@ -227,6 +235,9 @@ class KeptRows(KeptDict[K, V]):
 
     def join(self, journal: Journal) -> None:
         self.journal = journal
+
+    def _adopted(self, items: dict[K, V]) -> bool:
+        return True
 
     def __setitem__(self, key: K, value: V) -> None:
         if self.journal.entries is not None:

@@ -323,11 +323,12 @@ class MockPool(Kept):
 
     # --- domains: what starting and stopping a VM does to machine and belief
 
-    def start_domain(self, vm: Row, machine: HostMachine, running: bool = True) -> Domain:
+    def start_domain(
+        self, vm: Row, machine: HostMachine, running: bool = True, disks: tuple[Disk, ...] | None = None
+    ) -> Domain:
         """Make the domain of `vm` on `machine`, its writable disks open."""
         self.world.last_domid = domid = self.last_domid + 1
-        vdis = self.store.rows("VDI", [vbd["VDI"] for vbd in self.vbds(vm) if vbd["mode"] == "RW"])
-        disks = [self.disks[vdi["uuid"]] for vdi in vdis if vdi["uuid"] in self.disks]
+        disks = self.written_disks(vm) if disks is None else disks
         domain = Domain(self.guest(vm), machine.uuid, domid, disks, self.clock.now(), running)
         machine.domains[vm["uuid"]] = domain
         return domain
@@ -342,7 +343,7 @@ class MockPool(Kept):
     def move_domain(self, vm: Row, source: HostMachine, target: HostMachine) -> Domain:
         """Move the running domain of `vm` to another machine: its guest goes on with the same disks."""
         old = source.domains.pop(vm["uuid"])
-        disks = list(old.disks)
+        disks = old.disks
         old.end(self.clock.now())
         self.last_domid += 1
         domain = Domain(
@@ -359,6 +360,11 @@ class MockPool(Kept):
     def vbds(self, vm: Row) -> list[Row]:
         """The VBD rows of `vm` that exist."""
         return self.store.rows("VBD", vm["VBDs"])
+
+    def written_disks(self, vm: Row) -> tuple[Disk, ...]:
+        """The disks that `vm` can write to."""
+        vdis = self.store.rows("VDI", [vbd["VDI"] for vbd in self.vbds(vm) if vbd["mode"] == "RW"])
+        return tuple(self.disks[vdi["uuid"]] for vdi in vdis if vdi["uuid"] in self.disks)
 
     def force_halted(self, vm: Row) -> None:
         """Write down that `vm` is off, with all that follows from it."""
@@ -548,10 +554,11 @@ class MockPool(Kept):
     # --- watching
 
     def _written(self, write: Write) -> None:
-        if self.invariants:
-            self.writes.append(write)
         if self.trace is not None:
             self.trace.note(write)
+            self.writes.append(write)
+        elif self.invariants:
+            self.writes.append(write)
         kind, table, field = write[0], write[1], write[3]
         stale = STALE.get((table, field or kind))
         if stale is not None:
@@ -565,8 +572,7 @@ class MockPool(Kept):
     def machine_changed(self, machine: HostMachine, old: str) -> None:
         """A machine has come from state `old` to another."""
         write = Write("write", "machine", machine.uuid, "state", old, machine.state, self.clock.now())
-        if self.invariants:
-            self.writes.append(write)
+        self.writes.append(write)
         if self.trace is not None:
             self.trace.note(write)
         self.max_offline = max(self.max_offline, sum(m.state != "running" for m in self.machines))
@@ -606,10 +612,10 @@ class MockPool(Kept):
                 self._waiting.remove(entry)
                 entry[1]()
             self.freshen()
-        if self.trace is not None:
-            self.trace.settled(cause)
         if not self.writes:
             return
+        if self.trace is not None:
+            self.trace.settled(cause)
         writes, self.writes = self.writes, []
         for invariant in self.invariants:
             concerned = invariant.concerned(writes)

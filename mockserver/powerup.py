@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from xenctl.releases import Release, of_host
 
 from . import hardware, hosts, licence, liveset, observers, rules, startup, trust
-from .machine.disks import Disk
+from .machine.disks import Disk, report
 from .machine.host import Hardware, HostMachine, System
 from .pifs import management, physical_pifs
 from .store import NULL, Row, Store, own
@@ -80,8 +81,10 @@ def _power_up(pool: MockPool, store: Store) -> None:
     trust.embody(pool)
     for vdi in store.table("VDI").values():
         pool.disks[vdi["uuid"]] = Disk(vdi["uuid"])
+    machines = {machine.system.installation_uuid: machine for machine in pool.machines}
+    at = {ref: machines[host["uuid"]] for ref, host in store.table("host").items()}
     for vm in store.table("VM").values():
-        _embody(pool, vm)
+        _embody(pool, vm, at)
     for row in store.table("host").values():
         known = store.find("host_metrics", row["metrics"])
         startup.ensure_metrics(pool, row)
@@ -89,13 +92,13 @@ def _power_up(pool: MockPool, store: Store) -> None:
             hosts.set_live(store, row, alive=True)
         else:
             pool.reports.append(f"host {row['name_label']}: the dump says that it was not running")
-    for vm in store.table("VM").values():
-        store.write(vm, scheduled_to_be_resident_on=NULL)
+    for ref in [ref for refs in store.reserved.values() for ref in refs]:
+        store.write(store.get("VM", ref), scheduled_to_be_resident_on=NULL)
     licence.known_servers(pool)
     liveset.power_up(pool)
     if rules.mixed(store):
         pool.detect_rolling_upgrade()
-    pool.upkeep.do_all(store)
+    pool.upkeep.do_all(store, store.put)
 
 
 def hardware_of(store: Store, host: Row) -> Hardware:
@@ -119,29 +122,29 @@ def local_storage(store: Store, host: Row) -> list[Row]:
     return [sr for sr in srs if not sr["shared"] and len(sr["PBDs"]) == 1]
 
 
-def _embody(pool: MockPool, vm: Row) -> None:
+def _embody(pool: MockPool, vm: Row, at: Mapping[str, HostMachine]) -> None:
+    """Make the guest of a VM, and what it runs in; `at` has the machines by their hosts."""
     if vm["is_control_domain"] or vm["is_a_template"]:
         return
     guest = pool.guest(vm)
     metrics = pool.store.find("VM_guest_metrics", vm["guest_metrics"])
-    guest.agent = dict(metrics) if metrics else None
-    for vbd in pool.vbds(vm):
-        disk = pool.disk_of(vbd["VDI"])
-        if disk is not None and vbd["mode"] == "RW":
-            guest.write_before(disk)
+    guest.agent = report(metrics) if metrics else None
+    disks = pool.written_disks(vm)
+    for disk in disks:
+        guest.write_before(disk)
     if vm["power_state"] in ("Running", "Paused"):
-        machine = pool.machine_of(pool.store.find("host", vm["resident_on"]))
+        machine = at.get(vm["resident_on"])
         if machine is None:
             pool.obstacles.append(f"VM {vm['name_label']}: {vm['power_state']} on no host of the pool; taken as Halted")
             pool.force_halted(vm)
         else:
-            domain = pool.start_domain(vm, machine, vm["power_state"] == "Running")
+            domain = pool.start_domain(vm, machine, vm["power_state"] == "Running", disks)
             if vm["domid"] > 0:
                 domain.domid = vm["domid"]
                 pool.last_domid = max(pool.last_domid, domain.domid)
     elif vm["power_state"] == "Suspended":
         if guest.agent is None:  # without drivers it could not have been suspended
-            guest.agent = {"PV_drivers_version": {"major": "4", "minor": "0"}, "PV_drivers_up_to_date": True}
+            guest.agent = report({"PV_drivers_version": {"major": "4", "minor": "0"}, "PV_drivers_up_to_date": True})
         image = pool.disk_of(vm["suspend_VDI"])
         if image is not None:
             guest.save(image, pool.store.release)

@@ -29,10 +29,12 @@ class Row(dict[str, Any]):
 
     __slots__ = ("created", "foreign", "modified", "ref", "spelled", "table")
 
-    def __init__(self, table: str, ref: str, fields: dict[str, Any]) -> None:
+    def __init__(
+        self, table: str, ref: str, fields: dict[str, Any] | Iterable[tuple[str, Any]], generation: int = 0
+    ) -> None:
         super().__init__(fields)
         self.table, self.ref = table, ref
-        self.created = self.modified = 0
+        self.created = self.modified = generation
         self.foreign: dict[str, str] = {}
         self.spelled: dict[str, tuple[Any, str]] = {}
 

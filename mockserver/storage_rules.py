@@ -202,6 +202,17 @@ TYPES_SPELLED: dict[str, str] = {
 """The types of disks as errors name them."""
 
 
+def users(store: Store, vdi: Row) -> tuple[list[Row], Row | None]:
+    """The block devices that use a disk, and one that is being changed."""
+    active, changing = [], None
+    for vbd in store.rows("VBD", vdi["VBDs"]):
+        if vbd["currently_attached"] or vbd["reserved"]:
+            active.append(vbd)
+        if vbd["current_operations"] and changing is None:
+            changing = vbd
+    return active, changing
+
+
 class DiskState(NamedTuple):
     """A disk and what its checks look at: its storage with what that can do, the block devices that use it, and one that
     is being changed."""
@@ -215,13 +226,7 @@ class DiskState(NamedTuple):
 
     @classmethod
     def of(cls, store: Store, vdi: Row) -> DiskState:
-        sr = store.get("SR", vdi["SR"])
-        active, changing = [], None
-        for vbd in store.rows("VBD", vdi["VBDs"]):
-            if vbd["currently_attached"] or vbd["reserved"]:
-                active.append(vbd)
-            if vbd["current_operations"] and changing is None:
-                changing = vbd
+        sr, (active, changing) = store.get("SR", vdi["SR"]), users(store, vdi)
         return cls(store, vdi, sr, capabilities(store, sr["type"]), active, changing)
 
     @property

@@ -18,6 +18,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
+from itertools import groupby
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -29,8 +30,8 @@ from xenctl.releases import serves
 from xenctl.values import format_datetime
 
 from .clock import VirtualClock
-from .columns import EPOCH, NULL, WRITERS, empty_value, from_text, is_text, to_text
-from .intake import UNKNOWN, Known, Plan, members_in
+from .columns import EPOCH, NULL, empty_value, from_text, is_text, to_text, to_texts
+from .intake import NOWHERE, Intake, in_order
 from .journal import KeptIndex
 from .rows import Encode, Row, Shape, Table, Write
 from .writer import INDEXED, Writer, own
@@ -57,9 +58,8 @@ if TYPE_CHECKING:
 HASHED = (5, 61)
 """The last schema whose dumps had their tables in no order, and the host's identity in the manifest."""
 
-DECISIVE = frozenset({"pool", "host", "VM", "VBD", "VDI", "SR", "PBD", "VIF", "PIF", "network"})
-"""Tables on which the fate of guests depends: a cell that does not fit its type is an error there. Elsewhere it is kept as
-it is, reported, and read as the field's default."""
+NAMED = frozenset({"pool", "host", "VM"})
+"""Tables whose rows cannot do without a uuid."""
 
 
 class Store(Writer):
@@ -159,6 +159,14 @@ class Store(Writer):
         finally:
             self.on_write = watcher
 
+    def put(self, row: Row, **fields: Any) -> None:
+        """Have fields of a row hold something else as if they always had: while a pool is made, and nobody has seen it yet.
+        They are no end of a relation, and no row is looked up by them."""
+        if row.foreign:
+            self.write(row, **fields)
+        else:
+            dict.update(row, fields)
+
     # --- releases
 
     def upgrade(self, release: Release) -> None:
@@ -168,13 +176,13 @@ class Store(Writer):
         self._make_tables()
         for name, table in self.tables.items():
             shape = self.shape(name)
+            intake = Intake(name, shape)
             for row in table.rows.values():
                 self._keep(row)
                 for field, default in shape.defaults.items():
                     if field not in row:
                         dict.__setitem__(row, field, own(default))
-                found = {c: row.foreign.pop(c) for c in list(row.foreign) if c in shape.columns}
-                self._take_in(row, found, defaultdict(dict))
+                intake.fill(row, {c: row.foreign.pop(c) for c in list(row.foreign) if c in shape.columns})
         for name in [name for name in self.foreign if name in self.tables]:
             self._load_table(self.foreign.pop(name))
         self._relate_all({})
@@ -222,157 +230,123 @@ class Store(Writer):
         ordered = [name for name in self.table_order if name in names]
         out = database.Database(manifest=manifest, tables={}, form=form)
         for name in [*ordered, *sorted(names.difference(ordered))]:
-            out.tables[name] = self.foreign.get(name) or database.Table(name, dict(self._dumped(name, form)))
+            out.tables[name] = self.foreign.get(name) or database.Table(name, blocks=self._dumped(name, form))
         return out
 
-    def _dumped(self, name: str, form: database.Form) -> Iterator[tuple[str, database.Row]]:
+    def _dumped(self, name: str, form: database.Form) -> Iterator[database.Block]:
+        """The rows of a table as a dump has them: those with the same columns at once."""
         if name not in self.tables or not self.persists(name):
             return
         shape = self.shape(name)
         before, after = shape.writing
-        for ref, row in self.tables[name].rows.items():
-            cells = {c: v if type(v := row[f]) is str else WRITERS[type(v)](v) for c, f in before if f in row}
-            cells["_ref"] = ref
-            cells |= {c: v if type(v := row[f]) is str else WRITERS[type(v)](v) for c, f in after if f in row}
-            for field, (value, text) in row.spelled.items():
-                if row.get(field) == value:
-                    cells[shape.fields[field].column] = text
-            if row.foreign:
-                cells = dict(sorted({**cells, **row.foreign}.items()))
-            ctime, mtime = (row.created, row.modified) if form.generations else (None, None)
-            yield ref, database.Row(ref, cells, ctime, mtime)
+        for foreign, run in groupby(self.tables[name].rows.values(), lambda row: tuple(row.foreign)):
+            rows = list(run)
+            refs = [row.ref for row in rows]
+            columns = {column: to_texts([row[field] for row in rows]) for column, field in before}
+            columns["_ref"] = refs
+            columns |= {column: to_texts([row[field] for row in rows]) for column, field in after}
+            for place, row in enumerate(rows):
+                for field, (value, text) in row.spelled.items():
+                    if row[field] == value:
+                        columns[shape.fields[field].column][place] = text
+            if foreign:
+                columns |= {column: [row.foreign[column] for row in rows] for column in foreign}
+                columns = dict(sorted(columns.items()))
+            if form.generations:
+                yield database.Block(refs, [row.created for row in rows], [row.modified for row in rows], columns)
+            else:
+                yield database.Block(refs, [None] * len(refs), [None] * len(refs), columns)
 
     @classmethod
     def load(cls, dump: database.Database, release: Release) -> Store:
         """The database that a dump of `release` holds. Raises `DatabaseError` for a cell that does not fit its type."""
         store = cls(release, max(1, dump.generation))
         store.manifest, store.form, store.table_order = dict(dump.manifest), dump.form, list(dump.tables)
+        taken: dict[str, Intake] = {}
         for name, table in dump.tables.items():
             if name in store.tables:
-                store._load_table(table)
-            elif table.rows or name not in store.model.classes:
+                taken[name] = store._load_table(table)
+            elif table.size or name not in store.model.classes:
                 store.foreign[name] = table
-                if table.rows:
-                    many = len(table.rows)
+                if table.size:
                     store.reports.append(
-                        f"table {name}: {many} rows of a table that {release.name} lacks; kept as they are"
+                        f"table {name}: {table.size} rows of a table that {release.name} lacks; kept as they are"
                     )
-        store._relate_all(dump.tables)
-        store._report_dangling()
+        store._relate_all(taken)
+        store._report_dangling(taken)
         return store
 
-    def _load_table(self, source: database.Table) -> None:
-        if not self.persists(source.name):
-            return
-        shape, unknown, misfits = self.shape(source.name), dict[str, int](), dict[str, int]()
-        table = self.tables[source.name]
-        known: Known = defaultdict(dict)
-        plans: dict[tuple[str, ...], Plan | None] = {}
-        fresh = {name: shape.empty.get(name, shape.defaults[name]) for name in shape.mutable}
-        for ref, cells in source.rows.items():
-            row = Row(source.name, ref, shape.defaults)
-            columns = tuple(cells.cells)
-            if columns not in plans:
-                plans[columns] = Plan.of(shape, columns)
-            plan = plans[columns]
-            if plan is None or not plan.take_in(row, cells.cells, known):
-                dict.update(row, shape.defaults)
-                self._take_in(row, cells.cells, known)
-            for column in row.foreign:
-                counts = misfits if column in shape.columns else unknown
-                counts[column] = counts.get(column, 0) + 1
-            dict.update(row, shape.empty)
-            for name, value in fresh.items():
-                if row[name] is value:
-                    _set(row, name, value.copy())
-            row.created = row.modified = self.generation
-            if not row.get("uuid") and source.name in ("pool", "host", "VM"):
-                raise DatabaseError("it has no uuid; take the dump again", table=source.name, row=ref)
-            if row.get("uuid", "") in self.by_uuid:
-                raise DatabaseError(f"the uuid {row['uuid']} is used twice", table=source.name, row=ref)
-            self._claim(row)
+    def _load_table(self, source: database.Table) -> Intake:
+        """Take in a table."""
+        name = source.name
+        shape, table = self.shape(name), self.tables[name]
+        intake = Intake(name, shape)
+        for block in source.blocks() if self.persists(name) else ():
+            rows = intake.rows(block, self.generation)
+            self._enter(name, rows)
+            table.rows.update(zip(block.refs, rows, strict=True))
+            table.recent += [(self.generation, ref) for ref in block.refs]
+        for column, times in intake.unknown.items():
+            place = f"table {name}: column {column}"
+            self.reports.append(f"{place}, which {self.release.name} lacks, in {times} rows; kept as it is")
+        for column, times in intake.misfits.items():
+            kind = shape.fields[shape.columns[column]].type
+            self.reports.append(f"table {name}: column {column} holds no {kind} in {times} rows; kept as it is")
+        return intake
+
+    def _enter(self, name: str, rows: list[Row]) -> None:
+        """Have a dump's rows found by what they hold. Raises `DatabaseError` for a uuid that is missing or used twice."""
+        uuids = [row.get("uuid", "") for row in rows]
+        entries = {uuid: (name, row.ref) for uuid, row in zip(uuids, rows, strict=True) if uuid}
+        without = uuids.count("")
+        if without and name in NAMED:
+            raise DatabaseError("it has no uuid; take the dump again", table=name, row=rows[uuids.index("")].ref)
+        if len(entries) + without < len(rows) or not self.by_uuid.keys().isdisjoint(entries):
+            first = {uuid: place for place, uuid in reversed(list(enumerate(uuids)))}
+            again = (n for n, uuid in enumerate(uuids) if uuid and (uuid in self.by_uuid or first[uuid] < n))
+            place = next(again)
+            raise DatabaseError(f"the uuid {uuids[place]} is used twice", table=name, row=rows[place].ref)
+        self.by_uuid.update(entries)
+        for row in rows:
             if row.get("scheduled_to_be_resident_on", NULL) != NULL:
                 self._reserve(row, NULL, row["scheduled_to_be_resident_on"])
-            table.rows[ref] = row
-            table.recent.append((row.modified, ref))
-        for column, times in unknown.items():
-            place = f"table {source.name}: column {column}"
-            self.reports.append(f"{place}, which {self.release.name} lacks, in {times} rows; kept as it is")
-        for column, times in misfits.items():
-            kind = shape.fields[shape.columns[column]].type
-            self.reports.append(f"table {source.name}: column {column} holds no {kind} in {times} rows; kept as it is")
 
-    def _take_in(self, row: Row, cells: Mapping[str, str], known: Known) -> None:
-        """Put the texts of a dump's row into `row`, those of unknown columns aside; `known` holds what was read before."""
-        reading = self.shape(row.table).reading
-        for column, text in cells.items():
-            name, kind, plain = reading.get(column, UNKNOWN)
-            if kind is None:
-                if not name and column != "_ref":
-                    row.foreign[column] = text
-                continue
-            if plain:
-                dict.__setitem__(row, name, text)
-                continue
-            texts = known[column]
-            if text not in texts:
-                try:
-                    value = from_text(kind, text)
-                except ValueError as error:
-                    if row.table not in DECISIVE:
-                        row.foreign[column] = text
-                        continue
-                    raise DatabaseError(
-                        f"not a {kind}: {error}; take the dump again, or mend this cell",
-                        table=row.table,
-                        row=row.ref,
-                        column=column,
-                    ) from None
-                texts[text] = value, to_text(value) == text
-            value, usual = texts[text]
-            value = own(value)
-            dict.__setitem__(row, name, value)
-            if not usual:
-                row.spelled[name] = (value, text)
-
-    def _relate_all(self, dumped: Mapping[str, database.Table], *, newest_first: bool = False) -> None:
-        """Rebuild the far ends of all relations, in the order that they, or a dump, have if the members are the same."""
+    def _relate_all(self, taken: Mapping[str, Intake] | None = None, *, newest_first: bool = False) -> None:
+        """Rebuild the far ends of all relations, in the order that they, or the dump that is `taken` in, have if the members
+        are the same."""
         for (table, field), (other_table, other_field) in self._near.items():
-            members: dict[str, dict[str, None]] = {}
-            for row in self.table(table).values():
-                value = row.get(field, NULL)
-                for ref in value if type(value) is list else (value,):
-                    if ref != NULL:
-                        members.setdefault(ref, {})[row.ref] = None
-            source = dumped.get(other_table)
-            far = self.tables.get(other_table)
-            if far is None or other_field not in self.shape(other_table).fields:
+            near, far = self.tables.get(table), self.tables.get(other_table)
+            if near is None or far is None or other_field not in self.shape(other_table).fields:
                 continue
-            column = self.shape(other_table).fields[other_field].column
-            for ref, other in far.rows.items():
-                if other_field not in other:
+            if taken is not None and table in taken and not taken[table].leads(field):
+                continue
+            members = _by_target(near, field) if field in self.shape(table).fields else {}
+            for row in far.rows.values() if taken is None else ():
+                if row[other_field] and row.ref not in members:
+                    self._put(row, other_field, [])
+            texts = taken[other_table].orders[other_field] if taken is not None and other_table in taken else {}
+            for ref, found in members.items():
+                other = far.rows.get(ref)
+                if other is None:
                     continue
-                found = list(members.get(ref, ()))
-                if newest_first:
-                    found.reverse()
                 if len(found) > 1:
-                    order = other[other_field] or members_in(source, ref, column)
-                    if order != found and len(order) == len(found) and sorted(order) == sorted(found):
-                        found = list(order)
-                if found or other[other_field]:
-                    self._put(other, other_field, found)
+                    if newest_first:
+                        found.reverse()
+                    found = in_order(found, to_text(other[other_field]) if other[other_field] else texts.get(ref))
+                self._put(other, other_field, found)
 
-    def _report_dangling(self) -> None:
+    def _report_dangling(self, taken: Mapping[str, Intake]) -> None:
         """Note the references that lead nowhere; they are kept."""
-        model = self.model
-        for name, table in self.tables.items():
-            for field, f in self.shape(name).fields.items():
-                if not isinstance(f.type, t.Ref) or not f.persistent or f.type.class_name not in model.classes:
+        for name, intake in taken.items():
+            for field, targets in intake.targets.items():
+                kind = self.shape(name).fields[field].type
+                if not isinstance(kind, t.Ref) or kind.class_name not in self.model.classes:
                     continue
-                there = self.table(f.type.class_name)
-                count = sum(row[field] not in (NULL, "") and row[field] not in there for row in table.rows.values())
-                if count:
-                    self.reports.append(f"table {name}: {count} references of {field} to no {f.type.class_name}")
+                there = self.table(kind.class_name)
+                lost = {ref for ref in targets if ref not in there} - NOWHERE
+                if lost:
+                    count = sum(row[field] in lost for row in self.table(name).values())
+                    self.reports.append(f"table {name}: {count} references of {field} to no {kind.class_name}")
 
     # --- changes since a generation, for events
 
@@ -391,7 +365,16 @@ def _form(release: Release) -> database.Form:
     return database.Form.of((release.schema[0], release.schema[1]))
 
 
-_set = dict.__setitem__
+def _by_target(table: Table, field: str) -> dict[str, list[str]]:
+    """By what the reference `field`, or the references in it, lead to: the rows that they come from, in order."""
+    out: defaultdict[str, list[str]] = defaultdict(list)
+    values = [row[field] for row in table.rows.values()]
+    if values.count(NULL) < len(values):
+        for ref, value in zip(table.rows, values, strict=True):
+            for target in dict.fromkeys(value) if type(value) is list else (value,):
+                out[target].append(ref)
+        out.pop(NULL, None)
+    return out
 
 
 _RELATIONS: list[tuple[dict[tuple[str, str], tuple[str, str]], set[tuple[str, str]]]] = []

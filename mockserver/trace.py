@@ -85,7 +85,7 @@ class Trace:
         self._current: list[tuple[int, int]] | None = None
         """The stretches of the call that is at work, None between calls."""
         self._cut: tuple[int, str] = (0, "the trace began")
-        self._store, self._now = pool.store, pool.clock.now
+        self._store, self._clock = pool.store, pool.clock
         self._redactor = Redactor(pool)
 
     def __enter__(self) -> Trace:
@@ -146,8 +146,7 @@ class Trace:
         if self._stretch != self._written:
             self._flush("between calls")
         self.calls = number = self.calls + 1
-        now = self._now
-        began, generation = now(), self._store.generation
+        began, generation = self._clock.moment, self._store.generation
         stretches: list[tuple[int, int]] = []
         outer, self._current = self._current, stretches
         arguments = tuple(params)
@@ -177,7 +176,7 @@ class Trace:
                     method,
                     machine.name,
                     began,
-                    now(),
+                    self._clock.moment,
                     generation,
                     self._store.generation,
                     written,

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from .store import Row, Store, Write
 
 Stale = Callable[["Upkeep", "Store", "Write"], None]
+Put = Callable[..., None]
+"""What is given a row and, by its name, the new list: `Store.write`, or `Store.put`."""
 
 MOST_KNOWN = 4096
 """Lists of one class that are remembered."""
@@ -73,32 +75,34 @@ class Upkeep(Kept):
                     self.renew(table, *vm[field])
         for vbd in store.rows("VBD", [ref for ref, whole in self.lists["VBD"].items() if whole]):
             self.renew("VDI", vbd["VDI"])
+        look = usual.Look(store)
         for table, refs in self.lists.items():
             if refs:
-                self._renew(store, table, store.rows(table, refs))
+                self._renew(table, store.rows(table, refs), look, store.write)
                 refs.clear()
 
-    def _renew(self, store: Store, table: str, rows: Iterable[Row]) -> None:
-        """Make the lists of objects of one class anew."""
+    def _renew(self, table: str, rows: Iterable[Row], look: usual.Look, put: Put) -> None:
+        """Make the lists of objects of one class anew, and `put` them in their places."""
         known = self.known[table]
         of_row, work_out = usual.ALIKE[table]
         for row in rows:
-            facts = of_row(store, row)
+            facts = of_row(look, row)
             allowed = known.get(facts) if facts is not None else None
             if allowed is None:
-                allowed = work_out(store, row)
+                allowed = work_out(look.store, row)
                 if allowed is None:  # it cannot be told
                     continue
                 if facts is not None and len(known) < MOST_KNOWN:
                     known[facts] = allowed
             if allowed != row.get("allowed_operations", allowed):
-                store.write(row, allowed_operations=allowed.copy())
+                put(row, allowed_operations=allowed.copy())
 
-    def do_all(self, store: Store) -> None:
-        """Make every list anew, as a toolstack that starts does."""
+    def do_all(self, store: Store, put: Put | None = None) -> None:
+        """Make every list anew, as a toolstack that starts does. What is different is written, or `put` in its place."""
         self.do(store)
+        look = usual.Look(store)
         for table in usual.ALIKE:
-            self._renew(store, table, list(store.table(table).values()))
+            self._renew(table, list(store.table(table).values()), look, put or store.write)
 
     def _account(self, store: Store) -> None:
         """Write down what storage has given away; of one that was not looked at yet nobody knows."""

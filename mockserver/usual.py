@@ -8,18 +8,17 @@ check that looks at more than is named here must be told of here; a test holds t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from functools import partial
+from collections.abc import Callable, Hashable, Iterable
 from typing import TYPE_CHECKING
 
 from . import appliances, checks, hosts, network_rules, passthrough, pool_operations, rules, storage_rules, vm_rules
 from .columns import NULL
-from .storage_drivers import is_tools_sr
+from .storage_drivers import capabilities, is_tools_sr
 
 if TYPE_CHECKING:
     from .store import Row, Store
 
-Facts = Callable[["Store", "Row"], "Hashable | None"]
+Facts = Callable[["Look", "Row"], "Hashable | None"]
 Allowed = Callable[["Store", "Row"], "list[str] | None"]
 """What works out a list; None leaves the one that there is."""
 
@@ -32,15 +31,59 @@ FEATURES = (
     "feature-vcpu-hotplug",
 )
 """What a guest's agent says that the checks of a VM look at."""
+TRAITS = ("cbt_enabled", "on_boot", "sharable", "is_a_snapshot", "managed")
+"""What the checks of a disk look at in its own row."""
 
 
-def of_vm(store: Store, vm: Row) -> Hashable | None:
+class Look:
+    """One look at a pool, while nothing changes but these lists: what the facts of many rows have in common is told once."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.order = store.release.order
+        self._pool: Hashable = None
+        self._guests: dict[str, tuple[Hashable, ...] | None] = {}
+        self._storage: dict[str, Hashable] = {}
+
+    def pool(self) -> Hashable:
+        """What every VM and disk follows."""
+        if self._pool is None:
+            settings = self.store.pool()["other_config"]
+            self._pool = self.order, rules.KEY in settings, settings.get("allow_clone_suspended_vm")
+        return self._pool
+
+    def guest(self, ref: str) -> tuple[Hashable, ...] | None:
+        """What the devices of a VM follow; None where it is not there."""
+        if ref not in self._guests:
+            vm = self.store.find("VM", ref)
+            self._guests[ref] = self._guest(vm) if vm is not None else None
+        return self._guests[ref]
+
+    def _guest(self, vm: Row) -> tuple[Hashable, ...]:
+        agent = self.store.find("VM_guest_metrics", vm["guest_metrics"])
+        told: tuple[Hashable, ...] = ()
+        if agent is not None:
+            claims = agent.get("can_use_hotplug_vbd"), agent.get("can_use_hotplug_vif")
+            told = *claims, bool(agent.get("PV_drivers_detected")), checks.drivers(agent), *_features(agent)
+        state = vm["power_state"], tuple(vm["current_operations"].values()), checks.is_hvm(vm)
+        return self.order, *state, vm["is_control_domain"] and vm["domid"] == 0, *told
+
+    def storage(self, sr: Row) -> Hashable:
+        """What the disks of a storage repository follow."""
+        if sr.ref not in self._storage:
+            can = capabilities(self.store, sr["type"])
+            self._storage[sr.ref] = can, sr["type"], is_tools_sr(sr), storage_rules.is_plugged(self.store, sr)
+        return self._storage[sr.ref]
+
+
+def _features(agent: Row) -> Iterable[Hashable]:
+    return map(agent["other"].get, FEATURES)
+
+
+def of_vm(look: Look, vm: Row) -> Hashable | None:
     """The facts of a VM like most."""
-    get = vm.get
-    if any(map(get, UNUSUAL)):
-        return None
-    settings = vm["other_config"]
-    if "is_system_domain" in settings:
+    get, store = vm.get, look.store
+    if any(map(get, UNUSUAL)) or "is_system_domain" in vm["other_config"]:
         return None
     for field, kind, _ in vm_rules.MEMBERSHIPS:
         if get(field, NULL) != NULL and store.find(kind, vm[field]) is not None:
@@ -48,106 +91,66 @@ def of_vm(store: Store, vm: Row) -> Hashable | None:
     for vdi in store.rows("VDI", [vbd["VDI"] for vbd in store.rows("VBD", vm["VBDs"])]):
         if "on_boot" in vdi.get("sm_config", ()):
             return None
-    agent = store.find("VM_guest_metrics", vm["guest_metrics"])
     return (
-        store.release.order,
-        _of_pool(store),
-        vm["power_state"],
-        tuple(vm["current_operations"].values()),
-        checks.is_hvm(vm),
-        agent is not None and (checks.drivers(agent), *map(agent["other"].get, FEATURES)),
+        look.pool(),
+        look.guest(vm.ref),
         "hardware_platform_version" in vm and vm_rules.has_trait(store, vm, "nomigrate"),
         vm_rules.has_trait(store, vm, "nested_virt"),
     )
 
 
-def _of_pool(store: Store) -> Hashable:
-    """What every VM and disk follows."""
-    settings = store.pool()["other_config"]
-    return rules.KEY in settings, settings.get("allow_clone_suspended_vm")
-
-
-def of_vbd(store: Store, vbd: Row) -> Hashable | None:
+def of_vbd(look: Look, vbd: Row) -> Hashable | None:
     """The facts of a block device."""
-    vm = store.find("VM", vbd["VM"])
-    if vm is None:
+    guest = look.guest(vbd["VM"])
+    if guest is None:
         return None
-    vdi = store.find("VDI", vbd["VDI"]) if not vbd["empty"] else None
-    agent = store.find("VM_guest_metrics", vm["guest_metrics"])
+    vdi = look.store.find("VDI", vbd["VDI"]) if not vbd["empty"] else None
     return (
-        store.release.order,
+        guest,
         tuple(vbd["current_operations"].values()),
         vbd.get("unpluggable"),
         vbd["type"],
         vbd["empty"],
         vbd["currently_attached"],
         vbd["reserved"],
-        vm["power_state"],
-        tuple(vm["current_operations"].values()),
-        checks.is_hvm(vm),
-        *_of_agent(agent, "can_use_hotplug_vbd"),
         vdi is None or (vdi["managed"], tuple(vdi["current_operations"].values())),
     )
 
 
-def _of_agent(agent: Row | None, claim: str) -> tuple[Hashable, ...]:
-    """What a guest says of plugging devices."""
-    if agent is None:
-        return ()
-    return agent.get(claim), bool(agent.get("PV_drivers_detected")), checks.drivers(agent) is None
-
-
-def of_vif(store: Store, vif: Row) -> Hashable | None:
+def of_vif(look: Look, vif: Row) -> Hashable | None:
     """The facts of a virtual interface in a pool without SR-IOV."""
-    vm = store.find("VM", vif["VM"])
-    if vm is None or store.table("network_sriov"):
+    guest = look.guest(vif["VM"])
+    if guest is None or look.store.table("network_sriov"):
         return None
-    agent = store.find("VM_guest_metrics", vm["guest_metrics"])
-    return (
-        store.release.order,
-        bool(vif["current_operations"]),
-        vif["currently_attached"] or vif["reserved"],
-        vm["is_control_domain"] and vm["domid"] == 0,
-        vm["power_state"],
-        tuple(vm["current_operations"].values()),
-        checks.is_hvm(vm),
-        *_of_agent(agent, "can_use_hotplug_vif"),
-    )
+    return guest, bool(vif["current_operations"]), vif["currently_attached"] or vif["reserved"]
 
 
-def of_vdi(store: Store, vdi: Row) -> Hashable | None:
+def of_vdi(look: Look, vdi: Row) -> Hashable | None:
     """The facts of a disk that is no part of high availability."""
-    if vdi["type"] in storage_rules.OF_HA or store.find("SR", vdi["SR"]) is None:
+    store = look.store
+    sr = store.find("SR", vdi["SR"])
+    if vdi["type"] in storage_rules.OF_HA or sr is None:
         return None
-    at = storage_rules.DiskState.of(store, vdi)
-    users = at.active if store.release.order <= rules.GEORGE else ()
+    active, changing = storage_rules.users(store, vdi)
+    vms = [store.find("VM", vbd["VM"]) for vbd in active] if look.order <= rules.GEORGE else []
     return (
-        store.release.order,
-        _of_pool(store),
-        at.can,
-        at.sr["type"],
-        is_tools_sr(at.sr),
-        storage_rules.is_plugged(store, at.sr),
-        bool(at.active) and any(vbd["mode"] == "RW" for vbd in at.active),
-        bool(at.active),
-        all(map(partial(_is_suspended, store), users)),
-        at.changing is None,
+        look.pool(),
+        look.storage(sr),
+        any(vbd["mode"] == "RW" for vbd in active),
+        bool(active),
+        all(vm is not None and vm["power_state"] == "Suspended" for vm in vms),
+        changing is None,
         tuple(vdi["current_operations"].values()),
         vdi["type"],
-        *[vdi.get(name) for name in ("cbt_enabled", "on_boot", "sharable", "is_a_snapshot", "managed")],
+        *map(vdi.get, TRAITS),
     )
 
 
-def _is_suspended(store: Store, vbd: Row) -> bool:
-    """Whether the VM of a device is."""
-    vm = store.find("VM", vbd["VM"])
-    return vm is not None and vm["power_state"] == "Suspended"
-
-
-def of_host(store: Store, host: Row) -> Hashable | None:
+def of_host(look: Look, host: Row) -> Hashable | None:
     """The facts of a host."""
+    store = look.store
     return (
-        store.release.order,
+        look.order,
         rules.upgrading(store),
         tuple(host["current_operations"].values()),
         host["enabled"],
@@ -156,7 +159,7 @@ def of_host(store: Store, host: Row) -> Hashable | None:
     )
 
 
-def never(store: Store, row: Row) -> None:
+def never(look: Look, row: Row) -> None:
     """For what there are few of."""
 
 

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from types import FunctionType, MethodType
+from types import FunctionType, MappingProxyType, MethodType
 from typing import Any
 
 import pytest
@@ -217,6 +217,7 @@ class Look:
         Row: row,
         KeptIndex: lambda self, items: sorted(self.dict_(items)),
         dict: dict_,
+        MappingProxyType: dict_,
         list: lambda self, items: [self.at(item) for item in items],
         set: set_,
         Timer: timer,

@@ -282,6 +282,37 @@ def test_a_cell_on_which_nothing_depends_is_kept_and_reported() -> None:
     assert store.dump().row("VM_guest_metrics", row.ref).cells["last_updated"] == "20090101T00:00:00Z"
 
 
+def test_rows_of_a_table_may_have_different_columns() -> None:
+    """Each is taken in as it is: what it lacks has its default, what it spells in its own way stays, and so does what only
+    some rows have."""
+    dump = database.read_file(DUMPS["4.1"])
+    first, second, third = list(dump.rows("VM"))[:3]
+    del second.cells["name__description"]
+    second.cells["strange"] = "kept"
+    third.cells["memory__static_max"] = "0" + third.cells["memory__static_max"]
+    first.cells["other_config"] = "( ('k' 'v') )"
+    store = Store.load(dump, find("4.1"))
+    rows = [store.get("VM", row.ref) for row in (first, second, third)]
+    assert rows[0]["other_config"] == {"k": "v"}
+    assert rows[1]["name_description"] == ""
+    assert rows[2]["memory_static_max"] == int(third.cells["memory__static_max"])
+    assert "table VM: column strange, which XenServer 4.1.0 lacks, in 1 rows; kept as it is" in store.reports
+    out = store.dump()
+    assert out.row("VM", second.ref).cells["strange"] == "kept"
+    for row, column in ((first, "other_config"), (third, "memory__static_max")):
+        assert out.row("VM", row.ref).cells[column] == row.cells[column]
+    assert list(out.tables["VM"].rows) == list(dump.tables["VM"].rows)
+
+
+def test_values_of_a_loaded_pool_are_each_rows_own() -> None:
+    """Where many rows have the same text, what is done to the value of one does not touch the others."""
+    store = Store.load(database.read_file(DUMPS["4.1"]), find("4.1"))
+    rows = list(store.table("VM").values())
+    fields = [field for field, value in rows[0].items() if isinstance(value, (list, dict))]
+    seen = [id(row[field]) for row in rows for field in fields]
+    assert len(set(seen)) == len(seen) > len(rows)
+
+
 def test_a_uuid_that_comes_twice_is_an_error() -> None:
     """It names the row that comes second."""
     dump = database.read_file(DUMPS["4.0.1"])

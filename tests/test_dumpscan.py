@@ -50,12 +50,37 @@ def dump() -> bytes:
 
 def test_a_pools_dump_goes_the_fast_way(dump: bytes) -> None:
     """Or the parser would be compared with itself."""
-    _, begin = dumpscan.manifest(dump.decode())
-    found = dict(dumpscan.tables(dump.decode(), begin))
-    assert len(found["VM"]) == 2
-    names, raw = dumpscan.Rows().cut(found["VM"][0])
+    _, begin = dumpscan.manifest(dump)
+    (rows,) = (rows for name, *rows in dumpscan.tables(dump, begin) if name == "VM")
+    ((names, columns),) = dumpscan.blocks(dump, *rows)
     assert names[0] == "ref"
-    assert len(raw.split("\0")) == len(names)
+    assert {len(column) for column in columns} == {2}
+    assert len(columns) == len(names)
+
+
+@pytest.mark.parametrize("layouts", [1, 2, 3])
+def test_more_rows_than_are_cut_at_once_are_read_as_the_parser_reads_them(layouts: int) -> None:
+    """Whether they all have the same columns, or every other row has others; texts that are all the same, and those that
+    differ, with and without escapes."""
+    rows = {}
+    for number in range(3 * dumpscan.AT_ONCE // 100):
+        cells = {
+            "uuid": f"u{number}",
+            "name__label": f"a & b {number % 7}",
+            "other_config": "(('k' 'a  b'))",
+            "empty": "",
+        }
+        more = {f"column{number % layouts}": "%" if number % layouts else "<"}
+        rows[f"OpaqueRef:{number}"] = Row(f"OpaqueRef:{number}", {**cells, **more}, number, number)
+    data = database.write(Database(MANIFEST, {"VM": Table("VM", rows), "host": Table("host")}))
+    assert len(data) > 3 * dumpscan.AT_ONCE
+    _, begin = dumpscan.manifest(data)
+    ((_, *span), _) = dumpscan.tables(data, begin)
+    assert len(list(dumpscan.blocks(data, *span))) == (1 if layouts == 1 else len(rows))
+    found = outcome(data, fast=True)
+    assert found == outcome(data, fast=False)
+    assert isinstance(found, Database)
+    assert found.tables["VM"].rows == rows
 
 
 @pytest.mark.parametrize("seed", range(4))

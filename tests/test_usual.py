@@ -66,9 +66,10 @@ def test_the_same_facts_give_the_same_list(release: str, seed: int) -> None:
         with pool.savepoint():
             for _ in range(rng.randrange(1, 4)):
                 change(rng, pool)
+            look = usual.Look(pool.store)
             for table, (of_row, work_out) in usual.ALIKE.items():
                 for row in pool.store.table(table).values():
-                    facts = of_row(pool.store, row)
+                    facts = of_row(look, row)
                     if facts is not None:
                         allowed = work_out(pool.store, row)
                         hits += (table, facts) in known

@@ -11,8 +11,9 @@ knowledge of the data model and stays out; `parse_set` and its siblings (from `s
 xapi spelled the same content differently over the years. `read` takes every spelling and notes it in a `Form`; `write`
 needs only rows and a form and gives the bytes that xapi gave, because order is kept: up to 5.6 FP1 it was that of a
 hash table, which no sorting finds again. The reader is a SAX target: lxml hands over each start tag and builds
-no tree, which halves time and memory; a second parse looks for the line of an error, once there is one. A row's values
-are treated joined by NUL, which XML cannot contain: one pass for a row instead of one for each column.
+no tree, which halves time and memory; a second parse looks for the line of an error, once there is one. The texts of a
+row, or of a column where many rows have the same, are treated joined by NUL, which XML cannot contain: one pass for them
+all.
 """
 
 from __future__ import annotations
@@ -21,18 +22,21 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
-from . import dumpscan, sexpr
+from . import dumpscan, dumptables, sexpr
 from .aside import written_aside
 from .errors import DatabaseError
 
 parse_set, write_set = sexpr.parse_set, sexpr.write_set
 parse_map, write_map = sexpr.parse_map, sexpr.write_map
+Row = dumptables.Row
+Table = dumptables.Table
+Block = dumptables.Block
 REDACTED = "REDACTED"
 
 _AGAIN = "take the dump again with xe pool-dump-database"
@@ -56,27 +60,6 @@ class Form:
     def of(cls, schema: tuple[int, int]) -> Form:
         """The form that a xapi with `schema` writes. Source: the history of xen-api's db_xml.ml."""
         return cls(every_space=schema >= (5, 133), generations=schema >= (5, 63))
-
-
-@dataclass(slots=True)
-class Row:
-    """One object: its column texts by database name (`name__label`), in order.
-
-    `ctime` and `mtime` are the generations in which it was created and last changed, None where the dump has none.
-    """
-
-    ref: str
-    cells: dict[str, str] = field(default_factory=dict)
-    ctime: int | None = None
-    mtime: int | None = None
-
-
-@dataclass(slots=True)
-class Table:
-    """One class: its rows by reference, in order."""
-
-    name: str
-    rows: dict[str, Row] = field(default_factory=dict)
 
 
 @dataclass
@@ -129,9 +112,9 @@ class Database:
 
     def copy(self) -> Database:
         """A copy that shares nothing which can change."""
-        tables = {name: Table(name) for name in self.tables}
+        tables = {}
         for name, table in self.tables.items():
-            tables[name].rows = {ref: replace(row, cells=dict(row.cells)) for ref, row in table.rows.items()}
+            tables[name] = Table(name, {ref: replace(row, cells=dict(row.cells)) for ref, row in table.rows.items()})
         return Database(dict(self.manifest), tables, self.form)
 
 
@@ -203,22 +186,19 @@ def parse(data: bytes, *, source: str = "<bytes>") -> Database:
 
 def _scanned(data: bytes) -> Database | None:
     """The database in a dump of the one regular shape; None for any other, and for what has to be refused."""
-    target, rows = _Target(), dumpscan.Rows()
+    target = _Target()
     database = target.database
     try:
-        text = data.decode()
-        pairs, begin = dumpscan.manifest(text)
+        pairs, begin = dumpscan.manifest(data)
         for key, value in pairs:
             target.add(database.manifest, key, value)
         target.schema, _ = database.schema, database.generation
-        for name, uncut in dumpscan.tables(text, begin):
-            target.table = Table(name)
-            target.add(database.tables, name, target.table)
-            for row in uncut:
-                target.add_scanned(*rows.cut(row))
-    except (dumpscan.IrregularError, DatabaseError, UnicodeDecodeError):
+        for name, *rows in dumpscan.tables(data, begin):
+            blocks = [target.block(names, columns) for names, columns in dumpscan.blocks(data, *rows)]
+            target.add(database.tables, name, Table(name, blocks=blocks))
+    except (dumpscan.IrregularError, DatabaseError, ValueError):  # as those that no number or no UTF-8 raises
         return None
-    database.form = replace(Form.of(target.schema), declaration=text.startswith("<?xml"), **target.evidence)
+    database.form = replace(Form.of(target.schema), declaration=data.startswith(b"<?xml"), **target.evidence)
     return database
 
 
@@ -261,7 +241,7 @@ class _Target:
         self._path = [""]
         self._table_of: dict[str, str] = {}
         self._columns: dict[tuple[str, ...], tuple[str, ...]] = {}
-        self._scanned_columns: dict[tuple[str, ...], tuple[str, ...]] = {}
+        self._scanned: set[str] = set()
 
     def start(self, tag: str, attributes: Mapping[str, str], nsmap: Mapping[str, str]) -> None:
         self.elements += 1
@@ -321,25 +301,25 @@ class _Target:
         if " " in raw or escapes & {".", "_"}:
             self.evidence["every_space"] = " " not in raw and "." in escapes
 
-    def add_scanned(self, names: tuple[str, ...], raw: str) -> None:
-        """Take a row whose attributes' texts are joined by NUL; the reference, which comes first, has no escapes."""
-        generations = names[1:3] == _STAMPS
-        ref, _, raw = raw.partition("\0")
-        if "every_space" not in self.evidence:
-            self._look_for_spaces(raw)
-        texts = (unprotect(raw) if "%" in raw else raw).split("\0") if len(names) > 1 else []
-        if not ref or ref in self._table_of:
+    def block(self, names: tuple[str, ...], columns: list[list[str]]) -> Block:
+        """The rows whose attributes have `names`, the reference first, which has no escapes."""
+        many, refs = len(self._scanned), dumpscan.texts(columns[0])
+        self._scanned.update(refs)
+        if len(self._scanned) != many + len(refs) or "" in self._scanned:
             raise dumpscan.IrregularError
-        self._table_of[ref] = self.table.name
-        ctime = mtime = None
-        begin = 0
-        if generations:
-            ctime, mtime, begin = self._generation(ref, "", texts[0]), self._generation(ref, "", texts[1]), 2
+        generations = names[1:3] == _STAMPS
         self.evidence["generations"] = self.evidence.get("generations", False) or generations
-        columns = self._scanned_columns.get(names)
-        if columns is None:
-            columns = self._scanned_columns[names] = self._columns_of(ref, names[1 + begin :])
-        self.table.rows[ref] = Row(ref, dict(zip(columns, texts[begin:], strict=True)), ctime, mtime)
+        begin = 3 if generations else 1
+        if "every_space" not in self.evidence:
+            for texts in zip(*columns[begin:], strict=True):
+                self._look_for_spaces(dumpscan.mended("\0".join(texts)))
+                if "every_space" in self.evidence:
+                    break
+        found = [dumpscan.texts(column, unprotect) for column in columns[begin:]]
+        cells = dict(zip(self._columns_of(refs[0], names[begin:]), found, strict=True))
+        if not generations:
+            return Block(refs, [None] * len(refs), [None] * len(refs), cells)
+        return Block(refs, list(map(int, columns[1])), list(map(int, columns[2])), cells)
 
     def _generation(self, ref: str, name: str, text: str | None) -> int | None:
         try:
@@ -370,36 +350,60 @@ def write(db: Database, *, form: Form | None = None) -> bytes:
     form = form or db.form
     if _ILLEGAL.search("".join((*db.manifest, *db.manifest.values(), *db.tables))):
         raise DatabaseError("the manifest or the name of a table holds a character that XML cannot; remove it")
-    layouts = {tuple(row.cells) for table in db.tables.values() for row in table.rows.values()}
-    for column in {column for columns in layouts for column in columns}:
+    tables = {name: table.blocks() for name, table in db.tables.items()}
+    for column in {column for blocks in tables.values() for block in blocks for column in block.columns}:
         if not _COLUMN.fullmatch(column):
             raise DatabaseError("this cannot be the name of a column; rename it", column=column)
-    parts = ['<?xml version="1.0" encoding="UTF-8"?>\n'] if form.declaration else []
+    declaration = '<?xml version="1.0" encoding="UTF-8"?>\n' if form.declaration else ""
     pairs = [f'<pair key="{_escaped(key)}" value="{_escaped(value)}"/>' for key, value in db.manifest.items()]
-    parts += ["<database><manifest>", *pairs, "</manifest>"]
-    templates: dict[tuple[str, ...], str] = {
-        columns: "".join([f' {column}="%s"' for column in columns]) for columns in layouts
-    }
-    for name, table in db.tables.items():
-        rows = [_row(name, ref, row, form, templates[tuple(row.cells)]) for ref, row in table.rows.items()]
-        parts += [f'<table name="{_escaped(name)}"', *([">", *rows, "</table>"] if rows else ["/>"])]
-    parts.append("</database>")
-    return "".join(parts).encode()
+    parts = ["".join([declaration, "<database><manifest>", *pairs, "</manifest>"]).encode()]
+    for name, blocks in tables.items():
+        rows = [_rows(name, block, form) for block in blocks]
+        parts += [f'<table name="{_escaped(name)}"'.encode(), *([b">", *rows, b"</table>"] if rows else [b"/>"])]
+    parts.append(b"</database>")
+    return b"".join(parts)
 
 
-def _row(table: str, ref: str, row: Row, form: Form, template: str) -> str:
-    """One row; `template` takes the texts of its columns."""
-    texts = _escaped(protect("\0".join(row.cells.values()), form.every_space)).split("\0") if row.cells else []
-    parts = [f'<row ref="{_escaped(ref)}"']
-    if form.generations:
-        generations = (("__ctime", row.ctime), ("__mtime", row.mtime))
-        parts += [f' {name}="{generation}"' for name, generation in generations if generation is not None]
-    whole = len(texts) == len(row.cells)
-    written = "".join([*parts, template % tuple(texts) if whole else "", "/>"])
-    if not whole or (not written.isprintable() and _ILLEGAL.search(written)):
+def _rows(table: str, block: Block, form: Form) -> bytes:
+    """The rows of a block, column by column: what has to be escaped is looked for in all texts of a column at once."""
+    template = "".join(['<row ref="%s"%s', *[f' {column}="%s"' for column in block.columns], "/>"])
+    stamps = _stamps(block) if form.generations else [""] * len(block.refs)
+    try:
+        refs = _in_quotes(block.refs, _escaped)
+        columns = [
+            _in_quotes(texts, lambda text: _escaped(protect(text, form.every_space)))
+            for texts in block.columns.values()
+        ]
+    except _IllegalError:
+        row = next(row for row in block.rows() if _ILLEGAL.search("".join([row.ref, *row.cells.values()])))
         column = next((column for column, text in row.cells.items() if _ILLEGAL.search(text)), "")
-        raise DatabaseError("it holds a character that XML cannot; remove it", table=table, row=ref, column=column)
-    return written
+        message = "it holds a character that XML cannot; remove it"
+        raise DatabaseError(message, table=table, row=row.ref, column=column) from None
+    return "".join(map(template.__mod__, zip(refs, stamps, *columns, strict=True))).encode()
+
+
+def _stamps(block: Block) -> list[str]:
+    """The generations of each row as attributes."""
+    return [
+        f' __ctime="{ctime}" __mtime="{mtime}"'
+        if ctime is not None and mtime is not None
+        else "".join([f' {name}="{at}"' for name, at in zip(_STAMPS, (ctime, mtime), strict=True) if at is not None])
+        for ctime, mtime in zip(block.ctimes, block.mtimes, strict=True)
+    ]
+
+
+class _IllegalError(Exception):
+    """A character that XML cannot hold."""
+
+
+def _in_quotes(texts: Sequence[str], escaped: Callable[[str], str]) -> Sequence[str]:
+    """Texts as attributes, by `escaped`, which takes many that are joined by NUL."""
+    raw = "".join(texts)
+    if not raw.isprintable() and _ILLEGAL.search(raw):
+        raise _IllegalError
+    raw = "\0".join(texts)
+    written = escaped(raw)
+    return texts if written == raw else written.split("\0")
 
 
 def _escaped(text: str) -> str:

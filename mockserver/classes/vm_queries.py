@@ -76,7 +76,7 @@ def _sources(call: Call, vm: Row) -> DataSources:
     busy = 0.1 if found is not None and found[1].running else 0.0
     metrics = call.db.find("VM_metrics", vm["metrics"])
     memory = float(metrics["memory_actual"]) if metrics is not None else 0.0
-    out = DataSources(call.pool.guest(vm).sources)
+    out = DataSources(dict(call.pool.guest(vm).sources))
     add = out.add
     for cpu in range(vm["VCPUs_at_startup"]):
         add(f"cpu{cpu}", f"CPU{cpu} usage", "(fraction)", busy, 1.0)
@@ -121,7 +121,8 @@ def _switch(call: Call, ref: str, name: str, *, on: bool) -> None:
     with operation(call, row, "data_source_op"):
         power.contact(call, row)
         _sources(call, row).named(name)
-        call.pool.guest(row).sources[name] = on
+        guest = call.pool.guest(row)
+        guest.sources = (*{**dict(guest.sources), name: on}.items(),)
 
 
 @verb()

@@ -8,8 +8,9 @@ database says. Writing is lazy: a domain catches up when somebody looks or when 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ..journal import Kept
@@ -35,11 +36,12 @@ class Disk(Kept):
     A block is kept without the zeros at its end, one of zeros alone is not kept: the same bytes are always the same blocks.
     """
 
+    writers: tuple[Domain, ...] = ()
+    marks: dict[int, bytes] | None = None
+
     def __init__(self, uuid: str) -> None:
         self.uuid = uuid
         self.blocks: dict[int, bytes] = {}
-        self.writers: set[Domain] = set()
-        self.marks: dict[int, bytes] | None = None
 
     def digests(self) -> dict[int, bytes]:
         """A digest of each block, also of those that were destroyed."""
@@ -88,27 +90,32 @@ class Disk(Kept):
         return sha.hexdigest()
 
 
+def report(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What a guest's agent reports: it is replaced as a whole, and never changed."""
+    return MappingProxyType({n: v.copy() if isinstance(v, (list, dict)) else v for n, v in fields.items()})
+
+
 @dataclass(eq=False)
 class Guest(Kept):
     """The software inside a VM, across its starts and stops.
 
-    `ledger` is what it wrote: disk uuid to blocks. `agent` is what its guest agent reports (the fields of its guest
-    metrics), None where it has none; it does so from `up_at` on, after the start counted by `boots`, when the timer
-    `booting` fires. `saved_by` is the
-    release that wrote its suspend image, `image` what was written. `sources` holds the data sources that somebody switched
-    on or off.
+    `ledger` is what it wrote: disk uuid to blocks. `agent` is what its guest agent reports, the fields of its guest metrics
+    as a `report`, None where it has none; it does so from `up_at` on, after the start counted by `boots`, when the timer
+    `booting` fires. `saved_by` is the release that wrote its suspend image, `image` what was written. `sources` are the data
+    sources that somebody switched on or off.
     """
 
     uuid: str
-    writes: int = 0
     ledger: dict[str, dict[int, bytes]] = field(default_factory=dict)
-    agent: dict[str, Any] | None = None
-    boots: int = 0
-    up_at: float = 0.0
-    booting: Timer | None = None
-    saved_by: Release | None = None
-    image: bytes | None = None
-    sources: dict[str, bool] = field(default_factory=dict)
+    # A pool has many guests, most of which never come to have any of these: they are set when they do.
+    writes: int = field(default=0, init=False)
+    agent: Mapping[str, Any] | None = field(default=None, init=False)
+    boots: int = field(default=0, init=False)
+    up_at: float = field(default=0.0, init=False)
+    booting: Timer | None = field(default=None, init=False)
+    saved_by: Release | None = field(default=None, init=False)
+    image: bytes | None = field(default=None, init=False)
+    sources: tuple[tuple[str, bool], ...] = field(default=(), init=False)
 
     def write_before(self, disk: Disk) -> None:
         """Put on `disk` what this guest wrote before anybody looked; it is in the ledger like all that comes after."""
@@ -134,15 +141,16 @@ class Guest(Kept):
 
 class Domain(Kept):
     """A guest running on a host. `disks` are those it writes to; while any of the storage in `stalled` (uuids) is out of
-    reach, it does nothing. `asleep` says that its guest put it to sleep: it does nothing, and nobody outside sees that."""
+    reach, it does nothing. `asleep` says whether its guest put it to sleep: it does nothing, and nobody outside sees that.
+    """
 
     guest: Guest
     host: str
     domid: int
-    disks: list[Disk]
+    disks: tuple[Disk, ...]
     since: float
     running: bool
-    stalled: set[str]
+    stalled: tuple[str, ...]
     asleep: bool
 
     def __init__(
@@ -150,7 +158,7 @@ class Domain(Kept):
         guest: Guest,
         host: str,
         domid: int,
-        disks: list[Disk],
+        disks: tuple[Disk, ...],
         since: float,
         running: bool = True,
         asleep: bool = False,
@@ -162,11 +170,11 @@ class Domain(Kept):
             disks=disks,
             since=since,
             running=running,
-            stalled=set(),
+            stalled=(),
             asleep=asleep,
         )
         for disk in disks:
-            disk.writers.add(self)
+            disk.writers = (*disk.writers, self)
 
     def catch_up(self, now: float) -> None:
         """Do the writes that fell due up to `now`."""
@@ -203,35 +211,39 @@ class Domain(Kept):
     def stall(self, sr: str, now: float) -> None:
         """Wait for storage."""
         self.catch_up(now)
-        self.stalled.add(sr)
+        if sr not in self.stalled:
+            self.stalled = (*self.stalled, sr)
 
     def go_on(self, sr: str, now: float) -> None:
         """Storage is back: go on, if nothing else is waited for."""
         if sr in self.stalled:
-            self.stalled.discard(sr)
+            self.stalled = tuple(other for other in self.stalled if other != sr)
             self.since = now
 
     def open(self, disk: Disk, now: float) -> None:
         """Begin to write to `disk` too."""
         self.catch_up(now)
         if disk not in self.disks:
-            self.disks.append(disk)
-            disk.writers.add(self)
+            self.disks = (*self.disks, disk)
+            disk.writers = (*disk.writers, self)
 
     def close(self, disk: Disk, now: float) -> None:
         """Stop writing to `disk`."""
         self.catch_up(now)
         if disk in self.disks:
-            self.disks.remove(disk)
-            disk.writers.discard(self)
+            self.disks = tuple(other for other in self.disks if other is not disk)
+            self._leave(disk)
 
     def end(self, now: float) -> None:
         """The domain is gone; its disks are closed."""
         self.catch_up(now)
         self.running = False
         for disk in self.disks:
-            disk.writers.discard(self)
-        self.disks = []
+            self._leave(disk)
+        self.disks = ()
+
+    def _leave(self, disk: Disk) -> None:
+        disk.writers = tuple(other for other in disk.writers if other is not self)
 
 
 def damage(guest: Guest, disks: dict[str, Disk], *, only: Iterable[str] | None = None) -> Iterable[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Failure
+from .acts.guests import start_of
 from .observe import VMFacts, observe
 from .plan import Plan
 from .policy import IGNORE, REPORT
@@ -53,7 +54,7 @@ def see_to(run: Run, away: str) -> list[str]:
             left.append(f"{vm.name} went down while {names.get(away, away)} was away")
             continue
         try:
-            run.session.Async.VM.start_on(ref, run.host(expected[vm.uuid].host), False, False).wait()
+            start_of(run, ref, run.host(expected[vm.uuid].host)).wait()
         except Failure as error:
             run.journal.note(f"{vm.name} cannot be started where it ran: {error}")
             left.append(f"{vm.name} went down while {names.get(away, away)} was away")

@@ -22,6 +22,11 @@ def under_way(run: Run, vm: Any, *operations: str) -> Task[Any] | None:
     return None
 
 
+def start_of(run: Run, vm: Any, host: Any) -> Task[Any]:
+    """The start of a guest: the one that goes on already, or a new one."""
+    return under_way(run, vm, "start_on", "start") or run.session.Async.VM.start_on(vm, host, False, False)
+
+
 class PowerKind(Kind):
     """An action that shows in the guest's power state."""
 

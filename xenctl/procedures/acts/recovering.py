@@ -10,10 +10,9 @@ from ..emergency import MASTER, MEMBER, SILENT, UNKNOWN, HostState, NoWayIn, at,
 from ..losing import Losing
 from ..observe import observe
 from . import Kind
-from .guests import under_way
+from .guests import start_of
 
 if TYPE_CHECKING:
-    from ...tasks import Task
     from ..plan import Step
     from ..running import Run
 
@@ -180,7 +179,7 @@ class StartElsewhere(Kind):
         reasons = []
         for vm, name, to in self.down(run, step):
             try:
-                self.started(run, vm, run.host(to)).wait()
+                start_of(run, vm, run.host(to)).wait()
             except (Failure, TaskCancelled) as error:
                 reasons.append(f"{name}: {error}")
         if reasons:
@@ -192,9 +191,6 @@ class StartElsewhere(Kind):
         there = [(*records[vm], to) for vm, to in of_lost(run, step, "vms") if vm in records]
         return [(ref, vm.name_label, to) for ref, vm, to in there if vm.power_state == "Halted"]
 
-    def started(self, run: Run, vm: Any, host: Any) -> Task[Any]:
-        """The start of a guest: the one that goes on already, or a new one."""
-        return under_way(run, vm, "start_on", "start") or run.session.Async.VM.start_on(vm, host, False, False)
 
 
 # --- roles

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import Failure, ProcedureError, TaskCancelled, TransportError
 from ..plan import Step
 from . import Kind
-from .guests import under_way
+from .guests import start_of, under_way
 
 if TYPE_CHECKING:
     from ...tasks import Task
@@ -128,7 +128,7 @@ class StartAgain(Kind):
         reasons = []
         for uuid, host in self.down(run, step):
             try:
-                run.session.Async.VM.start_on(run.vm(uuid), run.host(host), False, False).wait()
+                start_of(run, run.vm(uuid), run.host(host)).wait()
             except (Failure, TaskCancelled) as error:
                 reasons.append(f"{run.plan.names[uuid]} on {run.plan.names[host]}: {error}")
         if reasons:

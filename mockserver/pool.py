@@ -241,8 +241,9 @@ class MockPool(Kept):
     # --- finding
 
     def adopt_store(self, store: Store) -> None:
-        """Make `store` the pool's database."""
+        """Make `store` the pool's database. Its rows all count as told to who begins to listen now."""
         self.store = store
+        store.next_generation()
         if self.trace is not None:
             self.trace.cut("a master loaded its database")
         store.on_write, store.clock = self._written, self.clock

@@ -186,7 +186,10 @@ class DatabaseError(XenctlError):
 
 
 class ProcedureError(XenctlError):
-    """A maintenance procedure cannot be done or cannot go on. `reasons` holds every reason, one sentence each."""
+    """A maintenance procedure cannot be done or cannot go on. `reasons` holds every reason, one sentence each. `bad_input`
+    tells that what was given is at fault, and not the pool."""
+
+    bad_input: ClassVar[bool] = False
 
     def __init__(self, message: str, reasons: Iterable[str] = ()) -> None:
         self.message, self.reasons = message, list(reasons)

@@ -235,7 +235,16 @@ def test_a_plan_is_shown_and_changes_nothing(served: Served) -> None:
         (("plan", "--server", "http://127.0.0.1:1"), 2, "cannot be reached"),
         (("run", "--server", "http://127.0.0.1:1"), 2, "give --journal FILE"),
         (("run", "--server", "URL", "--journal", "J", "--hands", "magic"), 2, "is none of operator, plugin:"),
-        (("run", "--server", "URL", "--journal", "no/such/folder/j", "--hands", "fake:x"), 2, "cannot be written"),
+        (
+            ("run", "--server", "URL", "--journal", "no/such/folder/j", "--hands", f"fake:{TOKEN}"),
+            2,
+            "cannot be written",
+        ),
+        (
+            ("run", "--server", "URL", "--journal", "J", "--hands", "fake:x"),
+            2,
+            "refuses the token of --hands fake:TOKEN",
+        ),
         (("run", "--server", "URL", "--journal", "J", "--hands", "fake:x", "--to", "9"), 2, "no release is called '9'"),
         (("run", "--server", "URL", "--journal", "J", "--hands", "fake:x", "--to", "5.5"), 1, "cannot be done"),
         (("resume", "--server", "URL", "--journal", "J"), 2, "there is no journal"),

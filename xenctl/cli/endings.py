@@ -30,8 +30,6 @@ DONE, IMPOSSIBLE, BAD_INPUT, RESUMABLE = 0, 1, 2, 3
 @contextmanager
 def ending() -> Iterator[None]:
     """Tell what a command raises and end with its status. Nothing has been changed by then."""
-    from ..procedures.journal import JournalError
-
     try:
         yield
     except KeyboardInterrupt:
@@ -39,7 +37,7 @@ def ending() -> Iterator[None]:
         sys.exit(RESUMABLE)
     except ProcedureError as error:
         tell(error)
-        sys.exit(BAD_INPUT if isinstance(error, JournalError) else IMPOSSIBLE)
+        sys.exit(BAD_INPUT if error.bad_input else IMPOSSIBLE)
     except (DatabaseError, ValueError, OSError, TransportError, Failure) as error:
         tell(error)
         sys.exit(BAD_INPUT)

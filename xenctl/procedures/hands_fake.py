@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from .plan import Plan
 
 
+class TokenError(ProcedureError):
+    """The control path does not take the token."""
+
+    bad_input = True
+
+
 class FakeHands:
     """Hands on the machines behind a control path. `token` may name the path's own port: `TOKEN@http://127.0.0.1:1234`,
     which answers when every host is off; else the session's hosts are asked, one after another.
@@ -54,6 +60,8 @@ class FakeHands:
                 raise ProcedureError(
                     f"{origin} has no machine room: fake:TOKEN is for a mockserver that was started with --control TOKEN"
                 ) from None
+            if answer.status == 401:
+                raise TokenError(f"{origin} refuses the token of --hands fake:TOKEN: {said.get('error', text)}")
             if answer.status >= 400:
                 raise ProcedureError(f"the machine room refuses: {said.get('error', text)}")
             self._origins.remove(origin)

@@ -43,6 +43,8 @@ PAUSE = "pause"
 class JournalError(ProcedureError):
     """A journal that cannot be used; says which, why, and what to do."""
 
+    bad_input = True
+
 
 @dataclass(frozen=True)
 class Entry:

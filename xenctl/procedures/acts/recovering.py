@@ -192,7 +192,6 @@ class StartElsewhere(Kind):
         return [(ref, vm.name_label, to) for ref, vm, to in there if vm.power_state == "Halted"]
 
 
-
 # --- roles
 
 

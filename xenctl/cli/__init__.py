@@ -18,7 +18,8 @@ def main() -> None:
 
         cli()
     except ModuleNotFoundError as error:
-        if error.name not in ("click", "rich"):
+        missing = (error.name or "").partition(".")[0]
+        if missing not in ("click", "rich"):
             raise
-        print(f"xenctl: the command needs {error.name}; install it with: pip install 'xenctl[cli]'", file=sys.stderr)
+        print(f"xenctl: the command needs {missing}; install it with: pip install 'xenctl[cli]'", file=sys.stderr)
         sys.exit(2)

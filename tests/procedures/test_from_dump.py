@@ -26,7 +26,10 @@ from xenctl.procedures.plan import Plan
 from xenctl.procedures.running import Outcome, Run, abandon
 from xenctl.releases import find
 
-RELEASES = [("4.0.1", "4.1"), ("5.6", "6.0"), ("7.1", "8.0"), ("8.2", "8.4")]
+RELEASES = [
+    *(("4.0.1", "4.1"), ("4.1", "5.0"), ("5.0", "5.5"), ("5.6", "6.0"), ("6.2", "6.5")),
+    *(("7.1", "8.0"), ("8.2", "8.4")),
+]
 
 
 @pytest.fixture

@@ -91,6 +91,16 @@ def show_plan(plan: Plan, *, steps: bool = False) -> None:
             out.print(f"mended first: {escape(finding.why)}")
 
 
+def present(plan: Plan, *, dry_run: bool, as_json: bool) -> None:
+    """Print a plan that was made; one that is only to be shown with every step, and end with its status."""
+    if not as_json:
+        show_plan(plan, steps=dry_run)
+    if dry_run:
+        if as_json:
+            print_json(plan.as_dict())
+        sys.exit(IMPOSSIBLE if plan.problems else DONE)
+
+
 def show_mendable(plan: Plan) -> None:
     """Print what stands against a plan and can be mended, if anything."""
     mendable = [finding.check for finding in plan.findings if finding.stands and finding.mendable]

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from ..errors import ProcedureError
-from .endings import IMPOSSIBLE, as_data, ending, finish, print_json, progress, show_plan
+from .endings import IMPOSSIBLE, as_data, ending, finish, present, print_json, progress
 from .policies import Asked, gate_options
 from .reach import Reach, Reached, machine_room_option, pool_options, tell
-from .runs import DRY_RUN, JOURNAL, JSON, opened, run_or_resume
+from .runs import DRY_RUN, JOURNAL, JSON, TAKE_OVER, opened, run_or_resume
 
 if TYPE_CHECKING:
     from ..procedures.journal import Journal
@@ -65,12 +65,7 @@ def enter(
                 _enter(at, journal, as_json=as_json)
         with reach.opened() as at:
             made = procedure.plan_enter(at.session, host, stuck=stuck, new_master=new_master, lower_ha=lower_ha)
-            if not as_json:
-                show_plan(made, steps=dry_run)
-            if dry_run:
-                if as_json:
-                    print_json(made.as_dict())
-                sys.exit(IMPOSSIBLE if made.problems else 0)
+            present(made, dry_run=dry_run, as_json=as_json)
             if made.problems:
                 raise ProcedureError(f"{host} cannot enter maintenance mode", made.problems)
             with Journal.create(made, file) as journal:
@@ -98,7 +93,7 @@ def _enter(at: Reached, journal: Journal, *, as_json: bool) -> None:
 @maintenance.command()
 @HOST
 @click.option("--entered", type=click.Path(), metavar="FILE", help="The journal of entering, for keys that are gone.")
-@click.option("--take-over", is_flag=True, help="Go on although the pool is marked with another run, which is lost.")
+@TAKE_OVER
 @pool_options
 @machine_room_option
 @JOURNAL

@@ -8,7 +8,7 @@ import click
 
 from .endings import ending
 from .reach import Reach, hands_option, pool_options
-from .runs import DRY_RUN, JOURNAL, JSON, run_or_resume
+from .runs import DRY_RUN, JOURNAL, JSON, LIMIT, STUBBORN, run_or_resume
 
 
 @click.command()
@@ -16,15 +16,9 @@ from .runs import DRY_RUN, JOURNAL, JSON, run_or_resume
 @click.option(
     "--evacuate", is_flag=True, help="Send its guests to other hosts meanwhile, instead of shutting them down."
 )
-@click.option(
-    "--policy",
-    type=click.Choice(["give-up", "ask", "hard"]),
-    default="give-up",
-    show_default=True,
-    help="What becomes of a guest that does not shut down.",
-)
+@STUBBORN
 @click.option("--timeout", type=float, default=60.0, show_default=True, help="Seconds that each guest has.")
-@click.option("--limit", type=int, default=10, show_default=True, help="How many shut down at once.")
+@LIMIT
 @click.option("--answer-file", type=click.Path(), metavar="FILE", help="What the medium boots with; it must preserve.")
 @click.option("--backup", type=click.Path(), metavar="FILE", help="Where the database is kept; beside the journal.")
 @pool_options

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +11,9 @@ import click
 
 from ..errors import ProcedureError
 from .back_by_dump import Words, go_back
-from .endings import IMPOSSIBLE, ending, finish, print_json, progress, show_plan
+from .endings import ending, finish, present, progress
 from .reach import Reach, Reached, hands_option, pool_options
-from .runs import DRY_RUN, JSON, ask
+from .runs import DRY_RUN, JSON, STUBBORN, TAKE_OVER, ask
 
 if TYPE_CHECKING:
     from ..procedures.before import Before
@@ -49,15 +48,9 @@ SUFFIX = ".revert"
 @click.option(
     "--unmoved", is_flag=True, help="No guest came to a host of the old release since the master was upgraded."
 )
-@click.option(
-    "--policy",
-    type=click.Choice(["give-up", "ask", "hard"]),
-    default="give-up",
-    show_default=True,
-    help="What becomes of a guest that does not shut down.",
-)
+@STUBBORN
 @click.option("--timeout", type=float, default=120.0, show_default=True, help="Seconds that each guest has.")
-@click.option("--take-over", is_flag=True, help="Go on although the pool is marked with another run, which is lost.")
+@TAKE_OVER
 @click.option("--replan", is_flag=True, help="Plan the rest anew, where the pool is not as the plan expects it.")
 @click.option(
     "--after",
@@ -164,12 +157,7 @@ def _begin(
 
     hands = None if dry_run and at.talks else at.hands  # nobody is asked anything where nothing is done
     made = procedure.plan(at.session, known, hands=hands, take_over=take_over, **planning)
-    if not as_json:
-        show_plan(made, steps=dry_run)
-    if dry_run:
-        if as_json:
-            print_json(made.as_dict())
-        sys.exit(IMPOSSIBLE if made.problems else 0)
+    present(made, dry_run=dry_run, as_json=as_json)
     procedure.assert_can_run(made, **agreed)
     with procedure.begin(made, known, own, upgrade=upgrade) as journal:
         journal.put("planning", planning)

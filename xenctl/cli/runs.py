@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ProcedureError
-from .endings import ending, finish, print_json, progress, show_plan
+from .endings import ending, finish, present, progress
 from .policies import told_to_stop
 from .reach import Reach, Reached
 
@@ -26,6 +26,17 @@ JOURNAL = click.option(
     type=click.Path(),
     metavar="FILE",
     help="The run's journal. Where it holds a run that stopped, the command goes on with that.",
+)
+STUBBORN = click.option(
+    "--policy",
+    type=click.Choice(["give-up", "ask", "hard"]),
+    default="give-up",
+    show_default=True,
+    help="What becomes of a guest that does not shut down.",
+)
+LIMIT = click.option("--limit", type=int, default=10, show_default=True, help="How many shut down at once.")
+TAKE_OVER = click.option(
+    "--take-over", is_flag=True, help="Go on although the pool is marked with another run, which is lost."
 )
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Show the plan, step by step, and change nothing.")
 
@@ -62,12 +73,7 @@ def run_or_resume(
                 carry_out(at, journal, as_json=as_json, asked=asked, **options)
         with reach.opened(now=now) as at:
             made = make(at)
-            if not as_json:
-                show_plan(made, steps=dry_run)
-            if dry_run:
-                if as_json:
-                    print_json(made.as_dict())
-                sys.exit(1 if made.problems else 0)
+            present(made, dry_run=dry_run, as_json=as_json)
             if made.problems:
                 raise ProcedureError(f"this {procedure} cannot be done", made.problems)
             if agreed is not None:

@@ -6,20 +6,14 @@ import click
 
 from .endings import ending, show_plan
 from .reach import Reach, machine_room_option, pool_options
-from .runs import DRY_RUN, JOURNAL, JSON, carry_out, run_or_resume
+from .runs import DRY_RUN, JOURNAL, JSON, LIMIT, STUBBORN, carry_out, run_or_resume
 
 
 @click.command()
 @click.option("--host", metavar="NAME", help="Only the guests of this host (name or uuid).")
-@click.option(
-    "--policy",
-    type=click.Choice(["give-up", "ask", "hard"]),
-    default="give-up",
-    show_default=True,
-    help="What becomes of a guest that does not shut down.",
-)
+@STUBBORN
 @click.option("--timeout", type=float, default=60.0, show_default=True, help="Seconds that each guest has.")
-@click.option("--limit", type=int, default=10, show_default=True, help="How many shut down at once.")
+@LIMIT
 @click.option(
     "--keep", multiple=True, metavar="NAME", help="A guest that is left alone (name or uuid); may be repeated."
 )

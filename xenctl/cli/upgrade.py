@@ -7,19 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .endings import (
-    IMPOSSIBLE,
-    ending,
-    finish,
-    print_json,
-    progress,
-    show_mendable,
-    show_plan,
-)
+from .endings import IMPOSSIBLE, ending, finish, present, print_json, progress, show_mendable, show_plan
 from .journals import JOURNAL, taken_up
 from .policies import Asked, guest_options, guest_policies, run_options, told_to_stop
 from .reach import Reach, Reached, hands_option, pool_options
-from .runs import JSON
+from .runs import JSON, TAKE_OVER
 
 if TYPE_CHECKING:
     from ..procedures.journal import Journal
@@ -127,7 +119,7 @@ def resume(reach: Reach, file: str, replan: bool, asked: Asked, as_json: bool) -
 @TO
 @click.option("--journal", "file", type=click.Path(), metavar="FILE", required=True, help="The new run's journal.")
 @click.option("--accept-downtime", is_flag=True, help="Agree to the downtime of the guests that the plan names.")
-@click.option("--take-over", is_flag=True, help="Go on although the pool is marked with another run, which is lost.")
+@TAKE_OVER
 @click.option("--dry-run", is_flag=True, help="Show the plan, and change nothing.")
 @guest_options
 @run_options
@@ -160,12 +152,8 @@ def adopt(
             made = rolling_upgrade.adopt(
                 at.session, to, take_over=take_over, hands=at.hands, policies=policies, fix=fix
             )
-            if not as_json and (dry_run or not made.problems):
-                show_plan(made, steps=dry_run)
-            if dry_run:
-                if as_json:
-                    print_json(made.as_dict())
-                sys.exit(IMPOSSIBLE if made.problems else 0)
+            if dry_run or not made.problems:
+                present(made, dry_run=dry_run, as_json=as_json)
             rolling_upgrade.assert_can_run(made, accept_downtime=accept_downtime)
             asked.gates(at, made)
             with Journal.create(made, file) as journal:

@@ -8,7 +8,6 @@ from typing import Any
 from ...releases import XENSERVER
 from ..acts import mending
 from ..observe import VMFacts
-from ..placement import pinned
 from ..planner.pieces import LEAVE, MIGRATE, SHUT_DOWN, SUSPEND
 from .finding import BLOCKS, EITHER, WARNS, Check, Found
 from .survey import Situation
@@ -62,17 +61,10 @@ def _discs(at: Situation) -> Iterator[Found]:
         yield Found("pool", at.facts.uuid, at.facts.name, why)
 
 
-def _pinned(at: Situation) -> Iterator[tuple[VMFacts, str]]:
-    """The guests that can go to no other host, and why."""
-    for vm in at.facts.vms.values():
-        why = pinned(at.facts, vm, vm.host) if vm.state == "Running" and vm.host and not vm.stuck else ""
-        if why:
-            yield vm, why
-
-
 def _shut(at: Situation, *, tied: bool) -> Iterator[Found]:
     """The guests that are shut down because they can go nowhere, by devices (`tied`) or for want of anything else."""
-    for vm, why in _pinned(at):
+    for uuid, why in at.pinned.items():
+        vm = at.facts.vms[uuid]
         resting = at.policy(vm) in (LEAVE, SUSPEND) or at.is_new(at.facts.hosts[vm.host])
         if bool(vm.tied) == tied and not resting:
             yield _vm(vm, f"{vm.name} is shut down when its host is upgraded: {why}")
@@ -87,10 +79,9 @@ def _tied(at: Situation) -> Iterator[Found]:
 
 
 def _blocked(at: Situation) -> Iterator[Found]:
-    held = {vm.uuid for vm, _ in _pinned(at)}
     for vm, record in at.up():
         blocked: Mapping[str, str] = record.get("blocked_operations", {})
-        for operation in _wanted(at, vm, held=vm.uuid in held):
+        for operation in _wanted(at, vm):
             if operation not in blocked:
                 continue
             step = mending.set_key(
@@ -111,19 +102,18 @@ WANTED: Mapping[str, tuple[str, ...]] = {
 """The operations that the run needs of a guest that is up, by what becomes of it."""
 
 
-def _wanted(at: Situation, vm: VMFacts, *, held: bool) -> tuple[str, ...]:
-    """The operations that the run needs of a guest that is up; `held` if it can go nowhere else."""
+def _wanted(at: Situation, vm: VMFacts) -> tuple[str, ...]:
+    """The operations that the run needs of a guest that is up."""
     policy = at.policy(vm)
     if vm.state == "Suspended":
         return () if policy in (LEAVE, SUSPEND) else ("resume", "resume_on", *WANTED[policy], "suspend")
-    return WANTED[SHUT_DOWN if held and policy == MIGRATE else policy]
+    return WANTED[SHUT_DOWN if policy == MIGRATE and vm.uuid in at.pinned else policy]
 
 
 def begins(at: Situation) -> bool:
     """Whether the run resumes or starts a guest under a release that looks at licences then: up to 6.1 they all do."""
-    held = {vm.uuid for vm, _ in _pinned(at)}
     return any(
-        {"resume", "start"} & set(_wanted(at, vm, held=vm.uuid in held))
+        {"resume", "start"} & set(_wanted(at, vm))
         for vm, _ in at.up()
         if vm.state == "Suspended" or not at.reaches(6, 2)
     )

@@ -68,6 +68,7 @@ def _unknown(at: Situation) -> Iterator[Found]:
 
 def _licence_over(at: Situation) -> Iterator[Found]:
     """Up to 6.1 no VM starts or resumes on a host whose licence is over."""
+    level = BLOCKS if begins(at) else WARNS
     for host, record in at.hosts():
         end = record.get("license_params", {}).get("expiry", "never")
         now = at.survey.now
@@ -77,7 +78,6 @@ def _licence_over(at: Situation) -> Iterator[Found]:
             continue
         if over and host.release.version < (6, 2, 0):
             why = f"the licence of {host.name} ended on {end}: no guest starts or resumes there"
-            level = BLOCKS if begins(at) else WARNS
             yield Found("host", host.uuid, host.name, f"{why}; give it a new one", level=level)
         elif over:
             yield Found(

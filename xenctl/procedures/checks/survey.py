@@ -16,6 +16,7 @@ from ...errors import Failure, TransportError
 from ...releases import Release, Version
 from ...values import parse_datetime
 from ..observe import HostFacts, PoolFacts, VMFacts, attached, observe
+from ..placement import pinned
 from ..planner.pieces import Wishes
 from .growth import growth
 
@@ -197,6 +198,13 @@ class Situation:
     def policy(self, vm: VMFacts) -> str:
         """What becomes of a guest (see `Wishes`)."""
         return self.wishes.policy(vm, mixed=self.mixed and vm.state != "Suspended")
+
+    @cached_property
+    def pinned(self) -> Mapping[str, str]:
+        """The guests that run and can go to no other host, by uuid, and why."""
+        vms = (vm for vm in self.facts.vms.values() if vm.state == "Running" and vm.host and not vm.stuck)
+        whys = ((vm.uuid, pinned(self.facts, vm, vm.host)) for vm in vms)
+        return {uuid: why for uuid, why in whys if why}
 
     def crosses(self, *version: int) -> bool:
         """Whether the upgrade leads from before a version to it or past it."""

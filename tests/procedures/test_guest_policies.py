@@ -10,6 +10,7 @@ from pools import RELEASES, connected, pin, reach, row, states, write
 
 from mockserver import MockPool
 from mockserver.invariants import rolling_upgrade as invariants
+from xenctl.errors import ProcedureError
 from xenctl.procedures import rolling_upgrade, running
 from xenctl.procedures.account import compare
 from xenctl.procedures.guest_policies import costs, read, resolved
@@ -233,7 +234,7 @@ def test_each_policy_does_what_it_says_and_is_undone(release: str) -> None:
 def test_no_run_begins_before_the_downtime_of_a_policy_is_accepted(pool: MockPool) -> None:
     """Also where somebody asked for it by name."""
     plan = planned(pool, vm01="suspend")
-    with pytest.raises(rolling_upgrade.ProcedureError, match="downtime"):
+    with pytest.raises(ProcedureError, match="downtime"):
         rolling_upgrade.run(reach(pool), plan, pool.hands, journal=Journal.create(plan))
     assert states(pool)["vm01"] == ("Running", "host1")
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import database
-from ..errors import Failure, ProcedureError, TransportError
+from ..errors import Failure, TransportError
 from ..releases import find
 from .acts.shutting import GIVE_UP, HARD, POLICIES
 from .backup import version_in
@@ -476,13 +476,11 @@ class _Making:
 
 def assert_can_run(plan: Plan, *, accept_downtime: bool = False, accept_loss: bool = False) -> None:
     """Raise `ProcedureError` where the plan has problems, or shuts guests down or loses something that was not agreed to."""
-    if plan.problems:
-        raise ProcedureError("this pool cannot be taken back by the dump", plan.problems)
-    if plan.downtime and not accept_downtime:
-        reasons = [f"{vm.name}: {vm.why}" for vm in plan.downtime]
-        raise ProcedureError("this shuts guests down; say that you accept the downtime", reasons)
-    if plan.losses and not accept_loss:
-        raise ProcedureError("this loses what the dump does not have; say that you accept the loss", plan.losses)
+    plan.assert_agreed(
+        *("this pool cannot be taken back by the dump", "this", "this loses what the dump does not have"),
+        accept_downtime=accept_downtime,
+        accept_loss=accept_loss,
+    )
 
 
 __all__ = ["FROM_DUMP", "assert_can_run", "plan", "read"]

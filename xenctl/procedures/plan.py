@@ -12,6 +12,8 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from ..errors import ProcedureError
+
 if TYPE_CHECKING:
     from .checks.finding import Finding
     from .observe import PoolFacts
@@ -239,6 +241,19 @@ class Plan:
     def downtime(self) -> tuple[PlannedVM, ...]:
         """The guests that will be shut down."""
         return tuple(vm for vm in self.vms if vm.planned_downtime)
+
+    def assert_agreed(
+        self, cannot: str, shuts: str, loses: str = "", *, accept_downtime: bool, accept_loss: bool = False
+    ) -> None:
+        """Raise `ProcedureError` where the plan has problems, or stops guests or loses something that was not agreed to.
+        `cannot`, `shuts` and `loses` are the words for it."""
+        if self.problems:
+            raise ProcedureError(cannot, self.problems)
+        if self.downtime and not accept_downtime:
+            reasons = [f"{vm.name}: {vm.why}" for vm in self.downtime]
+            raise ProcedureError(f"{shuts} shuts guests down; say that you accept the downtime", reasons)
+        if self.losses and not accept_loss:
+            raise ProcedureError(f"{loses}; say that you accept the loss", self.losses)
 
     def expected(self, steps: int) -> dict[str, Expected]:
         """What each guest is, by uuid, once the first `steps` steps are done."""

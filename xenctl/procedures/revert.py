@@ -192,13 +192,11 @@ def _plan(
 
 def assert_can_run(plan: Plan, *, accept_downtime: bool = False, accept_loss: bool = False) -> None:
     """Raise `ProcedureError` where the plan has problems, or shuts guests down or loses something that was not agreed to."""
-    if plan.problems:
-        raise ProcedureError("this upgrade cannot be taken back", plan.problems)
-    if plan.downtime and not accept_downtime:
-        reasons = [f"{vm.name}: {vm.why}" for vm in plan.downtime]
-        raise ProcedureError("this revert shuts guests down; say that you accept the downtime", reasons)
-    if plan.losses and not accept_loss:
-        raise ProcedureError("this revert loses what was made since; say that you accept the loss", plan.losses)
+    plan.assert_agreed(
+        *("this upgrade cannot be taken back", "this revert", "this revert loses what was made since"),
+        accept_downtime=accept_downtime,
+        accept_loss=accept_loss,
+    )
 
 
 def begin(plan: Plan, before: Before, path: str | None = None, *, upgrade: Journal | None = None) -> Journal:

@@ -18,7 +18,6 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ProcedureError
 from ..releases import Release, find, next_release
 from . import checks, comparison, ways_back
 from .acts import mending
@@ -352,13 +351,7 @@ def run(
 
 def assert_can_run(plan: Plan, *, accept_downtime: bool = False) -> None:
     """Raise `ProcedureError` where the plan has problems, or shuts guests down and `accept_downtime` is not given."""
-    if plan.problems:
-        raise ProcedureError("this upgrade cannot be done", plan.problems)
-    if plan.downtime and not accept_downtime:
-        raise ProcedureError(
-            "this upgrade shuts guests down; say that you accept the downtime",
-            [f"{vm.name}: {vm.why}" for vm in plan.downtime],
-        )
+    plan.assert_agreed("this upgrade cannot be done", "this upgrade", accept_downtime=accept_downtime)
 
 
 __all__ = ["Outcome", "StepDone", "adopt", "assert_can_run", "make_plan", "plan", "replan", "run"]

@@ -3,49 +3,33 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
+from processes import TOKEN
 
 from mockserver import MockPool
 from xenctl import database
 from xenctl.session import Session, connect
 
 DATA = Path(__file__).parents[1] / "data"
-TOKEN = "s3cr3t"
 
 
-def run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "xenctl", "upgrade", *words],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, "XENCTL_PASSWORD": "secret", "COLUMNS": "200"},
-    )
+def run(*words: str) -> processes.Said:
+    return processes.xenctl("upgrade", *words, columns=200)
 
 
 @pytest.fixture
 def url() -> Iterator[str]:
     """A pool in a process of its own: 7.1, with high availability and automatic power-on."""
-    command = [sys.executable, "-m", "mockserver", "--release", "7.1", "--hosts", "2", "--vms", "4", "--control", TOKEN]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert server.stdout is not None
-    url = json.loads(server.stdout.readline())["url"]
-    with on(url) as session:
-        session.pool.enable_ha([], {})
-        session.pool.add_to_other_config(session.pool.get_all()[0], "auto_poweron", "true")
-    yield url
-    server.terminate()
-    server.wait(timeout=20)
-    server.stdout.close()
+    with processes.served("7.1", 2, 4) as ready:
+        with on(ready["url"]) as session:
+            session.pool.enable_ha([], {})
+            session.pool.add_to_other_config(session.pool.get_all()[0], "auto_poweron", "true")
+        yield ready["url"]
 
 
 def on(url: str) -> Session:

@@ -3,45 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
+from processes import TOKEN
 
 import xenctl
 
-TOKEN = "s3cr3t"
 DATA = Path(__file__).parents[1] / "data"
 UUID = "0a1b2c3d-4e5f-4678-9abc-def012345678"
 
-Said = subprocess.CompletedProcess[str]
 
-
-def run(*words: str) -> Said:
-    return subprocess.run(
-        [sys.executable, "-m", "xenctl", *words],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, "XENCTL_PASSWORD": "secret", "COLUMNS": "140"},
-    )
+def run(*words: str) -> processes.Said:
+    return processes.xenctl(*words, columns=140)
 
 
 @pytest.fixture
 def url() -> Iterator[str]:
-    command = [sys.executable, "-m", "mockserver", "--release", "6.2", "--hosts", "3", "--vms", "6"]
-    server = subprocess.Popen([*command, "--control", TOKEN], stdout=subprocess.PIPE, text=True)
-    assert server.stdout is not None
-    yield str(json.loads(server.stdout.readline())["url"])
-    server.terminate()
-    server.wait(timeout=20)
-    server.stdout.close()
+    with processes.served("6.2", 3, 6) as ready:
+        yield str(ready["url"])
 
 
 def ask(url: str, question: Callable[[Any], Any]) -> Any:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -13,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
+from processes import TOKEN
 
-TOKEN = "s3cr3t"
 DATA = Path(__file__).parents[1] / "data"
 
 
@@ -44,28 +42,14 @@ class Served:
         return "--hands", f"fake:{TOKEN}@{self.room}"
 
 
-def recover(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "xenctl", "recover", *words],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, "XENCTL_PASSWORD": "secret", "COLUMNS": "120"},
-    )
+def recover(*words: str) -> processes.Said:
+    return processes.xenctl("recover", *words, columns=120)
 
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
-    command = [sys.executable, "-m", "mockserver", "--release", "6.2", "--hosts", "3", "--vms", "6"]
-    server = subprocess.Popen([*command, "--control", TOKEN], stdout=subprocess.PIPE, text=True)
-    assert server.stdout is not None
-    ready = json.loads(server.stdout.readline())
-    yield Served(ready["url"], ready["control"], tmp_path)
-    server.terminate()
-    server.wait(timeout=20)
-    server.stdout.close()
+    with processes.served("6.2", 3, 6) as ready:
+        yield Served(ready["url"], ready["control"], tmp_path)
 
 
 def status(url: str) -> dict[str, Any]:
@@ -105,13 +89,7 @@ def test_a_run_that_is_killed_is_gone_on_with(served: Served) -> None:
     journal = str(served.folder / "master")
     words = ["master", "--server", served.at(3), "--new", "127.0.0.2", "--lost", "127.0.0.1", "--hosts", "127.0.0.3"]
     words += [*served.hands, "--journal", journal, "--start-vms"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "xenctl", "recover", *words],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "XENCTL_PASSWORD": "secret"},
-    )
+    process = processes.begun("recover", *words)
     assert process.stderr is not None
     for line in process.stderr:
         if "promote" in line or "make 127.0.0.2 the master" in line:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import processes
 import pytest
+from processes import TOKEN
 
 from mockserver import MockPool
 from xenctl.procedures import revert
@@ -21,27 +20,10 @@ from xenctl.procedures.observe import observe
 from xenctl.session import connect
 
 DATA = Path(__file__).parents[1] / "data" / "pool-4.0.1.xml"
-TOKEN = "s3cr3t"
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "XENCTL_PASSWORD": "secret", "COLUMNS": "100"}
-
-
-def xenctl(*words: str) -> list[str]:
-    return [sys.executable, "-m", "xenctl", "upgrade", *words]
-
-
-def run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        xenctl(*words),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        stdin=subprocess.DEVNULL,
-        env=environment(),
-    )
+def run(*words: str) -> processes.Said:
+    return processes.xenctl("upgrade", *words)
 
 
 @dataclass
@@ -57,14 +39,8 @@ class Served:
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
-    command = [sys.executable, "-m", "mockserver", "--release", "4.0.1", "--hosts", "2", "--vms", "6"]
-    server = subprocess.Popen([*command, "--control", TOKEN], stdout=subprocess.PIPE, text=True)
-    assert server.stdout is not None
-    ready = json.loads(server.stdout.readline())
-    yield Served(ready["url"], tmp_path / "run")
-    server.terminate()
-    server.wait(timeout=20)
-    server.stdout.close()
+    with processes.served("4.0.1", 2, 6) as ready:
+        yield Served(ready["url"], tmp_path / "run")
 
 
 def test_an_upgrade_is_taken_back_over_sockets_killed_and_resumed(served: Served) -> None:
@@ -78,8 +54,7 @@ def test_an_upgrade_is_taken_back_over_sockets_killed_and_resumed(served: Served
     done = run(*served.live("revert"))
     assert done.returncode == 1
     assert "say that you accept the downtime" in done.stderr
-    words = xenctl(*served.live("revert", "--accept-downtime"))
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment())
+    process = processes.begun("upgrade", *served.live("revert", "--accept-downtime"))
     assert process.stderr is not None
     for line in process.stderr:
         if "restore 4.0.1 on host1" in line:

@@ -9,16 +9,16 @@ import random
 import resource
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
+from processes import TOKEN
 
-TOKEN = "s3cr3t"
 KILLS = 4
 """How often a run is killed before it may end."""
 
@@ -31,7 +31,7 @@ class Served:
     folder: Path
 
     def arguments(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "xenctl", "upgrade", *words]
+        return ["upgrade", *words]
 
     def live(self, *words: str) -> list[str]:
         """The command line of a subcommand that reaches the pool and its machine room."""
@@ -48,46 +48,25 @@ class Served:
         return found
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "XENCTL_PASSWORD": "secret", "COLUMNS": "100"}
-
-
-def run(arguments: list[str], *, largest_file: int | None = None) -> subprocess.CompletedProcess[str]:
+def run(words: Sequence[str], *, largest_file: int | None = None) -> processes.Said:
     """What came of a command; with `largest_file` it can write no more than so many bytes into a file."""
 
     def limit() -> None:
         if largest_file is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
 
-    return subprocess.run(
-        arguments,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        stdin=subprocess.DEVNULL,
-        env=environment(),
-        preexec_fn=limit,
-    )
+    return processes.xenctl(*words, before=limit)
 
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Served]:
-    command = [sys.executable, "-m", "mockserver", "--release", "4.0.1", "--hosts", "2", "--vms", "6"]
-    server = subprocess.Popen([*command, "--control", TOKEN], stdout=subprocess.PIPE, text=True)
-    assert server.stdout is not None
-    ready = json.loads(server.stdout.readline())
-    yield Served(ready["url"], tmp_path)
-    server.terminate()
-    server.wait(timeout=20)
-    server.stdout.close()
+    with processes.served("4.0.1", 2, 6) as ready:
+        yield Served(ready["url"], tmp_path)
 
 
 def begun(served: Served, steps: int) -> subprocess.Popen[str]:
     """An upgrade that has done some steps."""
-    process = subprocess.Popen(
-        served.live("run"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment()
-    )
+    process = processes.begun(*served.live("run"))
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith(f"{steps + 1}/"):
@@ -118,9 +97,7 @@ def test_a_run_that_is_killed_again_and_again_is_done_in_the_end(served: Served)
     chance, words, kills = random.Random(seed), "run", 0
     print(f"seed {seed}")  # noqa: T201
     for _ in range(KILLS):
-        process = subprocess.Popen(
-            served.live(words), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment()
-        )
+        process = processes.begun(*served.live(words))
         assert process.stderr is not None
         for _line in itertools.islice(process.stderr, chance.randint(1, 6)):
             pass
@@ -276,7 +253,7 @@ DATA = Path(__file__).parents[1] / "data"
 def test_any_procedure_can_be_rehearsed() -> None:
     """`--rehearse DUMP` runs it on a fake pool; what would fail ends with 1, since there is nothing to resume."""
     words = ("run", "--rehearse", str(DATA / "pool-4.0.1.xml"), "--json", "--accept-downtime")
-    done = run([sys.executable, "-m", "xenctl", "upgrade", *words])
+    done = run(["upgrade", *words])
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)
     assert (found["ok"], found["state"], found["violations"]) == (True, "done", [])

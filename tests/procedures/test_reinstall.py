@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import random
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 from chaos import Fate, Killed, MortalHands, mortal, session_on
 from pools import RELEASES, reach, row, unharmed
@@ -327,16 +326,8 @@ def test_killed_anywhere_and_resumed_it_ends_the_same(route: str, tmp_path: Path
 DATA = Path(__file__).parents[1] / "data"
 
 
-def command(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "xenctl", "reinstall", *words],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, "XENCTL_PASSWORD": "secret", "COLUMNS": "100"},
-    )
+def command(*words: str) -> processes.Said:
+    return processes.xenctl("reinstall", *words)
 
 
 def test_the_command_rehearses_it() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from guests import fully_virtual
-from pools import RELEASES, connected, row, versions
+from pools import connected, row, versions
 
 from mockserver import MockPool
 from mockserver.invariants import rolling_upgrade as invariants
@@ -22,27 +22,7 @@ from xenctl.procedures.observe import observe
 from xenctl.procedures.plan import Step
 from xenctl.procedures.policy import REPLAN, REPORT, RESTART, Policy
 from xenctl.procedures.running import Outcome
-from xenctl.releases import find, next_release
 from xenctl.session import Session
-
-
-@pytest.fixture(params=RELEASES)
-def release(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def old(release: str) -> str:
-    """The version that every host has at first."""
-    return find(release).product_version
-
-
-@pytest.fixture
-def new(release: str) -> str:
-    """The version that it is upgraded to."""
-    following = next_release(find(release))
-    assert following is not None
-    return following.product_version
 
 
 @pytest.fixture
@@ -51,11 +31,6 @@ def pool(release: str) -> MockPool:
     observe(connected(made))  # the lists of what its guests allow follow
     made.watch(*invariants(may_stop=[vm["uuid"] for vm in made.store.table("VM").values()]))
     return made
-
-
-@pytest.fixture
-def session(pool: MockPool) -> Session:
-    return connected(pool)
 
 
 def crash(pool: MockPool, name: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from guests import fully_virtual
-from pools import RELEASES, row
+from pools import row
 
 from mockserver import MockPool
 from xenctl.errors import Failure, TransportError
@@ -22,9 +22,9 @@ SHORT = 1200.0
 """Seconds that every stage has in these tests."""
 
 
-@pytest.fixture(params=RELEASES)
-def pool(request: pytest.FixtureRequest) -> MockPool:
-    return fully_virtual(MockPool.create(hosts=3, vms=6, release=request.param))
+@pytest.fixture
+def pool(release: str) -> MockPool:
+    return fully_virtual(MockPool.create(hosts=3, vms=6, release=release))
 
 
 class Calls:

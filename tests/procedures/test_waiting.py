@@ -182,8 +182,12 @@ def test_a_member_in_emergency_mode_comes_out_by_itself(pool: MockPool, session:
     """Its toolstack was away for a while: no remedy is needed, and the run goes on."""
     pool.faults.add("toolstack_crash", victim="host3", after=0.0, lasting=300.0)
     pool.clock.advance(1.0)
+    assert pool.machine("host3").xapi.mode == "dead"
     run = waiting(pool, session)
     await_return(run, row(pool, "host", "host2")["uuid"], "")
+    assert pool.machine("host3").xapi.mode == "member"
+    notes = [entry.text for entry in run.journal.entries() if entry.phase == "note"]
+    assert notes == [f"host2: {stage}" for stage in NAMES]
 
 
 def test_an_upgrade_whose_host_does_not_return_stops_and_is_resumed(pool: MockPool, session: Session) -> None:

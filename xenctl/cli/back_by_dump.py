@@ -46,8 +46,6 @@ def go_back(reach: Reach, words: Words) -> NoReturn:
     own = words.own or (f"{words.file}{SUFFIX}" if words.file else None)
     if own is None and reach.rehearse is None and not words.dry_run:
         raise click.UsageError("give --journal RUN, or --revert-journal FILE: a run that is killed is resumed with it")
-    if words.after is not None and reach.rehearse is None:
-        raise click.UsageError("--after is for a rehearsal: give --rehearse DUMP")
     with ExitStack() as stack:
         ended: list[Journal] = []
         if own is None or not Path(own).exists():

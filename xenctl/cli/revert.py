@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..errors import ProcedureError
-from .back_by_dump import Words, go_back
+from .back_by_dump import REVERTED, Words, go_back
 from .endings import ending, finish, present, progress
 from .reach import Reach, Reached, hands_option, pool_options
 from .runs import DRY_RUN, JSON, STUBBORN, TAKE_OVER, ask
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from ..procedures.before import Before
     from ..procedures.journal import Journal
     from ..procedures.plan import Plan
-
-SUFFIX = ".revert"
-"""What the journal of a revert is called after that of the upgrade, where it is not named."""
 
 
 @click.command()
@@ -32,7 +29,7 @@ SUFFIX = ".revert"
     *("--revert-journal", "own"),
     type=click.Path(),
     metavar="FILE",
-    help=f"The revert's own journal; RUN{SUFFIX} if left out. Where it holds one that stopped, the command goes on with it.",
+    help=f"The revert's own journal; RUN{REVERTED} if left out. Where it holds one that stopped, this goes on with it.",
 )
 @click.option("--to", metavar="RELEASE", help="Release to go back to, where no journal says it.")
 @click.option(
@@ -83,6 +80,8 @@ def revert(
     Each host gets its old system from its backup partition. Guests on hosts that were upgraded are shut down for it and
     started when all versions are equal; the plan names each with its downtime, and what is lost.
     """
+    if after is not None and reach.rehearse is None:
+        raise click.UsageError("--after is for a rehearsal: give --rehearse DUMP")
     if from_dump:
         if to is not None or unmoved or replan:
             raise click.UsageError("--to, --unmoved and --replan are for backup partitions: the dump says how it was")
@@ -92,15 +91,13 @@ def revert(
         go_back(reach, words)
     planning = {"unmoved": unmoved, "policy": policy, "timeout": timeout}
     agreed = {"accept_downtime": accept_downtime, "accept_loss": accept_loss}
-    if after is not None and reach.rehearse is None:
-        raise click.UsageError("--after is for a rehearsal: give --rehearse DUMP")
     with ending(), ExitStack() as stack:
         if reach.rehearse is not None:
             at = stack.enter_context(reach.opened())
             upgrade: Journal | None = upgraded(at, after)
             own = None
         else:
-            own = own or (f"{file}{SUFFIX}" if file else None)
+            own = own or (f"{file}{REVERTED}" if file else None)
             if own is None and not dry_run:
                 raise click.UsageError(
                     "give --journal RUN, or --revert-journal FILE: a run that is killed is resumed with it"

@@ -152,6 +152,6 @@ class Shape:
     near: tuple[str, ...]
     far: tuple[str, ...]
     linked: frozenset[str]
-    mutable: tuple[str, ...]
+    mutable: tuple[tuple[str, Any], ...]
     reading: dict[str, tuple[str, t.Type | None, bool]]
     writing: tuple[tuple[tuple[str, str], ...], ...]

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
-from itertools import groupby
+from itertools import groupby, islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -57,6 +57,9 @@ if TYPE_CHECKING:
 
 HASHED = (5, 61)
 """The last schema whose dumps had their tables in no order, and the host's identity in the manifest."""
+
+AT_ONCE = 512
+"""The most rows that are written at once: of more, each column would have to be fetched from far memory anew."""
 
 NAMED = frozenset({"pool", "host", "VM"})
 """Tables whose rows cannot do without a uuid."""
@@ -239,23 +242,21 @@ class Store(Writer):
             return
         shape = self.shape(name)
         before, after = shape.writing
-        for foreign, run in groupby(self.tables[name].rows.values(), lambda row: tuple(row.foreign)):
-            rows = list(run)
-            refs = [row.ref for row in rows]
-            columns = {column: to_texts([row[field] for row in rows]) for column, field in before}
-            columns["_ref"] = refs
-            columns |= {column: to_texts([row[field] for row in rows]) for column, field in after}
-            for place, row in enumerate(rows):
-                for field, (value, text) in row.spelled.items():
-                    if row[field] == value:
-                        columns[shape.fields[field].column][place] = text
-            if foreign:
-                columns |= {column: [row.foreign[column] for row in rows] for column in foreign}
-                columns = dict(sorted(columns.items()))
-            if form.generations:
-                yield database.Block(refs, [row.created for row in rows], [row.modified for row in rows], columns)
-            else:
-                yield database.Block(refs, [None] * len(refs), [None] * len(refs), columns)
+        for _, run in groupby(self.tables[name].rows.values(), lambda row: tuple(row.foreign)):
+            while rows := list(islice(run, AT_ONCE)):
+                columns = {column: to_texts([row[field] for row in rows]) for column, field in before}
+                columns["_ref"] = refs = [row.ref for row in rows]
+                columns |= {column: to_texts([row[field] for row in rows]) for column, field in after}
+                for place, row in enumerate(rows):
+                    for field, (value, text) in row.spelled.items():
+                        if row[field] == value:
+                            columns[shape.fields[field].column][place] = text
+                if rows[0].foreign:
+                    columns |= {column: [row.foreign[column] for row in rows] for column in rows[0].foreign}
+                    columns = dict(sorted(columns.items()))
+                stamps = [(row.created, row.modified) if form.generations else (None, None) for row in rows]
+                ctimes, mtimes = zip(*stamps, strict=True)
+                yield database.Block(refs, ctimes, mtimes, columns)
 
     @classmethod
     def load(cls, dump: database.Database, release: Release) -> Store:
@@ -421,7 +422,7 @@ def _shape_of(release: Release, cls: Class) -> Shape:
         near=tuple(n for n in fields if (cls.name, n) in near),
         linked=frozenset(n for n in fields if n in INDEXED or (cls.name, n) in near or (cls.name, n) in far),
         far=tuple(n for n in fields if (cls.name, n) in far),
-        mutable=tuple(n for n, default in defaults.items() if isinstance(default, (list, dict))),
+        mutable=tuple((n, default) for n, default in defaults.items() if isinstance(default, (list, dict))),
         reading={
             f.column: (n, f.type if f.persistent and (cls.name, n) not in far else None, is_text(f.type))
             for n, f in fields.items()

@@ -247,8 +247,7 @@ class Writer(Kept):
 
 def _made(shape: Shape, row: Row, fields: Mapping[str, Any]) -> Row:
     """A row of defaults with the values of a new one, its sets and maps its own."""
-    for field in shape.mutable:
-        _set(row, field, row[field].copy())
+    dict.update(row, [(field, value.copy()) for field, value in shape.mutable])
     for field, value in fields.items():
         if field in row:
             value = value if type(value) in PLAIN else fitting(value)

@@ -30,6 +30,8 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ufffe\uffff]")
 _ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&quot;", '"'), ("&amp;", "&"))
 AT_ONCE = 1 << 15
 """About as many characters are cut at once: more would not stay in the processor's cache, fewer take more steps."""
+ROWS = 128
+"""A run of about as many rows is told at once: the texts of more would not stay there either."""
 
 
 class IrregularError(Exception):
@@ -76,12 +78,12 @@ def tables(data: bytes, begin: int) -> Iterator[tuple[str, int, int]]:
 
 
 def blocks(data: bytes, begin: int, end: int) -> Iterator[tuple[tuple[str, ...], list[list[str]]]]:
-    """Runs of rows whose attributes have the same names: the names, `ref` first, and for each the texts, as they stand
+    """Runs of some rows whose attributes have the same names: the names, `ref` first, and for each the texts, as they stand
     between their quotes; `texts` looks into them. Raises `IrregularError`, and `ValueError` for what is no text."""
     layout: tuple[str, ...] = ()
     columns: list[list[str]] = []
     for next_layout, cut in _runs(data, begin, end):
-        if next_layout == layout:
+        if next_layout == layout and len(columns[0]) < ROWS:
             for column, more in zip(columns, cut, strict=True):
                 column += more
         else:

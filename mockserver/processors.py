@@ -18,10 +18,13 @@ from .call import refuse
 from .checks import is_hvm
 
 if TYPE_CHECKING:
+    from xenctl.datamodel import Order
     from xenctl.releases import Release
 
     from .store import Row, Store
 
+Since = tuple[tuple["Order", tuple[str, ...]], ...]
+"""What holds from a release on, oldest first."""
 INTEL, AMD = "GenuineIntel", "AuthenticAMD"
 OLD_WORDS = 4
 """The words of features as hosts told them up to 6.5."""
@@ -73,7 +76,7 @@ _NAMED = ("cpu_count", "vendor", "speed", "modelname", "family", "model", "stepp
 _LEVELLED = (*_NAMED, "socket_count", "features", "features_pv", "features_hvm")
 _POLICIES = ("features_pv_host", "features_hvm_host")
 _TODAY = (*_NAMED, "socket_count", "features_pv", "features_hvm", *_POLICIES)
-KEYS: tuple[tuple[tuple[int, int], tuple[str, ...]], ...] = (
+KEYS: Since = (
     (rules.MIDNIGHT_RIDE, (*_NAMED, "features", "features_after_reboot", "physical_features", "maskable")),
     (rules.CLEARWATER, (*_NAMED, "socket_count", "features", "features_after_reboot", "physical_features", "maskable")),
     (rules.DUNDEE, _LEVELLED),
@@ -83,7 +86,7 @@ KEYS: tuple[tuple[tuple[int, int], tuple[str, ...]], ...] = (
 )
 """The keys of `host.cpu_info` from each release on. Oldest first; before 5.6 hosts did not have the field."""
 
-POOL_KEYS: tuple[tuple[tuple[int, int], tuple[str, ...]], ...] = (
+POOL_KEYS: Since = (
     (rules.DUNDEE, ("features_pv", "features_hvm")),
     (rules.QUEBEC, ("features_pv", "features_hvm", *_POLICIES)),
     (rules.STOCKHOLM, _POLICIES),
@@ -153,7 +156,7 @@ def _in_todays_order(words: Sequence[int]) -> list[int]:
 # --- what is told
 
 
-def _since(table: tuple[tuple[tuple[int, int], tuple[str, ...]], ...], release: Release) -> tuple[str, ...]:
+def _since(table: Since, release: Release) -> tuple[str, ...]:
     return next((keys for since, keys in reversed(table) if release.order >= since), ())
 
 

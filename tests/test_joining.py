@@ -360,7 +360,7 @@ CASES: list[tuple[str, Callable[[Any, Any], None], list[str]]] = [
         set_there("host", edition="golden"),
         ["LICENSE_HOST_POOL_MISMATCH", 'Edition "golden" from pool is not known to v6d.'],
     ),
-    ("another switch", software(network_backend="openvswitch"), ["OPERATION_NOT_ALLOWED", "Network backends differ"]),
+    ("another switch", software(network_backend="bridge"), ["OPERATION_NOT_ALLOWED", "Network backends differ"]),
     (
         "another API",
         set_here("host", API_version_minor=1),

@@ -364,9 +364,11 @@ def test_a_joining_members_vlan_takes_over_metrics(c: Any) -> None:
 def test_a_tunnel_needs_the_other_backend_and_an_address(c: Any) -> None:
     """It has an access PIF; both ends come up. Whoever carries one is not forgotten."""
     (first, second), net = cards(c), network(c)
+    host = c.host("host1")
+    told = host["software_version"]
+    c.pool.store.write(host, software_version={**told, "network_backend": "bridge"})
     assert c.refused("tunnel.create", first.ref, net.ref) == ["OPENVSWITCH_NOT_ACTIVE"]
-    for host in c.pool.store.table("host").values():
-        c.pool.store.write(host, software_version={**host["software_version"], "network_backend": "openvswitch"})
+    c.pool.store.write(host, software_version=told)
     assert c.refused("tunnel.create", first.ref, net.ref) == ["TRANSPORT_PIF_NOT_CONFIGURED", first.ref]
     assert not c.pool.store.table("tunnel")
     c("PIF.reconfigure_ip", first.ref, "DHCP", "", "", "", "")

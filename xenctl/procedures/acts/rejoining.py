@@ -15,7 +15,7 @@ from .recovering import FOLLOWING, await_dead, lost_host, report, seen, sees_pow
 
 if TYPE_CHECKING:
     from ...session import Session
-    from ..plan import Step
+    from ..plan import Plan, Step
     from ..running import Run
 
 REFUSALS = {
@@ -103,6 +103,10 @@ class InstallAfresh(Kind):
         return (
             found.state == MASTER and found.pool != run.plan.pool and found.uuid != step.host
         ) or found.state == MEMBER
+
+    def unmarks(self, plan: Plan, step: Step) -> bool:
+        """Whether it is the first of a pool that is made anew, and marked anew later."""
+        return "claim" in [later.action for later in plan.steps[plan.steps.index(step) :]]
 
     def act(self, run: Run, step: Step) -> None:
         hands, host, name = run.hands, step.host, run.plan.names[step.host]

@@ -32,15 +32,16 @@ def mark_of(session: Session, pool: Any) -> str:
     return str(session.pool.get_other_config(pool).get(MARK, ""))
 
 
-def assert_ours(session: Session, run_id: str) -> None:
-    """Raise `ProcedureError` where the pool says that it is not marked with this run any more. A pool that does not answer
-    says nothing: whatever is done next needs it itself, or is done while its master is away."""
+def assert_ours(session: Session, run_id: str, *, or_free: bool = False) -> None:
+    """Raise `ProcedureError` where the pool says that it is not marked with this run any more; with `or_free` it may be
+    marked with none. A pool that does not answer says nothing: whatever is done next needs it itself, or is done while its
+    master is away."""
     try:
         (pool,) = session.pool.get_all_records().values()
     except (Failure, TransportError):
         return
     mark = pool.other_config.get(MARK, "")
-    if mark != run_id:
+    if mark != run_id and (mark or not or_free):
         now = f"another run ({mark}) has taken over" if mark else "somebody else has unmarked it"
         raise ProcedureError(
             f"the pool is not marked with this run any more: {now}. Nothing more is done: what is planned here may be done "

@@ -314,6 +314,11 @@ class Run:
         if self.marked and not KINDS[step.action].unmarks(self.plan, step):
             marking.assert_ours(self.session, self.journal.run_id)
 
+    def assert_nobody_elses(self) -> None:
+        """Raise `ProcedureError` where another run is at work on the pool, and this one was before."""
+        if self.marked:
+            marking.assert_ours(self.session, self.journal.run_id, or_free=True)
+
     def _take_steps(self, on_step: Progress | None, start: float) -> None:
         """Take the steps that are not finished. Raises what stops the first that cannot be taken."""
         steps, clock = self.plan.steps, self.session.clock
@@ -459,10 +464,8 @@ def abandon(session: Session, journal: Journal, hands: Hands, *, poll: float | N
         raise ProcedureError(f"{journal.run_id} is done: there is nothing to abandon")
     run, left = Run(session, journal.plan, hands, journal, poll=poll), []
     run.take_up()
+    run.assert_nobody_elses()
     newest = list(reversed(journal.changes()))
-    first = next((change.undo for change in newest if not change.undone and change.undo.action != "release"), None)
-    if first is not None:
-        run.assert_ours(first)
     for change in sorted(newest, key=lambda change: BEFORE_GUESTS.get(change.undo.action, len(BEFORE_GUESTS))):
         if change.undone or change.undo.action == "release":
             continue

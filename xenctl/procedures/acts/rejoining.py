@@ -25,7 +25,7 @@ REFUSALS = {
     "LICENSE_DOES_NOT_SUPPORT_POOLING": "its licence does not allow it to join: give it the pool's edition first",
     "LICENSE_HOST_POOL_MISMATCH": (
         "its edition is not the pool's: give it that, or, in the midst of an upgrade, upgrade the other hosts first "
-        "(upgrade adopt), and go on"
+        "(xenctl upgrade adopt --take-over), mark the pool with this run again (xenctl take-over), and go on"
     ),
     "HA_IS_ENABLED": "high availability is on: switch it off first",
     "JOINING_HOST_CANNOT_BE_MASTER_OF_OTHER_HOSTS": "it is the master of a pool of its own: it was not installed afresh",

@@ -117,29 +117,6 @@ def test_what_is_not_understood_ends_with_2(place: Place, words: tuple[str, ...]
     assert not (place.folder / "journal").exists()
 
 
-def test_a_journal_of_another_pool_is_refused(place: Place) -> None:
-    """With both names; neither pool is touched."""
-    first, second = (MockPool.create(hosts=2, vms=4, release="5.0", seed=seed) for seed in (1, 2))
-    stopped = place.upgrade("run", place.serve(first), "--stop-after", "1")
-    assert stopped.exit_code == 3, stopped.output
-    url = place.serve(second)
-    for verb in ("resume", "abandon"):
-        done = place.upgrade(verb, url)
-        assert done.exit_code == 2, done.output
-        theirs, ours = (pool.store.pool()["uuid"] for pool in (first, second))
-        assert f"is the journal of pool pool ({theirs}), and this pool is {ours}" in done.output
-    assert MARK not in second.store.pool()["other_config"]
-
-
-def test_a_dump_of_another_pool_is_refused(place: Place) -> None:
-    """A restore of it would put another pool's machines in the place of these."""
-    first, second = (MockPool.create(hosts=2, vms=4, release="5.0", seed=seed) for seed in (1, 2))
-    first.save(place.folder / "dump.xml")
-    done = place("restore", str(place.folder / "dump.xml"), "--server", place.serve(second), "--dry-run")
-    assert done.exit_code == 1, done.output
-    assert f"it is of another pool ({first.store.pool()['uuid']}, not {second.store.pool()['uuid']})" in done.output
-
-
 def test_a_journal_of_another_procedure_or_of_nothing_is_refused(place: Place) -> None:
     """Text, and a run that is over."""
     pool = MockPool.create(hosts=2, vms=4, release="5.0")

@@ -325,7 +325,7 @@ def test_a_second_hop_is_a_point_of_no_return(case: Callable[..., Case]) -> None
     by the note of the last run; without that the installer would."""
     c = case("5.0", "5.5")
     journal = c.upgrade(3)
-    c.to = "5.6"
+    c.to, c.dump = "5.6", c.dump.with_name("second.xml")
     c.upgrade(3)
     (problem,) = c.plan(journal).problems
     assert problem.startswith(
@@ -500,4 +500,4 @@ def test_the_journal_of_something_else_is_refused(case: Callable[..., Case]) -> 
     with pytest.raises(ProcedureError, match="is of a revert, not of a rolling upgrade"):
         of_journal(Journal.create(c.plan(journal)))
     (problem,) = revert.plan(other.session, of_journal(journal)).problems
-    assert problem.startswith("the journal is of the pool")
+    assert problem.startswith("the journal is of another pool, pool (")

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from ..procedures.journal import Journal
     from ..procedures.plan import Plan
     from ..procedures.running import Outcome, Progress
-    from ..session import Session
 
 DONE, IMPOSSIBLE, BAD_INPUT, RESUMABLE = 0, 1, 2, 3
 
@@ -41,22 +40,6 @@ def ending() -> Iterator[None]:
     except (DatabaseError, ValueError, OSError, TransportError, Failure) as error:
         tell(error)
         sys.exit(BAD_INPUT)
-
-
-def assert_same_pool(session: Session, plan: Plan, file: str) -> None:
-    """Raise `JournalError` where the session's pool answers and is not the one of the journal in `file`."""
-    from ..procedures.journal import JournalError
-
-    try:
-        (pool,) = session.pool.get_all_records().values()
-    except (TransportError, Failure) as error:
-        if isinstance(error, Failure) and error.code == "SESSION_AUTHENTICATION_FAILED":
-            raise
-        return  # its master may be away; hosts are known by their uuids, so nothing can hit another pool
-    if plan.pool and pool.uuid != plan.pool:
-        raise JournalError(
-            f"{file} is the journal of pool {plan.pool_name} ({plan.pool}), and this pool is {pool.uuid}"
-        )
 
 
 def show_plan(plan: Plan, *, steps: bool = False) -> None:

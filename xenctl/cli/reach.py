@@ -78,10 +78,14 @@ class Reached:
             watch(self.pool, plan)
 
     def knows(self, plan: Plan) -> None:
-        """Let the session know where the plan's hosts are: its master may be away, or another by now."""
+        """Let the session know where the plan's hosts are: its master may be away, or another by now. Raises
+        `ProcedureError` where the pool that answers is not that of the plan."""
         if self.pool is None:
+            from ..procedures.belonging import assert_same_pool
+
             addresses = (host.address for host in plan.hosts)
             self.session.hosts = tuple(origin_at(self.session.origin, address) for address in addresses if address)
+            assert_same_pool(self.session, plan)
 
     @property
     def talks(self) -> bool:

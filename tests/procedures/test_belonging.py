@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from places import Place
 from reverted import Case
 
-from mockserver import MockPool, PoolServer
+from mockserver import MockPool
 from xenctl import database
-from xenctl.cli.commands import cli
 from xenctl.errors import ProcedureError
 from xenctl.procedures import backup, from_dump, revert
 from xenctl.procedures.before import of_journal, of_pool
@@ -21,38 +20,10 @@ from xenctl.procedures.belonging import assert_same_pool
 from xenctl.procedures.journal import Journal
 from xenctl.procedures.observe import observe
 
-TOKEN = "s3cr3t"
-
 
 @pytest.fixture
 def case(tmp_path: Path) -> Callable[..., Case]:
     return lambda *release, **shape: Case(tmp_path, *release, **shape)
-
-
-@dataclass
-class Place:
-    """Pools that are served, and the command."""
-
-    folder: Path
-    servers: list[PoolServer] = field(default_factory=list)
-
-    def serve(self, pool: MockPool) -> tuple[str, ...]:
-        """The words that reach a pool."""
-        server = PoolServer(pool, control=TOKEN)
-        server.start()
-        self.servers.append(server)
-        return "--server", server.url, "--hands", f"fake:{TOKEN}"
-
-    def __call__(self, *words: str) -> Result:
-        return CliRunner().invoke(cli, words, env={"XENCTL_PASSWORD": "secret"})
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    made = Place(tmp_path)
-    yield made
-    for server in made.servers:
-        server.stop()
 
 
 def pools() -> list[MockPool]:
@@ -98,7 +69,7 @@ def test_a_dump_of_another_pool_is_refused(place: Place, words: tuple[str, ...])
     path, own, before = place.folder / "dump.xml", place.folder / "own", shown(ours)
     theirs.save(path)
     journal = "--journal" if words[0] == "restore" else "--revert-journal"
-    done = place(*(str(path) if word == "DUMP" else word for word in words), *place.serve(ours), journal, str(own))
+    done = place(*(str(path) if word == "DUMP" else word for word in words), *place.reach(ours), journal, str(own))
     assert done.exit_code == 1, done.output
     said = " ".join(done.output.split())
     assert f"the dump {whose(theirs, ours)}" in said
@@ -171,7 +142,7 @@ def test_a_dump_that_is_given_has_to_be_one(place: Place, content: bytes | None,
     if content is not None:
         path.write_bytes(content)
     words = ("upgrade", "revert", "--to", "4.0.1", "--dump", str(path), "--revert-journal", str(own))
-    done = place(*words, *place.serve(ours))
+    done = place(*words, *place.reach(ours))
     assert done.exit_code == 2, done.output
     assert said in done.output
     assert not own.exists()
@@ -197,11 +168,11 @@ def test_the_journal_of_another_pools_upgrade_is_refused(place: Place, words: tu
     theirs, ours = pools()
     path, dump = place.folder / "journal", place.folder / "dump.xml"
     ours.save(dump)
-    begun = place(*("upgrade", "run", "--journal", str(path), "--stop-after", "1"), *place.serve(theirs))
+    begun = place(*("upgrade", "run", "--journal", str(path), "--stop-after", "1"), *place.reach(theirs))
     assert begun.exit_code == 3, begun.output
     before = [shown(theirs), shown(ours)]
     words = tuple(str(dump) if word == "DUMP" else word for word in words)
-    done = place(*words, "--journal", str(path), *place.serve(ours))
+    done = place(*words, "--journal", str(path), *place.reach(ours))
     assert done.exit_code == 1, done.output
     said = " ".join(done.output.split())
     assert said.count(whose(theirs, ours)) == said.count("of another pool") > 0
@@ -214,10 +185,10 @@ def test_the_journal_of_another_pools_shutdown_is_refused(place: Place) -> None:
     """Nothing is started for it."""
     theirs, ours = pools()
     path = place.folder / "journal"
-    begun = place("shutdown", "--policy", "hard", "--journal", str(path), *place.serve(theirs))
+    begun = place("shutdown", "--policy", "hard", "--journal", str(path), *place.reach(theirs))
     assert begun.exit_code == 0, begun.output
     before = shown(ours)
-    done = place("start-again", "--journal", str(path), *place.serve(ours))
+    done = place("start-again", "--journal", str(path), *place.reach(ours))
     assert done.exit_code == 1, done.output
     assert f"the journal {whose(theirs, ours)}" in " ".join(done.output.split())
     assert shown(ours) == before
@@ -227,10 +198,10 @@ def test_the_journal_of_another_pools_rolling_reboot_is_refused(place: Place) ->
     """The same command goes on with a journal, but not here."""
     theirs, ours = pools()
     words = ("rolling-reboot", "--stuck", "suspend", "--journal", str(place.folder / "journal"))
-    begun = place(*words, "--stop-after", "1", *place.serve(theirs))
+    begun = place(*words, "--stop-after", "1", *place.reach(theirs))
     assert begun.exit_code == 3, begun.output
     before = shown(ours)
-    done = place(*words, *place.serve(ours))
+    done = place(*words, *place.reach(ours))
     assert done.exit_code == 1, done.output
     assert f"the journal {whose(theirs, ours)}" in " ".join(done.output.split())
     assert shown(ours) == before

@@ -3,52 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
+from places import Place
 
-from mockserver import MockPool, PoolServer
+from mockserver import MockPool
 from xenctl.cli.commands import cli
 from xenctl.procedures import rolling_upgrade
 from xenctl.procedures.gates import StopAfter
 from xenctl.procedures.journal import Journal
 from xenctl.procedures.observe import MARK
 from xenctl.session import connect
-
-TOKEN = "s3cr3t"
-
-
-@dataclass
-class Place:
-    """Pools that are served, and the command."""
-
-    folder: Path
-    servers: list[PoolServer] = field(default_factory=list)
-
-    def serve(self, pool: MockPool) -> str:
-        server = PoolServer(pool, control=TOKEN)
-        server.start()
-        self.servers.append(server)
-        return server.url
-
-    def __call__(self, *words: str) -> Result:
-        return CliRunner().invoke(cli, words, env={"XENCTL_PASSWORD": "secret"})
-
-    def upgrade(self, verb: str, url: str, *words: str, journal: str = "journal") -> Result:
-        fixed = ("--server", url, "--hands", f"fake:{TOKEN}", "--journal", str(self.folder / journal))
-        return self("upgrade", verb, *fixed, *words)
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    made = Place(tmp_path)
-    yield made
-    for server in made.servers:
-        server.stop()
 
 
 def half_done(pool: MockPool) -> None:

@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +26,18 @@ if TYPE_CHECKING:
     from ..procedures.running import Outcome, Progress
 
 DONE, IMPOSSIBLE, BAD_INPUT, RESUMABLE = 0, 1, 2, 3
+ROOM = "make room on the disk, or name a file on another"
+ADVICE: Mapping[int, str] = {
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "check the path",
+    errno.EISDIR: "name a file in it",
+    errno.EACCES: "see to the rights of the file and of its folder",
+    errno.EROFS: "name a file somewhere else",
+    errno.ENOSPC: ROOM,
+    errno.EDQUOT: ROOM,
+    errno.EFBIG: ROOM,
+}
+"""What to do about a file that the system refuses."""
 
 
 @contextmanager
@@ -37,9 +51,20 @@ def ending() -> Iterator[None]:
     except ProcedureError as error:
         tell(error)
         sys.exit(BAD_INPUT if error.bad_input else IMPOSSIBLE)
-    except (DatabaseError, ValueError, OSError, TransportError, Failure) as error:
+    except OSError as error:
+        tell(about(error))
+        sys.exit(BAD_INPUT)
+    except (DatabaseError, ValueError, TransportError, Failure) as error:
         tell(error)
         sys.exit(BAD_INPUT)
+
+
+def about(error: OSError) -> str:
+    """An error of the system in a sentence: which file, what, and what to do where the error itself does not say it."""
+    what = error.strerror or str(error)
+    if error.errno is not None and error.errno in ADVICE and what == os.strerror(error.errno):
+        what = f"{what}; {ADVICE[error.errno]}"
+    return f"{error.filename}: {what}" if error.filename else what
 
 
 def show_plan(plan: Plan, *, steps: bool = False) -> None:

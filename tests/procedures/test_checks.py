@@ -476,8 +476,8 @@ def test_a_layout_that_the_installer_refuses_blocks(answer: str, target: str, le
     [
         ("8.2.0", []),
         ("8.1.0", ["cannot install itself from that URL: the medium there is of 8.1.0, not of 8.2.0"]),
-        ("7.6.0", ["cannot install itself from that URL: INVALID_VER"]),
-        ("", ["cannot install itself from that URL: INVALID_URL"]),
+        ("7.6.0", ["cannot install itself from that URL: the medium at the URL is older than what the host runs"]),
+        ("", ["cannot install itself from that URL: there is no installation medium at the URL"]),
     ],
 )
 def test_hosts_that_install_themselves_look_at_the_medium(published: str, said: list[str]) -> None:

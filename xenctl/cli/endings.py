@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,9 +24,20 @@ if TYPE_CHECKING:
     from ..procedures.journal import Journal
     from ..procedures.plan import Plan
     from ..procedures.running import Outcome, Progress
-    from ..session import Session
 
 DONE, IMPOSSIBLE, BAD_INPUT, RESUMABLE = 0, 1, 2, 3
+ROOM = "make room on the disk, or name a file on another"
+ADVICE: Mapping[int, str] = {
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "check the path",
+    errno.EISDIR: "name a file in it",
+    errno.EACCES: "see to the rights of the file and of its folder",
+    errno.EROFS: "name a file somewhere else",
+    errno.ENOSPC: ROOM,
+    errno.EDQUOT: ROOM,
+    errno.EFBIG: ROOM,
+}
+"""What to do about a file that the system refuses."""
 
 
 @contextmanager
@@ -38,25 +51,20 @@ def ending() -> Iterator[None]:
     except ProcedureError as error:
         tell(error)
         sys.exit(BAD_INPUT if error.bad_input else IMPOSSIBLE)
-    except (DatabaseError, ValueError, OSError, TransportError, Failure) as error:
+    except OSError as error:
+        tell(about(error))
+        sys.exit(BAD_INPUT)
+    except (DatabaseError, ValueError, TransportError, Failure) as error:
         tell(error)
         sys.exit(BAD_INPUT)
 
 
-def assert_same_pool(session: Session, plan: Plan, file: str) -> None:
-    """Raise `JournalError` where the session's pool answers and is not the one of the journal in `file`."""
-    from ..procedures.journal import JournalError
-
-    try:
-        (pool,) = session.pool.get_all_records().values()
-    except (TransportError, Failure) as error:
-        if isinstance(error, Failure) and error.code == "SESSION_AUTHENTICATION_FAILED":
-            raise
-        return  # its master may be away; hosts are known by their uuids, so nothing can hit another pool
-    if plan.pool and pool.uuid != plan.pool:
-        raise JournalError(
-            f"{file} is the journal of pool {plan.pool_name} ({plan.pool}), and this pool is {pool.uuid}"
-        )
+def about(error: OSError) -> str:
+    """An error of the system in a sentence: which file, what, and what to do where the error itself does not say it."""
+    what = error.strerror or str(error)
+    if error.errno is not None and error.errno in ADVICE and what == os.strerror(error.errno):
+        what = f"{what}; {ADVICE[error.errno]}"
+    return f"{error.filename}: {what}" if error.filename else what
 
 
 def show_plan(plan: Plan, *, steps: bool = False) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ...errors import Failure, TransportError
 from ...releases import Release, Version
 from ...values import parse_datetime
+from ..hands_plugin import NAME, meaning
 from ..observe import HostFacts, PoolFacts, VMFacts, attached, observe
 from ..placement import pinned
 from ..planner.pieces import Wishes
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 Records = Mapping[str, Mapping[str, Any]]
 ABSENT = frozenset({"MESSAGE_METHOD_UNKNOWN", "MESSAGE_REMOVED", "NOT_IMPLEMENTED", "RBAC_PERMISSION_DENIED"})
 """What a pool answers that does not have a table, or does not show it."""
-PLUGIN = "prepare_host_upgrade.py"
-"""What a host installs itself with, since 6.0."""
 
 
 class Answers:
@@ -68,15 +67,15 @@ class Asking(Answers):
         return None if found is None else parse_datetime(found).timestamp() - (before + clock.now()) / 2
 
     def plugin(self, host: str, function: str) -> str | None:
-        return self._asked("host.call_plugin", host, PLUGIN, function, self.args)
+        return self._asked("host.call_plugin", host, NAME, function, self.args)
 
     def medium(self, host: str, version: str) -> str:
         if not self.url:
             return ""
         try:
-            answer = str(self.session.call("host.call_plugin", (host, PLUGIN, "testUrl", self.args)))
+            answer = str(self.session.call("host.call_plugin", (host, NAME, "testUrl", self.args)))
         except Failure as error:
-            return error.details[-1] if error.code == "XENAPI_PLUGIN_FAILURE" else str(error)
+            return meaning(error) or str(error)
         except TransportError as error:
             return str(error)
         if answer.strip().lower() != "true":

@@ -49,6 +49,18 @@ def unplug(pool: MockPool, sr: str, host: str) -> None:
     pool.store.write(pbd, currently_attached=False)
 
 
+def paths(pool: MockPool, host: str, *counts: str) -> None:
+    """Have the storage manager of a host count paths: those of a disk each."""
+    at = row(pool, "host", host).ref
+    pbd = next(p for p in pool.store.table("PBD").values() if p["host"] == at and p["SR"] == nfs(pool))
+    keys = {f"mpath-3600a0b8{number}": text for number, text in enumerate(counts)}
+    pool.store.write(pbd, other_config={"multipathed": "true", **keys})
+
+
+def nfs(pool: MockPool) -> str:
+    return str(row(pool, "SR", "NFS virtual disk storage").ref)
+
+
 def second_sr(pool: MockPool, **fields: Any) -> None:
     add(pool, "SR", **{"name_label": "Other storage", "shared": True, "content_type": "user", **fields})
 
@@ -261,6 +273,14 @@ CASES = [
     *case(
         *("unplugged", RELEASES, lambda p: unplug(p, "NFS virtual disk storage", "host2"), "warns"),
         "host2: NFS virtual disk storage is not plugged",
+    ),
+    *case(
+        *("storage-paths", SINCE["4.1"], lambda p: paths(p, "host2", "[2, 4]"), "warns"),
+        "host2: NFS virtual disk storage has 2 of 4 paths (SCSI id 3600a0b80)",
+    ),
+    *case(
+        *("storage-paths", RELEASES, lambda p: write(p, "host", "host2", other_config={"mpath-boot": "[1, 2]"})),
+        *("warns", "host2: the disk that it boots from has 1 of 2 paths"),
     ),
     *case(
         *("storage-reach", RELEASES, lambda p: unplug(p, "NFS virtual disk storage", "host2"), "warns"),
@@ -525,6 +545,26 @@ def test_a_host_that_installs_itself_lacks_the_hotfix_of_its_release(release: st
         assert found(rolling_upgrade.plan(session), "hotfix") == []
     assert [finding.name for finding in findings] == (["host1", "host2"] if hotfix else [])
     assert all(f"lacks the hotfix {hotfix}" in f.why and f.level == "warns" for f in findings)
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        (("[4, 4]",), []),
+        (("[1, 2, -1, -1]", "[2, 2, 1, 1]", "[0, 2]"), ["has 1 of 2 paths (SCSI id 3600a0b80)", "has 0 of 2 paths"]),
+        (("", "[]", "[1]", "one of two", "[1, x]"), []),
+    ],
+)
+def test_paths_are_counted_as_the_storage_manager_writes_them(counts: tuple[str, ...], said: list[str]) -> None:
+    """With what old releases add; of each disk by itself. What is no count is none, nor is that of storage not plugged."""
+    pool = MockPool.create(release="6.2", hosts=2, vms=0)
+    paths(pool, "host1", *counts)
+    paths(pool, "host2", "[1, 2]")
+    unplug(pool, "NFS virtual disk storage", "host2")
+    with connected(pool) as session:
+        whys = [finding.why for finding in found(rolling_upgrade.plan(session), "storage-paths")]
+    assert len(whys) == len(said)
+    assert all(text in why and "host1" in why for text, why in zip(said, whys, strict=True))
 
 
 @pytest.mark.parametrize("hotfix", HOTFIXES, ids=lambda hotfix: hotfix.name)

@@ -251,9 +251,13 @@ def _assert_room(context: click.Context, option: click.Parameter, hands: str) ->
 
 
 def tell(message: object) -> None:
-    """An error or a warning in one sentence on standard error, which names options where the library names arguments."""
-    text = _ARGUMENT.sub(lambda found: OPTIONS[found[0]], str(message))
-    click.echo(f"xenctl: {text}", err=True)
+    """An error or a warning in one sentence on standard error, that names options where the library names arguments."""
+    click.echo(f"xenctl: {in_options(message)}", err=True)
+
+
+def in_options(message: object) -> str:
+    """The message with the names of options in the place of arguments."""
+    return _ARGUMENT.sub(lambda found: OPTIONS[found[0]], str(message))
 
 
 def _refuse_live_options() -> None:

@@ -30,7 +30,10 @@ ABSENT = frozenset({"MESSAGE_METHOD_UNKNOWN", "MESSAGE_REMOVED", "NOT_IMPLEMENTE
 
 
 class Answers:
-    """Questions to single hosts. None where a host cannot answer: it is older than the question, or away."""
+    """Questions to single hosts. None where a host cannot answer: it is older than the question, or away. `url` is where
+    the medium of the target is, where hosts install themselves; empty elsewhere."""
+
+    url: str = ""
 
     def servertime(self, host: str) -> float | None:
         """The seconds by which the clock of a host (a reference) is before or behind that of whoever asks."""
@@ -54,7 +57,7 @@ class Answers:
 
 
 class Asking(Answers):
-    """The answers of a live pool. `url` is where the medium of the target is, where hosts install themselves."""
+    """The answers of a live pool."""
 
     def __init__(self, session: Session, url: str = "") -> None:
         self.session, self.url = session, url

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .machine.host import HostMachine
     from .pool import MockPool
 
+NO_LENGTH = "Content-Length is needed"
+"""What is said to a call in chunks."""
 RPC_LIMIT = 307200
 """Bytes that the body of a call may have at the most."""
 ANY_ORIGIN: Mapping[str, str] = {
@@ -134,4 +136,4 @@ def _arguments(query: str, headers: Mapping[str, str]) -> dict[str, str]:
     return out
 
 
-__all__ = ["RPC_LIMIT", "Answer", "answer", "broken"]
+__all__ = ["NO_LENGTH", "RPC_LIMIT", "Answer", "answer", "broken"]

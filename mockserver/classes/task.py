@@ -11,7 +11,7 @@ from . import verbs_of
 verb = verbs_of("task")
 
 
-@verb()
+@verb("task.*")
 def create(call: Call, label: str, description: str) -> str:
     host = call.pool.host_row(call.machine)
     fields = {
@@ -27,7 +27,7 @@ def create(call: Call, label: str, description: str) -> str:
     return call.db.create("task", call.pool.new_ref(), fields).ref
 
 
-@verb()
+@verb("task.*")
 def destroy(call: Call, ref: str) -> str:
     """A task that is over goes at once; one that goes on is marked, and goes once it is over."""
     row = call.db.get("task", ref)
@@ -40,13 +40,13 @@ def destroy(call: Call, ref: str) -> str:
     return ""
 
 
-@verb()
+@verb("current_operations")
 def cancel(call: Call, ref: str) -> str:
     cancel_task(call.pool, ref, call.task or call.dummy())
     return ""
 
 
-@verb()
+@verb("status", "finished", "allowed_operations")
 def set_status(call: Call, ref: str, value: str) -> str:
     row = call.db.get("task", ref)
     over = {"finished": call.clock.stamp(), "allowed_operations": []} if value in COMPLETED else {}
@@ -54,25 +54,25 @@ def set_status(call: Call, ref: str, value: str) -> str:
     return ""
 
 
-@verb()
+@verb("progress")
 def set_progress(call: Call, ref: str, value: float) -> str:
     call.db.write(call.db.get("task", ref), progress=value)
     return ""
 
 
-@verb()
+@verb("result")
 def set_result(call: Call, ref: str, value: str) -> str:
     call.db.write(call.db.get("task", ref), result=value)
     return ""
 
 
-@verb()
+@verb("error_info")
 def set_error_info(call: Call, ref: str, value: list[str]) -> str:
     call.db.write(call.db.get("task", ref), error_info=value)
     return ""
 
 
-@verb()
+@verb("resident_on")
 def set_resident_on(call: Call, ref: str, value: str) -> str:
     """Say on which host a task that somebody made is worked on."""
     call.db.write(call.db.get("task", ref), resident_on=value)

@@ -36,8 +36,8 @@ def test_whatever_is_made_names_null_where_it_leads_nowhere(calls: Make, release
     c("pool.create_VLAN", "eth0", network, 7)
     c("VM.clone", c.vm("vm04").ref, "another")
     made = c.start("VM.start", c.vm("vm04").ref, False, False)
-    assert made["subtask_of"] == NULL
-    assert c("task.get_record", c("task.create", "mine", ""))["subtask_of"] == NULL
+    assert made.get("subtask_of", NULL) == NULL
+    assert c("task.get_record", c("task.create", "mine", "")).get("subtask_of", NULL) == NULL
     assert nameless(c.pool.store) == set()
 
 

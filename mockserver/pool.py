@@ -20,7 +20,7 @@ from xenctl.errors import Failure
 from xenctl.releases import Release, find
 
 from . import backups, classes, guests, ha_monitor, live, powerup, rules, savepoint
-from .call import Call, Steps, Wait, continue_later, dispatch, methods, underscored
+from .call import Asked, Call, Steps, Wait, continue_later, dispatch, methods, underscored
 from .classes.event import OldEvents
 from .faults import Faults
 from .fork import fork
@@ -432,23 +432,23 @@ class MockPool(Kept):
         """The master's URL, for `xenctl.connect(pool.url, ..., transport=pool.transport())`."""
         return f"http://{self.master.address}"
 
-    def make_task(self, call: Call) -> str:
-        """A task row for `call`; returns its reference."""
+    def make_task(self, call: Call, asked: Asked | None = None) -> str:
+        """A task row for `call`, with what its request asks for; returns its reference."""
         ref = self.new_ref()
         host = self.host_row(call.machine)
-        self.store.create(
-            "task",
-            ref,
-            {
-                "uuid": self.new_uuid(),
-                "name_label": call.label,
-                "created": self.clock.stamp(),
-                "status": "pending",
-                "type": "<none/>",
-                "resident_on": host.ref if host else NULL,
-                "session": call.session.ref if call.session else NULL,
-            },
-        )
+        fields: dict[str, Any] = {
+            "uuid": self.new_uuid(),
+            "name_label": call.label,
+            "created": self.clock.stamp(),
+            "status": "pending",
+            "type": "<none/>",
+            "resident_on": host.ref if host else NULL,
+            "session": call.session.ref if call.session else NULL,
+        }
+        if asked is not None:
+            fields["subtask_of"] = asked.parent if self.store.find("task", asked.parent) is not None else NULL
+            fields["other_config"] = {f"http:{key}": value for key, value in asked.other_config.items()}
+        self.store.create("task", ref, fields)
         return ref
 
     def drop_task(self, ref: str) -> None:
@@ -478,12 +478,13 @@ class MockPool(Kept):
         self.views.clear()
         self.old_events = OldEvents()
 
-    def spawn(self, call: Call, verb: classes.Verb) -> None:
-        """Run a verb as a task of its own."""
+    def spawn(self, call: Call, verb: classes.Verb, *, complete: bool = True) -> None:
+        """Run a verb as a task of its own; without `complete` whoever made the task ends it."""
         from xenctl import xmlrpc
 
         def finish(result: Any, error: Failure | None) -> None:
-            self.finish_task(call.task, error, xmlrpc.encode("" if result is None else result, lenient=True))
+            if complete:
+                self.finish_task(call.task, error, xmlrpc.encode("" if result is None else result, lenient=True))
 
         def steps() -> Steps:
             result = call.perform(verb)

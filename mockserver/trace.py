@@ -29,7 +29,7 @@ from .traced import LONGEST, Redactor, TraceRecord, keep, plain_write
 if TYPE_CHECKING:
     from os import PathLike
 
-    from .call import Wait
+    from .call import Asked, Wait
     from .faults import Arrival, Fault
     from .machine.host import HostMachine
     from .pool import MockPool
@@ -141,7 +141,7 @@ class Trace:
 
     # --- noting
 
-    def call(self, machine: HostMachine, method: str, params: list[Any]) -> Any:
+    def call(self, machine: HostMachine, method: str, params: list[Any], asked: Asked | None = None) -> Any:
         """Answer a call, and note it."""
         if self._stretch != self._written:
             self._flush("between calls")
@@ -154,7 +154,7 @@ class Trace:
         error: tuple[str, ...] = ()
         lost = ""
         try:
-            answer = path.dispatch(self._pool, machine, method, params, traced=True)
+            answer = path.dispatch(self._pool, machine, method, params, asked=asked, traced=True)
             result = answer if type(answer) is str and len(answer) <= LONGEST else keep(answer)
             return answer
         except Failure as failure:

@@ -26,7 +26,7 @@ def _mine(call: Call, ref: str) -> Row:
     return task or call.db.get("task", ref)
 
 
-@verb()
+@verb("task.*")
 def create(call: Call, label: str, description: str) -> str:
     host = call.pool.host_row(call.machine)
     fields = {
@@ -42,7 +42,7 @@ def create(call: Call, label: str, description: str) -> str:
     return call.db.create("task", call.pool.new_ref(), fields).ref
 
 
-@verb()
+@verb("task.*")
 def destroy(call: Call, ref: str) -> str:
     """A task that is over goes at once; one that goes on is marked, and goes once it is over."""
     row = _mine(call, ref)
@@ -55,7 +55,7 @@ def destroy(call: Call, ref: str) -> str:
     return ""
 
 
-@verb()
+@verb("current_operations")
 def cancel(call: Call, ref: str) -> str:
     call.db.get("task", ref)
     _mine(call, ref)
@@ -63,7 +63,7 @@ def cancel(call: Call, ref: str) -> str:
     return ""
 
 
-@verb()
+@verb("status", "finished", "allowed_operations")
 def set_status(call: Call, ref: str, value: str) -> str:
     row = _mine(call, ref)
     over = {"finished": call.clock.stamp(), "allowed_operations": []} if value in COMPLETED else {}
@@ -71,25 +71,25 @@ def set_status(call: Call, ref: str, value: str) -> str:
     return ""
 
 
-@verb()
+@verb("progress")
 def set_progress(call: Call, ref: str, value: float) -> str:
     call.db.write(_mine(call, ref), progress=value)
     return ""
 
 
-@verb()
+@verb("result")
 def set_result(call: Call, ref: str, value: str) -> str:
     call.db.write(_mine(call, ref), result=value)
     return ""
 
 
-@verb()
+@verb("error_info")
 def set_error_info(call: Call, ref: str, value: list[str]) -> str:
     call.db.write(_mine(call, ref), error_info=value)
     return ""
 
 
-@verb()
+@verb("resident_on")
 def set_resident_on(call: Call, ref: str, value: str) -> str:
     """Say on which host a task that somebody made is worked on."""
     call.db.write(_mine(call, ref), resident_on=value)

@@ -58,7 +58,7 @@ class Objects:
             return {}
         fields, shape = {}, self._store.shape(name)
         for key, f in shape.fields.items():
-            fields[key] = unmarshal(f.type, wire[key], self._store.shape) if key in wire else shape.defaults[key]
+            fields[key] = unmarshal(f.type, wire[key], self._store.shape) if key in wire else shape.created[key]
         return fields
 
     # --- all of them

@@ -53,7 +53,7 @@ def _join(call: Call, address: str, username: str, password: str, *, forced: boo
         me = call.db.get("host", call.db.pool()["master"])
         assert_possible(Join(call, me, master.pool.store, forced))
         secret = ask("pool.initial_auth")
-        if call.db.release.order <= rules.GEORGE and not _keeps(call.machine, master):
+        if call.db.release.order <= rules.GEORGE and call.db.release.schema != master.pool.store.release.schema:
             raise refuse(OTHER_PRODUCT)  # it fetched the pool's database before anything else, and could not read it
         trusted = _exchanged(call, master, ask) if trust.has_types(master.pool.store) else {}
         _bring(call, master)

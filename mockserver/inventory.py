@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from . import editions, hardware, licence, newcomers, rules, storage_drivers
+from xenctl.memory import overhead
+from xenctl.values import format_datetime
+
+from . import editions, guests, hardware, licence, newcomers, rules, storage_drivers
 from .pifs import GRO
 from .powerup import power_up
 from .store import EPOCH, NULL, Row, Store
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
     from .pool import MockPool
 
 GIB = 1 << 30
+UPTIME = 3600.0
+"""Seconds for which the VMs of a pool have run when it is made."""
 LOCAL_STORAGE = 200 * GIB
 HARDWARE: Mapping[str, Any] = {
     "capabilities": ["xen-3.0-x86_64", "hvm-3.0-x86_32", "hvm-3.0-x86_64"],
@@ -198,34 +204,37 @@ class _Builder:
             VCPUs_at_startup=1,
             HVM_boot_policy="BIOS order" if hvm else "",
             PV_bootloader="" if hvm else "pygrub",
+            domain_type="hvm" if hvm else "pv",
             actions_after_crash="restart",
             actions_after_reboot="restart",
             actions_after_shutdown="destroy",
             other_config={"mac_seed": self.pool.new_uuid()},
         )
-        metrics = self.add("VM_metrics", VCPUs_number=1, memory_actual=memory, start_time=EPOCH, install_time=EPOCH)
-        agent = self.add(
-            "VM_guest_metrics",
-            PV_drivers_version={"major": "4", "minor": "0", "micro": "1", "build": "1"},
-            PV_drivers_up_to_date=True,
-            os_version={"name": "Debian GNU/Linux 4.0", "distro": "debian"},
-            other={"feature-suspend": "1", "feature-shutdown": "1", "feature-reboot": "1"},
-            last_updated=self.pool.clock.stamp(),
+        boot: dict[str, Any] = {}
+        if state != "Halted":
+            started = format_datetime(datetime.fromtimestamp(self.pool.clock.now() - UPTIME, timezone.utc))
+            boot = {"start_time": started, "hvm": hvm, "current_domain_type": guests.domain_type(vm)}
+        metrics = self.add(
+            "VM_metrics",
+            **{"VCPUs_number": 1, "memory_actual": memory, "start_time": EPOCH, "install_time": EPOCH, **boot},
         )
-        self.store.write(vm, metrics=metrics.ref, guest_metrics=agent.ref)
         attached = state != "Halted"
         self.device(vm, "0", "hda" if hvm else "xvda", self.disk(f"disk of vm{number:02d}", sr, 8 * GIB), attached)
         loaded = number % 12 in (2, 5)
         self.device(vm, "3", "hdd" if hvm else "xvdd", disc if loaded else None, attached)
+        mac = f"00:16:3e:aa:{number // 256:02x}:{number % 256:02x}"
         self.add(
             "VIF",
             VM=vm.ref,
             network=network.ref,
             device="0",
             MTU=1500,
-            MAC=f"00:16:3e:aa:{number // 256:02x}:{number % 256:02x}",
+            MAC=mac,
             currently_attached=attached,
         )
+        networks = guests.addresses([{"device": "0", "MAC": mac}], self.release)
+        agent = self.add("VM_guest_metrics", **guests.AGENT, networks=networks, last_updated=self.pool.clock.stamp())
+        self.store.write(vm, metrics=metrics.ref, guest_metrics=agent.ref, memory_overhead=overhead(vm))
         if state == "Suspended":
             image = self.disk("Suspend image", sr, int(memory * 1.26) + (100 << 20))
             self.store.write(image, type="suspend")

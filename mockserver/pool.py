@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from xenctl import Session
     from xenctl.datamodel import Message
 
+    from .inside import Inside
     from .invariants import Invariant, Violation
     from .progress import Span
     from .savepoint import Savepoint
@@ -426,6 +427,13 @@ class MockPool(Kept):
         from .transports.inprocess import InProcessTransport
 
         return InProcessTransport(self)
+
+    @property
+    def inside(self) -> Inside:
+        """The guests, to act in their place."""
+        from .inside import Inside
+
+        return Inside(self)
 
     @property
     def url(self) -> str:

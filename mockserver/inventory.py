@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .pool import MockPool
 
 GIB = 1 << 30
+MOST_NICS = 16
+"""Network cards that a host may have at the most."""
 UPTIME = 3600.0
 """Seconds for which the VMs of a pool have run when it is made."""
 LOCAL_STORAGE = 200 * GIB
@@ -35,12 +37,24 @@ PROCESSORS: tuple[Mapping[str, Any], ...] = tuple(
 )
 
 
-def build(pool: MockPool, *, hosts: int, vms: int, release: Release, gpus: int = 0, usbs: int = 0) -> None:
+def build(
+    pool: MockPool,
+    *,
+    hosts: int,
+    vms: int,
+    release: Release,
+    nics: int = 1,
+    gpus: int = 0,
+    usbs: int = 0,
+    templates: bool = False,
+) -> None:
     """Fill an empty `pool`."""
     if hosts < 1:
         raise ValueError(f"a pool has at least one host, not {hosts}")
     if vms < 0:
         raise ValueError(f"a pool cannot have {vms} VMs")
+    if not 1 <= nics <= MOST_NICS:
+        raise ValueError(f"a host has 1 to {MOST_NICS} network cards, not {nics}")
     if gpus < 0 or usbs < 0:
         raise ValueError(f"a host cannot have {gpus} graphics cards and {usbs} USB devices")
     store = Store(release)
@@ -48,8 +62,14 @@ def build(pool: MockPool, *, hosts: int, vms: int, release: Release, gpus: int =
     builder = _Builder(pool, store, release)
     with store.bulk():
         builder.build(hosts, vms)
+        for number in range(1, nics):
+            builder.more_cards(number)
         for host in store.table("host").values():
             hardware.equip(pool, store, host, gpus=gpus, usbs=usbs)
+        if templates:
+            from .templates import add
+
+            add(pool, store, release)
     for vdi in store.table("VDI").values():  # nobody was told of them
         pool.upkeep.grow(vdi["SR"], vdi["virtual_size"], vdi["physical_utilisation"])
     power_up(pool, store)
@@ -110,6 +130,14 @@ class _Builder:
         self.card(host, network, "eth0", f"00:16:3e:00:{number // 256:02x}:{number % 256:02x}", management=True)
         newcomers.add_control_domain(self.pool, host, uuid=self.pool.new_uuid())
         return host
+
+    def more_cards(self, number: int) -> None:
+        """One more network card in each host, all on a network of their own, with no address."""
+        network = self.network(f"eth{number}", f"xenbr{number}")
+        for card in [pif for pif in self.store.table("PIF").values() if pif["device"] == "eth0"]:
+            high, low = card["MAC"].split(":")[4:]
+            mac = f"00:16:3e:{number:02x}:{high}:{low}"
+            self.card(self.store.get("host", card["host"]), network, f"eth{number}", mac, management=False)
 
     def host(self, name: str, address: str, memory: int, seen: Mapping[str, Any], **more: Any) -> Row:
         host = self.add(
@@ -204,7 +232,6 @@ class _Builder:
             VCPUs_at_startup=1,
             HVM_boot_policy="BIOS order" if hvm else "",
             PV_bootloader="" if hvm else "pygrub",
-            domain_type="hvm" if hvm else "pv",
             actions_after_crash="restart",
             actions_after_reboot="restart",
             actions_after_shutdown="destroy",

@@ -146,8 +146,10 @@ class MockPool(Kept):
         *,
         hosts: int = 3,
         vms: int = 12,
+        nics: int = 1,
         gpus: int = 0,
         usbs: int = 0,
+        templates: bool = False,
         release: str = "4.0.1",
         seed: int = 0,
         username: str = "root",
@@ -157,12 +159,14 @@ class MockPool(Kept):
         """A pool of `hosts` hosts of `release` with `vms` VMs: two shared storage repositories (disks, ISO images), a local
         one for each host; most VMs run, some are halted, one in twelve is suspended, two in twelve have a CD inserted.
 
-        Each host has `gpus` graphics cards and `usbs` USB devices that VMs can be given, where the release knows them."""
+        Each host has `nics` network cards, and `gpus` graphics cards and `usbs` USB devices that VMs can be given, where the
+        release knows them. With `templates` there are some that come with the release: see `mockserver.templates`."""
         from .inventory import build
 
         pool = cls(seed=seed, username=username, password=password, durations=durations)
         with uncollected():
-            build(pool, hosts=hosts, vms=vms, gpus=gpus, usbs=usbs, release=find(release))
+            shape = {"hosts": hosts, "vms": vms, "nics": nics, "gpus": gpus, "usbs": usbs}
+            build(pool, **shape, templates=templates, release=find(release))
         return pool
 
     @classmethod

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .machine.host import HostMachine
     from .pool import MockPool
 
+NO_LENGTH = "Content-Length is needed"
+"""What is said to a call in chunks."""
 RPC_LIMIT = 307200
 """Bytes that the body of a call may have at the most."""
 ANY_ORIGIN: Mapping[str, str] = {
@@ -151,4 +153,4 @@ def _cookies(text: str) -> dict[str, str]:
     return {unquote(name): unquote(value) for name, _, value in reversed(pairs)}
 
 
-__all__ = ["RPC_LIMIT", "Answer", "answer", "broken"]
+__all__ = ["NO_LENGTH", "RPC_LIMIT", "Answer", "answer", "broken"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from xenctl.memory import overhead
 from xenctl.values import format_datetime
 
-from . import editions, guests, hardware, licence, newcomers, rules, storage_drivers
+from . import editions, guests, hardware, licence, newcomers, processors, rules, storage_drivers
 from .pifs import GRO
 from .powerup import power_up
 from .store import EPOCH, NULL, Row, Store
@@ -30,10 +30,11 @@ HARDWARE: Mapping[str, Any] = {
     "capabilities": ["xen-3.0-x86_64", "hvm-3.0-x86_32", "hvm-3.0-x86_64"],
     "supported_bootloaders": ["pygrub", "eliloader"],
     "sched_policy": "credit",
-    "cpu_info": {"cpu_count": "16", "vendor": "GenuineIntel", "socket_count": "2"},
 }
+OLD_FEATURES = processors.USUAL[processors.INTEL]["features"]
 PROCESSORS: tuple[Mapping[str, Any], ...] = tuple(
-    {"number": number, "vendor": "GenuineIntel", "modelname": "Intel Xeon", "speed": 2333} for number in range(4)
+    {"number": number, "vendor": "GenuineIntel", "modelname": "Intel Xeon", "speed": 2333, "features": OLD_FEATURES}
+    for number in range(4)
 )
 
 
@@ -110,6 +111,7 @@ class _Builder:
         for host in rows:
             self.storage(f"Local storage on {host['name_label']}", "lvm", [host], LOCAL_STORAGE, shared=False)
         self.pool_row("pool", rows[0], disks)
+        processors.level(self.store)
         licence.restrict_pool(self.store)
         disc = self.disk("debian-etch.iso", images, 680 << 20, read_only=True)
         for number in range(first_vm, first_vm + vms):
@@ -125,7 +127,8 @@ class _Builder:
         return self.add("network", name_label=f"Pool-wide network associated with {device}", bridge=bridge)
 
     def numbered(self, number: int, network: Row, memory: int) -> Row:
-        host = self.host(f"host{number}", f"10.0.{number // 250}.{number % 250}", memory, HARDWARE)
+        seen = {**HARDWARE, "cpu_info": processors.described(self.release, {})}
+        host = self.host(f"host{number}", f"10.0.{number // 250}.{number % 250}", memory, seen)
         self.processors(host, PROCESSORS)
         self.card(host, network, "eth0", f"00:16:3e:00:{number // 256:02x}:{number % 256:02x}", management=True)
         newcomers.add_control_domain(self.pool, host, uuid=self.pool.new_uuid())
@@ -266,6 +269,9 @@ class _Builder:
             image = self.disk("Suspend image", sr, int(memory * 1.26) + (100 << 20))
             self.store.write(image, type="suspend")
             self.store.write(vm, suspend_VDI=image.ref)
+        if attached:
+            flags = processors.booted(self.store, vm, host or hosts[0], PROCESSORS)
+            self.store.write(vm, last_boot_CPU_flags=flags)
         if host:
             fields = {"VM": vm.ref, "protocol": "rfb" if hvm else "vt100"}
             console = self.add("console", **fields)

@@ -22,6 +22,7 @@ MIDNIGHT_RIDE = find("5.6.0").order
 TAMPA = find("6.1.0").order
 GEORGE = find("5.5.0").order
 MIAMI = find("4.1.0").order
+QUEBEC = find("8.1.0").order
 STOCKHOLM = find("8.2.0").order
 ELY = find("7.1.0").order
 NILE = find("8.4.0").order

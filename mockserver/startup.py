@@ -29,6 +29,7 @@ from . import (
     newcomers,
     observers,
     passthrough,
+    processors,
     rules,
     storage_drivers,
     trust,
@@ -386,6 +387,10 @@ def synchronise(pool: MockPool, machine: HostMachine, host: Row, *, booted: bool
         boot_free_mem=machine.memory,
         other_config={**host["other_config"], **({"boot_time": now} if booted else {}), "agent_start_time": now},
     )
+    if "cpu_info" in host:
+        told = processors.described(release, host["cpu_info"], machine.hardware.processors)
+        store.write(host, cpu_info=told)
+    processors.level(store)
     metrics = store.find("host_metrics", host["metrics"])
     if metrics is not None:
         store.write(metrics, memory_total=machine.memory, last_updated=pool.clock.stamp())

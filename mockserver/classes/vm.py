@@ -207,7 +207,7 @@ def suspend(call: Call, vm: str) -> Steps:
 def resume(call: Call, vm: str, start_paused: bool, force: bool) -> Steps:
     row = call.db.get("VM", vm)
     with operation(call, row, "resume"):
-        yield from restore(call, row, lambda: placement.choose_host(call.pool, row), paused=start_paused)
+        yield from restore(call, row, lambda: placement.choose_host(call.pool, row), paused=start_paused, forced=force)
     announce(call, row, "VM_RESUMED", f"resumed {on_host(call, row)}")
     return ""
 
@@ -217,6 +217,6 @@ def resume_on(call: Call, vm: str, host: str, start_paused: bool, force: bool) -
     row = call.db.get("VM", vm)
     target = placement.host_named(call, host)
     with operation(call, row, "resume_on"):
-        yield from restore(call, row, lambda: _fit(call, row, target), paused=start_paused)
+        yield from restore(call, row, lambda: _fit(call, row, target), paused=start_paused, forced=force)
     announce(call, row, "VM_RESUMED", f"resumed {on_host(call, row)}")
     return ""

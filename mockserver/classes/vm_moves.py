@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from xenctl.errors import Failure
 
-from .. import agility, placement, power, rules, vm_rules, volumes
+from .. import agility, placement, power, processors, rules, vm_rules, volumes
 from ..call import Call, Steps, refuse
 from ..checks import operation
 from ..holding import Holding
@@ -32,8 +32,10 @@ MIRRORS_IN = ("VDI_SNAPSHOT", "VDI_MIRROR_IN")
 @verb(*LIVES)
 def pool_migrate(call: Call, vm: str, host: str, options: dict[str, str]) -> Steps:
     row, db, pool = call.db.get("VM", vm), call.db, call.pool
-    target = db.get("host", host)
-    with operation(call, row, "pool_migrate", strict=options.get("force") != "true"), Holding() as holding:
+    target, forced = db.get("host", host), options.get("force") == "true"
+    if not forced:
+        processors.assert_compatible(db, row, target, "pool_migrate")
+    with operation(call, row, "pool_migrate", strict=not forced), Holding() as holding:
         source = power.contact(call, row)
         volumes.reach_disks(call, source, row)
         if rules.migration_refused(db, source.host, target):
@@ -98,7 +100,8 @@ def assert_can_migrate(
     options: dict[str, str],
     vgpu_map: dict[str, str],
 ) -> str:
-    _assert_migrates(call, call.db.get("VM", vm), _destination(call, dest), vdi_map, vif_map)
+    asker = _asker(call, live, options)
+    _assert_migrates(call, call.db.get("VM", vm), _destination(call, dest), vdi_map, vif_map, asker)
     return ""
 
 
@@ -139,7 +142,15 @@ def _disks(call: Call, vm: Row) -> list[Row]:
     return [vdi for vdi in (call.db.find("VDI", vbd["VDI"]) for vbd in vbds) if vdi is not None]
 
 
-def _assert_migrates(call: Call, vm: Row, target: Row, vdi_map: dict[str, str], vif_map: dict[str, str]) -> None:
+def _asker(call: Call, live: bool, options: dict[str, str]) -> str:
+    """On whose behalf processors are looked at: not if forced, and up to 6.5 only for what is to go on running."""
+    wanted = options.get("force") != "true" and (live or call.at_least(rules.DUNDEE))
+    return "migrate_send" if wanted else ""
+
+
+def _assert_migrates(
+    call: Call, vm: Row, target: Row, vdi_map: dict[str, str], vif_map: dict[str, str], asker: str
+) -> None:
     """Raise the first reason why `vm` cannot go to `target` with its disks on the storage that `vdi_map` names."""
     db = call.db
     for vdi in _disks(call, vm):
@@ -156,7 +167,7 @@ def _assert_migrates(call: Call, vm: Row, target: Row, vdi_map: dict[str, str], 
             lacking = [capability for capability in needed if capability not in can]
             if lacking:
                 raise refuse("SR_DOES_NOT_SUPPORT_MIGRATION", storage.ref, ";".join(lacking))
-    placement.assert_can_boot_here(call.pool, vm, target, with_storage=False)
+    placement.assert_can_boot_here(call.pool, vm, target, with_storage=False, asker=asker)
     if vif_map:
         text = "VIF mapping is not allowed for intra-pool migration -all VIFs must be on the same network"
         raise refuse("OPERATION_NOT_ALLOWED", text)
@@ -202,7 +213,7 @@ def migrate_send(
     row, db = call.db.get("VM", vm), call.db
     target = _destination(call, dest)
     with operation(call, row, "migrate_send"), Holding() as holding:
-        _assert_migrates(call, row, target, vdi_map, vif_map)
+        _assert_migrates(call, row, target, vdi_map, vif_map, _asker(call, live, options))
         _assert_not_too_many(call, row)
         source = power.contact(call, row) if row["power_state"] == "Running" else None
         if source is not None:
@@ -290,7 +301,7 @@ def assert_can_boot_here(call: Call, ref: str, host: str) -> str:
     row, target = call.db.get("VM", ref), call.db.get("host", host)
     if call.at_least(rules.BOSTON) and rules.upgrading(call.db) and not rules.of_masters_version(call.db, target):
         raise refuse("VM_HOST_INCOMPATIBLE_VERSION", host, ref)
-    placement.assert_can_boot_here(call.pool, row, target)
+    placement.assert_can_boot_here(call.pool, row, target, asker="assert_can_boot_here")
     return ""
 
 

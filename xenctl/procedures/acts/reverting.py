@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import ProcedureError
 from ..hands import RESTORE
-from ..plan import Expected, Step
+from ..plan import Expected, Plan, Step
 from ..waiting import look
 from ..ways_back import FALLBACK
 from . import Kind
@@ -67,6 +67,9 @@ class RestoreHost(Kind):
             BOOTS,
         )
 
+    def unmarks(self, plan: Plan, step: Step) -> bool:
+        return step.host == plan.master
+
     def answer(self, run: Run, step: Step) -> None:
         """Have the old system restored, if that is what the backup partition holds."""
         hands, host, name = run.hands, step.host, run.plan.names[step.host]
@@ -77,7 +80,7 @@ class RestoreHost(Kind):
         elif held == step.release and RESTORE in offered:
             hands.answer(host, RESTORE)
             return
-        hands.power_off(host)  # first: an installer without its medium can be asked nothing by whoever resumes
+        hands.power_off(host)  # first: an installer without its medium does nothing for whoever resumes
         hands.eject_media(host)
         hands.power_on(host)
         if found == step.release:

@@ -173,11 +173,11 @@ class Control:
 
     def _act_on_host(self, asked: _Asked) -> Answer:
         machine, body, hands = self._machine(asked.place[0]), asked.body, self._pool.hands
-        _only(body, "power", "media", "answer", "lose", "regain", "answer_file")
+        _only(body, "power", "media", "answer", "lose", "regain", "network_backend", "answer_file")
         words = dict(body)
         answers = words.pop("answer_file", "")
         if len(words) != 1:
-            raise _Refused(400, "give one of power, media, answer, lose and regain", "body")
+            raise _Refused(400, "give one of power, media, answer, lose, regain and network_backend", "body")
         ((word, value),) = words.items()
         if answers and (word != "media" or value is None or not isinstance(answers, str)):
             raise _Refused(400, "answer_file is a text, and goes with a medium", "body.answer_file")
@@ -188,7 +188,7 @@ class Control:
         }
         if word == "power" and value not in ("on", "off"):
             raise _Refused(400, f"power is on or off, not {value!r}", "body.power")
-        if not isinstance(value, str) and (value is not None or word in ("lose", "regain")):
+        if not isinstance(value, str) and (value is not None or word in ("lose", "regain", "network_backend")):
             raise _Refused(400, f"{word} is a text, not {value!r}", f"body.{word}")
         if word == "answer" and value not in ("upgrade", "fresh", "restore"):
             raise _Refused(400, f"answer is upgrade, fresh or restore, not {value!r}", "body.answer")
@@ -198,6 +198,7 @@ class Control:
             "answer": lambda: hands.answer(machine.uuid, str(value)),
             "lose": lambda: hands.lose_storage(machine.uuid, str(value)),
             "regain": lambda: hands.regain_storage(machine.uuid, str(value)),
+            "network_backend": lambda: hands.set_network_backend(machine.uuid, str(value)),
         }
         try:
             (acts.get((word, value)) or others[word])()

@@ -12,6 +12,7 @@ from xenctl.values import format_datetime
 from . import editions, guests, hardware, licence, newcomers, processors, rules, storage_drivers
 from .pifs import GRO
 from .powerup import power_up
+from .software import software_version
 from .store import EPOCH, NULL, Row, Store
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ class _Builder:
             API_version_major=self.release.api_version[0],
             API_version_minor=self.release.api_version[1],
             API_version_vendor="XenSource",
-            software_version=rules.software_version(self.release),
+            software_version=software_version(self.release),
             virtual_hardware_platform_versions=rules.hardware_versions(self.release),
             boot_free_mem=memory,
             **self.licence(seen.get("cpu_info", {})),

@@ -74,6 +74,7 @@ def _assert_fits(store: Store, vm: Row, host: Row, needs: Needs, asker: str = ""
 
 def _assert_bootable(store: Store, vm: Row) -> None:
     """Raise for settings with which no host would start a VM."""
+    passthrough.assert_supported(store, vm)
     most, first, crash = vm["VCPUs_max"], vm["VCPUs_at_startup"], vm["actions_after_crash"]
     if most < 1:
         raise refuse("INVALID_VALUE", "VCPUs_max", most)
@@ -191,6 +192,11 @@ def evacuation_targets(store: Store, host: Row) -> list[Row]:
     return [h for h in others if h["software_version"].get("product_version") == version]
 
 
+_UNPROTECTED = {False: "HOST_NOT_ENOUGH_FREE_MEMORY", True: "HOST_EVACUATE_VM_NOT_HA_PROTECTED"}
+"""What is said of guests that high availability does not protect: something of its own only in releases that came after
+XenServer 8 (the toolstack's history of June 2026)."""
+
+
 def evacuation(pool: MockPool, host: Row) -> dict[str, Row | Failure]:
     """What would become of each guest of `host`: the host it goes to, or the error that keeps it."""
     store = pool.store
@@ -202,7 +208,7 @@ def evacuation(pool: MockPool, host: Row) -> dict[str, Row | Failure]:
     for vm in guests:
         refused = checks.operation_refused(store, vm, "pool_migrate")
         if refused is None and store.pool().get("ha_enabled") and not network_rules.protected(vm):
-            refused = refuse("HOST_NOT_ENOUGH_FREE_MEMORY", vm.ref)
+            refused = refuse(_UNPROTECTED[store.release.order > rules.NILE], vm.ref)
         if refused is not None:
             plan[vm.ref] = refused
     movable = [vm for vm in guests if vm.ref not in plan]

@@ -202,6 +202,7 @@ def boot(call: Call, vm: Row, place: Callable[[], Row], *, paused: bool) -> Step
         there = reserve(call, vm, host, "vm_start", holding)
         licence.assert_valid(pool, host)
         placement.assert_memory(pool, vm, host)
+        vm_rules.assert_can_be_built(db, vm)
         yield pool.durations.vm_create
         machine = there.check()
         _prepare(call, vm)
@@ -242,6 +243,7 @@ def again(call: Call, vm: Row, seconds: float) -> Steps:
         there = contact(call, vm)
         licence.assert_valid(call.pool, there.host)
         volumes.reach_disks(call, there, vm)
+        vm_rules.assert_can_be_built(call.db, vm)
         yield seconds
         machine = there.check()
         settle_hardware(call, vm)

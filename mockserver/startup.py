@@ -35,6 +35,7 @@ from . import (
     trust,
 )
 from .journal import Kept
+from .software import installed, software_version
 from .store import HASHED, NULL, Store
 
 if TYPE_CHECKING:
@@ -274,7 +275,7 @@ def write_identity(store: Store, system: System) -> None:
     release = store.release
     if release.schema > HASHED:
         return
-    software = rules.software_version(release)
+    software = software_version(release)
     major, minor = software["xapi"].split(".")
     pairs = {
         "installation_uuid": system.installation_uuid,
@@ -366,7 +367,7 @@ def _too_new(master: Release, member: Release) -> list[str]:
     """What a member answers that is newer than the master: it never gets through to it, and says so since XenServer 8."""
     if master.order < rules.NILE:
         return ["HOST_STILL_BOOTING"]
-    return ["HOST_XAPI_VERSION_HIGHER_THAN_COORDINATOR", rules.software_version(member)["xapi"]]
+    return ["HOST_XAPI_VERSION_HIGHER_THAN_COORDINATOR", software_version(member)["xapi_build"]]
 
 
 # --- what both do
@@ -378,7 +379,7 @@ def synchronise(pool: MockPool, machine: HostMachine, host: Row, *, booted: bool
     now = f"{pool.clock.now():.0f}."
     store.write(
         host,
-        software_version={**rules.software_version(release), **machine.system.packs},
+        software_version=installed(machine.system, host["software_version"], booted=booted),
         virtual_hardware_platform_versions=rules.hardware_versions(release),
         API_version_major=release.api_version[0],
         API_version_minor=release.api_version[1],

@@ -130,6 +130,19 @@ def test_before_5_6_a_subject_might_do_anything(calls: Make) -> None:
     assert c.vm("vm01")["power_state"] == "Halted"
 
 
+def test_only_root_changes_roots_password(calls: Make) -> None:
+    """Before roles the verb itself sees to it; since 5.6 no role has the permission."""
+    for release, code in (("5.5", "USER_IS_NOT_LOCAL_SUPERUSER"), ("5.6", "RBAC_PERMISSION_DENIED")):
+        c = calls(release=release, hosts=1, vms=0)
+        c.pool.directory.connect(c.pool)
+        user(c, "alice", *(["pool-admin"] if release == "5.6" else []))
+        error = As(c, "alice").refused("session.change_password", PASSWORD, "mine")
+        assert error[0] == code
+        if release == "5.5":
+            assert error == [code, "only root may change root's password"]
+        assert c.pool.password == "secret" and c.again()("pool.get_all")
+
+
 # --- what each may do
 
 

@@ -10,6 +10,7 @@ from xenctl.errors import Failure
 
 from .. import checks, hosts, placement, rules, volumes
 from ..call import refuse
+from ..software import software_version
 from ..store import Row
 from .archive import CHECKSUMS, END, METADATA, Meter, gzipped, member, send_disk
 from .base import HUNG_UP, Answer, Request, Steps
@@ -25,7 +26,7 @@ COMPRESSIONS = {"true": "gzip", "gzip": "gzip", "zstd": "zstd"}
 
 def agent(request: Request) -> dict[str, str]:
     """The header by which an export names the toolstack."""
-    return {"server": f"xapi/{rules.software_version(request.machine.system.release)['xapi']}"}
+    return {"server": f"xapi/{software_version(request.machine.system.release)['xapi']}"}
 
 
 def vm_of(request: Request) -> Row:

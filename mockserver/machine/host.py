@@ -135,6 +135,8 @@ class System(Kept):
     """Root's."""
     management: str = ""
     """The bridge that the host is reached by, where somebody has said so since it was installed; `none` for not at all."""
+    network_backend: str = ""
+    """How networks are made, `bridge` or `openvswitch`, where somebody has chosen."""
     local: dict[str, str] = field(default_factory=dict)
     """The toolstack's own keys and values, which no database holds."""
     new: bool = False

@@ -352,6 +352,18 @@ def schedule(pool: MockPool, kind: str, **fields: Any) -> None:
     write(pool, "VM", "vm01", **{field: made.ref})
 
 
+def test_features_that_an_older_release_noted_are_not_taken_for_others() -> None:
+    """A guest that came from 6.5 has them in another order; a host of 7.0 tells what that release would."""
+    pool = MockPool.create(release="7.0", hosts=2, vms=8)
+    mild(pool)
+    write(pool, "VM", "vm01", last_boot_CPU_flags={"features": "0000e3bd-bfebfbff-00000001-20100800"})
+    with connected(pool) as session:
+        assert list(found(rolling_upgrade.plan(session), "cpu-features")) == []
+        cpu_info(pool, "host2", features="0000e3bc-bfebfbff-00000001-20100800")
+        (finding,) = found(rolling_upgrade.plan(session), "cpu-features")
+    assert "vm01 runs with processor features that are missing on host2" in finding.why
+
+
 def cpu_info(pool: MockPool, host: str, **info: str) -> None:
     write(pool, "host", host, cpu_info={**row(pool, "host", host)["cpu_info"], **info})
 

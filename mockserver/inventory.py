@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from . import editions, hardware, licence, newcomers, processors, rules, storage_drivers
+from xenctl.memory import overhead
+from xenctl.values import format_datetime
+
+from . import editions, guests, hardware, licence, newcomers, processors, rules, storage_drivers
 from .pifs import GRO
 from .powerup import power_up
 from .software import software_version
@@ -18,6 +22,10 @@ if TYPE_CHECKING:
     from .pool import MockPool
 
 GIB = 1 << 30
+MOST_NICS = 16
+"""Network cards that a host may have at the most."""
+UPTIME = 3600.0
+"""Seconds for which the VMs of a pool have run when it is made."""
 LOCAL_STORAGE = 200 * GIB
 HARDWARE: Mapping[str, Any] = {
     "capabilities": ["xen-3.0-x86_64", "hvm-3.0-x86_32", "hvm-3.0-x86_64"],
@@ -31,12 +39,24 @@ PROCESSORS: tuple[Mapping[str, Any], ...] = tuple(
 )
 
 
-def build(pool: MockPool, *, hosts: int, vms: int, release: Release, gpus: int = 0, usbs: int = 0) -> None:
+def build(
+    pool: MockPool,
+    *,
+    hosts: int,
+    vms: int,
+    release: Release,
+    nics: int = 1,
+    gpus: int = 0,
+    usbs: int = 0,
+    templates: bool = False,
+) -> None:
     """Fill an empty `pool`."""
     if hosts < 1:
         raise ValueError(f"a pool has at least one host, not {hosts}")
     if vms < 0:
         raise ValueError(f"a pool cannot have {vms} VMs")
+    if not 1 <= nics <= MOST_NICS:
+        raise ValueError(f"a host has 1 to {MOST_NICS} network cards, not {nics}")
     if gpus < 0 or usbs < 0:
         raise ValueError(f"a host cannot have {gpus} graphics cards and {usbs} USB devices")
     store = Store(release)
@@ -44,8 +64,14 @@ def build(pool: MockPool, *, hosts: int, vms: int, release: Release, gpus: int =
     builder = _Builder(pool, store, release)
     with store.bulk():
         builder.build(hosts, vms)
+        for number in range(1, nics):
+            builder.more_cards(number)
         for host in store.table("host").values():
             hardware.equip(pool, store, host, gpus=gpus, usbs=usbs)
+        if templates:
+            from .templates import add
+
+            add(pool, store, release)
     for vdi in store.table("VDI").values():  # nobody was told of them
         pool.upkeep.grow(vdi["SR"], vdi["virtual_size"], vdi["physical_utilisation"])
     power_up(pool, store)
@@ -108,6 +134,14 @@ class _Builder:
         self.card(host, network, "eth0", f"00:16:3e:00:{number // 256:02x}:{number % 256:02x}", management=True)
         newcomers.add_control_domain(self.pool, host, uuid=self.pool.new_uuid())
         return host
+
+    def more_cards(self, number: int) -> None:
+        """One more network card in each host, all on a network of their own, with no address."""
+        network = self.network(f"eth{number}", f"xenbr{number}")
+        for card in [pif for pif in self.store.table("PIF").values() if pif["device"] == "eth0"]:
+            high, low = card["MAC"].split(":")[4:]
+            mac = f"00:16:3e:{number:02x}:{high}:{low}"
+            self.card(self.store.get("host", card["host"]), network, f"eth{number}", mac, management=False)
 
     def host(self, name: str, address: str, memory: int, seen: Mapping[str, Any], **more: Any) -> Row:
         host = self.add(
@@ -207,29 +241,31 @@ class _Builder:
             actions_after_shutdown="destroy",
             other_config={"mac_seed": self.pool.new_uuid()},
         )
-        metrics = self.add("VM_metrics", VCPUs_number=1, memory_actual=memory, start_time=EPOCH, install_time=EPOCH)
-        agent = self.add(
-            "VM_guest_metrics",
-            PV_drivers_version={"major": "4", "minor": "0", "micro": "1", "build": "1"},
-            PV_drivers_up_to_date=True,
-            os_version={"name": "Debian GNU/Linux 4.0", "distro": "debian"},
-            other={"feature-suspend": "1", "feature-shutdown": "1", "feature-reboot": "1"},
-            last_updated=self.pool.clock.stamp(),
+        boot: dict[str, Any] = {}
+        if state != "Halted":
+            started = format_datetime(datetime.fromtimestamp(self.pool.clock.now() - UPTIME, timezone.utc))
+            boot = {"start_time": started, "hvm": hvm, "current_domain_type": guests.domain_type(vm)}
+        metrics = self.add(
+            "VM_metrics",
+            **{"VCPUs_number": 1, "memory_actual": memory, "start_time": EPOCH, "install_time": EPOCH, **boot},
         )
-        self.store.write(vm, metrics=metrics.ref, guest_metrics=agent.ref)
         attached = state != "Halted"
         self.device(vm, "0", "hda" if hvm else "xvda", self.disk(f"disk of vm{number:02d}", sr, 8 * GIB), attached)
         loaded = number % 12 in (2, 5)
         self.device(vm, "3", "hdd" if hvm else "xvdd", disc if loaded else None, attached)
+        mac = f"00:16:3e:aa:{number // 256:02x}:{number % 256:02x}"
         self.add(
             "VIF",
             VM=vm.ref,
             network=network.ref,
             device="0",
             MTU=1500,
-            MAC=f"00:16:3e:aa:{number // 256:02x}:{number % 256:02x}",
+            MAC=mac,
             currently_attached=attached,
         )
+        networks = guests.addresses([{"device": "0", "MAC": mac}], self.release)
+        agent = self.add("VM_guest_metrics", **guests.AGENT, networks=networks, last_updated=self.pool.clock.stamp())
+        self.store.write(vm, metrics=metrics.ref, guest_metrics=agent.ref, memory_overhead=overhead(vm))
         if state == "Suspended":
             image = self.disk("Suspend image", sr, int(memory * 1.26) + (100 << 20))
             self.store.write(image, type="suspend")

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from xenctl import Session
     from xenctl.datamodel import Message
 
+    from .inside import Inside
     from .invariants import Invariant, Violation
     from .progress import Span
     from .savepoint import Savepoint
@@ -145,8 +146,10 @@ class MockPool(Kept):
         *,
         hosts: int = 3,
         vms: int = 12,
+        nics: int = 1,
         gpus: int = 0,
         usbs: int = 0,
+        templates: bool = False,
         release: str = "4.0.1",
         seed: int = 0,
         username: str = "root",
@@ -156,12 +159,14 @@ class MockPool(Kept):
         """A pool of `hosts` hosts of `release` with `vms` VMs: two shared storage repositories (disks, ISO images), a local
         one for each host; most VMs run, some are halted, one in twelve is suspended, two in twelve have a CD inserted.
 
-        Each host has `gpus` graphics cards and `usbs` USB devices that VMs can be given, where the release knows them."""
+        Each host has `nics` network cards, and `gpus` graphics cards and `usbs` USB devices that VMs can be given, where the
+        release knows them. With `templates` there are some that come with the release: see `mockserver.templates`."""
         from .inventory import build
 
         pool = cls(seed=seed, username=username, password=password, durations=durations)
         with uncollected():
-            build(pool, hosts=hosts, vms=vms, gpus=gpus, usbs=usbs, release=find(release))
+            shape = {"hosts": hosts, "vms": vms, "nics": nics, "gpus": gpus, "usbs": usbs}
+            build(pool, **shape, templates=templates, release=find(release))
         return pool
 
     @classmethod
@@ -426,6 +431,13 @@ class MockPool(Kept):
         from .transports.inprocess import InProcessTransport
 
         return InProcessTransport(self)
+
+    @property
+    def inside(self) -> Inside:
+        """The guests, to act in their place."""
+        from .inside import Inside
+
+        return Inside(self)
 
     @property
     def url(self) -> str:

@@ -180,7 +180,7 @@ def _prepare(call: Call, vm: Row) -> None:
     """Write down what a boot settles: kind of domain, device model, BIOS strings, memory."""
     fields: dict[str, Any] = {}
     if vm.get("domain_type") == "unspecified":
-        fields["domain_type"] = "hvm" if vm["HVM_boot_policy"] else "pv"
+        fields["domain_type"] = guests.domain_type(vm)
     if not vm.get("bios_strings", True):
         fields["bios_strings"] = dict(bios.GENERIC)
     if checks.is_hvm(vm) and "device-model" not in vm["platform"] and call.at_least(DEVICE_MODEL_SINCE):
@@ -227,7 +227,7 @@ def _booted(call: Call, vm: Row, there: hosts.Contact) -> None:
         memory_actual=vm["memory_static_max"],
         VCPUs_number=vm["VCPUs_at_startup"],
         hvm=checks.is_hvm(vm),
-        current_domain_type=vm.get("domain_type", "unspecified"),
+        current_domain_type=guests.domain_type(vm),
         **{name: vm_rules.is_true(vm["platform"].get(key, "")) for name, key in vm_rules.PLATFORM.items()},
     )
     flags = processors.booted(call.db, vm, there.host, there.machine.hardware.processors)

@@ -77,6 +77,8 @@ class Xapi(Kept):
     login_limits: dict[str, int] = field(default_factory=dict)
     """How many may log in at a time where that was changed, by the field of the pool that it began with."""
     sync_at: float = 0.0
+    sighted: dict[str, float] = field(default_factory=dict)
+    """The progress of the tasks that the last garbage collection found pending for very long."""
     monitor: ha_monitor.Monitor = field(default_factory=ha_monitor.Monitor)
 
 

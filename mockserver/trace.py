@@ -2,8 +2,8 @@
 
     with Trace(pool) as trace:
         ...
+        trace.at(7).record("VM", ref)
     for record in trace: print(record.number, record.host, record.method, record.error)
-    trace.at(7).record("VM", ref)
 
 While nobody traces, a call pays one comparison. While somebody does, it pays for noting what is at hand anyway; records are
 made, and secrets taken out of them, when they are read. Both the calls and the writes that are kept have a bound, and what

@@ -212,10 +212,10 @@ def upgraded(at: Reached, after: int | None) -> Journal:
     from ..procedures.plan import Step
     from ..procedures.running import Run
 
-    made, turns = rolling_upgrade.plan(at.session), list[str]()
+    made, turns = rolling_upgrade.plan(at.session), set[str]()
 
     def enough(run: Run, step: Step) -> str:
-        turns.append(step.host)
+        turns.add(step.host)  # the first is asked about before anything is prepared, too
         return "as many hosts as asked for" if after is not None and len(turns) > after else ""
 
     journal = Journal.create(made)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mockserver import classes, coverage
 from xenctl import datamodel
-from xenctl.releases import find
+from xenctl.releases import find, known, serves
 
+MESSAGES = [message for cls in datamodel.load().classes.values() for message in cls.messages.values()]
 NETWORK = (
     *("auth", "blob", "Bond", "console", "host_crashdump", "host_patch", "message", "network", "PIF", "role", "secret"),
     *("subject", "tunnel", "VIF", "VLAN"),
@@ -89,3 +92,24 @@ def test_the_command_prints_the_table() -> None:
     bad = subprocess.run([*run, "--release", "9.9"], capture_output=True, text=True, check=False)
     assert (bad.returncode, bad.stdout) == (2, "")
     assert bad.stderr.startswith("mockserver: no release is called '9.9'")
+
+
+# --- what no release serves
+
+
+def test_what_came_after_the_newest_release_is_told(calls: Callable[..., Any]) -> None:
+    """All of it, on the page of that release, and no host knows it; older releases' pages do not go on about it."""
+    newest = find("8.4")
+    served = {message.wire_name for release in known() for message in MESSAGES if serves(release, message)}
+    told = {
+        f"{name}.{one}" for name, by_version in coverage.later(newest) for ones in by_version.values() for one in ones
+    }
+    assert told == {message.wire_name for message in MESSAGES} - served
+    page = coverage.page(newest)
+    assert f"{len(told)} messages came with later versions of the toolstack than 24.10" in page
+    assert "- `Host_driver`: 25.2.0: deselect" in page
+    assert "Later than" not in coverage.page(find("8.2"))
+    c = calls(release="8.4", hosts=1)
+    for name in ("pool.enable_ssh", "VM.get_groups", "Caller.get_all"):
+        assert name in told
+        assert c.refused(name, "x") == ["MESSAGE_METHOD_UNKNOWN", name]

@@ -9,6 +9,7 @@ import pytest
 
 import xenctl
 from mockserver import MockPool
+from mockserver.hardware import equip
 from mockserver.invariants import BeliefHolds, DataKept, MemoryFits, OneWriter
 
 Make = Callable[..., Any]
@@ -363,6 +364,79 @@ def test_a_move_can_be_taken_back(pair: Pair) -> None:
     pair.unharmed()
 
 
+# --- hardware that goes with it
+
+
+def halted_hvm(pair: Pair) -> Any:
+    """A VM that is off, virtualised by hardware: only those have graphics."""
+    vm = pair.c.vm("vm04")
+    pair.c.pool.store.write(vm, HVM_boot_policy="BIOS order", domain_type="hvm")
+    return vm
+
+
+def equipped(pool: MockPool) -> None:
+    for host in pool.store.table("host").values():
+        equip(pool, pool.store, host, gpus=1, usbs=0)
+
+
+def kind(pool: MockPool, model: str) -> Any:
+    return next(row for row in pool.store.table("VGPU_type").values() if row["model_name"] == model)
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_virtual_graphics_go_to_a_group_of_the_same_cards(calls: Make, mapped: bool) -> None:
+    """Or to the one that they are mapped to; they are of the type of the same name."""
+    pair = Pair(calls, release="8.4", gpus=1)
+    c, d = pair.c, pair.d
+    equipped(pair.beside)
+    vm, group = halted_hvm(pair), next(iter(c.pool.store.table("GPU_group")))
+    vgpu = c("VGPU.create", vm.ref, group, "0", {}, kind(c.pool, "GRID K140Q").ref)
+    chosen = [*pair.beside.store.table("GPU_group")][-1 if mapped else 0]
+    *arguments, _ = pair.send(vm)
+    new = d.pool.store.get("VM", c("VM.migrate_send", *arguments, {vgpu: chosen} if mapped else {}))
+    (row,) = d.pool.store.rows("VGPU", new["VGPUs"])
+    assert (row["GPU_group"], row["type"]) == (chosen, kind(pair.beside, "GRID K140Q").ref)
+    assert (row["currently_attached"], c.pool.store.find("VGPU", vgpu)) == (False, None)
+    d("VM.start", new.ref, False, False)
+    assert row["currently_attached"]
+    pair.unharmed()
+
+
+def test_virtual_graphics_need_their_cards(calls: Make) -> None:
+    """A pool without any does not take the VM, and a move that fails leaves none."""
+    pair = Pair(calls, release="8.4", gpus=1)
+    c = pair.c
+    vm, group = halted_hvm(pair), next(iter(c.pool.store.table("GPU_group")))
+    vgpu = c("VGPU.create", vm.ref, group, "0", {}, kind(c.pool, "passthrough").ref)
+    for method in ("VM.assert_can_migrate", "VM.migrate_send"):
+        assert c.refused(method, *pair.send(vm)) == ["VM_REQUIRES_GPU", vm.ref, group]
+    assert c.pool.store.find("VGPU", vgpu) is not None
+    assert not pair.beside.store.table("VGPU")
+
+
+def test_a_security_module_goes_with_its_vm(calls: Make) -> None:
+    """With its uuid; that of a copy is another one."""
+    pair = Pair(calls, release="8.4")
+    c, d = pair.c, pair.d
+    store, vm = c.pool.store, c.vm("vm04")
+    uuid = c.pool.new_uuid()
+    vtpm = store.create("VTPM", c.pool.new_ref(), {"uuid": uuid, "VM": vm.ref, "is_protected": True})
+    copy = d.pool.store.get("VM", c("VM.migrate_send", *pair.send(vm, options={"copy": "true"})))
+    new = d.pool.store.get("VM", c("VM.migrate_send", *pair.send(vm)))
+    (first,), (second,) = (d.pool.store.rows("VTPM", row["VTPMs"]) for row in (copy, new))
+    assert (second["uuid"], second["is_protected"]) == (uuid, True)
+    assert first["uuid"] != uuid
+    assert store.find("VTPM", vtpm.ref) is None
+
+
+def test_a_guest_does_not_notice_by_its_generation(pair: Pair) -> None:
+    """It is the one it was: its disks have not gone back."""
+    vm = pair.c.vm("vm01")
+    pair.c.pool.store.write(vm, generation_id="1:2")
+    new = pair.c("VM.migrate_send", *pair.send(vm))
+    assert pair.beside.store.get("VM", new)["generation_id"] == "1:2"
+
+
 # --- it does not come
 
 
@@ -579,7 +653,7 @@ FAILURES: dict[str, tuple[Callable[[Pair, str], Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("after", [30.0, 95.0, 104.0])
+@pytest.mark.parametrize("after", [30.0, 95.0, 115.0])
 @pytest.mark.parametrize("case", FAILURES)
 def test_a_move_that_fails_leaves_nothing_over_there(pair: Pair, case: str, after: float) -> None:
     """Neither disks nor records nor a place on a host; the VM is as it was."""
@@ -592,6 +666,7 @@ def test_a_move_that_fails_leaves_nothing_over_there(pair: Pair, case: str, afte
     task = c.start("VM.migrate_send", *pair.send(vm, dest=pair.dest("host4"), vdi_map=to))
     c.sleep(after)
     assert pair.traces() != before
+    assert (vm["uuid"] in pair.beside.store.by_uuid) == (after > 107)  # its records come with its memory
     spoil(pair, task.ref)
     c.until(lambda: task["status"] != "pending")
     assert task["status"] == ("failure" if error else "cancelled")
@@ -615,6 +690,26 @@ def test_a_move_ends_with_its_session(pair: Pair) -> None:
     assert [row["name_label"] for row in pair.beside.store.table("VDI").values() if row["SR"] == pair.sr()] == [
         "disk of vm01"
     ]
+    pair.unharmed()
+
+
+def test_a_pool_that_goes_away_keeps_what_it_was_sent(pair: Pair) -> None:
+    """Nobody can drop it there, either; the VM goes on here, and can be sent again once the other pool is back."""
+    c, d = pair.c, pair.d
+    vm = c.vm("vm01")
+    task = c.start("VM.migrate_send", *pair.send(vm))
+    c.sleep(30)
+    c.pool.hands.power_off("host3")
+    c.until(lambda: task["status"] != "pending")
+    assert task["error_info"] == ["CANNOT_CONTACT_HOST", d.host("host3")["address"]]
+    assert (vm["power_state"], vm["current_operations"]) == ("Running", {})
+    assert c.unharmed()
+    c.pool.hands.power_on("host3")
+    pair.d = d.back()
+    left = [row for row in pair.beside.store.table("VDI").values() if row["SR"] == pair.sr()]
+    assert [row["name_label"] for row in left] == ["disk of vm01"]
+    c("VM.migrate_send", *pair.send(vm))
+    assert pair.d.vm("vm01")["power_state"] == "Running"
     pair.unharmed()
 
 

@@ -282,7 +282,7 @@ class Objects:
             "metrics": self._refs.get(record["metrics"], NULL),
             "guest_metrics": self._refs.get(record["guest_metrics"], NULL),
         }
-        if not record["is_a_template"] and record.get("generation_id"):
+        if not (record["is_a_template"] or options.live) and record.get("generation_id"):
             more["generation_id"] = f"{pool.random.getrandbits(63)}:{pool.random.getrandbits(63)}"
         for key in ("is_a_snapshot", "snapshot_info", "snapshot_time", "transportable_snapshot_id", "bios_strings"):
             more[key] = record.get(key)

@@ -276,6 +276,20 @@ def test_it_may_be_told_to_shut_down_on_its_way(pair: Pair) -> None:
     pair.unharmed()
 
 
+def test_what_else_is_done_to_it_ends_before_it_goes(pair: Pair) -> None:
+    """A shutdown that began at the last moment is over first: the VM comes halted."""
+    c, d = pair.c, pair.d
+    vm = c.vm("vm01")
+    task = c.start("VM.migrate_send", *pair.send(vm))
+    c.sleep(120)
+    assert task["status"] == "pending"
+    other = c.start("VM.clean_shutdown", vm.ref)
+    c.until(lambda: task["status"] != "pending")
+    assert (task["status"], other["status"]) == ("success", "success")
+    assert d.vm("vm01")["power_state"] == "Halted"
+    pair.unharmed()
+
+
 def test_it_may_come_back(pair: Pair) -> None:
     """With the same uuid, and whole."""
     c, d = pair.c, pair.d

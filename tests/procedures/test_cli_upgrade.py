@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -192,6 +193,37 @@ def test_one_run_at_a_time(served: Served) -> None:
         process.send_signal(signal.SIGCONT)
         process.communicate(timeout=60)
     assert process.returncode == 0
+
+
+def test_a_journal_that_is_there_is_not_begun_anew(served: Served) -> None:
+    """Whoever gives `run` once more is told how to go on, before the pool is looked at."""
+    assert run([*served.live("run"), "--stop-after", "1"]).returncode == 3
+    done = run(served.live("run"))
+    assert done.returncode == 2
+    assert f"{served.journal} exists: go on with that run (xenctl upgrade resume)" in done.stderr
+
+
+def test_a_lost_run_is_forgotten_and_one_that_was_taken_over_is_not_gone_on_with(served: Served) -> None:
+    """By the name that the refusal says; the old journal then needs the pool to be marked again."""
+    at = ("--server", served.url)
+    assert run([*served.live("run"), "--stop-after", "1"]).returncode == 3
+    done = run(served.arguments("adopt", *at, "--journal", str(served.folder / "rest"), "--dry-run"))
+    assert done.returncode == 1
+    (name,) = set(re.findall(r"xenctl abandon --lost ([\w-]+)", done.stdout + done.stderr))
+    for words in (["abandon"], ["abandon", "--lost", name, "--journal", str(served.journal)]):
+        done = processes.xenctl(*words, *at)
+        assert (done.returncode, "give either --journal FILE" in done.stderr) == (2, True)
+    done = processes.xenctl("abandon", "--lost", "another", *at)
+    assert (done.returncode, "nothing is changed" in done.stderr) == (1, True)
+    done = processes.xenctl("abandon", "--lost", name, *at)
+    assert done.returncode == 0, done.stderr
+    assert f"{name}: forgotten; nothing was undone" in done.stdout
+    assert "see to this: versions are mixed (4.0.1, 4.1.0)" in done.stdout
+    done = run(served.live("resume"))
+    assert (done.returncode, "somebody else has unmarked it" in done.stdout + done.stderr) == (3, True)
+    done = processes.xenctl("take-over", *at, "--journal", str(served.journal))
+    assert f"the pool is marked with {name} again; before: with no run" in done.stdout
+    assert run(served.live("resume")).returncode == 0
 
 
 def test_a_plan_is_shown_and_changes_nothing(served: Served) -> None:

@@ -13,7 +13,7 @@ from recovery import ROOT, carried_out, killed_anywhere, running, status
 
 from mockserver import MockPool
 from xenctl.errors import ConnectionLost
-from xenctl.procedures import rejoin, rolling_upgrade
+from xenctl.procedures import marking, rejoin, rolling_upgrade
 from xenctl.procedures.hands_operator import Operator
 from xenctl.procedures.journal import Journal
 from xenctl.procedures.observe import observe
@@ -288,8 +288,11 @@ def test_where_editions_changed_their_names_the_others_are_upgraded_first(releas
     failing = half_upgraded(pool, to)
     plan = rejoin.plan(reach(pool), failing)
     outcome, journal = carried_out(pool, plan)
-    assert "in the midst of an upgrade, upgrade the other hosts first (upgrade adopt), and go on" in outcome.problems[0]
+    assert "upgrade the other hosts first (xenctl upgrade adopt --take-over), mark the pool" in outcome.problems[0]
     assert adopted(pool)
+    outcome, _ = carried_out(pool, plan, journal=journal)
+    assert "is not marked with this run any more" in outcome.problems[0]
+    marking.take_back(reach(pool), journal.run_id)
     outcome, _ = carried_out(pool, plan, journal=journal)
     assert outcome.problems == []
     assert set(running(pool)) >= set(before)

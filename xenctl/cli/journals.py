@@ -1,4 +1,4 @@
-"""`xenctl status`, `pause` and `abandon`: what can be done with the journal of any run, whatever procedure it is of."""
+"""`xenctl status`, `pause`, `abandon` and `take-over`: what can be done with the journal of any run, whatever it is of."""
 
 from __future__ import annotations
 
@@ -49,12 +49,21 @@ def taken_up(
 @click.command()
 @pool_options
 @hands_option
-@JOURNAL
+@click.option("--journal", "file", type=click.Path(), metavar="FILE", help="The run's journal.")
+@click.option("--lost", metavar="RUN", help="Instead of a journal that is lost: the run that the pool is marked with.")
 @JSON
-def abandon(reach: Reach, file: str, as_json: bool) -> None:
-    """Give a run up, of whatever procedure: undo what it changed, as far as the pool allows, and say what is left."""
+def abandon(reach: Reach, file: str | None, lost: str | None, as_json: bool) -> None:
+    """Give a run up, of whatever procedure: undo what it changed, as far as the pool allows, and say what is left.
+
+    Without its journal nothing can be undone: --lost only has the pool forget the run, so that another can begin.
+    """
     from ..procedures.giving_up import give_up
 
+    if file is None or lost is not None:
+        if lost is None or file is not None:
+            raise click.UsageError("give either --journal FILE or, where that is lost, --lost RUN")
+        _forget(reach, lost, as_json=as_json)
+        return
     with taken_up(reach, file) as (at, journal):
         left = give_up(at.session, journal, at.hands, poll=at.poll)
         if as_json:
@@ -64,6 +73,36 @@ def abandon(reach: Reach, file: str, as_json: bool) -> None:
                 click.echo(f"not undone: {what}")
             click.echo(f"{journal.run_id}: {'abandoned' if not left else 'not all undone; abandon it again later'}")
         sys.exit(RESUMABLE if left else 0)
+
+
+def _forget(reach: Reach, lost: str, *, as_json: bool) -> None:
+    """Have the pool forget a run, and tell what that may have left."""
+    from ..procedures.marking import forget
+
+    with ending(), reach.opened() as at:
+        left = forget(at.session, lost)
+        if as_json:
+            print_json({"ok": True, "state": "forgotten", "left": left})
+            return
+        click.echo(f"{lost}: forgotten; nothing was undone")
+        for what in left:
+            click.echo(f"see to this: {what}")
+
+
+@click.command("take-over")
+@pool_options
+@JOURNAL
+@JSON
+def take_over(reach: Reach, file: str, as_json: bool) -> None:
+    """Mark the pool with this journal's run again, whoever marked it since; nobody else may be at work on it."""
+    from ..procedures.marking import take_back
+
+    with taken_up(reach, file) as (at, journal):
+        before = take_back(at.session, journal.run_id)
+        if as_json:
+            print_json({"ok": True, "run": journal.run_id, "before": before})
+        else:
+            click.echo(f"the pool is marked with {journal.run_id} again; before: {before or 'with no run'}")
 
 
 @click.command()
@@ -129,4 +168,4 @@ def status(file: str, as_json: bool) -> None:
                 click.echo(f"{entry.phase}: {entry.text}")
 
 
-COMMANDS = (status, pause, abandon)
+COMMANDS = (status, pause, abandon, take_over)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -79,6 +80,7 @@ def run(
         raise click.UsageError("give --journal FILE: without it a run that is killed cannot be resumed")
     with ending():
         asked.check()
+        assert_new(file)
         policies = guest_policies(vm, vms)
         with reach.opened() as at:
             made = rolling_upgrade.plan(at.session, to, hands=at.hands, policies=policies, fix=fix, url=reach.medium)
@@ -147,6 +149,7 @@ def adopt(
 
     with ending():
         asked.check()
+        assert_new(file)
         policies = guest_policies(vm, vms)
         with reach.opened() as at:
             made = rolling_upgrade.adopt(
@@ -159,6 +162,17 @@ def adopt(
             with Journal.create(made, file) as journal:
                 journal.put("options", {"accept_downtime": accept_downtime, "take_over": take_over})
                 _carried_out(at, journal, asked, as_json=as_json)
+
+
+def assert_new(file: str | None) -> None:
+    """Raise `JournalError` where there is a journal already: its run is gone on with by `resume`, and knows more than a plan
+    of the pool as it is now could."""
+    from ..procedures.journal import JournalError
+
+    if file is not None and Path(file).exists():
+        raise JournalError(
+            f"{file} exists: go on with that run (xenctl upgrade resume), give it up (xenctl abandon), or name another file"
+        )
 
 
 def _carried_out(at: Reached, journal: Journal, asked: Asked, *, as_json: bool) -> None:

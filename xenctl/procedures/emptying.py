@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ..errors import Failure
 from ..releases import find
 from ..values import Ref
+from . import marking
 from .acts.maintenance import LISTS
 from .observe import PoolFacts, VMFacts, attached
 from .placement import GIB, Board, needs, pinned, reachable
@@ -161,7 +162,7 @@ def refused_by_pool(session: Session, pool: PoolFacts, host: str) -> dict[str, s
 
 def against_work(session: Session, pool: PoolFacts, hosts: Iterable[str], *, take_over: bool = False) -> list[str]:
     """What stands against work on `hosts`, one after another: another run, mixed versions, hosts that are not in service."""
-    out = marked(pool, take_over=take_over)
+    out = marking.against(pool, take_over=take_over)
     versions = {host.version for host in pool.hosts.values()}
     if pool.upgrading or len(versions) > 1:
         out.append(f"versions are mixed ({', '.join(sorted(versions))}): finish the upgrade first, or revert it")
@@ -177,12 +178,3 @@ def against_work(session: Session, pool: PoolFacts, hosts: Iterable[str], *, tak
     chosen = [pool.hosts[uuid] for uuid in hosts]
     out += [f"{host.name}: {sr} is not plugged" for host in chosen for sr in host.unplugged]
     return out
-
-
-def marked(pool: PoolFacts, *, take_over: bool = False) -> list[str]:
-    """That another run is at work, where one is."""
-    if not pool.mark or take_over:
-        return []
-    return [
-        f"another run ({pool.mark}) is at work on this pool: resume or abandon that one, or take over if it is lost"
-    ]

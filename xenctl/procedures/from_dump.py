@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from .. import database
 from ..errors import Failure, TransportError
 from ..releases import find
+from . import marking
 from .acts.shutting import GIVE_UP, HARD, POLICIES
 from .backup import version_in
 from .before import Before, Since, since
@@ -229,10 +230,7 @@ class _Making:
         if kept.master != pool.master:
             was = kept.hosts[kept.master].cells.get("name__label", kept.master)
             yield f"the master is {pool.hosts[pool.master].name} now, and was {was}: make {was} the master again first"
-        if pool.mark and take_over is not None and pool.mark not in take_over:
-            yield (
-                f"another run ({pool.mark}) is at work on this pool: resume or abandon that one, or take over if it is lost"
-            )
+        yield from marking.against(pool, take_over=take_over is None or pool.mark in take_over)
         if pool.ha_enabled:
             yield "high availability is on: switch it off first, it would fence the hosts that are installed"
         joined = sorted(host.name for uuid, host in pool.hosts.items() if uuid not in kept.hosts)

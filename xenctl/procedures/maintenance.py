@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ProcedureError
 from ..values import Ref
+from . import marking
 from .acts.maintenance import LISTS, MODE, TOLERATED
-from .emptying import POLICIES, REFUSE, empty, marked
+from .emptying import POLICIES, REFUSE, empty
 from .journal import ABANDONED, Journal, JournalError
 from .master import against as against_master
 from .observe import PoolFacts, observe
@@ -52,7 +53,7 @@ def plan_enter(
         raise ValueError(f"stuck is {', '.join(POLICIES)}, not {stuck!r}")
     pool = observe(session)
     uuid = find_host(pool, host)
-    facts, problems, warnings = pool.hosts[uuid], marked(pool), list[str]()
+    facts, problems, warnings = pool.hosts[uuid], marking.against(pool), list[str]()
     if not facts.live:
         problems.append(f"{facts.name} is not running")
     if MODE in session.host.get_other_config(facts.ref):  # type: ignore[arg-type]
@@ -162,7 +163,7 @@ def plan_leave(session: Session, host: str, *, entered: Plan | None = None, take
     """
     pool = observe(session)
     uuid = find_host(pool, host)
-    facts, problems = pool.hosts[uuid], marked(pool, take_over=take_over)
+    facts, problems = pool.hosts[uuid], marking.against(pool, take_over=take_over)
     keys = dict(session.host.get_other_config(facts.ref))  # type: ignore[arg-type]
     if entered is not None:
         keys = {**_noted(entered, uuid), **keys}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..releases import find
-from .emptying import marked
+from . import marking
 from .observe import PoolFacts, attached, observe
 from .plan import Plan, Step
 from .shutdown import find_host
@@ -27,7 +27,7 @@ def plan(session: Session, host: str) -> Plan:
     pool = observe(session)
     uuid = find_host(pool, host)
     name = pool.hosts[uuid].name
-    problems = [*marked(pool), *against(session, pool, uuid)]
+    problems = [*marking.against(pool), *against(session, pool, uuid)]
     if uuid == pool.master:
         problems.append(f"{name} is the master already")
     steps = [Step("claim"), Step("designate", host=uuid), Step("release")]

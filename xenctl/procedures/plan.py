@@ -58,12 +58,15 @@ class Step:
 
 @dataclass(frozen=True)
 class PlannedHost:
-    """One host of the plan, in the order of its turns. `before` is its product version."""
+    """One host of the plan, in the order of its turns. `before` is its product version; `enabled` and `live` are what it was
+    when the plan was made."""
 
     uuid: str
     name: str
     before: str
     address: str = ""
+    enabled: bool = True
+    live: bool = True
 
 
 @dataclass(frozen=True)
@@ -213,7 +216,10 @@ class Plan:
             source="",
             target="",
             medium="",
-            hosts=tuple(PlannedHost(host.uuid, host.name, host.version, host.address) for host in ordered),
+            hosts=tuple(
+                PlannedHost(host.uuid, host.name, host.version, host.address, host.enabled, host.live)
+                for host in ordered
+            ),
             vms=tuple(every if vms is None else vms),
             steps=() if against else tuple(steps),
             problems=against,

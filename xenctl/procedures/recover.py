@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..sexpr import parse_map
+from . import marking
 from .emergency import CLOSED, EMERGENCY, MASTER, MEMBER, SILENT, HostState, look, status
 from .losing import Losing
 from .observe import PoolFacts, observe
@@ -37,7 +38,7 @@ def plan_members(session: Session, credentials: Credentials) -> Plan:
     master = pool.hosts[pool.master]
     others = [host for host in pool.hosts.values() if host.uuid != pool.master]
     found = {host.uuid: look(session, host.address, credentials) for host in others}
-    problems, warnings, here = _marked(pool), list[str](), list[str]()
+    problems, warnings, here = marking.against(pool), list[str](), list[str]()
     for host in others:
         state = found[host.uuid]
         if state.state == SILENT:
@@ -93,11 +94,7 @@ def losable(pool: PoolFacts, host: str) -> list[str]:
     """Why this host cannot be dealt with as one that is lost."""
     if host == pool.master:
         return [f"{pool.hosts[host].name} is the master, and it answers: it is not lost"]
-    return _marked(pool)
-
-
-def _marked(pool: PoolFacts) -> list[str]:
-    return [f"another run ({pool.mark}) is at work on this pool: resume or abandon that one"] if pool.mark else []
+    return marking.against(pool)
 
 
 def plan_master(

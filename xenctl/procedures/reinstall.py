@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from . import picture, shutdown, ways_back
+from . import marking, picture, shutdown, ways_back
 from .acts.shutting import GIVE_UP
 from .answer_file import assert_preserves, read
 from .hands import MEDIA, Hands, route_of
@@ -196,8 +196,7 @@ def _with_way_back(step: Step, ran: Mapping[str, str]) -> Step:
 def _against(pool: PoolFacts, host: HostFacts) -> Iterator[str]:
     if host.version != host.release.product_version:
         yield f"{host.name} runs {host.version or 'no version that it tells'}: which medium is the same is not known here"
-    if pool.mark:
-        yield f"another run ({pool.mark}) is at work on this pool: resume or abandon that one"
+    yield from marking.against(pool)
     if pool.upgrading or any(other.version != host.version for other in pool.hosts.values()):
         yield "versions are mixed: finish the upgrade first, or revert it"
     if pool.ha_enabled:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import Failure, ProcedureError, TransportError
 from ..releases import accepts, find
-from . import ways_back
+from . import marking, ways_back
 from .acts.shutting import GIVE_UP, POLICIES
 from .before import Before, Since, since
 from .journal import ABANDONED, DONE, STOPPED, Journal
@@ -95,10 +95,7 @@ def _against(pool: PoolFacts, before: Before, changed: Since, *, take_over: bool
     source = find(before.source, medium)
     if not accepts(medium, source):
         out.append(f"the installer of {before.medium} does not restore {before.source}: name its own release")
-    if pool.mark and pool.mark != before.run and not take_over:
-        out.append(
-            f"another run ({pool.mark}) is at work on this pool: resume or abandon that one, or take over if it is lost"
-        )
+    out += marking.against(pool, take_over=take_over or pool.mark == before.run)
     if pool.ha_enabled:
         out.append("high availability is on: switch it off first, it would fence the hosts that go back")
     known = {host.uuid for host in before.hosts}

@@ -21,12 +21,13 @@ from ..errors import (
     TransportError,
     WaitTimeout,
 )
+from . import marking
 from .acts import KINDS
 from .drift import Astray, differences
 from .estimate import turn_of
 from .fallen import EXCUSED, give_up, notes
 from .journal import ABANDONED, DONE, PAUSE, RUNNING, STOPPED, VERSIONS, Change, Journal, JournalError
-from .observe import MARK, PoolFacts, observe
+from .observe import PoolFacts, observe
 from .plan import Plan, Step
 from .policy import REPLAN, Policy
 from .waiting import POLL
@@ -148,7 +149,7 @@ class Run:
         self.turned: set[str] = set()
         """The hosts whose turns were taken by this process."""
         self.before = {host.uuid: host.before for host in plan.hosts}
-        self.number = 0
+        self.number, self.marked = 0, False
         self._refs: dict[str, Any] = {}
         knows = getattr(hands, "knows", None)
         if knows is not None:
@@ -187,7 +188,7 @@ class Run:
 
     def mark(self) -> str:
         """The name of the run that the pool is marked with, empty where it is not."""
-        return str(self.session.pool.get_other_config(self.pool).get(MARK, ""))
+        return marking.mark_of(self.session, self.pool)
 
     @property
     def excused(self) -> frozenset[str]:
@@ -276,7 +277,7 @@ class Run:
         """Take the steps until one stops the run, planning the rest anew where that is the policy."""
         start, left = self.session.clock.now(), REPLANS
         while True:
-            self._take_up()
+            self.take_up()
             reached = len(self.outcome.steps)
             try:
                 self._take_steps(on_step, start)
@@ -296,11 +297,27 @@ class Run:
     def _text(self) -> str:
         return self.plan.steps[self.number - 1].text(self.plan.names)
 
-    def _take_up(self) -> None:
+    def take_up(self) -> None:
         """Know where the plan was left."""
         finished = self.journal.finished()
         self.begun = {step.host for step in self.plan.steps[:finished] if step.action == "turn"}
-        self.number = finished + 1
+        self.number, self.marked = finished + 1, False
+        for step in self.plan.steps[:finished]:
+            self._marks(step)
+
+    def _marks(self, step: Step) -> None:
+        """Know whether the pool is marked with this run, once a step is done."""
+        self.marked = step.action == "claim" or (self.marked and not KINDS[step.action].unmarks(self.plan, step))
+
+    def assert_ours(self, step: Step) -> None:
+        """Raise `ProcedureError` where the pool is to be marked with this run before a step, and is not."""
+        if self.marked and not KINDS[step.action].unmarks(self.plan, step):
+            marking.assert_ours(self.session, self.journal.run_id)
+
+    def assert_nobody_elses(self) -> None:
+        """Raise `ProcedureError` where another run is at work on the pool, and this one was before."""
+        if self.marked:
+            marking.assert_ours(self.session, self.journal.run_id, or_free=True)
 
     def _take_steps(self, on_step: Progress | None, start: float) -> None:
         """Take the steps that are not finished. Raises what stops the first that cannot be taken."""
@@ -322,6 +339,7 @@ class Run:
                     self.journal.put(VERSIONS, {**self.journal.get(VERSIONS, {}), step.host: step.release})
             self._settle(step)
             self.journal.end(number, step, text, shows={step.vm: shows} if shows and step.vm else {})
+            self._marks(step)
             self.outcome.steps.append(StepDone(step, text, at - start, clock.now() - at, skipped))
 
     def _goes_on_after(self, error: Exception) -> bool:
@@ -389,6 +407,7 @@ class Run:
             try:
                 if self._is_excused(step) or kind.holds(self, step):
                     return attempt == ATTEMPTS
+                self.assert_ours(step)
                 undo = kind.undo(step)
                 if undo is not None and not self._taken_back(step):
                     self.journal.changed(undo)
@@ -444,6 +463,8 @@ def abandon(session: Session, journal: Journal, hands: Hands, *, poll: float | N
     if journal.state == DONE:
         raise ProcedureError(f"{journal.run_id} is done: there is nothing to abandon")
     run, left = Run(session, journal.plan, hands, journal, poll=poll), []
+    run.take_up()
+    run.assert_nobody_elses()
     newest = list(reversed(journal.changes()))
     for change in sorted(newest, key=lambda change: BEFORE_GUESTS.get(change.undo.action, len(BEFORE_GUESTS))):
         if change.undone or change.undo.action == "release":

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import ProcedureError
+from . import marking
 from .acts.shutting import GIVE_UP, POLICIES
 from .journal import Journal
 from .observe import PoolFacts, VMFacts, observe
@@ -121,8 +122,7 @@ class _Making:
                     self.board.remove(vm)
             up = []
         steps.append(Step("release"))
-        if pool.mark:
-            self.problems.append(f"another run ({pool.mark}) is at work on this pool: resume or abandon that one")
+        self.problems += marking.against(pool)
         planned = (
             PlannedVM(vm.uuid, vm.name, vm.state, vm.host or None, planned_downtime=True, why="it is shut down")
             for vm in sorted(scope, key=lambda vm: (vm.order, vm.name))

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ...errors import ProcedureError
 
 if TYPE_CHECKING:
-    from ..plan import Expected, Step
+    from ..plan import Expected, Plan, Step
     from ..running import Run
 
 
@@ -56,6 +56,11 @@ class Kind:
     def undo(self, step: Step) -> Step | None:
         """The step that takes this one back, where a run that is abandoned is to do so."""
         return None
+
+    def unmarks(self, plan: Plan, step: Step) -> bool:
+        """Whether the pool may not be marked with the run any more, since another database is served: from the step on, to
+        the next that marks it."""
+        return False
 
     def concerns(self, step: Step) -> Sequence[str]:
         """The uuids of the guests that the step changes."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...errors import ProcedureError
-from .. import backup
+from .. import backup, marking
 from ..observe import CAME_FROM, MARK, TO, UPGRADE_KEY, observe
-from ..plan import Step
+from ..plan import Plan, Step
 from . import Kind, Verification
 
 if TYPE_CHECKING:
@@ -45,12 +45,8 @@ class Claim(Kind):
     def act(self, run: Run, step: Step) -> None:
         other = run.mark()
         if other and not run.take_over:
-            raise ProcedureError(
-                f"another run ({other}) is at work on this pool; resume or abandon that one, or take over if it is lost"
-            )
-        if other:
-            run.session.pool.remove_from_other_config(run.pool, MARK)
-        run.session.pool.add_to_other_config(run.pool, MARK, run.journal.run_id)
+            raise ProcedureError(marking.at_work(other))
+        marking.mark(run.session, run.pool, run.journal.run_id)
 
     def undo(self, step: Step) -> Step:
         return Step("release")
@@ -63,6 +59,9 @@ class Release(Kind):
 
     def holds(self, run: Run, step: Step) -> bool:
         return run.mark() != run.journal.run_id
+
+    def unmarks(self, plan: Plan, step: Step) -> bool:
+        return True
 
     def act(self, run: Run, step: Step) -> None:
         run.session.pool.remove_from_other_config(run.pool, MARK)

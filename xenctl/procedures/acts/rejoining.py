@@ -15,7 +15,7 @@ from .recovering import FOLLOWING, await_dead, lost_host, report, seen, sees_pow
 
 if TYPE_CHECKING:
     from ...session import Session
-    from ..plan import Step
+    from ..plan import Plan, Step
     from ..running import Run
 
 REFUSALS = {
@@ -25,7 +25,7 @@ REFUSALS = {
     "LICENSE_DOES_NOT_SUPPORT_POOLING": "its licence does not allow it to join: give it the pool's edition first",
     "LICENSE_HOST_POOL_MISMATCH": (
         "its edition is not the pool's: give it that, or, in the midst of an upgrade, upgrade the other hosts first "
-        "(upgrade adopt), and go on"
+        "(xenctl upgrade adopt --take-over), mark the pool with this run again (xenctl take-over), and go on"
     ),
     "HA_IS_ENABLED": "high availability is on: switch it off first",
     "JOINING_HOST_CANNOT_BE_MASTER_OF_OTHER_HOSTS": "it is the master of a pool of its own: it was not installed afresh",
@@ -103,6 +103,10 @@ class InstallAfresh(Kind):
         return (
             found.state == MASTER and found.pool != run.plan.pool and found.uuid != step.host
         ) or found.state == MEMBER
+
+    def unmarks(self, plan: Plan, step: Step) -> bool:
+        """Whether it is the first of a pool that is made anew, and marked anew later."""
+        return "claim" in [later.action for later in plan.steps[plan.steps.index(step) :]]
 
     def act(self, run: Run, step: Step) -> None:
         hands, host, name = run.hands, step.host, run.plan.names[step.host]

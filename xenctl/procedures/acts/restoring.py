@@ -12,7 +12,7 @@ from ..waiting import answer
 from . import Kind
 
 if TYPE_CHECKING:
-    from ..plan import Step
+    from ..plan import Plan, Step
     from ..running import Run
 
 FUSE = 1800.0
@@ -46,6 +46,9 @@ class Restore(Kind):
             return run.mark() != run.journal.run_id
         except (Failure, TransportError):
             return False
+
+    def unmarks(self, plan: Plan, step: Step) -> bool:
+        return True
 
     def act(self, run: Run, step: Step) -> None:
         # Whoever goes on with a run may find the master on its way already.

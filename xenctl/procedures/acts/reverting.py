@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ...errors import ProcedureError
 from ..hands import RESTORE
-from ..plan import Expected, Step
+from ..plan import Expected, Plan, Step
 from ..waiting import look
 from ..ways_back import FALLBACK
 from . import Kind
@@ -66,6 +66,9 @@ class RestoreHost(Kind):
             "go on: it does not come back to the old one",
             BOOTS,
         )
+
+    def unmarks(self, plan: Plan, step: Step) -> bool:
+        return step.host == plan.master
 
     def answer(self, run: Run, step: Step) -> None:
         """Have the old system restored, if that is what the backup partition holds."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from .. import marking
 from ..acts import mending
 from ..plan import Step
 from .finding import BLOCKS, EITHER, WARNS, Check, Found
@@ -30,9 +31,8 @@ def _one_host(at: Situation) -> Iterator[Found]:
 
 
 def _marked(at: Situation) -> Iterator[Found]:
-    if at.facts.mark and not at.take_over:
-        why = f"another run ({at.facts.mark}) is at work on this pool"
-        yield _pool(at, f"{why}: resume or abandon that one, or take over if it is lost")
+    for why in marking.against(at.facts, take_over=at.take_over):
+        yield _pool(at, why)
 
 
 def _forbidden(at: Situation) -> Iterator[Found]:

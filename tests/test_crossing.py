@@ -281,7 +281,7 @@ def test_what_else_is_done_to_it_ends_before_it_goes(pair: Pair) -> None:
     c, d = pair.c, pair.d
     vm = c.vm("vm01")
     task = c.start("VM.migrate_send", *pair.send(vm))
-    c.sleep(120)
+    c.sleep(145)
     assert task["status"] == "pending"
     other = c.start("VM.clean_shutdown", vm.ref)
     c.until(lambda: task["status"] != "pending")

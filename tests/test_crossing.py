@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import xenctl
 from mockserver import MockPool
 from mockserver.hardware import equip
 from mockserver.invariants import BeliefHolds, DataKept, MemoryFits, OneWriter
+from xenctl.errors import Failure
 
 Make = Callable[..., Any]
 NULL = "OpaqueRef:NULL"
@@ -376,6 +379,47 @@ def test_a_move_can_be_taken_back(pair: Pair) -> None:
     assert c.vm("vm01")["power_state"] == "Running"
     c.sleep(100)
     pair.unharmed()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_vms_go_to_and_fro_and_lose_nothing(calls: Make, seed: int) -> None:
+    """Whatever state they are in, whatever snapshots they have, whoever cancels."""
+    pair, chance = Pair(calls, seed=seed), random.Random(seed)
+    done = dict.fromkeys(("success", "cancelled", "failure"), 0)
+    for _ in range(25):
+        here, there = chance.sample([pair.c, pair.d], 2)
+        vms = [
+            row
+            for row in here.pool.store.table("VM").values()
+            if not (row["is_control_domain"] or row["is_a_template"])
+        ]
+        if not vms:
+            continue
+        vm = chance.choice(vms)
+        if chance.random() < 0.3:
+            here("VM.snapshot", vm.ref, "then")
+        if chance.random() < 0.3:
+            change = {"Halted": ("VM.start", False, False), "Suspended": ("VM.resume", False, False)}
+            method, *args = change.get(vm["power_state"], (chance.choice(["VM.suspend", "VM.clean_shutdown"]),))
+            with suppress(Failure):
+                here(method, vm.ref, *args)
+        host = chance.choice(list(there.pool.store.table("host").values()))
+        network = next(pif["network"] for pif in there.pool.store.table("PIF").values() if pif["management"])
+        sr = there.row("SR", f"Local storage on {host['name_label']}").ref
+        disks = {vbd["VDI"]: sr for vbd in here.pool.vbds(vm) if vbd["type"] == "Disk"}
+        dest = there("host.migrate_receive", host.ref, network, {})
+        boots = here.pool.guest(vm).up_at > here.pool.clock.now()
+        task = here.start("VM.migrate_send", vm.ref, dest, True, disks, dict.fromkeys(vm["VIFs"], network), {}, {})
+        if chance.random() < 0.3:
+            here.sleep(chance.uniform(0, 400))
+            here("task.cancel", task.ref)
+        here.until(lambda task=task: task["status"] != "pending")  # type: ignore[misc]
+        fair = {"HOST_NOT_ENOUGH_FREE_MEMORY", *(["VM_LACKS_FEATURE"] if boots else [])}
+        assert task["status"] != "failure" or task["error_info"][0] in fair, (seed, task["error_info"])
+        done[task["status"]] += 1
+        here.sleep(chance.uniform(0, 100))
+        pair.unharmed()
+    assert done["success"] > 5, (seed, done)
 
 
 # --- hardware that goes with it

@@ -43,6 +43,13 @@ def parser() -> argparse.ArgumentParser:
     out = Parser(prog="mockserver", description="Serve a fake XenServer pool on loopback.", allow_abbrev=False)
     out.add_argument("--hosts", type=int, help=f"hosts of the pool ({SHAPE['hosts']})")
     out.add_argument("--vms", type=int, help=f"VMs of the pool ({SHAPE['vms']})")
+    out.add_argument("--nics", type=int, help="network cards of each host (1)")
+    out.add_argument(
+        "--templates",
+        action="store_true",
+        default=None,
+        help="have templates that come with the release, to make VMs of",
+    )
     out.add_argument("--release", help=f"release of its hosts, such as 4.0.1 ({SHAPE['release']})")
     out.add_argument(
         "--coverage",
@@ -99,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser().parse_args(argv)
     if options.coverage:
         return _coverage(options.release, markdown=options.markdown)
-    shape = {name: value for name in SHAPE if (value := getattr(options, name)) is not None}
+    shape = {name: value for name in (*SHAPE, "nics", "templates") if (value := getattr(options, name)) is not None}
     if options.dump and shape:
         print(
             f"mockserver: --dump and --{next(iter(shape))}: a pool that is loaded is as its dump says", file=sys.stderr

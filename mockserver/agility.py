@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from xenctl.errors import Failure
 
-from . import network_rules, vm_rules
+from . import network_rules, rules, vm_rules
 from .call import refuse
 from .storage_rules import pbds_of
 
@@ -38,6 +38,8 @@ def assert_agile(store: Store, vm: Row) -> None:
         network = store.find("network", vif["network"]) if vif is not None else None
         if network is not None and not network_rules.properly_shared(store, network):
             raise refuse("HA_CONSTRAINT_VIOLATION_NETWORK_NOT_SHARED", network.ref)
+        if network is not None and network_rules.is_sriov(store, network) and store.release.order >= rules.LIMA:
+            raise refuse("VM_HAS_SRIOV_VIF", vm.ref)
 
 
 def is_agile(store: Store, vm: Row) -> bool:

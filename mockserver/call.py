@@ -8,17 +8,18 @@ them stops (the verb is closed where it waits, so that it can tidy up) or when t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from inspect import isgenerator
 from threading import get_ident
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from xenctl import datamodel, jsonrpc, xmlrpc
 from xenctl.errors import ConnectionLost, Failure
 from xenctl.releases import has_removed, serves
-from xenctl.wire import Encoded
+from xenctl.wire import Encoded, MalformedError
 
 from . import garbage, progress, roles, rules
 from .arguments import Signature
@@ -49,9 +50,13 @@ EMERGENCY_CALLS = frozenset(
 )
 """What a host answers in emergency mode, by full name; an `Async.` form never is."""
 
+DUMMY = "DummyRef:"
+"""What references of tasks begin with that have no row."""
 DUMMY_CLASSES = ("task", "event")
 """The classes whose messages have no row in the table of tasks."""
 
+INTERNAL = "InternalAsync."
+"""What toolstacks prefix to a method that is a part of what they do."""
 EXTENSIONS = "host.call_extension"
 """The permission to call what xapi does not know: it might be an extension."""
 
@@ -69,6 +74,15 @@ class Wait(NamedTuple):
 
 
 Steps = Generator["float | Wait", None, Any]
+
+
+class Asked(NamedTuple):
+    """What the headers of a request say of the task of its call: the one to run under, which whoever made it completes; else
+    the `parent` of the one that is made, and what goes into its `other_config`."""
+
+    task: str = ""
+    parent: str = ""
+    other_config: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass
@@ -120,7 +134,7 @@ class Call:
 
     def dummy(self) -> str:
         """A reference for the task of a call that has none in the database."""
-        return f"DummyRef:|{self.pool.new_uuid()}|{self.label}"
+        return f"{DUMMY}|{self.pool.new_uuid()}|{self.label}"
 
     def at_least(self, order: Any) -> bool:
         """Whether the master's release is of this order or later."""
@@ -151,11 +165,14 @@ def refuse(code: str, *params: object) -> Failure:
     return Failure([code, *(str(param) for param in params)])
 
 
-def serve(pool: MockPool, machine: HostMachine, body: bytes) -> bytes | Pieces:
+def serve(pool: MockPool, machine: HostMachine, body: bytes, asked: Asked | None = None) -> bytes | Pieces:
     """Answer the bytes of one XML-RPC call; raises `MalformedError` for what is none."""
-    method, params = xmlrpc.loads_call(body)
     try:
-        result = dispatch(pool, machine, method, params, encode=xmlrpc.member)
+        method, params = xmlrpc.loads_call(body)
+    except MalformedError:
+        return _serve_spoiled(machine, body)
+    try:
+        result = dispatch(pool, machine, method, params, asked=asked, encode=xmlrpc.member)
     except Failure as error:
         return xmlrpc.dumps_failure(error.details)
     if method == "system.listMethods":
@@ -163,7 +180,25 @@ def serve(pool: MockPool, machine: HostMachine, body: bytes) -> bytes | Pieces:
     return xmlrpc.dumps_records(result) if type(result) is Encoded else xmlrpc.dumps_success(result)
 
 
-def serve_json(pool: MockPool, machine: HostMachine, body: bytes) -> tuple[bytes | Pieces, bool]:
+def _serve_spoiled(machine: HostMachine, body: bytes) -> bytes:
+    """Refuse a call of which a parameter is not UTF-8; raises `MalformedError` for what is no call for another reason."""
+    method, params = xmlrpc.loads_spoiled_call(body)
+    if _in_emergency(machine, method):
+        return xmlrpc.dumps_failure(machine.xapi.error)
+    text = jsonrpc.not_utf8(params)
+    if text is None:
+        raise MalformedError("not XML: it is not UTF-8")
+    return xmlrpc.dumps_failure(not_utf8(text).details)
+
+
+def not_utf8(text: str) -> Failure:
+    """The refusal of a parameter that is not UTF-8, which comes before anything else is looked at."""
+    return refuse("INVALID_VALUE", "Invalid UTF-8 string in parameter", text)
+
+
+def serve_json(
+    pool: MockPool, machine: HostMachine, body: bytes, asked: Asked | None = None
+) -> tuple[bytes | Pieces, bool]:
     """Answer the bytes of one JSON-RPC call as this host's release does, and say whether it was refused before it was looked
     at; raises `MalformedError` for what is none."""
     order = machine.system.release.order
@@ -172,8 +207,8 @@ def serve_json(pool: MockPool, machine: HostMachine, body: bytes) -> tuple[bytes
     try:
         if not early and (text := jsonrpc.not_utf8(call.params)) is not None:
             early = True
-            raise refuse("INVALID_VALUE", "Invalid UTF-8 string in parameter", text)
-        result = dispatch(pool, machine, call.method, call.params, encode=jsonrpc.member)
+            raise not_utf8(text)
+        result = dispatch(pool, machine, call.method, call.params, asked=asked, encode=jsonrpc.member)
     except Failure as error:
         if early:
             return jsonrpc.dumps_early_failure(error.details, version=1 if order < rules.NILE else 2), True
@@ -189,16 +224,18 @@ def dispatch(
     method: str,
     params: list[Any],
     *,
+    asked: Asked | None = None,
     logged: bool = False,
     traced: bool = False,
     encode: Encode | None = None,
 ) -> Any:
-    """Answer one call given as values; `logged`, `traced` say where it is noted already. With `encode`, what makes bytes of
-    a record, many records may come as `Encoded`. Raises `Failure` for a refusal."""
+    """Answer one call given as values; `asked` is what its request says of its task, `logged`, `traced` say where it is
+    noted already. With `encode`, what makes bytes of a record, many records may come as `Encoded`. Raises `Failure` for a
+    refusal."""
     if pool.log is not None and not (logged or traced):
-        return pool.log.call(machine, method, params)
+        return pool.log.call(machine, method, params, asked)
     if pool.trace is not None and not traced:
-        return pool.trace.call(machine, method, params)
+        return pool.trace.call(machine, method, params, asked)
     pool.count_call()
     pool.freshen()
     garbage.collect_if_due(pool, machine)
@@ -224,7 +261,7 @@ def dispatch(
             raise refuse("MESSAGE_REMOVED")
         if call.is_async and not message.has_async:
             raise refuse("Fault", f"No async mode for this operation (rpc: {message.wire_name})")
-        return _execute(call, served)
+        return _execute(call, served, asked)
     finally:
         pool.settle(method)
 
@@ -236,7 +273,8 @@ def _in_emergency(machine: HostMachine, method: str) -> bool:
 
 @dataclass(frozen=True)
 class Served:
-    """What a method's name means to the hosts of one release. `has_task` says whether a call has a row in the table of
+    """What a method's name means to the hosts of one release. `part` says whether a toolstack calls it as a part of what it
+    does, which has a task of its own whatever its request asks for; `has_task` says whether a call has a row in the table of
     tasks, `tells_progress` whether its answer tells how far tasks are."""
 
     method: str
@@ -245,6 +283,7 @@ class Served:
     removed: bool
     has_task: bool
     tells_progress: bool
+    part: bool
 
 
 @lru_cache(maxsize=8192)
@@ -263,12 +302,13 @@ def recognise(release: Release, method: str) -> Served | None:
         removed=has_removed(release, message),
         has_task=message.has_async and message.class_name not in DUMMY_CLASSES,
         tells_progress=message.wire_name in progress.READS,
+        part=method.startswith(INTERNAL),
     )
 
 
 def _without_prefix(method: str) -> tuple[str, bool]:
     """The name of a method, and whether it is called as a task."""
-    for prefix in ("Async.", "InternalAsync."):
+    for prefix in ("Async.", INTERNAL):
         if method.startswith(prefix):
             return method[len(prefix) :], True
     return method, False
@@ -315,25 +355,34 @@ def _admit(pool: MockPool, machine: HostMachine, ref: str, message: Message | No
     return session
 
 
-def _execute(call: Call, served: Served) -> Any:
-    """Run the verb of a call to its end, or start it and return the task."""
+def _execute(call: Call, served: Served, asked: Asked | None) -> Any:
+    """Run the verb of a call to its end, or start it and return the task. One that runs under a task that somebody else made
+    leaves it as it is."""
     pool, verb, faults = call.pool, call.pool.verb(call.message), call.pool.world.faults
     if faults is not None and faults.due is not None:
         verb = faults.around(call, verb)
     if served.tells_progress:
         progress.show(pool)
-    if served.has_task:
-        call.task = pool.make_task(call)
+    theirs = asked is not None and asked.task != "" and not served.part
+    if asked is not None and theirs:
+        call.task = _existing(call, asked.task)
+    elif served.has_task:
+        call.task = pool.make_task(call, asked)
     elif call.is_async:
         call.task = call.dummy()
     if call.is_async:
-        pool.spawn(call, verb)
+        pool.spawn(call, verb, complete=not theirs)
         return call.task
     try:
         return _drive(call, verb)
     finally:
-        if call.task:
+        if call.task and not theirs:
             pool.drop_task(call.task)
+
+
+def _existing(call: Call, task: str) -> str:
+    """The task that a call is to run under, which may be one without a row. Raises `HANDLE_INVALID`."""
+    return task if task.startswith(DUMMY) else call.db.get("task", task).ref
 
 
 def _drive(call: Call, verb: Verb) -> Any:
@@ -434,4 +483,4 @@ def cancel(pool: MockPool, ref: str, by: str) -> None:
             look()
 
 
-__all__ = ["NULL", "Call", "Steps", "Wait", "cancel", "dispatch", "refuse", "serve", "serve_json"]
+__all__ = ["NULL", "Asked", "Call", "Steps", "Wait", "cancel", "dispatch", "refuse", "serve", "serve_json"]

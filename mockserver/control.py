@@ -24,6 +24,7 @@ from .traced import to_lines
 if TYPE_CHECKING:
     from .machine.host import HostMachine
     from .pool import MockPool
+    from .store import Row
 
 PREFIX = "/_mockserver/"
 TAIL = 100
@@ -172,11 +173,11 @@ class Control:
 
     def _act_on_host(self, asked: _Asked) -> Answer:
         machine, body, hands = self._machine(asked.place[0]), asked.body, self._pool.hands
-        _only(body, "power", "media", "answer", "lose", "regain", "answer_file")
+        _only(body, "power", "media", "answer", "lose", "regain", "network_backend", "answer_file")
         words = dict(body)
         answers = words.pop("answer_file", "")
         if len(words) != 1:
-            raise _Refused(400, "give one of power, media, answer, lose and regain", "body")
+            raise _Refused(400, "give one of power, media, answer, lose, regain and network_backend", "body")
         ((word, value),) = words.items()
         if answers and (word != "media" or value is None or not isinstance(answers, str)):
             raise _Refused(400, "answer_file is a text, and goes with a medium", "body.answer_file")
@@ -187,7 +188,7 @@ class Control:
         }
         if word == "power" and value not in ("on", "off"):
             raise _Refused(400, f"power is on or off, not {value!r}", "body.power")
-        if not isinstance(value, str) and (value is not None or word in ("lose", "regain")):
+        if not isinstance(value, str) and (value is not None or word in ("lose", "regain", "network_backend")):
             raise _Refused(400, f"{word} is a text, not {value!r}", f"body.{word}")
         if word == "answer" and value not in ("upgrade", "fresh", "restore"):
             raise _Refused(400, f"answer is upgrade, fresh or restore, not {value!r}", "body.answer")
@@ -197,6 +198,7 @@ class Control:
             "answer": lambda: hands.answer(machine.uuid, str(value)),
             "lose": lambda: hands.lose_storage(machine.uuid, str(value)),
             "regain": lambda: hands.regain_storage(machine.uuid, str(value)),
+            "network_backend": lambda: hands.set_network_backend(machine.uuid, str(value)),
         }
         try:
             (acts.get((word, value)) or others[word])()
@@ -205,6 +207,58 @@ class Control:
         except ValueError as error:
             raise _Refused(400, str(error), f"body.{word}") from None
         return _json(200, self._host_of(machine))
+
+    # --- guests
+
+    def _vms(self, asked: _Asked) -> Answer:
+        _only(asked.body)
+        return _json(200, [self._vm_of(vm) for vm in self._pool.inside.all()])
+
+    def _vm(self, asked: _Asked) -> Answer:
+        _only(asked.body)
+        return _json(200, self._vm_of(self._named(asked.place[0])))
+
+    def _named(self, name: str) -> Row:
+        try:
+            return self._pool.inside.named(name)
+        except ValueError as error:
+            raise _Refused(404, str(error)) from None
+
+    def _vm_of(self, vm: Row) -> dict[str, Any]:
+        pool, found = self._pool, self._pool.domain(vm)
+        agent = pool.store.find("VM_guest_metrics", vm["guest_metrics"])
+        return {
+            "name": vm["name_label"],
+            "uuid": vm["uuid"],
+            "power_state": vm["power_state"],
+            "runs_on": found[0].name if found is not None else None,
+            "domid": found[1].domid if found is not None else None,
+            "agent": pool.store.record(agent) if agent is not None else None,
+        }
+
+    def _act_in_vm(self, asked: _Asked) -> Answer:
+        vm, body, inside = self._named(asked.place[0]), asked.body, self._pool.inside
+        _only(body, "guest", "report")
+        if len(body) != 1:
+            raise _Refused(400, "give one of guest and report", "body")
+        acts = {"halts": inside.halt, "reboots": inside.reboot, "crashes": inside.crash}
+        ((word, value),) = body.items()
+        if word == "guest" and (not isinstance(value, str) or value not in acts):
+            raise _Refused(400, f"guest {', '.join(acts)}, not {value!r}", "body.guest")
+        if word == "report" and not isinstance(value, dict):
+            raise _Refused(400, f"report is an object, fields of VM_guest_metrics, not {value!r}", "body.report")
+        try:
+            if word == "guest":
+                acts[value](vm.ref)
+            else:
+                inside.report(vm.ref, **value)
+        except MachineRoomError as error:
+            raise _Refused(409, str(error), f"body.{word}") from None
+        except ValueError as error:
+            raise _Refused(400, str(error), f"body.{word}") from None
+        return _json(200, self._vm_of(vm))
+
+    # --- media on servers
 
     def _media(self, asked: _Asked) -> Answer:
         _only(asked.body)
@@ -304,6 +358,9 @@ _ROUTES: dict[tuple[str, str], Callable[[Control, _Asked], Answer]] = {
     ("GET", "hosts"): Control._hosts,
     ("GET", "hosts/HOST"): Control._host,
     ("POST", "hosts/HOST"): Control._act_on_host,
+    ("GET", "vms"): Control._vms,
+    ("GET", "vms/VM"): Control._vm,
+    ("POST", "vms/VM"): Control._act_in_vm,
     ("GET", "media"): Control._media,
     ("POST", "media"): Control._publish,
     ("GET", "faults"): Control._faults,

@@ -99,6 +99,8 @@ def duplicate(
     copy_rest(call, vm, new, same_macs=how.snapshot)
     guest = call.pool.guest(new)
     guest.resume_from(call.pool.guest(vm), own_disks(call, new))
+    if not how.snapshot:
+        guest.unaddressed()
     call.db.write(new, suspend_VDI=image.ref if image is not None else NULL, current_operations={})
     return new
 

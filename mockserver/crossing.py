@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from xenctl import xmlrpc
 
-from . import checks, copies, guests, hosts, passthrough, power, subtasks, volumes
+from . import checks, copies, guests, hosts, passthrough, power, processors, subtasks, volumes
 from .call import Steps, Wait, refuse
 from .handlers.objects import Objects, Options
 from .handlers.records import Selection, export_version
@@ -261,6 +261,7 @@ class Crossing:
         for device in (*there.db.rows("VBD", new["VBDs"]), *there.db.rows("VIF", new["VIFs"])):
             there.db.write(device, currently_attached=attached.get(device["uuid"], False))
         passthrough.take(there.db, new, host)
+        processors.arrived(there.db, new, host, resumed=False)
         power.show_console(there, new, host)
         guests.crossed(self.here.pool, self.vm, there.pool, new)
 

@@ -20,13 +20,14 @@ from .store import NULL
 if TYPE_CHECKING:
     from .machine.host import HostMachine
     from .pool import MockPool
+    from .startup import Xapi
     from .store import Row
 
 COMPLETED = ("success", "failure", "cancelled")
 TASK_KEPT = 3900.0
 """Seconds that a completed task is kept."""
 TASK_PENDING = 86400.0
-"""Seconds after which a task that does not end is dropped."""
+"""Seconds after which a task that does not get on is dropped."""
 TASKS = 200
 """Tasks beyond which completed ones are dropped, the oldest first."""
 SESSION_KEPT = 86400.0
@@ -49,8 +50,9 @@ def collect_if_due(pool: MockPool, machine: HostMachine) -> None:
     """Do the pass that is due on `machine`, if it is the master."""
     xapi, now = machine.xapi, pool.clock.now()
     if xapi.mode == "master" and now >= xapi.collect_at:
-        xapi.collect_at = now + pool.durations.garbage_collection
-        _tasks(pool, now)
+        period = pool.durations.garbage_collection
+        last, xapi.collect_at = xapi.collect_at - period, now + period
+        _tasks(pool, now, _hung(pool, xapi, now, last))
         if xapi.orphans:
             xapi.orphans = False
             _orphans(pool)
@@ -71,14 +73,33 @@ def _orphans(pool: MockPool) -> None:
         store.delete(row)
 
 
-def _tasks(pool: MockPool, now: float) -> None:
+def _hung(pool: MockPool, xapi: Xapi, now: float, last: float) -> set[str]:
+    """The tasks that are pending for a day, and have not got on since the pass before. One that a pass sees for the first
+    time has; where passes since the `last` one were left out, as nobody called, those would have seen it."""
+    period, seen, out = pool.durations.garbage_collection, dict[str, float](), set[str]()
+    for ref, row in pool.store.table("task").items():
+        due = 0.0 if row["status"] in COMPLETED else seconds(row["created"]) + TASK_PENDING
+        if not due or now <= due:
+            continue
+        span, before = pool.spans.get(ref), xapi.sighted.get(ref)
+        seen[ref] = row["progress"]
+        if span is not None and span.share(now) > span.share(now - period):
+            continue
+        if row["progress"] <= before if before is not None else now - max(due, last) > period:
+            out.add(ref)
+    if seen or xapi.sighted:
+        xapi.sighted = seen
+    return out
+
+
+def _tasks(pool: MockPool, now: float, hung: set[str]) -> None:
     rows = list(pool.store.table("task").values())
     completed = [row for row in rows if row["status"] in COMPLETED]
     for row in rows:
         if row["status"] in COMPLETED:
             dropped = "destroy" in row["current_operations"].values() or now - seconds(row["finished"]) > TASK_KEPT
         else:
-            dropped = now - seconds(row["created"]) > TASK_PENDING
+            dropped = row.ref in hung
         if dropped:
             pool.store.delete(row)
     if len(pool.store.table("task")) > TASKS:

@@ -1,24 +1,53 @@
 """Guests coming up and going down: an agent reports some time after its VM was started, if the guest still runs then; what
-the database says of a VM that is off."""
+the database says of a VM that is off.
+
+Which guests have an agent: those of a pool that was made up, those of which a dump says so, copies of these, and new VMs
+that have a disk of their own to boot from when they are started for the first time. Nobody can see here how a system is
+installed, so it is there at once. A VM without such a disk has none, nor has one whose dump knows no guest metrics.
+"""
 
 from __future__ import annotations
 
 from functools import partial
+from string import hexdigits
 from typing import TYPE_CHECKING, Any
 
+from . import rules
+from .machine.disks import report as reported
 from .store import NULL
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from xenctl.releases import Release
+
     from .pool import MockPool
     from .store import Row
+
+
+AGENT: Mapping[str, Any] = {
+    "PV_drivers_version": {"major": "4", "minor": "0", "micro": "1", "build": "1"},
+    "PV_drivers_up_to_date": True,
+    "os_version": {"name": "Debian GNU/Linux 4.0", "distro": "debian"},
+    "other": {"feature-suspend": "1", "feature-shutdown": "1", "feature-reboot": "1"},
+}
+"""What an agent reports of which nobody knows more, beside addresses."""
 
 
 def started(pool: MockPool, vm: Row) -> None:
     """The guest in `vm` begins to boot; its agent reports when it is up, unless the guest is started again before."""
     guest, seconds = pool.guest(vm), pool.durations.vm_boot
+    if not guest.settled:
+        guest.settled, guest.agent = True, reported(AGENT) if pool.written_disks(vm) else None
     guest.boots += 1
     guest.up_at = pool.clock.now() + seconds
     guest.booting = pool.clock.after(seconds, partial(report, pool, vm))
+
+
+def domain_type(vm: Row) -> str:
+    """The kind of domain that `vm` runs in: where it does not say, fully virtual if it has a boot policy of that."""
+    told: str = vm.get("domain_type", "unspecified")
+    return told if told != "unspecified" else "hvm" if vm["HVM_boot_policy"] else "pv"
 
 
 def stopped(pool: MockPool, vm: Row) -> None:
@@ -47,9 +76,24 @@ def report(pool: MockPool, vm: Row) -> None:
         return
     if pool.clock.now() >= guest.up_at and store.find("VM_guest_metrics", row["guest_metrics"]) is None:
         ref = pool.new_ref()
-        fields = {**guest.agent, "uuid": pool.new_uuid(), "last_updated": pool.clock.stamp()}
+        networks = addresses(store.rows("VIF", row["VIFs"]), store.release)
+        fields = {"networks": networks, **guest.agent, "uuid": pool.new_uuid(), "last_updated": pool.clock.stamp()}
         store.create("VM_guest_metrics", ref, fields)
         store.write(row, guest_metrics=ref)
+
+
+def addresses(vifs: Iterable[Mapping[str, Any]], release: Release) -> dict[str, str]:
+    """What an agent reports of a guest's interfaces: an address each, made up from that of the hardware; no host has such.
+    Since 7.3 each comes in two spellings. An interface without a regular address of the hardware has none."""
+    out: dict[str, str] = {}
+    for vif in vifs:
+        parts = vif["MAC"].split(":")
+        if len(parts) == 6 and set("".join(parts)) <= set(hexdigits):
+            first, second, third = (int(part, 16) for part in parts[3:])
+            out[f"{vif['device']}/ip"] = address = f"10.{128 + first % 128}.{second}.{third}"
+            if release.order >= rules.INVERNESS:
+                out[f"{vif['device']}/ipv4/0"] = address
+    return out
 
 
 def forget(pool: MockPool, vm: Row) -> None:

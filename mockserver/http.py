@@ -7,26 +7,29 @@ Bytes in, bytes out; the transports bring them. Statuses are the real ones.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from http.cookies import SimpleCookie
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from xenctl.wire import MalformedError, Pieces
 
 from . import handlers, rules
-from .call import serve, serve_json
+from .call import Asked, serve, serve_json
 from .handlers.base import NO_CACHE, Answer, Request, broken, page
 
 if TYPE_CHECKING:
     from .machine.host import HostMachine
     from .pool import MockPool
 
+NO_LENGTH = "Content-Length is needed"
+"""What is said to a call in chunks."""
 RPC_LIMIT = 307200
 """Bytes that the body of a call may have at the most."""
 ANY_ORIGIN: Mapping[str, str] = {
     "access-control-allow-origin": "*",
     "access-control-allow-headers": "X-Requested-With",
 }
+TASK, PARENT, CONFIG = "task-id", "subtask-of", "x-http-other-config-"
+"""The headers of calls that say of their tasks: which one it is, what it is a part of, and keys of its `other_config`."""
 RPC_PATHS = ("/", "/json", "/jsonrpc")
 
 
@@ -89,7 +92,7 @@ def _rpc(pool: MockPool, machine: HostMachine, asked: Mapping[str, str], body: b
     if len(body) > RPC_LIMIT:
         return broken("the request is too large")
     try:
-        data = serve(pool, machine, body)
+        data = serve(pool, machine, body, _asked(asked, machine))
     except MalformedError as error:
         return broken(str(error))
     found = {**NO_CACHE, "content-type": "text/xml", **ANY_ORIGIN, **_thumbprint(pool, asked, data)}
@@ -101,11 +104,21 @@ def _json_rpc(pool: MockPool, machine: HostMachine, asked: Mapping[str, str], bo
     if len(body) > RPC_LIMIT:
         return broken("the request is too large")
     try:
-        data, early = serve_json(pool, machine, body)
+        data, early = serve_json(pool, machine, body, _asked(asked, machine))
     except MalformedError as error:
         return broken(str(error))
     found = {**NO_CACHE, "content-type": "application/json"}
     return Answer(200, data, found if early else {**found, **ANY_ORIGIN, **_thumbprint(pool, asked, data)})
+
+
+def _asked(headers: Mapping[str, str], machine: HostMachine) -> Asked | None:
+    """What the headers of a call say of its task; None where they say nothing."""
+    config: dict[str, str] = {}
+    if machine.system.release.order >= rules.TAMPA:
+        config = {name[len(CONFIG) :]: value for name, value in headers.items() if name.startswith(CONFIG)}
+    if not (config or TASK in headers or PARENT in headers):
+        return None
+    return Asked(headers.get(TASK, ""), headers.get(PARENT, ""), config)
 
 
 def _thumbprint(pool: MockPool, asked: Mapping[str, str], data: bytes | Pieces) -> dict[str, str]:
@@ -130,8 +143,14 @@ def _options(headers: Mapping[str, str]) -> Answer:
 def _arguments(query: str, headers: Mapping[str, str]) -> dict[str, str]:
     """The arguments of a handler: a cookie wins over the query."""
     out = {name: values[-1] for name, values in parse_qs(query, keep_blank_values=True).items()}
-    out.update({name: morsel.value for name, morsel in SimpleCookie(headers.get("cookie", "")).items()})
-    return out
+    return {**out, **_cookies(headers.get("cookie", ""))}
 
 
-__all__ = ["RPC_LIMIT", "Answer", "answer", "broken"]
+def _cookies(text: str) -> dict[str, str]:
+    """What a client's cookies say, as xapi reads them: between `;`, or `&` where there is none, with no space taken away, so
+    that the second of `a=b; c=d` is called ` c`. Of those of one name the first counts."""
+    pairs = [pair.partition("=") for pair in text.split(";" if ";" in text else "&")] if text else []
+    return {unquote(name): unquote(value) for name, _, value in reversed(pairs)}
+
+
+__all__ = ["NO_LENGTH", "RPC_LIMIT", "Answer", "answer", "broken"]

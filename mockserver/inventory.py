@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from . import editions, hardware, licence, newcomers, rules, storage_drivers
+from xenctl.memory import overhead
+from xenctl.values import format_datetime
+
+from . import editions, guests, hardware, licence, newcomers, processors, rules, storage_drivers
 from .pifs import GRO
 from .powerup import power_up
+from .software import software_version
 from .store import EPOCH, NULL, Row, Store
 
 if TYPE_CHECKING:
@@ -17,24 +22,41 @@ if TYPE_CHECKING:
     from .pool import MockPool
 
 GIB = 1 << 30
+MOST_NICS = 16
+"""Network cards that a host may have at the most."""
+UPTIME = 3600.0
+"""Seconds for which the VMs of a pool have run when it is made."""
 LOCAL_STORAGE = 200 * GIB
 HARDWARE: Mapping[str, Any] = {
     "capabilities": ["xen-3.0-x86_64", "hvm-3.0-x86_32", "hvm-3.0-x86_64"],
     "supported_bootloaders": ["pygrub", "eliloader"],
     "sched_policy": "credit",
-    "cpu_info": {"cpu_count": "16", "vendor": "GenuineIntel", "socket_count": "2"},
 }
+OLD_FEATURES = processors.USUAL[processors.INTEL]["features"]
 PROCESSORS: tuple[Mapping[str, Any], ...] = tuple(
-    {"number": number, "vendor": "GenuineIntel", "modelname": "Intel Xeon", "speed": 2333} for number in range(4)
+    {"number": number, "vendor": "GenuineIntel", "modelname": "Intel Xeon", "speed": 2333, "features": OLD_FEATURES}
+    for number in range(4)
 )
 
 
-def build(pool: MockPool, *, hosts: int, vms: int, release: Release, gpus: int = 0, usbs: int = 0) -> None:
+def build(
+    pool: MockPool,
+    *,
+    hosts: int,
+    vms: int,
+    release: Release,
+    nics: int = 1,
+    gpus: int = 0,
+    usbs: int = 0,
+    templates: bool = False,
+) -> None:
     """Fill an empty `pool`."""
     if hosts < 1:
         raise ValueError(f"a pool has at least one host, not {hosts}")
     if vms < 0:
         raise ValueError(f"a pool cannot have {vms} VMs")
+    if not 1 <= nics <= MOST_NICS:
+        raise ValueError(f"a host has 1 to {MOST_NICS} network cards, not {nics}")
     if gpus < 0 or usbs < 0:
         raise ValueError(f"a host cannot have {gpus} graphics cards and {usbs} USB devices")
     store = Store(release)
@@ -42,8 +64,14 @@ def build(pool: MockPool, *, hosts: int, vms: int, release: Release, gpus: int =
     builder = _Builder(pool, store, release)
     with store.bulk():
         builder.build(hosts, vms)
+        for number in range(1, nics):
+            builder.more_cards(number)
         for host in store.table("host").values():
             hardware.equip(pool, store, host, gpus=gpus, usbs=usbs)
+        if templates:
+            from .templates import add
+
+            add(pool, store, release)
     for vdi in store.table("VDI").values():  # nobody was told of them
         pool.upkeep.grow(vdi["SR"], vdi["virtual_size"], vdi["physical_utilisation"])
     power_up(pool, store)
@@ -84,6 +112,7 @@ class _Builder:
         for host in rows:
             self.storage(f"Local storage on {host['name_label']}", "lvm", [host], LOCAL_STORAGE, shared=False)
         self.pool_row("pool", rows[0], disks)
+        processors.level(self.store)
         licence.restrict_pool(self.store)
         disc = self.disk("debian-etch.iso", images, 680 << 20, read_only=True)
         for number in range(first_vm, first_vm + vms):
@@ -99,11 +128,20 @@ class _Builder:
         return self.add("network", name_label=f"Pool-wide network associated with {device}", bridge=bridge)
 
     def numbered(self, number: int, network: Row, memory: int) -> Row:
-        host = self.host(f"host{number}", f"10.0.{number // 250}.{number % 250}", memory, HARDWARE)
+        seen = {**HARDWARE, "cpu_info": processors.described(self.release, {})}
+        host = self.host(f"host{number}", f"10.0.{number // 250}.{number % 250}", memory, seen)
         self.processors(host, PROCESSORS)
         self.card(host, network, "eth0", f"00:16:3e:00:{number // 256:02x}:{number % 256:02x}", management=True)
         newcomers.add_control_domain(self.pool, host, uuid=self.pool.new_uuid())
         return host
+
+    def more_cards(self, number: int) -> None:
+        """One more network card in each host, all on a network of their own, with no address."""
+        network = self.network(f"eth{number}", f"xenbr{number}")
+        for card in [pif for pif in self.store.table("PIF").values() if pif["device"] == "eth0"]:
+            high, low = card["MAC"].split(":")[4:]
+            mac = f"00:16:3e:{number:02x}:{high}:{low}"
+            self.card(self.store.get("host", card["host"]), network, f"eth{number}", mac, management=False)
 
     def host(self, name: str, address: str, memory: int, seen: Mapping[str, Any], **more: Any) -> Row:
         host = self.add(
@@ -115,7 +153,7 @@ class _Builder:
             API_version_major=self.release.api_version[0],
             API_version_minor=self.release.api_version[1],
             API_version_vendor="XenSource",
-            software_version=rules.software_version(self.release),
+            software_version=software_version(self.release),
             virtual_hardware_platform_versions=rules.hardware_versions(self.release),
             boot_free_mem=memory,
             **self.licence(seen.get("cpu_info", {})),
@@ -203,33 +241,38 @@ class _Builder:
             actions_after_shutdown="destroy",
             other_config={"mac_seed": self.pool.new_uuid()},
         )
-        metrics = self.add("VM_metrics", VCPUs_number=1, memory_actual=memory, start_time=EPOCH, install_time=EPOCH)
-        agent = self.add(
-            "VM_guest_metrics",
-            PV_drivers_version={"major": "4", "minor": "0", "micro": "1", "build": "1"},
-            PV_drivers_up_to_date=True,
-            os_version={"name": "Debian GNU/Linux 4.0", "distro": "debian"},
-            other={"feature-suspend": "1", "feature-shutdown": "1", "feature-reboot": "1"},
-            last_updated=self.pool.clock.stamp(),
+        boot: dict[str, Any] = {}
+        if state != "Halted":
+            started = format_datetime(datetime.fromtimestamp(self.pool.clock.now() - UPTIME, timezone.utc))
+            boot = {"start_time": started, "hvm": hvm, "current_domain_type": guests.domain_type(vm)}
+        metrics = self.add(
+            "VM_metrics",
+            **{"VCPUs_number": 1, "memory_actual": memory, "start_time": EPOCH, "install_time": EPOCH, **boot},
         )
-        self.store.write(vm, metrics=metrics.ref, guest_metrics=agent.ref)
         attached = state != "Halted"
         self.device(vm, "0", "hda" if hvm else "xvda", self.disk(f"disk of vm{number:02d}", sr, 8 * GIB), attached)
         loaded = number % 12 in (2, 5)
         self.device(vm, "3", "hdd" if hvm else "xvdd", disc if loaded else None, attached)
+        mac = f"00:16:3e:aa:{number // 256:02x}:{number % 256:02x}"
         self.add(
             "VIF",
             VM=vm.ref,
             network=network.ref,
             device="0",
             MTU=1500,
-            MAC=f"00:16:3e:aa:{number // 256:02x}:{number % 256:02x}",
+            MAC=mac,
             currently_attached=attached,
         )
+        networks = guests.addresses([{"device": "0", "MAC": mac}], self.release)
+        agent = self.add("VM_guest_metrics", **guests.AGENT, networks=networks, last_updated=self.pool.clock.stamp())
+        self.store.write(vm, metrics=metrics.ref, guest_metrics=agent.ref, memory_overhead=overhead(vm))
         if state == "Suspended":
             image = self.disk("Suspend image", sr, int(memory * 1.26) + (100 << 20))
             self.store.write(image, type="suspend")
             self.store.write(vm, suspend_VDI=image.ref)
+        if attached:
+            flags = processors.booted(self.store, vm, host or hosts[0], PROCESSORS)
+            self.store.write(vm, last_boot_CPU_flags=flags)
         if host:
             fields = {"VM": vm.ref, "protocol": "rfb" if hvm else "vt100"}
             console = self.add("console", **fields)

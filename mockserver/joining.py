@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 from xenctl.errors import Failure
 
-from . import editions, licence, pifs, rules
+from . import editions, licence, pifs, rules, software
 from .call import Call, refuse
 from .storage_drivers import is_tools_sr
 from .store import Row, Store
 
 RESTRICTED_SIZE = 3
 """Hosts that a pool has at the most where its licence restricts that."""
+OTHER_PRODUCT = "POOL_JOINING_HOST_MUST_HAVE_SAME_PRODUCT_VERSION"
 NBD = ("nbd", "insecure_nbd")
 
 
@@ -113,7 +114,10 @@ def _guests(join: Join) -> Iterator[Row]:
 
 
 def _no_running_vms(join: Join) -> Iterator[Failure]:
-    if any(vm["power_state"] == "Running" for vm in _guests(join)):
+    if join.here.release.order <= rules.GEORGE:
+        if any(vm["power_state"] != "Halted" for vm in _guests(join)):
+            yield refuse("JOINING_HOST_CANNOT_HAVE_RUNNING_OR_SUSPENDED_VMS")
+    elif any(vm["power_state"] == "Running" for vm in _guests(join)):
         yield refuse("JOINING_HOST_CANNOT_HAVE_RUNNING_VMS")
 
 
@@ -133,8 +137,12 @@ def _brand(software: dict[str, str]) -> str | None:
 
 
 def _compatible(join: Join) -> Iterator[Failure]:
+    """From 5.6 to 6.0 the versions of the products were compared; before, none that a forced join would have to heed."""
     mine, theirs = (row["software_version"] for row in (join.me, join.master))
-    if any(tell(mine) != tell(theirs) for tell in (lambda found: found.get("platform_version"), _brand)):
+    if join.here.release.order < rules.TAMPA:
+        if join.here.release.order > rules.GEORGE and mine.get("product_version") != theirs.get("product_version"):
+            yield refuse(OTHER_PRODUCT)
+    elif any(tell(mine) != tell(theirs) for tell in (lambda found: found.get("platform_version"), _brand)):
         yield refuse("HOSTS_NOT_COMPATIBLE")
 
 
@@ -261,6 +269,9 @@ def _edition(join: Join) -> Iterator[Failure]:
 
 
 def _versions(join: Join) -> Iterator[Failure]:
+    """What is asked since 7.2."""
+    if join.here.release.order < software.FALCON:
+        return
     mine, theirs = (f"{row['API_version_major']}.{row['API_version_minor']}" for row in (join.me, join.master))
     if mine != theirs:
         yield refuse("POOL_JOINING_HOST_MUST_HAVE_SAME_API_VERSION", mine, theirs)

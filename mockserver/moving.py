@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from xenctl.releases import find
 
-from . import roles
+from . import roles, rules
 from .call import Call, refuse
 from .store import Row
 
@@ -99,6 +99,7 @@ class Move:
     call: Call
     vm: Row
     to: Destination
+    live: bool
     disks: Mapping[str, str]
     networks: Mapping[str, str]
     cards: Mapping[str, str]
@@ -112,6 +113,11 @@ class Move:
     @property
     def forced(self) -> bool:
         return self.options.get("force") == "true"
+
+    @property
+    def asker(self) -> str:
+        """On whose behalf processors are looked at: not if forced, and up to 6.5 only for what is to go on running."""
+        return "migrate_send" if not self.forced and (self.live or self.call.at_least(rules.DUNDEE)) else ""
 
     def snapshots(self) -> list[Row]:
         return self.call.db.rows("VM", self.vm.get("snapshots", ()))

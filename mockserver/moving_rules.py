@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import crossing, licence, passthrough, placement, rules
+from . import crossing, licence, passthrough, placement, processors, rules
 from .call import refuse
 from .moving import Move
 from .storage_drivers import capabilities
@@ -77,7 +77,7 @@ def _storage_mirrors(move: Move) -> None:
 
 
 def _boots_there(move: Move) -> None:
-    placement.assert_can_boot_here(move.call.pool, move.vm, move.to.host, with_storage=False)
+    placement.assert_can_boot_here(move.call.pool, move.vm, move.to.host, with_storage=False, asker=move.asker)
 
 
 def _networks_stay(move: Move) -> None:
@@ -108,6 +108,13 @@ def _enabled(move: Move) -> None:
 
 def _enough_processors(move: Move) -> None:
     placement.assert_enough_pcpus(move.call.db, move.vm, move.to.host)
+
+
+def _same_processors(move: Move) -> None:
+    """What the guest was booted on: up to 6.5 the pool that it leaves compares that, since then the one that it comes to."""
+    if move.asker:
+        judge = move.to.call.db if move.call.at_least(rules.DUNDEE) else move.call.db
+        processors.assert_compatible(judge, move.vm, move.to.host, move.asker)
 
 
 def _every_interface_mapped(move: Move) -> None:
@@ -159,7 +166,15 @@ WITHIN: tuple[Callable[[Move], None], ...] = (
 )
 ACROSS: tuple[Callable[[Move], None], ...] = (
     *(_few_snapshots, _every_disk_mapped, _versions, _storage_mirrors, _copied_when_halted, _hardware_known, _enabled),
-    *(_enough_processors, _every_interface_mapped, _cards_there, _memory_there, _welcome, _disks_may_go),
+    *(
+        _enough_processors,
+        _every_interface_mapped,
+        _same_processors,
+        _cards_there,
+        _memory_there,
+        _welcome,
+        _disks_may_go,
+    ),
     _storage_there,
 )
 """What is looked at, in order: for a host of the VM's own pool, and for one of another."""

@@ -43,12 +43,13 @@ def ensure(pool: MockPool, machine: HostMachine, host: Row) -> None:
 
 def add_control_domain(pool: MockPool, host: Row, *, uuid: str) -> None:
     """The row of a host's own domain."""
-    metrics = {"uuid": pool.new_uuid(), "VCPUs_number": 4, "memory_actual": DOM0_MEMORY}
+    metrics = {"uuid": pool.new_uuid(), "VCPUs_number": 4, "memory_actual": DOM0_MEMORY, "current_domain_type": "pv"}
     sizes = dict.fromkeys(("static_max", "static_min", "dynamic_max", "dynamic_min", "target"), DOM0_MEMORY)
     fields: dict[str, Any] = {
         "uuid": uuid,
         "name_label": f"Control domain on host: {host['name_label']}",
         "is_control_domain": True,
+        "domain_type": "pv",
         "power_state": "Running",
         "resident_on": host.ref,
         "affinity": host.ref,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from xenctl.errors import Failure
 
-from . import functions, pifs
+from . import functions, pifs, rules
 from .call import refuse
 from .checks import is_hvm
 from .store import NULL
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 WHOLE = "passthrough"
 VIRTUAL_FUNCTIONS = frozenset({"mxgpu", "nvidia_sriov"})
 """The implementations of virtual graphics that are virtual functions of a card."""
+GONE = frozenset({"gvt_g"})
+"""Those that are no longer supported."""
+GONE_SINCE = rules.NILE
 AMD = "1002"
 """The maker of the cards whose own driver splits them."""
 ALLOCATES = ("VGPU.scheduled_to_be_resident_on", "VGPU.PCI", "PCI.*", "VIF.reserved_pci")
@@ -125,6 +128,15 @@ def _card_for(store: Store, vm: Row, vgpu: Row, host: Row, planned: list[Row]) -
 
 
 # --- whether a host has what a VM needs
+
+
+def assert_supported(store: Store, vm: Row) -> None:
+    """Raise `VGPU_TYPE_NO_LONGER_SUPPORTED` for virtual graphics of a kind that the release knows and gives no more."""
+    if store.release.order >= GONE_SINCE:
+        for vgpu in vgpus_of(store, vm):
+            kind = store.find("VGPU_type", vgpu["type"])
+            if kind is not None and kind["implementation"] in GONE:
+                raise refuse("VGPU_TYPE_NO_LONGER_SUPPORTED", f"{kind['vendor_name']}: {kind['model_name']}")
 
 
 def assert_available(store: Store, vm: Row, host: Row) -> None:

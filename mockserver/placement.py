@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from xenctl import memory
 from xenctl.errors import Failure
 
-from . import binpack, checks, hosts, network_rules, passthrough, rules
+from . import binpack, checks, hosts, network_rules, passthrough, processors, rules
 from .call import Call, refuse
 from .store import Row, Store
 
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 
 def assert_can_boot_here(
-    pool: MockPool, vm: Row, host: Row, *, enough_memory: bool = True, with_storage: bool = True
+    pool: MockPool, vm: Row, host: Row, *, enough_memory: bool = True, with_storage: bool = True, asker: str = ""
 ) -> None:
     """Raise the first reason why `vm` cannot run on `host`; without `enough_memory` that it has no room counts for
-    nothing, without `with_storage` that it does not reach the disks."""
+    nothing, without `with_storage` that it does not reach the disks. Processors are looked at for an `asker`, one of
+    `processors.ASKED_SINCE`."""
     _assert_bootable(pool.store, vm)
-    _assert_fits(pool.store, vm, host, Needs.of(pool.store, vm, with_storage=with_storage))
+    _assert_fits(pool.store, vm, host, Needs.of(pool.store, vm, with_storage=with_storage), asker)
     if enough_memory:
         assert_memory(pool, vm, host)
     assert_enough_pcpus(pool.store, vm, host)
@@ -46,7 +47,7 @@ class Needs(NamedTuple):
         return cls(tuple(storage), tuple(wired))
 
 
-def _assert_fits(store: Store, vm: Row, host: Row, needs: Needs) -> None:
+def _assert_fits(store: Store, vm: Row, host: Row, needs: Needs, asker: str = "") -> None:
     """Raise the first reason why `vm` cannot run on `host`, numbers apart."""
     if not hosts.live(store, host):
         raise refuse("HOST_NOT_LIVE")
@@ -57,6 +58,8 @@ def _assert_fits(store: Store, vm: Row, host: Row, needs: Needs) -> None:
         known = "; ".join(map(str, host["virtual_hardware_platform_versions"]))
         code = "VM_HOST_INCOMPATIBLE_VIRTUAL_HARDWARE_PLATFORM_VERSION"
         raise refuse(code, host.ref, f"[{known}]", vm.ref, version)
+    if asker and vm["power_state"] != "Halted":
+        processors.assert_compatible(store, vm, host, asker)
     for sr, reaching in needs.storage:
         if host.ref not in reaching:
             raise refuse("VM_REQUIRES_SR", vm.ref, sr)
@@ -71,6 +74,7 @@ def _assert_fits(store: Store, vm: Row, host: Row, needs: Needs) -> None:
 
 def _assert_bootable(store: Store, vm: Row) -> None:
     """Raise for settings with which no host would start a VM."""
+    passthrough.assert_supported(store, vm)
     most, first, crash = vm["VCPUs_max"], vm["VCPUs_at_startup"], vm["actions_after_crash"]
     if most < 1:
         raise refuse("INVALID_VALUE", "VCPUs_max", most)
@@ -158,7 +162,7 @@ def _can_take(store: Store, vm: Row, host: Row, needs: Needs) -> bool:
     if "evacuate" in host["current_operations"].values() or rules.placing_refused(store, host):
         return False
     try:
-        _assert_fits(store, vm, host, needs)
+        _assert_fits(store, vm, host, needs, "choose")
         assert_enough_pcpus(store, vm, host)
     except Failure:
         return False
@@ -188,6 +192,11 @@ def evacuation_targets(store: Store, host: Row) -> list[Row]:
     return [h for h in others if h["software_version"].get("product_version") == version]
 
 
+_UNPROTECTED = {False: "HOST_NOT_ENOUGH_FREE_MEMORY", True: "HOST_EVACUATE_VM_NOT_HA_PROTECTED"}
+"""What is said of guests that high availability does not protect: something of its own only in releases that came after
+XenServer 8 (the toolstack's history of June 2026)."""
+
+
 def evacuation(pool: MockPool, host: Row) -> dict[str, Row | Failure]:
     """What would become of each guest of `host`: the host it goes to, or the error that keeps it."""
     store = pool.store
@@ -199,7 +208,7 @@ def evacuation(pool: MockPool, host: Row) -> dict[str, Row | Failure]:
     for vm in guests:
         refused = checks.operation_refused(store, vm, "pool_migrate")
         if refused is None and store.pool().get("ha_enabled") and not network_rules.protected(vm):
-            refused = refuse("HOST_NOT_ENOUGH_FREE_MEMORY", vm.ref)
+            refused = refuse(_UNPROTECTED[store.release.order > rules.NILE], vm.ref)
         if refused is not None:
             plan[vm.ref] = refused
     movable = [vm for vm in guests if vm.ref not in plan]
@@ -210,7 +219,7 @@ def evacuation(pool: MockPool, host: Row) -> dict[str, Row | Failure]:
             continue
         target = store.get("host", places[vm.ref])
         try:
-            assert_can_boot_here(pool, vm, target)
+            assert_can_boot_here(pool, vm, target, asker="evacuate")
         except Failure as error:
             plan[vm.ref] = error
         else:

@@ -20,7 +20,7 @@ from xenctl.errors import Failure
 from xenctl.releases import Release, find
 
 from . import backups, classes, guests, ha_monitor, live, powerup, rules, savepoint
-from .call import Call, Steps, Wait, continue_later, dispatch, methods, underscored
+from .call import Asked, Call, Steps, Wait, continue_later, dispatch, methods, underscored
 from .classes.event import OldEvents
 from .faults import Faults
 from .fork import fork
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from xenctl import Session
     from xenctl.datamodel import Message
 
+    from .inside import Inside
     from .invariants import Invariant, Violation
     from .progress import Span
     from .savepoint import Savepoint
@@ -145,8 +146,10 @@ class MockPool(Kept):
         *,
         hosts: int = 3,
         vms: int = 12,
+        nics: int = 1,
         gpus: int = 0,
         usbs: int = 0,
+        templates: bool = False,
         release: str = "4.0.1",
         seed: int = 0,
         username: str = "root",
@@ -156,12 +159,14 @@ class MockPool(Kept):
         """A pool of `hosts` hosts of `release` with `vms` VMs: two shared storage repositories (disks, ISO images), a local
         one for each host; most VMs run, some are halted, one in twelve is suspended, two in twelve have a CD inserted.
 
-        Each host has `gpus` graphics cards and `usbs` USB devices that VMs can be given, where the release knows them."""
+        Each host has `nics` network cards, and `gpus` graphics cards and `usbs` USB devices that VMs can be given, where the
+        release knows them. With `templates` there are some that come with the release: see `mockserver.templates`."""
         from .inventory import build
 
         pool = cls(seed=seed, username=username, password=password, durations=durations)
         with uncollected():
-            build(pool, hosts=hosts, vms=vms, gpus=gpus, usbs=usbs, release=find(release))
+            shape = {"hosts": hosts, "vms": vms, "nics": nics, "gpus": gpus, "usbs": usbs}
+            build(pool, **shape, templates=templates, release=find(release))
         return pool
 
     @classmethod
@@ -430,27 +435,34 @@ class MockPool(Kept):
         return InProcessTransport(self)
 
     @property
+    def inside(self) -> Inside:
+        """The guests, to act in their place."""
+        from .inside import Inside
+
+        return Inside(self)
+
+    @property
     def url(self) -> str:
         """The master's URL, for `xenctl.connect(pool.url, ..., transport=pool.transport())`."""
         return f"http://{self.master.address}"
 
-    def make_task(self, call: Call) -> str:
-        """A task row for `call`; returns its reference."""
+    def make_task(self, call: Call, asked: Asked | None = None) -> str:
+        """A task row for `call`, with what its request asks for; returns its reference."""
         ref = self.new_ref()
         host = self.host_row(call.machine)
-        self.store.create(
-            "task",
-            ref,
-            {
-                "uuid": self.new_uuid(),
-                "name_label": call.label,
-                "created": self.clock.stamp(),
-                "status": "pending",
-                "type": "<none/>",
-                "resident_on": host.ref if host else NULL,
-                "session": call.session.ref if call.session else NULL,
-            },
-        )
+        fields: dict[str, Any] = {
+            "uuid": self.new_uuid(),
+            "name_label": call.label,
+            "created": self.clock.stamp(),
+            "status": "pending",
+            "type": "<none/>",
+            "resident_on": host.ref if host else NULL,
+            "session": call.session.ref if call.session else NULL,
+        }
+        if asked is not None:
+            fields["subtask_of"] = asked.parent if self.store.find("task", asked.parent) is not None else NULL
+            fields["other_config"] = {f"http:{key}": value for key, value in asked.other_config.items()}
+        self.store.create("task", ref, fields)
         return ref
 
     def drop_task(self, ref: str) -> None:
@@ -480,12 +492,13 @@ class MockPool(Kept):
         self.views.clear()
         self.old_events = OldEvents()
 
-    def spawn(self, call: Call, verb: classes.Verb) -> None:
-        """Run a verb as a task of its own."""
+    def spawn(self, call: Call, verb: classes.Verb, *, complete: bool = True) -> None:
+        """Run a verb as a task of its own; without `complete` whoever made the task ends it."""
         from xenctl import xmlrpc
 
         def finish(result: Any, error: Failure | None) -> None:
-            self.finish_task(call.task, error, xmlrpc.encode("" if result is None else result, lenient=True))
+            if complete:
+                self.finish_task(call.task, error, xmlrpc.encode("" if result is None else result, lenient=True))
 
         def steps() -> Steps:
             result = call.perform(verb)

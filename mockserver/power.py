@@ -22,6 +22,7 @@ from . import (
     messages,
     passthrough,
     placement,
+    processors,
     rules,
     vdis,
     vm_rules,
@@ -185,7 +186,7 @@ def _prepare(call: Call, vm: Row) -> None:
     """Write down what a boot settles: kind of domain, device model, BIOS strings, memory."""
     fields: dict[str, Any] = {}
     if vm.get("domain_type") == "unspecified":
-        fields["domain_type"] = "hvm" if vm["HVM_boot_policy"] else "pv"
+        fields["domain_type"] = guests.domain_type(vm)
     if not vm.get("bios_strings", True):
         fields["bios_strings"] = dict(bios.GENERIC)
     if checks.is_hvm(vm) and "device-model" not in vm["platform"] and call.at_least(DEVICE_MODEL_SINCE):
@@ -207,22 +208,23 @@ def boot(call: Call, vm: Row, place: Callable[[], Row], *, paused: bool) -> Step
         there = reserve(call, vm, host, "vm_start", holding)
         licence.assert_valid(pool, host)
         placement.assert_memory(pool, vm, host)
+        vm_rules.assert_can_be_built(db, vm)
         yield pool.durations.vm_create
         machine = there.check()
         _prepare(call, vm)
         guests.forget(pool, vm)
         domain = pool.start_domain(vm, machine, not paused)
         db.write(vm, resident_on=host.ref, scheduled_to_be_resident_on=NULL, domid=domain.domid)
-        _booted(call, vm, host)
+        _booted(call, vm, there)
         db.write(vm, power_state="Paused" if paused else "Running")
         show_console(call, vm, host)
         guests.started(pool, vm)
     return ""
 
 
-def _booted(call: Call, vm: Row, host: Row) -> None:
+def _booted(call: Call, vm: Row, there: hosts.Contact) -> None:
     """Write down what the new domain of `vm` is like."""
-    _attach(call, vm, host)
+    _attach(call, vm, there.host)
     metrics = metrics_of(call, vm)
     call.db.write(
         metrics,
@@ -231,11 +233,11 @@ def _booted(call: Call, vm: Row, host: Row) -> None:
         memory_actual=vm["memory_static_max"],
         VCPUs_number=vm["VCPUs_at_startup"],
         hvm=checks.is_hvm(vm),
-        current_domain_type=vm.get("domain_type", "unspecified"),
+        current_domain_type=guests.domain_type(vm),
         **{name: vm_rules.is_true(vm["platform"].get(key, "")) for name, key in vm_rules.PLATFORM.items()},
     )
-    cpu = host.get("cpu_info") or {}
-    call.db.write(vm, last_boot_CPU_flags={key: cpu[key] for key in ("vendor", "features") if key in cpu})
+    flags = processors.booted(call.db, vm, there.host, there.machine.hardware.processors)
+    call.db.write(vm, last_boot_CPU_flags=flags)
     if not call.at_least(rules.TAMPA):
         call.db.write(vm, last_booted_record=as_text(call.db, vm))
 
@@ -247,6 +249,7 @@ def again(call: Call, vm: Row, seconds: float) -> Steps:
         there = contact(call, vm)
         licence.assert_valid(call.pool, there.host)
         volumes.reach_disks(call, there, vm)
+        vm_rules.assert_can_be_built(call.db, vm)
         yield seconds
         machine = there.check()
         settle_hardware(call, vm)
@@ -255,7 +258,7 @@ def again(call: Call, vm: Row, seconds: float) -> Steps:
         domain = call.pool.start_domain(vm, machine)
         call.db.write(vm, domid=domain.domid, power_state="Running", requires_reboot=False)
         guests.obey(call.pool, vm, *guests.DONE_WHEN_HALTED)
-        _booted(call, vm, there.host)
+        _booted(call, vm, there)
         guests.started(call.pool, vm)
 
 
@@ -375,8 +378,8 @@ def drop_image(call: Call, vm: Row) -> None:
         volumes.discard(call, image)
 
 
-def restore(call: Call, vm: Row, place: Callable[[], Row], *, paused: bool) -> Steps:
-    """Bring a suspended VM back on the host that `place` gives."""
+def restore(call: Call, vm: Row, place: Callable[[], Row], *, paused: bool, forced: bool) -> Steps:
+    """Bring a suspended VM back on the host that `place` gives; `forced`, whatever its processors are."""
     if call.pool.disk_of(vm["suspend_VDI"]) is None:
         call.pool.force_halted(vm)
         raise refuse("VM_HAS_NO_SUSPEND_VDI", "VM", vm.ref)
@@ -386,6 +389,8 @@ def restore(call: Call, vm: Row, place: Callable[[], Row], *, paused: bool) -> S
         there = reserve(call, vm, host, "vm_resume", holding)
         licence.assert_valid(call.pool, host)
         placement.assert_memory(call.pool, vm, host)
+        if not forced:
+            processors.assert_compatible(call.db, vm, host, "resume")
         yield from wake(call, vm, there, paused=paused)
         protect(call, vm, runs=True)
     return ""
@@ -407,6 +412,7 @@ def wake(call: Call, vm: Row, there: hosts.Contact, *, paused: bool) -> Steps:
     db.write(vm, power_state="Paused" if paused else "Running")
     _attach(call, vm, host)
     show_console(call, vm, host)
+    processors.arrived(db, vm, host, resumed=True)
     db.write(metrics_of(call, vm), last_updated=call.clock.stamp(), memory_actual=vm["memory_static_max"])
     drop_image(call, vm)
     guests.report(pool, vm)
@@ -432,5 +438,6 @@ def move(call: Call, vm: Row, source: hosts.Contact, target: hosts.Contact) -> N
     domain = call.pool.move_domain(vm, machine, to)
     call.db.write(vm, resident_on=target.host.ref, scheduled_to_be_resident_on=NULL, domid=domain.domid)
     passthrough.take(call.db, vm, target.host)
+    processors.arrived(call.db, vm, target.host, resumed=False)
     guests.obey(call.pool, vm, "restart_device_model")
     show_console(call, vm, target.host)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from xenctl.releases import Release, of_host
 
 from . import hardware, hosts, licence, liveset, observers, rules, startup, trust
+from .guests import addresses
 from .machine.disks import Disk, report
 from .machine.host import Hardware, HostMachine, System
 from .pifs import management, physical_pifs
@@ -128,7 +129,9 @@ def _embody(pool: MockPool, vm: Row, at: Mapping[str, HostMachine]) -> None:
         return
     guest = pool.guest(vm)
     metrics = pool.store.find("VM_guest_metrics", vm["guest_metrics"])
-    guest.agent = report(metrics) if metrics else None
+    guest.settled, guest.agent = True, report(metrics) if metrics else None
+    if metrics is not None and metrics["networks"] == addresses(pool.store.rows("VIF", vm["VIFs"]), pool.store.release):
+        guest.unaddressed()
     disks = pool.written_disks(vm)
     for disk in disks:
         guest.write_before(disk)

@@ -36,8 +36,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Make the marker known."""
     config.addinivalue_line(
         "markers",
-        "xapi(hosts=2, vms=4, release='8.2', seed=0, faults=[...], ...): the pool of fixture `xapi`, as `MockPool.create` "
-        "makes it, and what goes wrong in it",
+        "xapi(hosts=2, vms=4, release='8.2', nics=1, templates=False, seed=0, faults=[...], ...): the pool of fixture "
+        "`xapi`, as `MockPool.create` makes it, and what goes wrong in it",
     )
 
 

@@ -136,9 +136,10 @@ class Table(Kept):
 
 @dataclass(frozen=True)
 class Shape:
-    """What a release knows of a class: fields in the order of records, hidden ones apart; by field their defaults, and what
-    those that are not persistent hold after a start; by column their names; which are the near end of a relation, which the
-    far end, and which are either or in an index (`linked`); which are sets and maps.
+    """What a release knows of a class: fields in the order of records, hidden ones apart; by field what they hold in a
+    database that lacked the column (`defaults`), in a row that is created (`created`), and after a start those that are not
+    persistent (`empty`); by column their names; which are the near end of a relation, which the far end, and which are
+    either or in an index (`linked`); which are sets and maps.
 
     For dumps: `reading` has by column the field, its type (None for what is not taken from a dump), and whether the text is
     the value; `writing` the columns in order, each with its field, those before and those after `_ref`.
@@ -148,6 +149,7 @@ class Shape:
     fields: dict[str, ModelField]
     columns: dict[str, str]
     defaults: dict[str, Any]
+    created: dict[str, Any]
     empty: dict[str, Any]
     near: tuple[str, ...]
     far: tuple[str, ...]

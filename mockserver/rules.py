@@ -22,6 +22,7 @@ MIDNIGHT_RIDE = find("5.6.0").order
 TAMPA = find("6.1.0").order
 GEORGE = find("5.5.0").order
 MIAMI = find("4.1.0").order
+QUEBEC = find("8.1.0").order
 STOCKHOLM = find("8.2.0").order
 ELY = find("7.1.0").order
 NILE = find("8.4.0").order
@@ -267,34 +268,10 @@ def _api(host: Row) -> tuple[int, int]:
 
 # --- what a host of a release says of itself
 
-_BUILDS = {"4.0.1": "4249p", "4.1.0": "7843p", "5.0.0": "10918p", "5.5.0": "15119p", "5.6.0": "31188p"}
-
 
 def hardware_versions(release: Release) -> list[int]:
     """`host.virtual_hardware_platform_versions` of a host of `release`: 1 came with 6.5, 2 with 7.0."""
     return [0, *(version for version, since in ((1, CREAM), (2, DUNDEE)) if release.order >= since)]
-
-
-def software_version(release: Release) -> dict[str, str]:
-    """`host.software_version` of a host of `release`, with the keys that its time had."""
-    xapi = "1.1" if release.order <= MIAMI else "1.3" if release.order < STOCKHOLM else "1.20"
-    out = {
-        "product_version": release.product_version,
-        "product_brand": release.product_brand,
-        "build_number": _BUILDS.get(release.product_version, "0x"),
-        "hostname": "localhost",
-        "date": "2008-11-01",
-        "xapi": xapi,
-        "xen": "3.1.0" if release.order <= MIAMI else "3.3.1",
-        "linux": "2.6.18",
-    }
-    if release.platform_version:
-        out.update(platform_name="XCP", platform_version=release.platform_version)
-    if release.order > GEORGE:
-        out["network_backend"] = "bridge"
-    if release.schema >= (5, 120):
-        out["db_schema"] = f"{release.schema[0]}.{release.schema[1]}"
-    return out
 
 
 # --- memory

@@ -29,11 +29,13 @@ from . import (
     newcomers,
     observers,
     passthrough,
+    processors,
     rules,
     storage_drivers,
     trust,
 )
 from .journal import Kept
+from .software import installed, software_version
 from .store import HASHED, NULL, Store
 
 if TYPE_CHECKING:
@@ -75,6 +77,8 @@ class Xapi(Kept):
     login_limits: dict[str, int] = field(default_factory=dict)
     """How many may log in at a time where that was changed, by the field of the pool that it began with."""
     sync_at: float = 0.0
+    sighted: dict[str, float] = field(default_factory=dict)
+    """The progress of the tasks that the last garbage collection found pending for very long."""
     monitor: ha_monitor.Monitor = field(default_factory=ha_monitor.Monitor)
 
 
@@ -271,7 +275,7 @@ def write_identity(store: Store, system: System) -> None:
     release = store.release
     if release.schema > HASHED:
         return
-    software = rules.software_version(release)
+    software = software_version(release)
     major, minor = software["xapi"].split(".")
     pairs = {
         "installation_uuid": system.installation_uuid,
@@ -363,7 +367,7 @@ def _too_new(master: Release, member: Release) -> list[str]:
     """What a member answers that is newer than the master: it never gets through to it, and says so since XenServer 8."""
     if master.order < rules.NILE:
         return ["HOST_STILL_BOOTING"]
-    return ["HOST_XAPI_VERSION_HIGHER_THAN_COORDINATOR", rules.software_version(member)["xapi"]]
+    return ["HOST_XAPI_VERSION_HIGHER_THAN_COORDINATOR", software_version(member)["xapi_build"]]
 
 
 # --- what both do
@@ -375,7 +379,7 @@ def synchronise(pool: MockPool, machine: HostMachine, host: Row, *, booted: bool
     now = f"{pool.clock.now():.0f}."
     store.write(
         host,
-        software_version={**rules.software_version(release), **machine.system.packs},
+        software_version=installed(machine.system, host["software_version"], booted=booted),
         virtual_hardware_platform_versions=rules.hardware_versions(release),
         API_version_major=release.api_version[0],
         API_version_minor=release.api_version[1],
@@ -384,6 +388,10 @@ def synchronise(pool: MockPool, machine: HostMachine, host: Row, *, booted: bool
         boot_free_mem=machine.memory,
         other_config={**host["other_config"], **({"boot_time": now} if booted else {}), "agent_start_time": now},
     )
+    if "cpu_info" in host:
+        told = processors.described(release, host["cpu_info"], machine.hardware.processors)
+        store.write(host, cpu_info=told)
+    processors.level(store)
     metrics = store.find("host_metrics", host["metrics"])
     if metrics is not None:
         store.write(metrics, memory_total=machine.memory, last_updated=pool.clock.stamp())

@@ -52,7 +52,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from xenctl.datamodel import Class
+    from xenctl.datamodel import Class, Field
     from xenctl.releases import Release
 
 HASHED = (5, 61)
@@ -403,6 +403,12 @@ def shapes_of(release: Release) -> Mapping[str, Shape]:
     return MappingProxyType({name: _shape_of(release, cls) for name, cls in model.classes.items()})
 
 
+def _created(fields: Mapping[str, Field], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """What a new row holds: xapi gives each field itself, and a reference to nothing is null. Only a database that lacks the
+    column gets the empty text that the data model has for some."""
+    return {n: NULL if isinstance(fields[n].type, t.Ref) and not value else value for n, value in defaults.items()}
+
+
 def _shape_of(release: Release, cls: Class) -> Shape:
     near, far = _relations(datamodel.load())
     fields = {name: f for name, f in cls.fields.items() if serves(release, f)}
@@ -418,6 +424,7 @@ def _shape_of(release: Release, cls: Class) -> Shape:
         fields=fields,
         columns={f.column: n for n, f in fields.items()},
         defaults=defaults,
+        created=_created(fields, defaults),
         empty={n: empty_value(f.type, cls.enums) for n, f in fields.items() if not f.persistent},
         near=tuple(n for n in fields if (cls.name, n) in near),
         linked=frozenset(n for n in fields if n in INDEXED or (cls.name, n) in near or (cls.name, n) in far),

@@ -21,6 +21,7 @@ from .trace import Entry
 from .traced import Redactor, keep
 
 if TYPE_CHECKING:
+    from .call import Asked
     from .faults import Arrival, Fault
     from .machine.host import HostMachine
     from .pool import MockPool
@@ -42,13 +43,13 @@ class CallLog:
         self._count = 0
         self._began = pool.clock.now()
 
-    def call(self, machine: HostMachine, method: str, params: list[Any]) -> Any:
+    def call(self, machine: HostMachine, method: str, params: list[Any], asked: Asked | None = None) -> Any:
         """Answer a call, and note it."""
         noted = [self._pool.clock.now(), machine.name, method, tuple(params), None, (), ""]
         self._calls.append(noted)
         self._count += 1
         try:
-            answer = path.dispatch(self._pool, machine, method, params, logged=True)
+            answer = path.dispatch(self._pool, machine, method, params, asked=asked, logged=True)
         except Failure as failure:
             noted[5] = tuple(failure.details)
             raise

@@ -2,8 +2,8 @@
 
     with Trace(pool) as trace:
         ...
+        trace.at(7).record("VM", ref)
     for record in trace: print(record.number, record.host, record.method, record.error)
-    trace.at(7).record("VM", ref)
 
 While nobody traces, a call pays one comparison. While somebody does, it pays for noting what is at hand anyway; records are
 made, and secrets taken out of them, when they are read. Both the calls and the writes that are kept have a bound, and what
@@ -29,7 +29,7 @@ from .traced import LONGEST, Redactor, TraceRecord, keep, plain_write
 if TYPE_CHECKING:
     from os import PathLike
 
-    from .call import Wait
+    from .call import Asked, Wait
     from .faults import Arrival, Fault
     from .machine.host import HostMachine
     from .pool import MockPool
@@ -141,7 +141,7 @@ class Trace:
 
     # --- noting
 
-    def call(self, machine: HostMachine, method: str, params: list[Any]) -> Any:
+    def call(self, machine: HostMachine, method: str, params: list[Any], asked: Asked | None = None) -> Any:
         """Answer a call, and note it."""
         if self._stretch != self._written:
             self._flush("between calls")
@@ -154,7 +154,7 @@ class Trace:
         error: tuple[str, ...] = ()
         lost = ""
         try:
-            answer = path.dispatch(self._pool, machine, method, params, traced=True)
+            answer = path.dispatch(self._pool, machine, method, params, asked=asked, traced=True)
             result = answer if type(answer) is str and len(answer) <= LONGEST else keep(answer)
             return answer
         except Failure as failure:

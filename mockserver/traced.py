@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, field, fields
 from os import PathLike
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from xenctl import datamodel
 from xenctl.datamodel import Message
@@ -124,6 +125,10 @@ def plain_write(write: Write) -> Write:
 # --- secrets
 
 
+_IN_URL = re.compile(r"((?:^|[?&;\s])session_id=)([^&;#\s\"']+)")
+"""A session that somebody names in a URL."""
+
+
 class Redactor:
     """Makes records of what was noted: session references become names, secrets `REDACTED`."""
 
@@ -221,18 +226,25 @@ class Redactor:
             return REDACTED
         return self._clean(dict(value) if isinstance(value, Row) else value, table)
 
+    def _renamed(self, found: re.Match[str]) -> str:
+        return found[1] + self._named(unquote(found[2]))
+
     def _clean(self, value: Any, table: str = "") -> Any:
         if isinstance(value, str):
             if value in self._sessions:
                 return self._sessions[value]
             if value in self._secrets:
                 return REDACTED
-            return self._named(value) if self._pool.store.find("session", value) is not None else value
+            if self._pool.store.find("session", value) is not None:
+                return self._named(value)
+            return _IN_URL.sub(self._renamed, value) if "session_id=" in value else value
         if isinstance(value, list):
             return [self._clean(member, table) for member in value]
         if isinstance(value, dict):
             return {
-                self._sessions.get(key, key): REDACTED
+                self._sessions.get(key, key): self._named(member)
+                if key == "session_id" and member and isinstance(member, str)
+                else REDACTED
                 if member
                 and isinstance(member, str)
                 and (_SECRET_KEYS.fullmatch(key) or (table, key) in _SECRET_FIELDS)

@@ -6,6 +6,7 @@ read as empty, so that a check is idle before its time.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from xenctl.releases import find
@@ -16,11 +17,19 @@ from .call import refuse
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from xenctl.datamodel import Order
     from xenctl.errors import Failure
 
     from .store import Row, Store
 
 QUEBEC = find("8.1.0").order
+DEVICE_MODELS = find("8.0.0").order
+"""From when on VMs have device models of several kinds."""
+WRONG_MODELS = {
+    ("qemu-trad", "uefi"): "UEFI boot is not supported with qemu-trad",
+    ("qemu-upstream-uefi", "bios"): "BIOS boot is not supported with qemu-upstream-uefi",
+}
+"""Why a device model cannot boot a firmware."""
 
 MOVES_MEMORY = frozenset({"suspend", "checkpoint", "pool_migrate", "migrate_send"})
 COPIES_DISKS = frozenset({"checkpoint", "snapshot", "suspend", "snapshot_with_quiesce"})
@@ -45,6 +54,41 @@ def has_trait(store: Store, vm: Row, name: str) -> bool:
     if metrics is not None and name in metrics:
         return bool(metrics[name])
     return is_true(vm["platform"].get(PLATFORM[name], ""))
+
+
+def assert_can_be_built(store: Store, vm: Row) -> None:
+    """Raise for a `VM.platform` from which no domain can be built: since 7.0 for cores a socket that are no number or do not
+    divide the VCPUs, since 8.0 for a device model that cannot boot the firmware. Guests without hardware virtualisation
+    have neither."""
+    platform, order = vm["platform"], store.release.order
+    kind = vm.get("domain_type", "unspecified")
+    virtualised = bool(vm["HVM_boot_policy"]) if kind == "unspecified" else kind != "pv"
+    if not virtualised:
+        return
+    if order >= DEVICE_MODELS and "device-model" in platform:
+        firmware = vm["HVM_boot_params"].get("firmware", "bios")
+        why = WRONG_MODELS.get((platform["device-model"], firmware))
+        if why is not None:
+            raise refuse("INVALID_VALUE", "platform:device-model", why)
+    if order >= rules.DUNDEE and "cores-per-socket" in platform:
+        _assert_divides(order, platform["cores-per-socket"], vm["VCPUs_max"])
+
+
+def _assert_divides(order: Order, cores: str, vcpus: int) -> None:
+    number = int(cores) if re.fullmatch(r"-?\d+", cores) else None
+    if number is not None and number > 0 and vcpus % number == 0:
+        return
+    name = "platform:cores-per-socket"
+    if order >= rules.NILE:
+        if number is None:
+            raise refuse("INVALID_VALUE", name, cores)
+        raise refuse("VCPU_MAX_NOT_CORES_PER_SOCKET_MULTIPLE", vcpus, cores)
+    if order >= rules.STOCKHOLM:
+        multiple = f"VCPUs_max (value {vcpus}) must be a multiple of cores-per-socket"
+        why = "Value is not a valid int" if number is None else multiple
+        raise refuse("INVALID_VALUE", f"{name} (value {cores})", why)
+    why = f"value = {cores} is not a valid int" if number is None else "VCPUs_max must be a multiple of this field"
+    raise refuse("INVALID_VALUE", name, why)
 
 
 def is_domain_zero(vm: Row) -> bool:

@@ -113,7 +113,7 @@ def _free(call: Call, host: Row) -> int:
 def _unfit(call: Call, vm: Row, host: Row) -> str:
     """Why a guest cannot be on a host, in the code of xapi's error; empty where it can."""
     try:
-        placement.assert_can_boot_here(call.pool, vm, host)
+        placement.assert_can_boot_here(call.pool, vm, host, asker="recommend")
     except Failure as error:
         return error.code
     return ""

@@ -51,7 +51,7 @@ class Writer(Kept):
         """Add a row; fields left out get the release's default, fields the release does not know are left out. Raises
         `INTERNAL_ERROR` for a map with an empty key."""
         shape, table = self.shapes[name], self.tables[name]
-        row = _made(shape, Row(name, ref, shape.defaults), fields)
+        row = _made(shape, Row(name, ref, shape.created), fields)
         uuid = row.get("uuid", "")
         self._assert_new(table, ref, uuid)
         if self.journal.entries is None:

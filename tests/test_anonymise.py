@@ -289,3 +289,23 @@ def test_the_command_says_what_cannot_be_used(tmp_path: Path) -> None:
         assert len(done.stderr.splitlines()) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link.xml", "pool.xml"]
     assert dump.read_bytes() == DUMPS["4.1"].read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ('<restrictions><restriction field="vcpus-max" max="16"/></restrictions>', True),
+        ('<restrictions><restriction field="for Mr Miller"', False),
+        ("ask Mr Miller", False),
+        ("<a/> ask Mr Miller", False),
+        ("<!-- ask Mr Miller --><a/>", False),
+    ],
+)
+def test_recommendations_are_shown_only_where_they_are_xml(text: str, kept: bool) -> None:
+    """What is none may be somebody's words, and is replaced whole."""
+    dump = database.read_file(DUMPS["4.0.1"])
+    vm = next(iter(dump.rows("VM")))
+    vm.cells["recommendations"] = text
+    (after,) = (row.cells["recommendations"] for row in anonymise(dump).rows("VM") if row.cells.get("recommendations"))
+    assert (after == text) is kept
+    assert "Miller" not in after

@@ -303,13 +303,20 @@ class TestMistakes:
                 "no host 'host9' in this pool: host1, host2",
                 "GET /_mockserver/hosts/host9",
             ),
-            ("POST", "hosts/host1", {}, 400, "give one of power, media, answer, lose and regain", "body"),
+            (
+                "POST",
+                "hosts/host1",
+                {},
+                400,
+                "give one of power, media, answer, lose, regain and network_backend",
+                "body",
+            ),
             (
                 "POST",
                 "hosts/host1",
                 {"power": "off", "media": None},
                 400,
-                "give one of power, media, answer, lose and regain",
+                "give one of power, media, answer, lose, regain and network_backend",
                 "body",
             ),
             ("POST", "hosts/host1", {"power": None}, 400, "power is on or off, not None", "body.power"),
@@ -447,3 +454,35 @@ def test_the_documents_samples_are_as_they_stand() -> None:
             answer = re.sub(r"(\d{10})\.\d+", r"\1.0", answer)  # the clock moves a nanosecond a second
             pattern = ".*".join(re.escape(piece) for piece in re.split(r" ?\.\.\.\s*", shown.strip()))
             assert re.match(pattern, answer, re.DOTALL), (command, answer)
+
+
+# --- guests
+
+
+def test_guests_do_as_they_are_told() -> None:
+    """They report, reboot, crash and halt; what cannot be is refused, and nothing done."""
+    with controlled(vms=4) as (_, remote):
+        assert [vm["name"] for vm in remote("GET", "vms")[1]] == ["vm01", "vm02", "vm03", "vm04"]
+        _, before = remote("GET", "vms/vm01")
+        assert (before["power_state"], before["runs_on"], before["domid"]) == ("Running", "host1", 1)
+        _, told = remote("POST", "vms/vm01", {"report": {"networks": {"0/ip": "10.9.0.1"}}})
+        assert told["agent"]["networks"] == {"0/ip": "10.9.0.1"}
+        assert remote("POST", "vms/vm01", {"guest": "reboots"})[0] == 200
+        remote("POST", "clock", {"advance": 300})
+        assert remote("GET", f"vms/{before['uuid']}")[1]["domid"] > 1
+        assert remote("POST", "vms/vm02", {"guest": "crashes"})[0] == 200
+        _, off = remote("POST", "vms/vm03", {"guest": "halts"})
+        assert (off["power_state"], off["runs_on"], off["domid"]) == ("Halted", None, None)
+        for body, status, where in (
+            ({"guest": "halts"}, 409, "body.guest"),
+            ({"guest": "sings"}, 400, "body.guest"),
+            ({"guest": ["halts"]}, 400, "body.guest"),
+            ({"report": "x"}, 400, "body.report"),
+            ({"report": {"x": "y"}}, 400, "body.report"),
+            ({}, 400, "body"),
+            ({"power": "off"}, 400, "body.power"),
+        ):
+            found, error = remote("POST", "vms/vm03", body)
+            assert (found, error["where"]) == (status, where)
+        status, error = remote("GET", "vms/vm9")
+        assert (status, error["error"]) == (404, "no VMs are called 'vm9'; there are vm01, vm02, vm03, vm04")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 
 from mockserver import classes, coverage
 from xenctl import datamodel
-from xenctl.releases import find, known, serves
+from xenctl.releases import Release, find, known, serves
 
 MESSAGES = [message for cls in datamodel.load().classes.values() for message in cls.messages.values()]
 NETWORK = (
@@ -92,6 +92,44 @@ def test_the_command_prints_the_table() -> None:
     bad = subprocess.run([*run, "--release", "9.9"], capture_output=True, text=True, check=False)
     assert (bad.returncode, bad.stdout) == (2, "")
     assert bad.stderr.startswith("mockserver: no release is called '9.9'")
+
+
+CORE = "pool host VM SR VDI VBD VIF PIF PBD network task event session".split()
+"""The classes that programs work with most."""
+PROMISED, IN_ALL = 0.95, 0.90
+"""The share of explicit live messages that have behaviour, of these classes, and of all that a release has."""
+
+
+def explicit(release: Release, names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The explicit live messages of classes: all, and those without behaviour."""
+    model = datamodel.load()
+    found = [m for name in names for m in coverage.live(model.classes[name], release) if m.kind == "explicit"]
+    return [m.wire_name for m in found], [m.wire_name for m in found if coverage.how(m) == "missing"]
+
+
+@pytest.mark.parametrize("release", known(), ids=lambda release: release.name)
+def test_nearly_all_that_is_explicit_has_behaviour(release: Release) -> None:
+    """Of the core classes together and one by one; and nearly all of the rest."""
+    there = [name for name in CORE if any(coverage.live(datamodel.load().classes[name], release))]
+    assert there == CORE
+    classes.load()
+    for names in (CORE, *([name] for name in CORE)):
+        messages, missing = explicit(release, names)
+        assert len(missing) <= (1 - PROMISED) * len(messages), (names, missing)
+    messages, missing = explicit(release, [row.name for row in coverage.covered(release)])
+    assert len(missing) <= (1 - IN_ALL) * len(messages), missing
+
+
+@pytest.mark.parametrize("release", known(), ids=lambda release: release.name)
+def test_the_page_of_every_release_adds_up(release: Release) -> None:
+    """Its last line has the sums, of which what is not implemented is no more than a twentieth."""
+    table = [line.strip("| ").split(" | ") for line in coverage.page(release).splitlines() if line.startswith("| ")][1:]
+    counts = {name: [int(cell) for cell in cells] for name, *cells in table}
+    sums = counts.pop("all")
+    assert sums == [sum(column) for column in zip(*counts.values(), strict=True)]
+    behaviour, generic, missing, stated = sums
+    assert missing <= (1 - PROMISED) * (behaviour + generic + missing)
+    assert stated == len(explicit(release, counts)[0])
 
 
 # --- what no release serves

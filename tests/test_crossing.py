@@ -530,6 +530,11 @@ def _tracked(pair: Pair, vm: Any) -> None:
     pair.c.pool.store.write(pair.c.pool.store.get("VDI", pair.c.vbd("vm01", "0")["VDI"]), cbt_enabled=True)
 
 
+def _other_processors(pair: Pair, vm: Any) -> None:
+    host = pair.d.host("host3")
+    pair.beside.store.write(host, cpu_info={**host["cpu_info"], "vendor": "AuthenticAMD"})
+
+
 def _no_mirrors(pair: Pair, vm: Any) -> None:
     for plugin in pair.beside.store.table("SM").values():
         pair.beside.store.write(plugin, features={"VDI_SNAPSHOT": 1}, capabilities=["VDI_SNAPSHOT"])
@@ -582,6 +587,10 @@ REFUSALS: dict[str, tuple[Spoil, Callable[[Pair, Any], list[str]]]] = {
         ],
     ),
     "too few processors": (_few_processors, lambda pair, vm: ["HOST_NOT_ENOUGH_PCPUS", "2", "1"]),
+    "processors of another maker": (
+        _other_processors,
+        lambda pair, vm: ["VM_INCOMPATIBLE_WITH_THIS_HOST", vm.ref, pair.d.host("host3").ref],
+    ),
     "too little memory": (
         _little_memory,
         lambda pair, vm: ["HOST_NOT_ENOUGH_FREE_MEMORY"],
@@ -615,6 +624,14 @@ def test_what_stands_against_it(pair: Pair, case: str, method: str) -> None:
     assert found[: len(expected)] == expected
     assert (pair.traces(), vm["current_operations"], vm["VBDs"]) == (before, {}, disks)
     pair.c("VM.clean_shutdown", vm.ref)
+
+
+def test_who_insists_may_go_to_processors_of_another_maker(pair: Pair) -> None:
+    """And so may a VM that is off."""
+    _other_processors(pair, None)
+    pair.c("VM.migrate_send", *pair.send(pair.c.vm("vm01"), options={"force": "true"}))
+    pair.c("VM.migrate_send", *pair.send(pair.c.vm("vm04")))
+    pair.unharmed()
 
 
 @pytest.mark.parametrize(

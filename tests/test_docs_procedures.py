@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import pytest
-
-from xenctl.cli.commands import cli
+from commands import COMMANDS
 
 PAGES = Path(__file__).parents[1] / "docs" / "procedures"
 TEXTS = {page.name: page.read_text(encoding="utf-8") for page in PAGES.glob("*.md")}
-
-
-def commands(command: click.Command, *path: str) -> Iterator[tuple[str, click.Command]]:
-    """Every command that does something, with the words that call it."""
-    if isinstance(command, click.Group):
-        for name, inner in command.commands.items():
-            yield from commands(inner, *path, name)
-    else:
-        yield " ".join(path), command
-
-
-COMMANDS = dict(commands(cli))
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))

@@ -110,13 +110,17 @@ def test_a_host_comes_back_to_the_plan(calls: Make) -> None:
     assert (pool["ha_plan_exists_for"], pool["ha_overcommitted"]) == (2, False)
 
 
-def test_only_protected_vms_leave_a_host(calls: Make) -> None:
-    """Others are in the way while high availability is on."""
-    c = protected(calls, tolerate=0)
+@pytest.mark.parametrize("release", ["8.2", "8.4", "newest"])
+def test_only_protected_vms_leave_a_host(calls: Make, newest: Make, release: str) -> None:
+    """Others are in the way while high availability is on; that it is this, only the latest releases say."""
+    make = (lambda release, **shape: newest(**shape)) if release == "newest" else calls
+    c = protected(make, tolerate=0, release=release)
+    code = "HOST_EVACUATE_VM_NOT_HA_PROTECTED" if release == "newest" else "HOST_NOT_ENOUGH_FREE_MEMORY"
     host = c.host("host2")
     vm = next(vm for vm in guests(c) if vm["resident_on"] == host.ref)
     c("VM.set_ha_restart_priority", vm.ref, "")
-    assert c("host.get_vms_which_prevent_evacuation", host.ref) == {vm.ref: ["HOST_NOT_ENOUGH_FREE_MEMORY", vm.ref]}
+    assert c("host.get_vms_which_prevent_evacuation", host.ref) == {vm.ref: [code, vm.ref]}
+    assert c.refused("host.assert_can_evacuate", host.ref) == ["CANNOT_EVACUATE_HOST", f"{code},{vm.ref}"]
     c("pool.disable_ha")
     assert c("host.get_vms_which_prevent_evacuation", host.ref) == {}
 

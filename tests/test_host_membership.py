@@ -125,6 +125,16 @@ def test_a_heartbeat_says_that_a_host_lives_or_is_about_to_stop(calls: Make) -> 
     assert not live()
 
 
+def test_a_pool_without_root_has_no_password_to_change() -> None:
+    """It is root's that would change, whoever asks; here another logs in."""
+    pool = MockPool.create(hosts=1, vms=0, release="8.2", username="admin", password="old")
+    session = pool.dispatch("session.login_with_password", ["admin", "old"])
+    with pytest.raises(Failure) as caught:
+        pool.dispatch("session.change_password", [session, "old", "new"])
+    assert caught.value.details == ["CHANGE_PASSWORD_REJECTED", "this pool has no user root"]
+    assert pool.password == "old" and pool.dispatch("session.login_with_password", ["admin", "old"])
+
+
 def test_a_new_password_reaches_members_at_once_and_those_that_were_away_when_they_start(calls: Make) -> None:
     """Root's password is a file of each host; the master's is copied."""
     c = calls(hosts=3, release="8.2")

@@ -127,7 +127,7 @@ def test_a_cookie_wins_over_the_query(calls: Make) -> None:
         ref=c.vm("vm04").ref,
         session_id="wrong",
         task_id="wrong",
-        headers={"cookie": f"session_id={c.session}; task_id={task}"},
+        headers={"cookie": f"session_id={c.session};task_id={task}"},
     )
     assert out.headers["task-id"] == task
     assert outcome(c, task) == ("success", [])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import socket
-from collections.abc import Callable
+import unittest
+from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from xmlrpc import client
@@ -13,7 +16,7 @@ import requests
 import responses
 
 import xenctl
-from mockserver import MockPool, activate
+from mockserver import MockPool, PoolServer, activate
 from xenctl.errors import ConnectError, ConnectionLost
 
 
@@ -99,6 +102,228 @@ class TestWays:
             with activate(pool):
                 assert log_in(pool, pool.url)["Status"] == "Success"
             assert requests.get("http://elsewhere/", timeout=1).text == "yes"
+
+
+def free() -> bool:
+    """Whether requests sends to the network."""
+    with pytest.raises(requests.ConnectionError) as caught:
+        requests.get("http://10.0.0.1/", timeout=1)
+    return "a socket was opened" in str(caught.value)
+
+
+class TestWhatItDecorates:
+    """Whatever has a time in which it runs; before and after, requests sends as ever."""
+
+    def test_a_coroutine(self, pool: MockPool) -> None:
+        """Until it is awaited to its end, others of the same pool beside it."""
+
+        @activate(pool)
+        async def logged_in(turns: int) -> Any:
+            """Says so."""
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            return log_in(pool, pool.url)["Status"]
+
+        async def several() -> list[Any]:
+            return list(await asyncio.gather(logged_in(3), logged_in(1), logged_in(2)))
+
+        made = logged_in(1)
+        assert free()
+        assert asyncio.run(made) == "Success"
+        assert asyncio.run(several()) == ["Success"] * 3
+        assert logged_in.__name__ == "logged_in" and free()
+
+    def test_a_generator(self, pool: MockPool) -> None:
+        """From its first step to its last, as a fixture needs it; what is sent in and thrown in arrives."""
+
+        @activate(pool)
+        def sessions() -> Generator[str, str, str]:
+            try:
+                url = yield log_in(pool, pool.url)["Status"]
+                yield log_in(pool, url)["Status"]
+            except KeyError:
+                yield "caught"
+            return "done"
+
+        made = sessions()
+        assert free()
+        assert next(made) == "Success"
+        assert log_in(pool, pool.url)["Status"] == "Success"
+        assert made.send(f"https://{pool.master.address}") == "Success"
+        assert made.throw(KeyError()) == "caught"
+        with pytest.raises(StopIteration, match="done"):
+            next(made)
+        assert free()
+
+    def test_an_asynchronous_generator(self, pool: MockPool) -> None:
+        """The same; one that is closed early lets go at once."""
+        ended = []
+
+        @activate(pool)
+        async def sessions() -> AsyncGenerator[str, str]:
+            try:
+                url = yield log_in(pool, pool.url)["Status"]
+                yield log_in(pool, url)["Status"]
+            except KeyError:
+                yield "caught"
+            finally:
+                ended.append(log_in(pool, pool.url)["Status"])
+
+        async def run() -> None:
+            made = sessions()
+            assert await made.asend(None) == "Success"  # type: ignore[arg-type]
+            assert await made.asend(pool.url) == "Success"
+            assert await made.athrow(KeyError()) == "caught"
+            with pytest.raises(StopAsyncIteration):
+                await made.asend("")
+            assert ended == ["Success"] and free()
+            made = sessions()
+            await made.asend(None)  # type: ignore[arg-type]
+            await made.aclose()
+            assert ended == ["Success"] * 2 and free()
+
+        asyncio.run(run())
+
+    def test_a_class_of_tests(self, pool: MockPool) -> None:
+        """Each method called `test...`, inherited ones and those without an instance too; it stays a class."""
+
+        class Base:
+            def test_below(self) -> Any:
+                return log_in(pool, pool.url)["Status"]
+
+        @activate(pool)
+        class Tests(Base):
+            test_count = 1
+
+            def test_one(self) -> Any:
+                return log_in(pool, pool.url)["Status"]
+
+            @staticmethod
+            def test_two() -> Any:
+                return log_in(pool, pool.url)["Status"]
+
+            @classmethod
+            def test_three(cls) -> Any:
+                return cls.__name__, log_in(pool, pool.url)["Status"]
+
+            def helper(self) -> bool:
+                return free()
+
+        tests = Tests()
+        assert isinstance(Tests, type) and Tests.test_count == 1
+        assert [tests.test_below(), tests.test_one(), Tests.test_two()] == ["Success"] * 3
+        assert Tests.test_three() == ("Tests", "Success")
+        assert tests.helper()
+
+    @pytest.mark.parametrize("kind", [unittest.TestCase, unittest.IsolatedAsyncioTestCase])
+    def test_a_test_case(self, pool: MockPool, kind: type[unittest.TestCase]) -> None:
+        """From its setting up to its cleaning up."""
+        seen: list[str] = []
+
+        def ask(place: str) -> None:
+            seen.append(f"{place} {log_in(pool, pool.url)['Status']}")
+
+        class Case(kind):  # type: ignore[misc,valid-type]
+            def setUp(self) -> None:
+                self.addCleanup(ask, "cleanup")
+                ask("setUp")
+
+            def tearDown(self) -> None:
+                ask("tearDown")
+
+            def test_it(self) -> None:
+                ask("test")
+
+        activate(pool)(Case)
+        result = unittest.TestResult()
+        unittest.defaultTestLoader.loadTestsFromTestCase(Case).run(result)
+        assert (result.testsRun, result.errors, result.failures) == (1, [], [])
+        assert seen == [f"{place} Success" for place in ("setUp", "test", "tearDown", "cleanup")]
+        assert free()
+
+    def test_not_a_class_without_tests(self, pool: MockPool) -> None:
+        """Nothing of it would be answered, and nobody would notice."""
+        with pytest.raises(TypeError, match=r"Helper has none: decorate a function, a class with methods called test"):
+
+            @activate(pool)
+            class Helper:
+                def log_in(self) -> None: ...
+
+
+class TestSeveral:
+    """Pools beside each other."""
+
+    def test_hosts_with_one_address_hide_each_other(self, pool: MockPool) -> None:
+        """So the second pool is refused, and the first goes on; afterwards the second may."""
+        other = MockPool.create(hosts=3, vms=0, release="8.2")
+        message = (
+            r"10\.0\.0\.1 is the address of host1, and of host1 in another pool that is active: stop that one first, or "
+            r"make this one by its `neighbour\(\)`"
+        )
+        with activate(pool):
+            with pytest.raises(RuntimeError, match=message):
+                activate(other).start()
+            assert log_in(pool, pool.url)["Status"] == "Success"
+        with activate(other):
+            assert log_in(other, other.url)["Status"] == "Success"
+        assert (len(pool.store.table("session")), len(other.store.table("session"))) == (1, 1)
+
+    def test_addresses_say_whose_a_request_is(self, pool: MockPool) -> None:
+        """Whoever was started last, and whoever stops first."""
+        other = MockPool.create(hosts=1, vms=0, release="8.2")
+        for machine in other.machines:
+            machine.address = "10.9.0.1"
+            other.store.write(other.store.get(*other.store.by_uuid[machine.uuid]), address=machine.address)
+        first, second = activate(pool), activate(other)
+        first.start()
+        second.start()
+        for one in (pool, other):
+            assert log_in(one, f"http://{one.master.address}")["Status"] == "Success"
+        with pytest.raises(requests.ConnectionError, match=r"there are host1 at 10\.0\.0\.1, .*host1 at 10\.9\.0\.1"):
+            requests.get("http://elsewhere/", timeout=1)
+        first.stop()
+        assert log_in(other, "http://10.9.0.1")["Status"] == "Success"
+        with pytest.raises(requests.ConnectionError, match=r"at 10\.0\.0\.1; there are host1 at 10\.9\.0\.1"):
+            log_in(pool, pool.url)
+        second.stop()
+        assert (len(pool.store.table("session")), len(other.store.table("session"))) == (1, 2)
+        assert free()
+
+    def test_neighbours_share_a_world(self, pool: MockPool) -> None:
+        """Pools of one world have no address twice, and either answers for all."""
+        neighbour = pool.neighbour()
+        with activate(pool), activate(neighbour):
+            for one in (pool, neighbour):
+                assert log_in(one, f"http://{one.master.address}")["Status"] == "Success"
+
+
+class TestBodies:
+    """Whatever requests takes for the body of a request."""
+
+    def test_files_and_texts(self, pool: MockPool) -> None:
+        """They are sent as they are."""
+        text = client.dumps((pool.username, pool.password), "session.login_with_password")
+        with activate(pool):
+            for body in (text, text.encode(), io.BytesIO(text.encode()), io.StringIO(text)):
+                assert b"Success" in requests.post(pool.url, data=body, timeout=1).content
+
+    def test_a_call_in_chunks_is_refused(self, pool: MockPool, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As over sockets: a call must say how long it is."""
+        with activate(pool):
+            answer = requests.post(pool.url, data=iter([b"<methodCall/>"]), timeout=1)
+        monkeypatch.undo()
+        with PoolServer(pool) as server:
+            same = requests.post(server.url, data=iter([b"<methodCall/>"]), timeout=5)
+        assert answer.status_code == same.status_code == 500
+        assert "Content-Length is needed" in answer.text and answer.text == same.text
+
+    def test_an_upload_in_chunks_is_refused(self, pool: MockPool) -> None:
+        """xapi takes no file that comes so."""
+        with activate(pool):
+            ref = log_in(pool, pool.url)["Value"]
+            where = f"{pool.url}/import"
+            answer = requests.put(where, params={"session_id": ref}, data=iter([b"one", b"two"]), timeout=1)
+            assert answer.status_code == 403
 
 
 class TestElsewhere:

@@ -360,7 +360,7 @@ CASES: list[tuple[str, Callable[[Any, Any], None], list[str]]] = [
         set_there("host", edition="golden"),
         ["LICENSE_HOST_POOL_MISMATCH", 'Edition "golden" from pool is not known to v6d.'],
     ),
-    ("another switch", software(network_backend="openvswitch"), ["OPERATION_NOT_ALLOWED", "Network backends differ"]),
+    ("another switch", software(network_backend="bridge"), ["OPERATION_NOT_ALLOWED", "Network backends differ"]),
     (
         "another API",
         set_here("host", API_version_minor=1),
@@ -477,6 +477,42 @@ def test_join_force_looks_neither_at_builds_nor_at_cpus(calls: Make) -> None:
     assert d.refused("pool.join", *MASTER)[0] == "HOSTS_NOT_HOMOGENEOUS"
     d("pool.join_force", *MASTER)
     assert rest(c, "host2")["enabled"]
+
+
+@pytest.mark.parametrize(
+    ("release", "state", "code"),
+    [
+        *(("5.5", state, "RUNNING_OR_SUSPENDED_VMS") for state in ("Running", "Paused", "Suspended")),
+        ("5.6", "Running", "RUNNING_VMS"),
+        *(("5.6", state, "") for state in ("Suspended", "Halted")),
+        ("5.5", "Halted", ""),
+    ],
+)
+def test_guests_that_are_not_halted_keep_a_host_from_joining(calls: Make, release: str, state: str, code: str) -> None:
+    """Up to 5.5 suspended and paused ones too."""
+    c = calls(hosts=1, release=release)
+    d = bare(c)
+    added("VM", power_state=state)(c, d)
+    if code:
+        assert d.refused("pool.join", *MASTER) == [f"JOINING_HOST_CANNOT_HAVE_{code}"]
+        assert len(c.pool.store.table("host")) == 1
+    else:
+        d("pool.join", *MASTER)
+        assert rest(c, "host2")["enabled"]
+
+
+@pytest.mark.parametrize(("release", "other"), [("5.5", "5.0"), ("5.0", "5.5"), ("5.6", "6.0"), ("6.0", "5.6")])
+def test_versions_of_products_keep_a_host_from_joining_by_force(calls: Make, release: str, other: str) -> None:
+    """Up to 5.5 it cannot read the pool's database, from 5.6 to 6.0 the versions are compared. Nothing is done."""
+    c = calls(hosts=1, release=release)
+    d = bare(c, release=other)
+    code = ["POOL_JOINING_HOST_MUST_HAVE_SAME_PRODUCT_VERSION"]
+    assert d.refused("pool.join_force", *MASTER) == code
+    if find(other) > find("5.5"):
+        assert d.refused("pool.join", *MASTER) == code
+    else:
+        assert d.refused("pool.join", *MASTER)[0] == "HOSTS_NOT_HOMOGENEOUS"
+    assert len(c.pool.store.table("host")) == 1 and d.pool.master.system.role == "master"
 
 
 def test_an_older_release_wants_bare_cards(calls: Make) -> None:

@@ -159,7 +159,8 @@ def test_since_6_0_the_installer_asks_the_master_first(calls: Make) -> None:
     assert "upgrade" in c.pool.hands.offers("host2")
     c.pool.hands.power_on("host1")
     c.until(lambda: c.pool.master_serves)
-    c.pool.hands.insert_media("host2", "8.1")
+    c.pool.hands.power_off("host2")
+    to_installer(c.pool, "host2", "8.1")
     assert "upgrade" in c.pool.hands.offers("host2")
     old = calls(release="4.0.1", hosts=2)
     old.halt("host2")
@@ -178,9 +179,38 @@ def test_the_installer_is_asked_only_where_it_is_shown() -> None:
         MachineRoomError, match=r"the 5\.0\.0 installer on host1 does not offer 'upgrade': it found 4\.0\.1"
     ):
         pool.hands.answer("host1", "upgrade")
+
+
+def test_an_installer_whose_medium_is_taken_out_shows_what_it_found() -> None:
+    """It runs from memory; it cannot install, also not from another medium, until its own is back."""
+    pool = MockPool.create(hosts=1, vms=0, release="4.0.1")
+    hands = pool.hands
+    hands.power_off("host1")
+    to_installer(pool, "host1", "4.1")
+    hands.eject_media("host1")
+    assert (hands.power("host1"), hands.identified("host1")) == ("installer", "4.0.1")
+    assert set(hands.offers("host1")) == {"upgrade", "fresh"}
+    assert hands.restores("host1") == ""
+    for medium in ("", "5.0"):
+        if medium:
+            hands.insert_media("host1", medium)
+        with pytest.raises(MachineRoomError, match="the installer on host1 cannot go on: its medium was taken out"):
+            hands.answer("host1", "upgrade")
+    hands.insert_media("host1", "4.1")
+    hands.answer("host1", "upgrade")
+    pool.clock.run_until_idle(3600)
+    assert pool.machine("host1").system.release.product_version == "4.1.0"
+
+
+def test_a_medium_that_is_taken_out_while_it_boots_is_booted() -> None:
+    """The installer comes up all the same, and asks, whatever the answer file said that is gone with it."""
+    pool = MockPool.create(hosts=1, vms=0, release="4.0.1")
+    pool.hands.power_off("host1")
+    pool.hands.insert_media("host1", "4.1")
+    pool.hands.power_on("host1")
     pool.hands.eject_media("host1")
-    with pytest.raises(MachineRoomError, match="the installer on host1 cannot go on: its medium was taken out"):
-        pool.hands.identified("host1")
+    pool.clock.run_until_idle(3600)
+    assert (pool.hands.power("host1"), pool.hands.identified("host1")) == ("installer", "4.0.1")
 
 
 def test_without_a_medium_the_disk_boots() -> None:

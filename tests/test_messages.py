@@ -28,6 +28,17 @@ def events(c: Any, classes: list[str], token: str = "") -> tuple[list[tuple[str,
     return [(e["class"], e["operation"], e["ref"]) for e in answer["events"]], answer["token"]
 
 
+def test_events_of_messages_tell_no_generation(c: Any) -> None:
+    """Their id is 0, whether they came or went; the token counts all the same."""
+    first = tell(c)
+    out = c("event.from", ["message"], "", 0.0)
+    assert [(e["id"], e["operation"], e["ref"]) for e in out["events"]] == [("0", "add", first)]
+    c("message.destroy", first)
+    later = c("event.from", ["message"], out["token"], 0.0)
+    assert [(e["id"], e["operation"], e["ref"]) for e in later["events"]] == [("0", "del", first)]
+    assert later["token"] > out["token"]
+
+
 @pytest.mark.parametrize("release", ["5.0", "8.4"])
 def test_a_message_is_about_an_object(calls: Make, release: str) -> None:
     """Of a class that there are messages about, by its uuid."""

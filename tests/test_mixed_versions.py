@@ -9,6 +9,7 @@ import pytest
 
 from mockserver import rules
 from mockserver.http import answer
+from mockserver.software import software_version
 from xenctl import database
 from xenctl.errors import DatabaseError
 from xenctl.releases import find
@@ -242,7 +243,7 @@ def test_some_operations_are_not_offered_meanwhile(calls: Make, before: str, aft
     for machine in c.pool.machines[1:]:
         machine.system.release = find(after)
         host = c.pool.host_row(machine)
-        c.pool.store.write(host, software_version=rules.software_version(find(after)))
+        c.pool.store.write(host, software_version=software_version(find(after)))
     c.sleep(31)
     c("pool.get_all")
     assert "snapshot" in halted["allowed_operations"]

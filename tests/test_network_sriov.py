@@ -87,6 +87,17 @@ def test_a_card_that_fails_to_split_stays_unattached(c: Any) -> None:
     assert c("network_sriov.get_remaining_capacity", row.ref) == 1
 
 
+def test_a_guest_with_a_function_is_not_agile(c: Any) -> None:
+    """Though every host has such a network."""
+    fast = network(c)
+    for host in ("host1", "host2"):
+        c("network_sriov.create", pif_of(c, host).ref, fast)
+    vm = c.vm("vm04")
+    c("VM.assert_agile", vm.ref)
+    c("VIF.move", vm["VIFs"][0], fast)
+    assert c.refused("VM.assert_agile", vm.ref) == ["VM_HAS_SRIOV_VIF", vm.ref]
+
+
 def test_a_guest_with_a_function_stays_where_it_is(c: Any) -> None:
     """Each has one of its own, as many as there are; it is free again when the guest is off."""
     store, fast = c.pool.store, network(c)

@@ -358,15 +358,34 @@ def test_a_joining_members_vlan_takes_over_metrics(c: Any) -> None:
     assert c.pool.store.find("PIF_metrics", old) is None
 
 
+@pytest.mark.parametrize("release", ["5.6", "8.2"])
+def test_what_a_redo_log_may_need_stays_attached(calls: Make, release: str) -> None:
+    """While it is on, no card that is up is forgotten or set anew."""
+    c = calls(release=release, hosts=1, vms=0)
+    c.pool.machine("host1").nics = (*c.pool.machine("host1").nics, ("eth1", "00:16:3e:cc:00:01"))
+    c("PIF.scan", c.host("host1").ref)
+    card = next(pif for pif in c.pool.store.table("PIF").values() if pif["device"] == "eth1")
+    c("PIF.plug", card.ref)
+    c.pool.store.write(c.pool.store.pool(), redo_log_enabled=True)
+    for ask in (("PIF.forget",), ("PIF.unplug",), ("PIF.reconfigure_ip", "DHCP", "", "", "", "")):
+        assert c.refused(ask[0], card.ref, *ask[1:]) == ["REDO_LOG_IS_ENABLED"]
+    assert card["currently_attached"]
+    c.pool.store.write(c.pool.store.pool(), redo_log_enabled=False)
+    c("PIF.forget", card.ref)
+    assert c.pool.store.find("PIF", card.ref) is None
+
+
 # --- tunnels
 
 
 def test_a_tunnel_needs_the_other_backend_and_an_address(c: Any) -> None:
     """It has an access PIF; both ends come up. Whoever carries one is not forgotten."""
     (first, second), net = cards(c), network(c)
+    host = c.host("host1")
+    told = host["software_version"]
+    c.pool.store.write(host, software_version={**told, "network_backend": "bridge"})
     assert c.refused("tunnel.create", first.ref, net.ref) == ["OPENVSWITCH_NOT_ACTIVE"]
-    for host in c.pool.store.table("host").values():
-        c.pool.store.write(host, software_version={**host["software_version"], "network_backend": "openvswitch"})
+    c.pool.store.write(host, software_version=told)
     assert c.refused("tunnel.create", first.ref, net.ref) == ["TRANSPORT_PIF_NOT_CONFIGURED", first.ref]
     assert not c.pool.store.table("tunnel")
     c("PIF.reconfigure_ip", first.ref, "DHCP", "", "", "", "")

@@ -70,6 +70,33 @@ def test_a_vm_with_a_card_stays_where_it_is(c: Any) -> None:
     assert vm["attached_PCIs"] == [] and card["resident_VGPUs"] == []
 
 
+def test_what_is_no_longer_supported_is_given_to_no_vm(calls: Make) -> None:
+    """Parts of Intel's cards, since XenServer 8: the VM neither starts nor resumes, nor fits anywhere."""
+    for release in ("8.2", "8.4"):
+        c = calls(release=release, hosts=1, vms=12, gpus=1)
+        vm, saved, here = c.vm("vm08"), c.vm("vm06"), c.host("host1").ref
+        shared = kind(c, "GRID K140Q")
+        c("VM.set_HVM_boot_policy", vm.ref, "BIOS order")
+        for one in (vm, saved):
+            fields = {"uuid": c.pool.new_uuid(), "VM": one.ref, "GPU_group": group(c).ref, "type": shared.ref}
+            c.pool.store.create("VGPU", c.pool.new_ref(), fields)
+        c.pool.store.write(shared, implementation="gvt_g", vendor_name="Intel Corporation", model_name="GVT-g")
+        asked = (
+            ("VM.start", vm.ref, False, False),
+            ("VM.start_on", vm.ref, here, False, False),
+            ("VM.resume", saved.ref, False, False),
+            ("VM.resume_on", saved.ref, here, False, False),
+            ("VM.assert_can_boot_here", vm.ref, here),
+        )
+        if release == "8.4":
+            for call in asked:
+                assert c.refused(*call) == ["VGPU_TYPE_NO_LONGER_SUPPORTED", "Intel Corporation: GVT-g"]
+            assert c("VM.get_possible_hosts", vm.ref) == []
+        else:
+            c("VM.assert_can_boot_here", vm.ref, here)
+            c("VM.start", vm.ref, False, False)
+
+
 def test_a_card_is_for_one_vm(c: Any) -> None:
     """The next goes to the other host's; the one after that finds none, on any host or on one that is named."""
     first, second, third = hvms(c)[:3]

@@ -112,6 +112,21 @@ def test_while_it_is_switched_on_nothing_else_is(calls: Make) -> None:
     assert "ha_enable" not in pool["allowed_operations"]
 
 
+def test_while_it_is_switched_off_its_disks_stay(calls: Make) -> None:
+    """Nothing else is done to the pool either."""
+    c = calls(release="8.2", hosts=2)
+    c("pool.enable_ha", [], {})
+    disk, pool = disks(c, "ha_statefile")[0], c.pool.store.pool()
+    c.pool.store.write(pool, current_operations={"t": "ha_disable"}, ha_enabled=False)
+    assert c.refused("VDI.destroy", disk.ref) == ["HA_DISABLE_IN_PROGRESS"]
+    assert c.refused("pool.enable_ha", [], {}) == ["HA_DISABLE_IN_PROGRESS"]
+    assert c.pool.store.find("VDI", disk.ref) is disk
+    c.pool.store.write(pool, current_operations={}, ha_enabled=True)
+    c("pool.disable_ha")
+    c("VDI.destroy", disk.ref)
+    assert disks(c, "ha_statefile") == []
+
+
 def test_storage_must_do(calls: Make) -> None:
     """It is plugged everywhere and can be attached early; without any that can there is no state file."""
     c = calls(release="8.4", hosts=2)

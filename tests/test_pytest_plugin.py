@@ -262,8 +262,11 @@ def test_a_served_pool_of_a_failed_test_is_told_of(pytester: pytest.Pytester) ->
         ("faults=['reset nth=x']", "@pytest.mark.xapi: not a value of nth: 'x' in 'reset nth=x'"),
         ("faults='reset'", "@pytest.mark.xapi: faults is a list of faults, not 'reset'"),
         ("faults=[{'kind': 'reset', 'code': 'X'}]", "@pytest.mark.xapi: a fault 'reset' does not take code*"),
-        ("host=1", "*@pytest.mark.xapi does not take host; it takes hosts, vms, gpus, usbs, release, seed*"),
-        ("3", "*@pytest.mark.xapi does not take 3; it takes hosts, vms, gpus, usbs, release, seed*"),
+        (
+            "host=1",
+            "*@pytest.mark.xapi does not take host; it takes hosts, vms, nics, gpus, usbs, templates, *",
+        ),
+        ("3", "*@pytest.mark.xapi does not take 3; it takes hosts, vms, nics, gpus, usbs, templates, *"),
         ("release='4.0.7'", "@pytest.mark.xapi: no release is called '4.0.7'; known are *"),
         ("hosts=0", "@pytest.mark.xapi: a pool has at least one host, not 0"),
     ],

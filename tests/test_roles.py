@@ -130,6 +130,19 @@ def test_before_5_6_a_subject_might_do_anything(calls: Make) -> None:
     assert c.vm("vm01")["power_state"] == "Halted"
 
 
+def test_only_root_changes_roots_password(calls: Make) -> None:
+    """Before roles the verb itself sees to it; since 5.6 no role has the permission."""
+    for release, code in (("5.5", "USER_IS_NOT_LOCAL_SUPERUSER"), ("5.6", "RBAC_PERMISSION_DENIED")):
+        c = calls(release=release, hosts=1, vms=0)
+        c.pool.directory.connect(c.pool)
+        user(c, "alice", *(["pool-admin"] if release == "5.6" else []))
+        error = As(c, "alice").refused("session.change_password", PASSWORD, "mine")
+        assert error[0] == code
+        if release == "5.5":
+            assert error == [code, "only root may change root's password"]
+        assert c.pool.password == "secret" and c.again()("pool.get_all")
+
+
 # --- what each may do
 
 
@@ -167,6 +180,63 @@ def test_an_asynchronous_call_is_denied_in_its_task(c: Any) -> None:
     assert alice.refused("VM.hard_shutdown")[0] == "MESSAGE_PARAMETER_COUNT_MISMATCH"
     assert c.vm("vm01")["power_state"] == "Running"
     assert not [row for row in c.pool.store.table("task").values() if row["status"] == "pending"]
+
+
+DONE_TO_TASKS = {
+    "cancel": (),
+    "destroy": (),
+    "set_status": ("success",),
+    "set_progress": (0.5,),
+    "set_result": ("found",),
+    "set_error_info": (["GONE"],),
+    "set_resident_on": ("OpaqueRef:NULL",),
+}
+
+
+@pytest.mark.parametrize(("name", "args"), DONE_TO_TASKS.items())
+def test_a_user_changes_no_task_of_another(calls: Make, name: str, args: tuple[Any, ...]) -> None:
+    """Only one's own, from whichever session; those of others, root's too, take a pool operator."""
+    c = calls(release="8.4", hosts=1, vms=0)
+    c.pool.directory.connect(c.pool)
+    user(c, "alice", "read-only")
+    user(c, "bob", "vm-power-admin")
+    user(c, "carol", "pool-operator")
+    alice, again, bob, carol = (As(c, who) for who in ("alice", "alice", "bob", "carol"))
+    able = "(Roles with this permission: pool-admin, pool-operator)"
+    wrong = ["RBAC_PERMISSION_DENIED", "task.destroy/any", f"No permission in user session. {able}"]
+    roots, hers = c("task.create", "", ""), alice("task.create", "", "")
+    for ref in (roots, hers):
+        before = dict(c.pool.store.get("task", ref))
+        assert bob.refused(f"task.{name}", ref, *args) == wrong
+        assert dict(c.pool.store.get("task", ref)) == before
+    assert alice.refused(f"task.{name}", roots, *args) == wrong
+    again(f"task.{name}", hers, *args)
+    carol(f"task.{name}", roots, *args)
+    carol(f"task.{name}", alice("task.create", "", ""), *args)
+    c(f"task.{name}", bob("task.create", "", ""), *args)
+
+
+def test_a_task_whose_session_is_over_is_nobodys(c: Any) -> None:
+    """Not even a new session of the same user may drop it; whether there is such a task at all is not told."""
+    user(c, "alice", "vm-operator")
+    alice, later = As(c, "alice"), As(c, "alice")
+    ref = alice("task.create", "", "")
+    alice("session.logout")
+    assert later.refused("task.destroy", ref)[:2] == ["RBAC_PERMISSION_DENIED", "task.destroy/any"]
+    assert later.refused("task.destroy", "OpaqueRef:gone")[:2] == ["RBAC_PERMISSION_DENIED", "task.destroy/any"]
+    assert c.refused("task.destroy", "OpaqueRef:gone") == ["HANDLE_INVALID", "task", "OpaqueRef:gone"]
+    c("task.destroy", ref)
+
+
+def test_before_roles_anybody_changes_any_task(calls: Make) -> None:
+    """In 5.5 whoever can log in can do anything."""
+    c = calls(release="5.5", hosts=1, vms=0)
+    c.pool.directory.connect(c.pool)
+    sid = c.pool.directory.add("alice", password=PASSWORD)
+    c("subject.create", {"subject_identifier": sid, "other_config": {}})
+    ref = c("task.create", "", "")
+    As(c, "alice")("task.destroy", ref)
+    assert c.pool.store.get("task", ref)["current_operations"] == {"task": "destroy"}
 
 
 def test_what_is_for_the_local_root_is_for_no_role(c: Any) -> None:

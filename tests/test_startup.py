@@ -138,7 +138,7 @@ def test_a_member_that_is_newer_than_the_master_never_joins(calls: Make, release
 
 def test_since_xenserver_8_such_a_member_says_why(calls: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the version of its toolstack."""
-    from mockserver import rules
+    from mockserver.software import software_version
 
     c = calls(release="8.4", hosts=2)
     machine = c.pool.machine("host2")
@@ -147,7 +147,7 @@ def test_since_xenserver_8_such_a_member_says_why(calls: Make, monkeypatch: pyte
     monkeypatch.setattr(machine.system, "release", _later(later))
     c.pool.hands.power_on("host2")
     c.sleep(600)
-    version = rules.software_version(later)["xapi"]
+    version = software_version(later)["xapi_build"]
     assert refusal(c.pool, "host2", "VM.get_all", "x") == ["HOST_XAPI_VERSION_HIGHER_THAN_COORDINATOR", version]
 
 

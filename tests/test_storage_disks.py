@@ -369,6 +369,18 @@ def test_a_plugin_that_cannot_look_is_told(c: Any) -> None:
     assert c.refused("VDI.destroy", ref) == ["SR_OPERATION_NOT_SUPPORTED", sr]
 
 
+def test_a_drive_of_a_host_is_no_disk_to_destroy(c: Any) -> None:
+    """Whatever its plugin can; the tools' image is none either."""
+    host = c.host("host1").ref
+    sr = c("SR.create", host, {"location": "/dev/xapi/cd"}, 0, "drives", "", "udev", "iso", False, {})
+    ref = c("VDI.introduce", "", "cd", "", sr, "user", False, True, {}, "/dev/sr0")
+    (plugin,) = [row for row in c.pool.store.table("SM").values() if row["type"] == "udev"]
+    c.pool.store.write(plugin, capabilities=[*plugin["capabilities"], "VDI_DELETE"], features={"VDI_DELETE": 1})
+    assert c.refused("VDI.destroy", ref) == ["VDI_IS_A_PHYSICAL_DEVICE", ref]
+    assert "destroy" not in vdi(c, ref)["allowed_operations"]
+    assert c.pool.store.find("VDI", ref) is not None
+
+
 def test_a_host_that_joins_brings_records(c: Any) -> None:
     """With a uuid that looks like one, at a place that is free."""
     sr = c.row("SR", NFS).ref

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mockserver import MockPool
+from mockserver import Durations, MockPool
 from xenctl import xmlrpc
 from xenctl.errors import Failure, TaskCancelled
 from xenctl.session import connect
@@ -198,6 +198,31 @@ def test_completed_tasks_are_kept_for_a_while(c: Any) -> None:
     assert c("task.get_all") == [pending]
     c.sleep(600)
     assert c("task.get_all") == []
+
+
+def test_a_pending_task_that_gets_on_is_kept(c: Any) -> None:
+    """However old it is; one that does not between two passes is dropped, at the second that sees it old."""
+    moves, rests = c("task.create", "moves", ""), c("task.create", "rests", "")
+    c.sleep(86390)
+    c("task.get_all")
+    c.sleep(31)
+    for step in range(1, 6):
+        c("task.set_progress", moves, step / 10)
+        assert (rests in c("task.get_all")) == (step == 1)
+        assert moves in c("task.get_all")
+        c.sleep(31)
+    assert c("task.get_all") == [moves], "it got on since the pass before"
+    c.sleep(31)
+    assert c("task.get_all") == []
+
+
+def test_a_pending_operation_of_the_host_that_gets_on_is_kept(calls: Make) -> None:
+    """Its progress is worked out from the clock, whoever called meanwhile, or nobody."""
+    c = calls(release="8.2", vms=4, durations=Durations(migrate_rate=10_000.0))
+    task = c.start("VM.pool_migrate", c.vm("vm01").ref, c.host("host2").ref, {})
+    c.sleep(90000)
+    assert task.ref in c("task.get_all")
+    assert 0 < c("task.get_progress", task.ref) < 1
 
 
 def test_too_many_completed_tasks_are_dropped(c: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import textwrap
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import FrozenInstanceError
@@ -15,7 +16,7 @@ import pytest
 import xenctl
 from mockserver import MockPool, PoolServer, Trace
 from mockserver.trace import TraceError
-from mockserver.traced import MEMBERS, Change, Omitted, TraceRecord, compare, read, replay
+from mockserver.traced import MEMBERS, Change, Omitted, TraceRecord, compare, read, replay, to_lines
 from xenctl import ConnectionLost, Failure
 from xenctl.values import Ref
 
@@ -446,3 +447,37 @@ class TestCompare:
             "call 8 (session.logout): the call is 'session.logout' in one, None in the other"
         ]
         assert [(d.first, d.second) for d in compare(rest, one)] == [(None, "session.logout")]
+
+
+def test_sessions_within_urls_are_named(calls: Callable[..., Any]) -> None:
+    """Those in the map that a move between pools goes by, too: its plain member, and its URLs, escaped or not."""
+    c = calls(release="8.2", hosts=1, vms=2)
+    d = type(c)(c.pool.neighbour(hosts=1))
+    there = d.session
+    dest = {
+        "host": d.host("host2").ref,
+        "SM": f"http://10.0.0.2/services/SM?session_id={there}",
+        "xenops": f"http://10.0.0.2/services/xenops?x=1&session_id={there.replace(':', '%3A')}&y=2",
+        "session_id": there,
+    }
+    with Trace(c.pool) as trace:
+        c.refused("VM.migrate_send", "OpaqueRef:none", dest, True, {}, {}, {})
+        (record,) = [record for record in trace if record.method == "VM.migrate_send"]
+        assert record.arguments[1] == {
+            "host": d.host("host2").ref,
+            "SM": "http://10.0.0.2/services/SM?session_id=session-2",
+            "xenops": "http://10.0.0.2/services/xenops?x=1&session_id=session-2&y=2",
+            "session_id": "session-2",
+        }
+        assert there.removeprefix("OpaqueRef:") not in "".join(to_lines(trace.tail()))
+
+
+def test_the_sample_of_the_module_runs(calls: Callable[..., Any]) -> None:
+    """The past is looked at while the trace goes on."""
+    import mockserver.trace as module
+
+    c = calls(release="8.2", vms=1)
+    text = (module.__doc__ or "").partition("\n\n")[2].partition("\n\n")[0]
+    sample = textwrap.dedent(text).replace("...", 'c("VM.set_name_label", ref, "x")').replace("at(7)", "at(1)")
+    names = {"Trace": Trace, "pool": c.pool, "c": c, "ref": c.vm("vm01").ref}
+    exec(compile(sample, "the sample", "exec"), names)  # noqa: S102 - it is our own

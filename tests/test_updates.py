@@ -396,7 +396,7 @@ def test_software_is_looked_at_again(calls: Make) -> None:
     c = calls(release="8.4")
     host = c.host("host1")
     right = dict(host["software_version"])
-    switched = {**right, "network_backend": "openvswitch"}
+    switched = {**right, "network_backend": "bridge"}
     c.pool.store.write(host, software_version={**switched, "pack": "gone"})
     c("host.refresh_pack_info", host.ref)
     assert host["software_version"] == switched

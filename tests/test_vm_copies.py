@@ -486,6 +486,19 @@ def test_a_default_template_is_marked_twice(c: Any) -> None:
     assert "destroy" in vm["allowed_operations"]
 
 
+@pytest.mark.parametrize("release", ["4.0.1", "5.6", "8.4"])
+def test_a_vm_that_was_made_from_a_default_template_and_says_so_is_not_destroyed(calls: Make, release: str) -> None:
+    """The key alone counts, also of what is no template any more."""
+    c = calls(release=release, hosts=1, vms=12)
+    vm = c.vm("vm04")
+    c("VM.add_to_other_config", vm.ref, "default_template", "true")
+    assert c.refused("VM.destroy", vm.ref) == ["VM_CANNOT_DELETE_DEFAULT_TEMPLATE"]
+    assert c.pool.store.find("VM", vm.ref) is vm and c.pool.vbds(vm)
+    c("VM.remove_from_other_config", vm.ref, "default_template")
+    c("VM.destroy", vm.ref)
+    assert c.pool.store.find("VM", vm.ref) is None
+
+
 def test_provisioning_makes_the_disks_that_a_template_asks_for(c: Any) -> None:
     """And a VM that does not ask again."""
     vm, sr = c.vm("vm04"), c.row("SR", "NFS virtual disk storage")

@@ -86,6 +86,71 @@ def test_a_boot_settles_what_was_left_open(c: Any) -> None:
     assert vm["ha_always_run"] is False
 
 
+PLATFORM = "platform:cores-per-socket"
+SIZED = f"{PLATFORM} (value"
+OLD = "VCPUs_max must be a multiple of this field"
+CORES = [
+    ("7.0", "3", ["INVALID_VALUE", PLATFORM, OLD]),
+    ("8.1", "0", ["INVALID_VALUE", PLATFORM, OLD]),
+    ("8.1", "x", ["INVALID_VALUE", PLATFORM, "value = x is not a valid int"]),
+    ("8.2", "3", ["INVALID_VALUE", f"{SIZED} 3)", "VCPUs_max (value 4) must be a multiple of cores-per-socket"]),
+    ("8.2", "x", ["INVALID_VALUE", f"{SIZED} x)", "Value is not a valid int"]),
+    ("8.4", "3", ["VCPU_MAX_NOT_CORES_PER_SOCKET_MULTIPLE", "4", "3"]),
+    ("8.4", "-2", ["VCPU_MAX_NOT_CORES_PER_SOCKET_MULTIPLE", "4", "-2"]),
+    ("8.4", "x", ["INVALID_VALUE", PLATFORM, "x"]),
+]
+
+
+@pytest.mark.parametrize(("release", "cores", "error"), CORES)
+def test_cores_a_socket_divide_the_processors_of_a_guest(
+    calls: Make, release: str, cores: str, error: list[str]
+) -> None:
+    """Else it neither starts nor reboots, and nothing of it is left; without hardware virtualisation nobody asks."""
+    c = calls(release=release, hosts=1, vms=12)
+    vm, halted = c.vm("vm04"), {"power_state": "Halted", "domid": -1, "current_operations": {}}
+    c("VM.set_HVM_boot_policy", vm.ref, "BIOS order")
+    c.pool.store.write(vm, VCPUs_max=4, platform={**vm["platform"], "cores-per-socket": cores})
+    assert c.refused("VM.start", vm.ref, False, False) == error
+    assert {name: vm[name] for name in halted} == halted and vm["scheduled_to_be_resident_on"] == "OpaqueRef:NULL"
+    c.pool.store.write(vm, platform={**vm["platform"], "cores-per-socket": "2"})
+    c("VM.start", vm.ref, False, False)
+    domid = vm["domid"]
+    c.pool.store.write(vm, platform={**vm["platform"], "cores-per-socket": cores})
+    assert c.refused("VM.hard_reboot", vm.ref) == error
+    assert (vm["power_state"], vm["domid"]) == ("Running", domid)
+    plain = c.vm("vm08")
+    c("VM.set_HVM_boot_policy", plain.ref, "")
+    c.pool.store.write(plain, platform={"cores-per-socket": cores})
+    c("VM.start", plain.ref, False, False)
+
+
+def test_before_7_0_nobody_looks_at_cores_a_socket(calls: Make) -> None:
+    """The guest sees what comes of it."""
+    c = calls(release="6.5", hosts=1, vms=12)
+    c("VM.set_HVM_boot_policy", c.vm("vm04").ref, "BIOS order")
+    c.pool.store.write(c.vm("vm04"), platform={"cores-per-socket": "x"})
+    c("VM.start", c.vm("vm04").ref, False, False)
+
+
+@pytest.mark.parametrize("release", ["7.6", "8.0", "8.4"])
+@pytest.mark.parametrize(("model", "firmware"), [("qemu-trad", "uefi"), ("qemu-upstream-uefi", "bios")])
+def test_a_device_model_boots_firmware_of_its_kind(calls: Make, release: str, model: str, firmware: str) -> None:
+    """Since 8.0 another is refused at the start."""
+    c = calls(release=release, hosts=1, vms=12)
+    vm = c.vm("vm04")
+    c("VM.set_HVM_boot_policy", vm.ref, "BIOS order")
+    boot = {"firmware": firmware} if firmware == "uefi" else {}
+    c.pool.store.write(vm, platform={"device-model": model}, HVM_boot_params=boot)
+    if release == "7.6":
+        c("VM.start", vm.ref, False, False)
+    else:
+        text = f"{firmware.upper()} boot is not supported with {model}"
+        assert c.refused("VM.start", vm.ref, False, False) == ["INVALID_VALUE", "platform:device-model", text]
+        assert vm["power_state"] == "Halted"
+        c.pool.store.write(vm, platform={"device-model": "qemu-upstream-compat"})
+        c("VM.start", vm.ref, False, False)
+
+
 def test_a_vm_for_newer_hardware_starts_on_no_older_host(c: Any) -> None:
     """The error lists what the host has."""
     vm, host = c.vm("vm04"), c.host("host1").ref

@@ -10,12 +10,17 @@ import pytest
 Make = Callable[..., Any]
 
 
-def switched(calls: Make, **shape: Any) -> Any:
-    """A pool whose networks are made of virtual switches."""
+def bridged(calls: Make, **shape: Any) -> Any:
+    """A pool whose networks are made of bridges."""
     c = calls(**{"release": "8.4", **shape})
     for host in c.pool.store.table("host").values():
-        c.pool.store.write(host, software_version={**host["software_version"], "network_backend": "openvswitch"})
+        c.pool.store.write(host, software_version={**host["software_version"], "network_backend": "bridge"})
     return c
+
+
+def switched(calls: Make, **shape: Any) -> Any:
+    """A pool whose networks are made of virtual switches, as they are since 6.0."""
+    return calls(**{"release": "8.4", **shape})
 
 
 @pytest.mark.parametrize(
@@ -37,7 +42,7 @@ def test_a_controller_has_an_address_or_comes_itself(calls: Make, args: tuple[An
 def test_a_pool_has_one_controller(calls: Make) -> None:
     """Its port is 6632 unless told otherwise; without virtual switches there can be none."""
     no = ["OPERATION_NOT_ALLOWED", "host not configured for vswitch operation"]
-    assert calls(release="8.4").refused("SDN_controller.introduce", "ssl", "10.9.0.1", 0) == no
+    assert bridged(calls).refused("SDN_controller.introduce", "ssl", "10.9.0.1", 0) == no
     c = switched(calls)
     ref = c("SDN_controller.introduce", "ssl", "10.9.0.1", 0)
     assert c("SDN_controller.get_record", ref)["port"] == 6632
@@ -63,12 +68,12 @@ def test_the_older_way_makes_and_forgets_the_same(calls: Make) -> None:
     old("pool.set_vswitch_controller", "10.9.0.1")
     assert old.pool.store.pool()["vswitch_controller"] == "10.9.0.1"
     no = ["OPERATION_NOT_ALLOWED", "host not configured for vswitch operation"]
-    assert calls(release="6.5").refused("pool.set_vswitch_controller", "10.9.0.1") == no
+    assert bridged(calls, release="6.5").refused("pool.set_vswitch_controller", "10.9.0.1") == no
 
 
 def test_snooping_is_switched_on_every_host(calls: Make) -> None:
     """Where one does not answer, it is an error, though it is on."""
-    plain = calls(release="8.4")
+    plain = bridged(calls)
     ask = ("pool.set_igmp_snooping_enabled", plain.pool.store.pool().ref, True)
     assert plain.refused(*ask) == ["OPENVSWITCH_NOT_ACTIVE"]
     c = switched(calls)

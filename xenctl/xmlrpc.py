@@ -402,6 +402,27 @@ def loads_call(data: bytes) -> tuple[str, list[Any]]:
     return walk_call(data)
 
 
+_SPOILED = {0xDC00 + byte: 0x10FF00 + byte for byte in range(0x80, 0x100)}
+_RESTORED = {stand_in: surrogate for surrogate, stand_in in _SPOILED.items()}
+"""What stands for a byte that is no UTF-8 while a tree is built: surrogates, which Python has for that, XML cannot hold."""
+
+
+def loads_spoiled_call(data: bytes) -> tuple[str, list[Any]]:
+    """The same of one that is not UTF-8: what is not comes as surrogates. Raises `MalformedError` for what is no call even
+    so."""
+    text = data.decode("utf-8", "surrogateescape").translate(_SPOILED)
+    method, params = walk_call(text.encode())
+    return method, _restored(params)
+
+
+def _restored(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_restored(key): _restored(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_restored(item) for item in value]
+    return value.translate(_RESTORED) if isinstance(value, str) else value
+
+
 def walk_call(data: bytes) -> tuple[str, list[Any]]:
     """The same by walking a tree alone, whatever the shape."""
     root = _parse(data)

@@ -112,16 +112,15 @@ def _changed(store: Store, classes: set[str], since: int) -> bool:
 
 
 def _told(pool: MockPool, classes: set[str], since: int) -> tuple[list[dict[str, Any]], int]:
-    """What happened to messages after generation `since`, and the generation of the last change: 0 for who asks for none."""
+    """What happened to messages after generation `since`, and the generation of the last change: 0 for who asks for none.
+    The events themselves do not tell theirs."""
     if not any(c == "*" or c.partition("/")[0] == "message" for c in classes):
         return [], 0
     dropped, made = pool.messages.since(since)
-    dels = [
-        _event(at, "0.0", "message", "del", row.ref) for at, row in dropped if _matches(classes, "message", row.ref)
-    ]
+    dels = [_event(0, "0.0", "message", "del", row.ref) for _, row in dropped if _matches(classes, "message", row.ref)]
     adds = [
-        _event(at, "0.0", "message", "add", row.ref, pool.store.record(row))
-        for at, row in made
+        _event(0, "0.0", "message", "add", row.ref, pool.store.record(row))
+        for _, row in made
         if _matches(classes, "message", row.ref)
     ]
     return dels + adds, max(since, pool.messages.generation)

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 
 from xenctl.values import Timestamp
 
-from .. import hosts, rules
+from .. import hosts
 from ..call import Call, Steps, refuse
 from ..machine.host import HostMachine
+from ..software import software_version
 from ..store import Row
 from . import verbs_of
 
@@ -55,7 +56,7 @@ KEYS = {
 def dmesg(call: Call, host: str) -> str:
     """What the hypervisor has to say since the host booted: what it found, and what it was asked by debug keys."""
     machine = hosts.reached(call, host).machine
-    xen = rules.software_version(machine.system.release)["xen"]
+    xen = software_version(machine.system.release)["xen"]
     memory = machine.memory >> 20
     lines = [f"Xen version {xen}", f"System RAM: {memory}MB ({memory << 10}kB)", *machine.console]
     return "".join(f"(XEN) {line}\n" for line in lines)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .. import hosts, subtasks
+from .. import hosts, processors, subtasks
 from ..call import Call, Steps, refuse
 from ..garbage import OWNED
 from ..startup import later, start_anew
@@ -14,7 +14,7 @@ verb = verbs_of("host")
 ON_PIFS = {"VLAN": "untagged_PIF", "Bond": "master", "tunnel": "access_PIF"}
 """What goes with a PIF, by the field that names it."""
 METRICS = {"PIF": "PIF_metrics", "VM": "VM_metrics"}
-GONE = ("host.*", "host_metrics.*", "VM.*", "VM_metrics.*", "PIF_metrics.*", "VBD.*", "console.*")
+GONE = ("host.*", "host_metrics.*", "VM.*", "VM_metrics.*", "PIF_metrics.*", "VBD.*", "console.*", "pool.cpu_info")
 DROPPED = (*GONE, *(f"{table}.*" for table in (*OWNED, *ON_PIFS)))
 
 
@@ -67,6 +67,7 @@ def drop_host(call: Call, host: Row) -> None:
     call.db.delete(host)
     if metrics is not None:
         call.db.delete(metrics)
+    processors.level(call.db)
     for vm in call.db.table("VM").values():
         if vm["affinity"] == host.ref:
             call.db.write(vm, affinity=NULL)

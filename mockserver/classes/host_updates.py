@@ -7,12 +7,13 @@ from contextlib import suppress
 
 from xenctl.errors import Failure
 
-from .. import guests, hosts, repositories, rules, updates
+from .. import guests, hosts, repositories, updates
 from ..call import Call, Steps, refuse
 from ..checks import is_hvm
 from ..licence import assert_enabled
 from ..machine.update_repositories import COMPONENTS, Livepatch, Mirror, named
 from ..pool_operations import operation
+from ..software import installed
 from ..store import Row
 from . import verbs_of
 
@@ -167,15 +168,11 @@ def refresh_pack_info(call: Call, host: str) -> str:
 
 
 def _look_at(call: Call, contact: hosts.Contact) -> None:
-    """Write down the software that a host has; how its network is made is not told by what is installed."""
-    system = contact.machine.system
-    installed = {**rules.software_version(system.release), **system.packs}
-    backend = contact.host["software_version"].get("network_backend")
-    if backend is not None and "network_backend" in installed:
-        installed["network_backend"] = backend
+    """Write down the software that a host has."""
+    told = installed(contact.machine.system, contact.host["software_version"], booted=False)
     for component, patch in contact.machine.livepatches.items():
-        installed[f"{component}_livepatches"] = f"lp_{patch.base}-{patch.to}"
-    call.db.write(contact.host, software_version=installed)
+        told[f"{component}_livepatches"] = f"lp_{patch.base}-{patch.to}"
+    call.db.write(contact.host, software_version=told)
 
 
 # --- parts of it, which the master asks of the host

@@ -1,17 +1,32 @@
-"""Tasks that clients make, cancel and drop."""
+"""Tasks that clients make, change, cancel and drop: each its own, and those of others where its roles allow it."""
 
 from __future__ import annotations
 
+from .. import roles
 from ..call import Call, refuse
 from ..call import cancel as cancel_task
 from ..garbage import COMPLETED
-from ..store import NULL
+from ..store import NULL, Row
 from . import verbs_of
 
 verb = verbs_of("task")
 
+ANY = "task.destroy/any"
+"""The permission to do something with the tasks of others."""
 
-@verb()
+
+def _mine(call: Call, ref: str) -> Row:
+    """A task that the call's user may do something with: one of a session of the same user, or any where its roles allow
+    that. A task whose session is over is nobody's. Raises `RBAC_PERMISSION_DENIED`."""
+    task, session = call.db.find("task", ref), call.session
+    if session is not None and not roles.has(session, ANY):
+        owner = call.db.find("session", task["session"]) if task is not None else None
+        if owner is None or owner.get("auth_user_sid") != session.get("auth_user_sid"):
+            raise roles.denied(call.db.release, ANY)
+    return task or call.db.get("task", ref)
+
+
+@verb("task.*")
 def create(call: Call, label: str, description: str) -> str:
     host = call.pool.host_row(call.machine)
     fields = {
@@ -27,10 +42,10 @@ def create(call: Call, label: str, description: str) -> str:
     return call.db.create("task", call.pool.new_ref(), fields).ref
 
 
-@verb()
+@verb("task.*")
 def destroy(call: Call, ref: str) -> str:
     """A task that is over goes at once; one that goes on is marked, and goes once it is over."""
-    row = call.db.get("task", ref)
+    row = _mine(call, ref)
     if row["status"] in COMPLETED:
         call.db.delete(row)
         return ""
@@ -40,40 +55,42 @@ def destroy(call: Call, ref: str) -> str:
     return ""
 
 
-@verb()
+@verb("current_operations")
 def cancel(call: Call, ref: str) -> str:
+    call.db.get("task", ref)
+    _mine(call, ref)
     cancel_task(call.pool, ref, call.task or call.dummy())
     return ""
 
 
-@verb()
+@verb("status", "finished", "allowed_operations")
 def set_status(call: Call, ref: str, value: str) -> str:
-    row = call.db.get("task", ref)
+    row = _mine(call, ref)
     over = {"finished": call.clock.stamp(), "allowed_operations": []} if value in COMPLETED else {}
     call.db.write(row, **over, status=value)
     return ""
 
 
-@verb()
+@verb("progress")
 def set_progress(call: Call, ref: str, value: float) -> str:
-    call.db.write(call.db.get("task", ref), progress=value)
+    call.db.write(_mine(call, ref), progress=value)
     return ""
 
 
-@verb()
+@verb("result")
 def set_result(call: Call, ref: str, value: str) -> str:
-    call.db.write(call.db.get("task", ref), result=value)
+    call.db.write(_mine(call, ref), result=value)
     return ""
 
 
-@verb()
+@verb("error_info")
 def set_error_info(call: Call, ref: str, value: list[str]) -> str:
-    call.db.write(call.db.get("task", ref), error_info=value)
+    call.db.write(_mine(call, ref), error_info=value)
     return ""
 
 
-@verb()
+@verb("resident_on")
 def set_resident_on(call: Call, ref: str, value: str) -> str:
     """Say on which host a task that somebody made is worked on."""
-    call.db.write(call.db.get("task", ref), resident_on=value)
+    call.db.write(_mine(call, ref), resident_on=value)
     return ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .. import checks, guests, hosts, licence, placement
+from .. import checks, guests, hosts, licence, passthrough, placement
 from ..call import Call, Steps, refuse
 from ..checks import operation, operation_refused
 from ..power import (
@@ -33,6 +33,7 @@ verb = verbs_of("VM")
 @verb(*LIVES)
 def start(call: Call, vm: str, start_paused: bool, force: bool) -> Steps:
     row = call.db.get("VM", vm)
+    passthrough.assert_supported(call.db, row)
     with operation(call, row, "start"):
         yield from boot(call, row, lambda: placement.choose_host(call.pool, row), paused=start_paused)
         yield from delay(row, "start_delay")
@@ -43,6 +44,7 @@ def start(call: Call, vm: str, start_paused: bool, force: bool) -> Steps:
 @verb(*LIVES)
 def start_on(call: Call, vm: str, host: str, start_paused: bool, force: bool) -> Steps:
     row = call.db.get("VM", vm)
+    passthrough.assert_supported(call.db, row)
     target = placement.host_named(call, host)
     with operation(call, row, "start_on"):
         yield from boot(call, row, lambda: _fit(call, row, target), paused=start_paused)
@@ -206,8 +208,9 @@ def suspend(call: Call, vm: str) -> Steps:
 @verb(*LIVES)
 def resume(call: Call, vm: str, start_paused: bool, force: bool) -> Steps:
     row = call.db.get("VM", vm)
+    passthrough.assert_supported(call.db, row)
     with operation(call, row, "resume"):
-        yield from restore(call, row, lambda: placement.choose_host(call.pool, row), paused=start_paused)
+        yield from restore(call, row, lambda: placement.choose_host(call.pool, row), paused=start_paused, forced=force)
     announce(call, row, "VM_RESUMED", f"resumed {on_host(call, row)}")
     return ""
 
@@ -215,8 +218,9 @@ def resume(call: Call, vm: str, start_paused: bool, force: bool) -> Steps:
 @verb(*LIVES)
 def resume_on(call: Call, vm: str, host: str, start_paused: bool, force: bool) -> Steps:
     row = call.db.get("VM", vm)
+    passthrough.assert_supported(call.db, row)
     target = placement.host_named(call, host)
     with operation(call, row, "resume_on"):
-        yield from restore(call, row, lambda: _fit(call, row, target), paused=start_paused)
+        yield from restore(call, row, lambda: _fit(call, row, target), paused=start_paused, forced=force)
     announce(call, row, "VM_RESUMED", f"resumed {on_host(call, row)}")
     return ""

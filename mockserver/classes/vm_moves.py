@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xenctl.errors import Failure
 
-from .. import agility, placement, power, rules, volumes
+from .. import agility, placement, power, processors, rules, volumes
 from ..call import Call, Steps, refuse
 from ..checks import operation
 from ..holding import Holding
@@ -18,8 +18,10 @@ verb = verbs_of("VM")
 @verb(*LIVES)
 def pool_migrate(call: Call, vm: str, host: str, options: dict[str, str]) -> Steps:
     row, db, pool = call.db.get("VM", vm), call.db, call.pool
-    target = db.get("host", host)
-    with operation(call, row, "pool_migrate", strict=options.get("force") != "true"), Holding() as holding:
+    target, forced = db.get("host", host), options.get("force") == "true"
+    if not forced:
+        processors.assert_compatible(db, row, target, "pool_migrate")
+    with operation(call, row, "pool_migrate", strict=not forced), Holding() as holding:
         source = power.contact(call, row)
         volumes.reach_disks(call, source, row)
         if rules.migration_refused(db, source.host, target):
@@ -73,7 +75,7 @@ def assert_can_boot_here(call: Call, ref: str, host: str) -> str:
     row, target = call.db.get("VM", ref), call.db.get("host", host)
     if call.at_least(rules.BOSTON) and rules.upgrading(call.db) and not rules.of_masters_version(call.db, target):
         raise refuse("VM_HOST_INCOMPATIBLE_VERSION", host, ref)
-    placement.assert_can_boot_here(call.pool, row, target)
+    placement.assert_can_boot_here(call.pool, row, target, asker="assert_can_boot_here")
     return ""
 
 

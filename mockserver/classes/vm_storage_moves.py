@@ -28,7 +28,7 @@ def assert_can_migrate(
     vgpu_map: dict[str, str],
 ) -> str:
     row = call.db.get("VM", vm)
-    assert_possible(Move(call, row, Destination.of(call, dest), vdi_map, vif_map, vgpu_map, options))
+    assert_possible(Move(call, row, Destination.of(call, dest), live, vdi_map, vif_map, vgpu_map, options))
     return ""
 
 
@@ -69,7 +69,7 @@ def migrate_send(
     """Move a VM to a host, its disks and those of its snapshots to other storage; it goes on running. In another pool it
     has another reference, which is what is returned."""
     row = call.db.get("VM", vm)
-    move = Move(call, row, Destination.of(call, dest), vdi_map, vif_map, vgpu_map, options)
+    move = Move(call, row, Destination.of(call, dest), live, vdi_map, vif_map, vgpu_map, options)
     with operation(call, row, "migrate_send"), Holding() as holding:
         assert_possible(move)
         assert_begins(move)

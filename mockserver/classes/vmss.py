@@ -1,4 +1,8 @@
-"""Schedules of snapshots: how often, when, and how many are kept."""
+"""Schedules of snapshots: how often, when, and how many are kept.
+
+No clock runs them here. In the product it is not xapi either: a job of the control domain looks every quarter of an hour
+which of them are due and takes the snapshots through XenAPI. `VMSS.snapshot_now` does what that would.
+"""
 
 from __future__ import annotations
 

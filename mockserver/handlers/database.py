@@ -14,6 +14,7 @@ from xenctl.errors import DatabaseError
 
 from .. import rules
 from ..call import refuse
+from ..software import software_version
 from ..store import Row
 from .base import NO_CACHE, Answer, Read, Request, Steps, plain
 from .running import Binding, begin, done
@@ -95,7 +96,7 @@ def _master(machine: HostMachine, found: Database) -> str:
         if found.schema != (release.schema[0], release.schema[1]):
             raise refuse("RESTORE_INCOMPATIBLE_VERSION")
         return found.master
-    version = rules.software_version(release)["xapi"]
+    version = software_version(release)["xapi"]
     if f"{found.manifest.get('xapi_major_vsn')}.{found.manifest.get('xapi_minor_vsn')}" != version:
         raise refuse("RESTORE_INCOMPATIBLE_VERSION")
     uuid = found.manifest.get("installation_uuid", "")

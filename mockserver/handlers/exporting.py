@@ -12,6 +12,7 @@ from xenctl.releases import find
 
 from .. import checks, hosts, placement, rules, volumes
 from ..call import refuse
+from ..software import software_version
 from ..store import Row
 from . import zstd
 from .archive import CHECKSUMS, END, METADATA, Meter, gzipped, member, send_disk
@@ -31,7 +32,7 @@ NAMED_SINCE = find("8.1.0").order
 
 def agent(request: Request) -> dict[str, str]:
     """The header by which an export names the toolstack."""
-    return {"server": f"xapi/{rules.software_version(request.machine.system.release)['xapi']}"}
+    return {"server": f"xapi/{software_version(request.machine.system.release)['xapi']}"}
 
 
 def vm_of(request: Request) -> Row:

@@ -16,9 +16,9 @@ from xenctl import database
 from xenctl.errors import DatabaseError, Failure
 from xenctl.releases import find
 
-from .. import rules
 from ..call import refuse
 from ..machine.host import HostMachine, System
+from ..software import software_version
 from .archive import END, Archive, gzipped, member
 from .base import Answer, Request, Steps
 from .running import Binding, begin
@@ -58,7 +58,7 @@ def _files(machine: HostMachine) -> dict[str, str]:
     inventory = {
         "PRODUCT_BRAND": system.release.product_brand,
         "PRODUCT_VERSION": system.release.product_version,
-        "BUILD_NUMBER": rules.software_version(system.release)["build_number"],
+        "BUILD_NUMBER": software_version(system.release)["build_number"],
         "INSTALLATION_UUID": system.installation_uuid,
         "CONTROL_DOMAIN_UUID": system.control_domain_uuid,
     }

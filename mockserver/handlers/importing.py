@@ -14,6 +14,7 @@ from xenctl.releases import find
 
 from .. import rules
 from ..call import refuse
+from ..software import software_version
 from ..store import Row
 from .archive import CHECKSUMS, GZIP, METADATA, ZSTD, Archive, Meter, receive_disk
 from .base import Answer, Read, Request, Steps, plain
@@ -121,7 +122,7 @@ def _metadata(pool: MockPool, binding: Binding, options: Options, archive: Archi
         objects = Objects(pool, binding, options, found, int(version.get("export_vsn", 0)))
     except (ValueError, KeyError, TypeError) as error:
         raise refuse("IMPORT_ERROR", f"{METADATA} cannot be read: {error}") from None
-    major, _, minor = rules.software_version(pool.store.release)["xapi"].partition(".")
+    major, _, minor = software_version(pool.store.release)["xapi"].partition(".")
     if theirs > (int(major), int(minor)):
         raise refuse("IMPORT_INCOMPATIBLE_VERSION")
     return objects

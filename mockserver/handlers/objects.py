@@ -61,7 +61,7 @@ class Objects:
             return {}
         fields, shape = {}, self._store.shape(name)
         for key, f in shape.fields.items():
-            fields[key] = unmarshal(f.type, wire[key], self._store.shape) if key in wire else shape.defaults[key]
+            fields[key] = unmarshal(f.type, wire[key], self._store.shape) if key in wire else shape.created[key]
         return fields
 
     # --- all of them
@@ -403,7 +403,9 @@ class Objects:
         if vm["is_control_domain"] or vm["is_a_template"]:
             return
         metrics = self._store.find("VM_guest_metrics", vm["guest_metrics"])
-        self.pool.guest(vm).agent = report({k: v for k, v in metrics.items() if k != "uuid"}) if metrics else None
+        guest = self.pool.guest(vm)
+        guest.settled = True
+        guest.agent = report({k: v for k, v in metrics.items() if k != "uuid"}) if metrics else None
 
     def _remember(self, vm: Row) -> None:
         """The guest counts on what is on its disks now; one that was suspended goes on as the one it was."""

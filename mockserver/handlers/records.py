@@ -13,6 +13,7 @@ from xenctl import xmlrpc
 from xenctl.datamodel import types as t
 
 from .. import rules
+from ..software import software_version
 from ..store import EPOCH, NULL, Row, Store
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class Selection:
 
     def text(self) -> bytes:
         """The file `ova.xml`."""
-        software = rules.software_version(self.store.release)
+        software = software_version(self.store.release)
         major, _, minor = software["xapi"].partition(".")
         version = {
             **{key: software.get(key, "") for key in VERSION},

@@ -102,7 +102,8 @@ class Guest(Kept):
     `ledger` is what it wrote: disk uuid to blocks. `agent` is what its guest agent reports, the fields of its guest metrics
     as a `report`, None where it has none; it does so from `up_at` on, after the start counted by `boots`, when the timer
     `booting` fires. `saved_by` is the release that wrote its suspend image, `image` what was written. `sources` are the data
-    sources that somebody switched on or off.
+    sources that somebody switched on or off. `settled` says whether it is known if it has an agent: of a new VM it is when
+    that is started.
     """
 
     uuid: str
@@ -113,6 +114,7 @@ class Guest(Kept):
     boots: int = field(default=0, init=False)
     up_at: float = field(default=0.0, init=False)
     booting: Timer | None = field(default=None, init=False)
+    settled: bool = field(default=False, init=False)
     saved_by: Release | None = field(default=None, init=False)
     image: bytes | None = field(default=None, init=False)
     sources: tuple[tuple[str, bool], ...] = field(default=(), init=False)
@@ -132,9 +134,14 @@ class Guest(Kept):
         self.image = disk.blocks[0] = self.memory()
         self.saved_by = release
 
+    def unaddressed(self) -> None:
+        """Report no addresses of its own: it has those that go with its interfaces."""
+        if self.agent is not None:
+            self.agent = report({name: value for name, value in self.agent.items() if name != "networks"})
+
     def resume_from(self, other: Guest, disks: Iterable[Disk]) -> None:
         """Be in the state that `other` is in; what is on this guest's own `disks` must stay from now on."""
-        self.agent = other.agent
+        self.settled, self.agent = other.settled, other.agent
         self.writes, self.image, self.saved_by = other.writes, other.image, other.saved_by
         self.ledger = {disk.uuid: dict(disk.blocks) for disk in disks}
 

@@ -135,6 +135,8 @@ class System(Kept):
     """Root's."""
     management: str = ""
     """The bridge that the host is reached by, where somebody has said so since it was installed; `none` for not at all."""
+    network_backend: str = ""
+    """How networks are made, `bridge` or `openvswitch`, where somebody has chosen."""
     local: dict[str, str] = field(default_factory=dict)
     """The toolstack's own keys and values, which no database holds."""
     new: bool = False
@@ -209,6 +211,8 @@ class HostMachine(Kept):
     """What the boot loader installs at the next boot, without asking, instead of booting the disk."""
     fetched: Release | None = None
     """The installer that was booted that way, while it is on screen."""
+    shown: Release | None = None
+    """The installer on screen. It runs from memory, and goes on showing what it found when its medium is taken out."""
     state: str = "off"
     boots: int = 0
     domains: dict[str, Domain] = field(default_factory=dict)
@@ -290,8 +294,10 @@ class HostMachine(Kept):
         if self.state != "off":
             raise MachineRoomError(f"{self.name} is on already ({self.state})")
         self._become("starting")
-        if self.media is not None:
-            self._later(self.durations.firmware + self.durations.installer_boot, self._boot_medium)
+        medium = self.media
+        if medium is not None:
+            boots = self.durations.firmware + self.durations.installer_boot
+            self._later(boots, lambda: self._go_ahead(medium, self.told))
         elif self.prepared is not None:
             self._later(self.durations.firmware + self.durations.installer_boot, self._upgrade_unattended)
         elif not self.half_written:
@@ -315,13 +321,12 @@ class HostMachine(Kept):
         """The prepared installer upgrades, or stops and shows what it offers instead. Either way the boot loader boots the
         disk again from now on."""
         self.fetched, self.prepared = self.prepared, None
-        self._go_ahead("upgrade")
+        assert self.fetched is not None
+        self._go_ahead(self.fetched, "upgrade")
 
-    def _boot_medium(self) -> None:
-        self._go_ahead(self.told)
-
-    def _go_ahead(self, choice: str) -> None:
+    def _go_ahead(self, installer: Release, choice: str) -> None:
         """Do without asking what an answer file says, or stop on screen where that cannot be done."""
+        self.shown = installer
         self._become("installer")
         if choice == "reinstall" or choice in self.offers():
             self._install(choice)
@@ -330,7 +335,7 @@ class HostMachine(Kept):
         """Pull the plug: every domain is gone at once."""
         if self._timer is not None:
             self._timer.cancel()
-        self.fetched = None
+        self.fetched = self.shown = None
         was_running = self.state == "running"
         self.ha_daemon = ""
         if was_running:
@@ -400,8 +405,8 @@ class HostMachine(Kept):
         return master is not None and master < media
 
     def answer(self, choice: str) -> None:
-        """Answer the installer on screen. It copies the old system to the backup partition, installs, ejects the medium
-        and boots from disk."""
+        """Answer the installer on screen. It copies the old system to the backup partition, installs from its medium, ejects
+        that and boots from disk."""
         media = self._at_installer()
         if choice not in self.offers():
             found = self.identified()
@@ -409,6 +414,8 @@ class HostMachine(Kept):
                 f"the {media.product_version} installer on {self.name} does not offer {choice!r}: it found "
                 f"{found.product_version if found else 'nothing'} and offers {', '.join(self.offers())}"
             )
+        if media not in (self.media, self.fetched):
+            raise MachineRoomError(f"the installer on {self.name} cannot go on: its medium was taken out")
         self._install(choice)
 
     def _install(self, choice: str) -> None:
@@ -438,16 +445,13 @@ class HostMachine(Kept):
             upgraded = choice == "upgrade"
             dropped: dict[str, Any] = {"installed": {}, "mirrors": {}, "packs": {}, "new": True, **LOCAL}
             self.install(replace(old, release=media, **dropped) if upgraded else self.clean(self, media))
-        self.media = self.fetched = self.prepared = None
+        self.media = self.fetched = self.prepared = self.shown = None
         self.half_written = False
         self.told = ""
         self._become("off")
         self.power_on()
 
     def _at_installer(self) -> Release:
-        shown = self.media or self.fetched
-        if self.state != "installer":
+        if self.state != "installer" or self.shown is None:
             raise MachineRoomError(f"{self.name} does not show an installer: it is {self.state}")
-        if shown is None:
-            raise MachineRoomError(f"the installer on {self.name} cannot go on: its medium was taken out")
-        return shown
+        return self.shown

@@ -11,8 +11,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 from xenctl.releases import find
 
-from .. import paths, standalone
+from .. import paths, software, standalone
 from . import answers
+from .host import MachineRoomError
 
 if TYPE_CHECKING:
     from xenctl.releases import Release
@@ -71,6 +72,20 @@ class MachineRoom:
             row = machine.pool.host_row(machine)
             if row is not None:
                 machine.pool.store.write(row, software_version={**row["software_version"], name: text})
+
+    def set_network_backend(self, host: str, backend: str) -> None:
+        """Choose how the host makes its networks, `bridge` or `openvswitch`, as somebody does in its control domain: it does
+        so from its next boot on, and through upgrades. Raises `ValueError` for another word, `MachineRoomError` where the
+        host does not run or its release (up to 5.6) has no choice."""
+        if backend not in software.BACKENDS:
+            raise ValueError(f"a host makes its networks by {' or '.join(software.BACKENDS)}, not {backend!r}")
+        with self._pool.guard():
+            machine = self._pool.machine(host)
+            if machine.state != "running":
+                raise MachineRoomError(f"{machine.name} is {machine.state}: nobody can log in to it")
+            if machine.system.release.order < software.COWLEY:
+                raise MachineRoomError(f"{machine.name} runs {machine.system.release.name}, which knows only bridges")
+            machine.system.network_backend = backend
 
     def power_on(self, host: str) -> None:
         """Switch the host on; it boots the medium in its drive, else its disk."""

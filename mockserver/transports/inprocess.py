@@ -11,7 +11,7 @@ from xenctl.errors import ConnectError, ConnectionLost, TransportError
 from xenctl.transport import Clock, Request, Response, Upload
 
 from ..handlers.running import Exchange
-from ..http import Answer, answer
+from ..http import NO_LENGTH, Answer, answer, broken
 from ..striking import stream_of
 
 if TYPE_CHECKING:
@@ -38,12 +38,15 @@ class InProcessTransport:
             why = _silence(machine)
             raise ConnectError(f"connection refused: {why}", host=request.host, method=request.shown)
         headers = {name.lower(): value for name, value in request.headers.items()}
-        if request.method != "GET":
+        if request.method != "GET" and "transfer-encoding" not in headers:
             sent = len(request.body) if request.upload is None else request.upload.length
             headers["content-length"] = str(sent)
         pool.wire_bytes[0] += len(request.body)
-        with pool.guard():
-            out = answer(machine.pool, machine, request.method, request.path, headers, request.body, request.host)
+        if request.method == "POST" and "content-length" not in headers:
+            out = broken(NO_LENGTH)
+        else:
+            with pool.guard():
+                out = answer(machine.pool, machine, request.method, request.path, headers, request.body, request.host)
         if out.status == 0:
             raise ConnectionLost("the host closed the connection", host=request.host, method=request.shown)
         if out.steps is not None:

@@ -37,7 +37,7 @@ from .. import certificates, trust
 from ..authority import Authority, context
 from ..control import PREFIX, Control
 from ..handlers.running import Exchange
-from ..http import RPC_LIMIT, Answer, answer, broken
+from ..http import NO_LENGTH, RPC_LIMIT, Answer, answer, broken
 from ..striking import ConnectionReset, HalfAnswer
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         length = self.headers.get("content-length", "" if self.command == "POST" else "0")
         if not length.isdigit():
-            self._write(broken("Content-Length is needed"))
+            self._write(broken(NO_LENGTH))
             return
         if self.command == "POST" and int(length) > RPC_LIMIT:
             self._write(broken("the request is too large"))

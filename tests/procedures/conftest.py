@@ -1,8 +1,13 @@
-"""Fixtures of tests that upgrade a pool of every age: they ask for `release`, and make their `pool` of it."""
+"""Fixtures of tests that upgrade a pool of every age: they ask for `release`, and make their `pool` of it. And the place
+where the command meets pools that are served."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
+from places import Place
 from pools import RELEASES, connected
 
 from mockserver import MockPool
@@ -34,3 +39,11 @@ def new(release: str) -> str:
 def session(pool: MockPool) -> Session:
     """A session with the pool of the test, which is the test's own fixture."""
     return connected(pool)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    """A folder, and pools that are served as long as the test lasts."""
+    made = Place(tmp_path)
+    yield made
+    made.close()

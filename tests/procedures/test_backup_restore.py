@@ -143,7 +143,7 @@ def test_a_preview_names_what_would_change(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        ("pool", "it is of another pool"),
+        ("pool", "the dump is of another pool"),
         ("schema", "it has schema 4.99, and the master knows"),
         ("version", "it was taken under 8.1.0, and the master runs 8.2.0: go back to 8.1.0 first"),
         ("running", "runs: shut it down first, or it could be run twice"),

@@ -16,10 +16,11 @@ from mockserver import MockPool
 from xenctl.procedures import checks, rolling_upgrade
 from xenctl.procedures.acts import KINDS
 from xenctl.procedures.checks import CHECKS, Finding, Survey, surveyed
+from xenctl.procedures.checks.hotfixes import HOTFIXES, Hotfix
 from xenctl.procedures.checks.keys import rsa_bits
 from xenctl.procedures.checks.survey import Answers
 from xenctl.procedures.plan import Plan
-from xenctl.releases import known
+from xenctl.releases import find, known
 from xenctl.session import connect
 
 GIB = 1 << 30
@@ -46,6 +47,18 @@ def unplug(pool: MockPool, sr: str, host: str) -> None:
     at = row(pool, "host", host).ref
     pbd = next(p for p in pool.store.table("PBD").values() if p["SR"] == row(pool, "SR", sr).ref and p["host"] == at)
     pool.store.write(pbd, currently_attached=False)
+
+
+def paths(pool: MockPool, host: str, *counts: str) -> None:
+    """Have the storage manager of a host count paths: those of a disk each."""
+    at = row(pool, "host", host).ref
+    pbd = next(p for p in pool.store.table("PBD").values() if p["host"] == at and p["SR"] == nfs(pool))
+    keys = {f"mpath-3600a0b8{number}": text for number, text in enumerate(counts)}
+    pool.store.write(pbd, other_config={"multipathed": "true", **keys})
+
+
+def nfs(pool: MockPool) -> str:
+    return str(row(pool, "SR", "NFS virtual disk storage").ref)
 
 
 def second_sr(pool: MockPool, **fields: Any) -> None:
@@ -164,7 +177,7 @@ CASES = [
         *("blocks", "processors are of different vendors"),
     ),
     *case(
-        *("cpu-features", RELEASES[:4]),
+        *("cpu-features", RELEASES[:3]),
         lambda p: [
             p.store.write(cpu, flags="fpu vme" + (" sse4_1" if cpu["host"] == row(p, "host", "host2").ref else ""))
             for cpu in p.store.table("host_cpu").values()
@@ -262,6 +275,14 @@ CASES = [
         "host2: NFS virtual disk storage is not plugged",
     ),
     *case(
+        *("storage-paths", SINCE["4.1"], lambda p: paths(p, "host2", "[2, 4]"), "warns"),
+        "host2: NFS virtual disk storage has 2 of 4 paths (SCSI id 3600a0b80)",
+    ),
+    *case(
+        *("storage-paths", RELEASES, lambda p: write(p, "host", "host2", other_config={"mpath-boot": "[1, 2]"})),
+        *("warns", "host2: the disk that it boots from has 1 of 2 paths"),
+    ),
+    *case(
         *("storage-reach", RELEASES, lambda p: unplug(p, "NFS virtual disk storage", "host2"), "warns"),
         "NFS virtual disk storage is not reached from host2; guests that need it: vm01",
     ),
@@ -331,6 +352,18 @@ def schedule(pool: MockPool, kind: str, **fields: Any) -> None:
     write(pool, "VM", "vm01", **{field: made.ref})
 
 
+def test_features_that_an_older_release_noted_are_not_taken_for_others() -> None:
+    """A guest that came from 6.5 has them in another order; a host of 7.0 tells what that release would."""
+    pool = MockPool.create(release="7.0", hosts=2, vms=8)
+    mild(pool)
+    write(pool, "VM", "vm01", last_boot_CPU_flags={"features": "0000e3bd-bfebfbff-00000001-20100800"})
+    with connected(pool) as session:
+        assert list(found(rolling_upgrade.plan(session), "cpu-features")) == []
+        cpu_info(pool, "host2", features="0000e3bc-bfebfbff-00000001-20100800")
+        (finding,) = found(rolling_upgrade.plan(session), "cpu-features")
+    assert "vm01 runs with processor features that are missing on host2" in finding.why
+
+
 def cpu_info(pool: MockPool, host: str, **info: str) -> None:
     write(pool, "host", host, cpu_info={**row(pool, "host", host)["cpu_info"], **info})
 
@@ -378,7 +411,7 @@ def test_a_check_finds_what_it_is_for(
 
 def test_every_check_is_tried() -> None:
     """A check without a case here, or in a test of its own, is none that anybody has seen find anything."""
-    own = {"clock", "certificate-key", "medium"}
+    own = {"clock", "certificate-key", "medium", "hotfix"}
     assert {case.values[0] for case in CASES} | own == {check.name for check in CHECKS}
 
 
@@ -476,8 +509,8 @@ def test_a_layout_that_the_installer_refuses_blocks(answer: str, target: str, le
     [
         ("8.2.0", []),
         ("8.1.0", ["cannot install itself from that URL: the medium there is of 8.1.0, not of 8.2.0"]),
-        ("7.6.0", ["cannot install itself from that URL: INVALID_VER"]),
-        ("", ["cannot install itself from that URL: INVALID_URL"]),
+        ("7.6.0", ["cannot install itself from that URL: the medium at the URL is older than what the host runs"]),
+        ("", ["cannot install itself from that URL: there is no installation medium at the URL"]),
     ],
 )
 def test_hosts_that_install_themselves_look_at_the_medium(published: str, said: list[str]) -> None:
@@ -488,6 +521,75 @@ def test_hosts_that_install_themselves_look_at_the_medium(published: str, said: 
     with connected(pool) as session:
         whys = [finding.why for finding in found(rolling_upgrade.plan(session, "8.2", url=url), "medium")]
     assert whys == [f"{host} {text}" for host in ("host1", "host2") for text in said]
+
+
+def patched(pool: MockPool, uuid: str, **applied: bool) -> None:
+    """Bring a hotfix to the pool that is applied to these hosts, or is not yet, as the release says it."""
+    hosts = {row(pool, "host", name).ref: done for name, done in applied.items()}
+    if pool.machines[0].system.release < find("7.1"):
+        patch = add(pool, "pool_patch", uuid=uuid, name_label="RPU")
+        for host, done in hosts.items():
+            add(pool, "host_patch", host=host, pool_patch=patch.ref, applied=done, name_label="RPU")
+        return
+    update = add(pool, "pool_update", uuid=uuid, name_label="RPU")
+    for host, done in hosts.items():
+        if done:
+            pool.store.write(pool.store.get("host", host), updates=[update.ref])
+
+
+@pytest.mark.parametrize(
+    ("release", "hotfix"),
+    [
+        ("6.2", "RPU001"),
+        ("6.5", "RPU002"),
+        ("7.0", "RPU003"),
+        *((name, "RPU004") for name in ("7.1", "7.6")),
+        ("8.2", "RPU005"),
+        *((name, "") for name in ("6.1", "8.0", "8.1", "XCP-ng 8.2")),
+    ],
+)
+def test_a_host_that_installs_itself_lacks_the_hotfix_of_its_release(release: str, hotfix: str) -> None:
+    """A warning for each host, on releases that have one; nothing where somebody boots a medium."""
+    pool = MockPool.create(release=release, hosts=2, vms=0)
+    with connected(pool) as session:
+        own = rolling_upgrade.plan(session, url="http://10.0.0.77/medium")
+        findings = found(own, "hotfix")
+        assert found(rolling_upgrade.plan(session), "hotfix") == []
+    assert [finding.name for finding in findings] == (["host1", "host2"] if hotfix else [])
+    assert all(f"lacks the hotfix {hotfix}" in f.why and f.level == "warns" for f in findings)
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        (("[4, 4]",), []),
+        (("[1, 2, -1, -1]", "[2, 2, 1, 1]", "[0, 2]"), ["has 1 of 2 paths (SCSI id 3600a0b80)", "has 0 of 2 paths"]),
+        (("", "[]", "[1]", "one of two", "[1, x]"), []),
+    ],
+)
+def test_paths_are_counted_as_the_storage_manager_writes_them(counts: tuple[str, ...], said: list[str]) -> None:
+    """With what old releases add; of each disk by itself. What is no count is none, nor is that of storage not plugged."""
+    pool = MockPool.create(release="6.2", hosts=2, vms=0)
+    paths(pool, "host1", *counts)
+    paths(pool, "host2", "[1, 2]")
+    unplug(pool, "NFS virtual disk storage", "host2")
+    with connected(pool) as session:
+        whys = [finding.why for finding in found(rolling_upgrade.plan(session), "storage-paths")]
+    assert len(whys) == len(said)
+    assert all(text in why and "host1" in why for text, why in zip(said, whys, strict=True))
+
+
+@pytest.mark.parametrize("hotfix", HOTFIXES, ids=lambda hotfix: hotfix.name)
+def test_a_hotfix_that_is_applied_is_not_missed(hotfix: Hotfix) -> None:
+    """Each uuid of it counts; another hotfix, and one that is not applied yet, do not."""
+    release = ".".join(str(part) for part in hotfix.first[:2])
+    for uuid in hotfix.uuids:
+        pool = MockPool.create(release=release, hosts=2, vms=0)
+        patched(pool, uuid, host1=True, host2=False)
+        patched(pool, pool.new_uuid(), host2=True)
+        with connected(pool) as session:
+            findings = found(rolling_upgrade.plan(session, url="http://10.0.0.77/medium"), "hotfix")
+        assert [finding.name for finding in findings] == ["host2"]
 
 
 def test_a_plugin_that_knows_the_medium_says_how_much_memory_it_takes() -> None:

@@ -84,13 +84,14 @@ def test_a_journal_that_was_never_begun_is_told_from_one_that_stopped(tmp_path: 
     assert "was made and never begun: nothing was changed; delete it and begin again" in done.stderr
 
 
-@pytest.mark.parametrize(("after", "agreed"), [("0", ()), ("1", ()), ("2", ("--accept-downtime",))])
+@pytest.mark.parametrize(("after", "agreed"), [("0", ()), ("1", ("--accept-downtime",)), ("2", ("--accept-downtime",))])
 def test_a_revert_can_be_rehearsed(after: str, agreed: tuple[str, ...]) -> None:
     """An upgrade of so many hosts is run on a fake pool, and taken back."""
     done = run("revert", "--rehearse", str(DATA), "--after", after, "--json", *agreed)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)
     assert (found["ok"], found["state"], found["violations"]) == (True, "done", [])
+    assert [step["action"] for step in found["steps"]].count("restore-host") == int(after)
 
 
 @pytest.mark.parametrize(

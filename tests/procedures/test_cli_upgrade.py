@@ -153,8 +153,8 @@ def test_a_full_disk_for_the_journal_is_said(served: Served) -> None:
     """Before the start nothing is changed; on the way the run stops, and goes on when there is room."""
     done = run(served.live("run"), largest_file=0)
     assert done.returncode == 2, done.stderr
-    assert "cannot be written" in done.stderr
-    assert "see to the disk and resume" in done.stderr
+    assert "cannot be made" in done.stderr
+    assert "see to the disk and to the rights in its folder, or name another file; nothing was begun" in done.stderr
     assert not served.journal.exists()
     done = run(served.live("run"), largest_file=72 << 10)
     assert done.returncode == 3, done.stderr
@@ -247,7 +247,7 @@ def test_a_plan_is_shown_and_changes_nothing(served: Served) -> None:
         (
             ("run", "--server", "URL", "--journal", "no/such/folder/j", "--hands", f"fake:{TOKEN}"),
             2,
-            "cannot be written",
+            "cannot be made: there is no folder no/such/folder; make it, or name another file",
         ),
         (
             ("run", "--server", "URL", "--journal", "J", "--hands", "fake:x"),

@@ -3,52 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
+from places import Place
 
-from mockserver import MockPool, PoolServer
+from mockserver import MockPool
 from xenctl.cli.commands import cli
 from xenctl.procedures import rolling_upgrade
 from xenctl.procedures.gates import StopAfter
 from xenctl.procedures.journal import Journal
 from xenctl.procedures.observe import MARK
 from xenctl.session import connect
-
-TOKEN = "s3cr3t"
-
-
-@dataclass
-class Place:
-    """Pools that are served, and the command."""
-
-    folder: Path
-    servers: list[PoolServer] = field(default_factory=list)
-
-    def serve(self, pool: MockPool) -> str:
-        server = PoolServer(pool, control=TOKEN)
-        server.start()
-        self.servers.append(server)
-        return server.url
-
-    def __call__(self, *words: str) -> Result:
-        return CliRunner().invoke(cli, words, env={"XENCTL_PASSWORD": "secret"})
-
-    def upgrade(self, verb: str, url: str, *words: str, journal: str = "journal") -> Result:
-        fixed = ("--server", url, "--hands", f"fake:{TOKEN}", "--journal", str(self.folder / journal))
-        return self("upgrade", verb, *fixed, *words)
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    made = Place(tmp_path)
-    yield made
-    for server in made.servers:
-        server.stop()
 
 
 def half_done(pool: MockPool) -> None:
@@ -115,29 +84,6 @@ def test_what_is_not_understood_ends_with_2(place: Place, words: tuple[str, ...]
     assert said in done.output
     assert MARK not in pool.store.pool()["other_config"]
     assert not (place.folder / "journal").exists()
-
-
-def test_a_journal_of_another_pool_is_refused(place: Place) -> None:
-    """With both names; neither pool is touched."""
-    first, second = (MockPool.create(hosts=2, vms=4, release="5.0", seed=seed) for seed in (1, 2))
-    stopped = place.upgrade("run", place.serve(first), "--stop-after", "1")
-    assert stopped.exit_code == 3, stopped.output
-    url = place.serve(second)
-    for verb in ("resume", "abandon"):
-        done = place.upgrade(verb, url)
-        assert done.exit_code == 2, done.output
-        theirs, ours = (pool.store.pool()["uuid"] for pool in (first, second))
-        assert f"is the journal of pool pool ({theirs}), and this pool is {ours}" in done.output
-    assert MARK not in second.store.pool()["other_config"]
-
-
-def test_a_dump_of_another_pool_is_refused(place: Place) -> None:
-    """A restore of it would put another pool's machines in the place of these."""
-    first, second = (MockPool.create(hosts=2, vms=4, release="5.0", seed=seed) for seed in (1, 2))
-    first.save(place.folder / "dump.xml")
-    done = place("restore", str(place.folder / "dump.xml"), "--server", place.serve(second), "--dry-run")
-    assert done.exit_code == 1, done.output
-    assert f"it is of another pool ({first.store.pool()['uuid']}, not {second.store.pool()['uuid']})" in done.output
 
 
 def test_a_journal_of_another_procedure_or_of_nothing_is_refused(place: Place) -> None:

@@ -301,8 +301,28 @@ def test_what_the_plugin_has_against_it_is_a_problem() -> None:
     assert "the medium at the URL is older than what the host runs" in plan.problems[0]
     del pool.plugins["prepare_host_upgrade.py"]
     plan, _ = planned(pool, "8.2")
-    assert "host1 lacks the plugin prepare_host_upgrade.py" in plan.problems[0]
+    assert plan.problems[0].endswith(f": {TOO_OLD}")
     assert plan.steps == ()
+
+
+TOO_OLD = (
+    "it lacks the plugin prepare_host_upgrade.py: hosts install themselves from 6.0.0 on; install it by hand (--hands "
+    "operator)"
+)
+
+
+@pytest.mark.parametrize("release", ["4.0.1", "4.1", "5.0", "5.6"])
+@pytest.mark.parametrize("url", ["", URL])
+def test_hosts_that_are_too_old_to_install_themselves_say_so(release: str, url: str) -> None:
+    """Whether the check of the medium finds it or the hands do: what to do is said, and no code of an error."""
+    pool = MockPool.create(hosts=2, vms=4, release=release)
+    session = reach(pool)
+    plan = rolling_upgrade.plan(session, hands=hands_for(f"plugin:{URL}", session), url=url)
+    assert plan.steps == ()
+    assert [problem.count("install it by hand (--hands operator)") for problem in plan.problems] == [1, 1]
+    assert not any("XENAPI" in problem or "MESSAGE" in problem for problem in plan.problems)
+    if url:
+        assert plan.problems[0].startswith(f"host1 cannot install itself from that URL: {TOO_OLD}")
 
 
 @pytest.mark.parametrize("code", [*ERRORS, "REPO_SERVER_ERROR_503", "NEW_ERROR"])

@@ -128,11 +128,11 @@ def test_what_is_no_journal_is_said(path: Path, kind: str) -> None:
         db.commit()
         db.close()
     said = {
-        "text": "cannot be read: file is not a database",
+        "text": "cannot be read: file is not a database; see whether it is the journal of a run",
         "database": "is no journal of a run",
         "layout": "is of layout 99, and this program knows 2",
-        "missing": "there is no journal",
-        "folder": "there is no journal",
+        "missing": "there is no journal; name that of a run",
+        "folder": "this is no file, so no journal; name that of a run",
     }
     with pytest.raises(ProcedureError, match=said[kind]):
         Journal.open(path)
@@ -155,9 +155,13 @@ def test_a_full_disk_is_said(path: Path) -> None:
 
 def test_a_place_where_nothing_can_be_written_is_said(tmp_path: Path) -> None:
     """Before anything is changed in the pool."""
-    with pytest.raises(JournalError, match="cannot be written"):
-        Journal.create(PLAN, tmp_path / "no" / "such" / "folder" / "journal")
+    path = tmp_path / "no" / "folder" / "journal"
+    with pytest.raises(JournalError) as told:
+        Journal.create(PLAN, path)
+    assert str(told.value) == (
+        f"the journal {path} cannot be made: there is no folder {path.parent}; make it, or name another file"
+    )
     if os.geteuid():
         tmp_path.chmod(0o500)
-        with pytest.raises(JournalError, match="cannot be written"):
+        with pytest.raises(JournalError, match=r"cannot be made: .*; see to the disk and to the rights in its folder"):
             Journal.create(PLAN, tmp_path / "journal")

@@ -9,15 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pools import memory
 from reverted import Case, why
 
 from mockserver.recorder import Recorder
 from xenctl.errors import Failure, ProcedureError
 from xenctl.procedures import revert
-from xenctl.procedures.before import of_journal, of_pool
+from xenctl.procedures.before import Before, of_journal, of_pool
 from xenctl.procedures.journal import Journal
 from xenctl.procedures.observe import CAME_FROM, MARK, observe
 from xenctl.procedures.plan import Plan, Step
+from xenctl.procedures.running import Run, abandon
 from xenctl.procedures.ways_back import FALLBACK
 from xenctl.releases import find
 
@@ -163,6 +165,101 @@ def test_members_go_in_the_order_that_costs_least(case: Callable[..., Case]) -> 
 
 def _master_turn(plan: Plan) -> Step:
     return next(step for step in plan.steps if step.action == "turn" and step.host == plan.master)
+
+
+def in_the_drive_of_host2(c: Case) -> None:
+    """The disc of the guests on host2, vm02 and vm05, is in the drive of that host."""
+    drive = c.row("SR", "Local storage on host2")
+    c.pool.store.write(drive, type="udev", content_type="iso")
+    c.pool.store.write(c.row("VDI", "debian-etch.iso"), SR=drive.ref)
+
+
+@pytest.mark.parametrize(("release", "to"), RELEASES)
+def test_a_disc_in_a_hosts_own_drive_costs_no_downtime(case: Callable[..., Case], release: str, to: str) -> None:
+    """It is taken out before its guest moves to a host that does not see it, and is back in the end."""
+    c = case(release, to, vms=6)
+    in_the_drive_of_host2(c)
+    journal = c.upgrade(3)
+    discs = {vm.name: vm.discs for vm in observe(c.session).vms.values() if vm.discs}
+    plan, recorder = c.plan(journal), Recorder()
+    ways = [(step.action, plan.names[step.vm]) for step in plan.steps if step.vm]
+    for name in ("vm02", "vm05"):
+        at = ways.index(("eject", name))
+        assert ways[at + 1] == ("migrate", name)
+        assert ("insert", name) in ways[at:]
+        assert "host1 goes back" in why(plan)[name]
+    assert ways.count(("eject", "vm02")) == 1
+    others = [vm.downtime_s for vm in plan.downtime if vm.name in ("vm01", "vm03")]
+    assert max(vm.downtime_s for vm in plan.downtime if vm.name in ("vm02", "vm05")) < 1.2 * max(others)
+    c.pool.watch(recorder)
+    assert c.revert(journal).problems == []
+    now = c.pool.clock.now()
+    downtime = {name: recorder.downtime(c.row("VM", name).ref, now) for name in ("vm01", "vm02", "vm03", "vm05")}
+    assert max(downtime["vm02"], downtime["vm05"]) < 1.3 * max(downtime["vm01"], downtime["vm03"]), downtime
+    assert {vm.name: vm.discs for vm in observe(c.session).vms.values() if vm.discs} == discs
+    c.is_as_before()
+
+
+def test_a_disc_that_every_host_sees_stays_where_it_is(case: Callable[..., Case]) -> None:
+    """And so does one whose guest finds no room without it either."""
+    c = case("6.2", "6.5", vms=6)
+    journal = c.upgrade(3)
+    assert "eject" not in {step.action for step in c.plan(journal).steps}
+    in_the_drive_of_host2(c)
+    memory(c.pool, 2 << 30, "host1", "host3")
+    plan = c.plan(journal)
+    assert "eject" not in {step.action for step in plan.steps}
+    assert "host2 goes back, and no other new host can take it" in why(plan)["vm02"]
+
+
+@pytest.mark.parametrize("further", [0, 1])
+def test_a_disc_is_put_back_where_a_revert_is_given_up(case: Callable[..., Case], further: int) -> None:
+    """What was taken out on the way is among what the journal undoes. Where the guest has moved since it is named, and put
+    back once somebody has brought the guest home."""
+    c = case("6.2", "6.5", vms=6)
+    in_the_drive_of_host2(c)
+    journal = c.upgrade(3)
+    plan = c.plan(journal)
+    kept = revert.begin(plan, of_journal(journal), upgrade=journal)
+    number = next(number for number, step in enumerate(plan.steps, 1) if step.action == "eject")
+    run = Run(
+        *(c.session, plan, c.pool.hands, kept),
+        take_over=True,
+        stop=lambda: "far enough" if kept.finished() >= number + further else "",
+    )
+    assert run.carry_out().paused
+    assert c.session.VBD.get_empty(plan.steps[number - 1].vbd)  # type: ignore[arg-type]
+    left, home = abandon(c.session, kept, c.pool.hands), c.row("host", "host2")
+    if further:
+        vm = plan.steps[number - 1].vm
+        (told,) = left
+        assert told.startswith(f"put the CD of {plan.names[vm]} back: VM_REQUIRES_SR")
+        c.session.VM.pool_migrate(c.session.VM.get_by_uuid(vm), home.ref, {})
+        left = abandon(c.session, kept, c.pool.hands)
+    assert left == []
+    found = {vm.name: vm.host for vm in observe(c.session).vms.values() if vm.discs}
+    assert found == {"vm02": home["uuid"], "vm05": home["uuid"]}
+
+
+def test_a_disc_that_its_guest_does_not_see_any_more_is_told(case: Callable[..., Case]) -> None:
+    """A guest that ends away from home; the run does not stop at it."""
+    c = case("6.2", "6.5", vms=6)
+    in_the_drive_of_host2(c)
+    journal = c.upgrade(3)
+    home = c.row("host", "host1")["uuid"]
+    known = of_journal(journal)
+    homes = {uuid: home if name in ("vm02", "vm05") else host for uuid, host, name in _homes(c, known)}
+    plan = c.plan_of(replace(known, homes=homes))
+    for name in ("vm02", "vm05"):
+        text = f"the CD of {name} is not put back: its host does not reach the storage that it is on"
+        assert plan.warnings.count(text) == 1
+    assert "insert" not in {step.action for step in plan.steps}
+
+
+def _homes(c: Case, known: Before) -> list[tuple[str, str, str]]:
+    """Guests with their homes and their names."""
+    names = {vm.uuid: vm.name for vm in observe(c.session).vms.values()}
+    return [(uuid, host, names[uuid]) for uuid, host in (known.homes or {}).items()]
 
 
 def test_nothing_begins_before_downtime_and_loss_are_agreed_to(case: Callable[..., Case]) -> None:
@@ -325,7 +422,7 @@ def test_a_second_hop_is_a_point_of_no_return(case: Callable[..., Case]) -> None
     by the note of the last run; without that the installer would."""
     c = case("5.0", "5.5")
     journal = c.upgrade(3)
-    c.to = "5.6"
+    c.to, c.dump = "5.6", c.dump.with_name("second.xml")
     c.upgrade(3)
     (problem,) = c.plan(journal).problems
     assert problem.startswith(
@@ -500,4 +597,4 @@ def test_the_journal_of_something_else_is_refused(case: Callable[..., Case]) -> 
     with pytest.raises(ProcedureError, match="is of a revert, not of a rolling upgrade"):
         of_journal(Journal.create(c.plan(journal)))
     (problem,) = revert.plan(other.session, of_journal(journal)).problems
-    assert problem.startswith("the journal is of the pool")
+    assert problem.startswith("the journal is of another pool, pool (")

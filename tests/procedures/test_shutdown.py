@@ -191,7 +191,7 @@ def test_what_is_started_again_is_what_was_shut_down_here() -> None:
     plan = shutdown.plan(reach(pool))
     journal = Journal.create(plan)
     carried_out(pool, plan, journal)
-    with pytest.raises(ProcedureError, match="this journal is of the pool"):
+    with pytest.raises(ProcedureError, match="the journal is of another pool"):
         shutdown.start_again(reach(made(seed=7)), journal)
     other = Journal.create(replace(plan, procedure="rolling upgrade"))
     with pytest.raises(ProcedureError, match="is of a rolling upgrade, not of an orderly shutdown"):

@@ -114,6 +114,7 @@ FAULTS: dict[str, Callable[[MockPool], str]] = {
     "storage": unplugged,
 }
 MENDED = {
+    "version": "host.restart_agent",
     "attached": "pool.recover_slaves",
     "enabled": "host.enable",
     "live": "host.restart_agent",
@@ -140,6 +141,9 @@ def test_a_stage_that_does_not_come_is_named_after_its_time(
     with pytest.raises(Exception, match="within 20 minutes") as told:
         await_return(run, row(pool, "host", "host2")["uuid"], release)
     assert str(told.value) == f"host2 {stage.what} within 20 minutes; {stage.advice}"
+    notes = [entry.text for entry in run.journal.entries() if entry.text.startswith(f"host2 {stage.what}; ")]
+    means = "trying to mend that" if name in MENDED else stage.advice
+    assert notes == [f"host2 {stage.what}; {means}"] * 2
     passed = session.clock.now() - start
     assert SHORT <= passed < SHORT + len(NAMES) * 2 * run.poll
     assert (name in MENDED) == bool(MENDED.get(name, "none") in calls.seen)
@@ -162,6 +166,39 @@ def test_a_remedy_mends_what_it_is_for(pool: MockPool, session: Session, name: s
     notes = [entry.text for entry in run.journal.entries() if entry.phase == "note"]
     assert sum("trying to mend that" in note for note in notes) == 1
     assert [note for note in notes if "trying" not in note] == [f"host2: {stage}" for stage in NAMES]
+
+
+def test_a_host_whose_version_the_pool_has_wrong_tells_it_again(pool: MockPool, session: Session) -> None:
+    """It runs the new release, and the pool says otherwise: a toolstack that starts says what it runs."""
+    run = waiting(pool, session)
+    host = row(pool, "host", "host2")
+    release = host["software_version"]["product_version"]
+    pool.store.write(host, software_version={**host["software_version"], "product_version": "3.2.0"})
+    await_return(run, host["uuid"], release)
+    assert host["software_version"]["product_version"] == release
+    notes = [entry.text for entry in run.journal.entries() if "trying" in entry.text]
+    assert notes == ["host2 does not run the new release; trying to mend that"]
+
+
+def test_a_master_that_does_not_answer_is_told_to_a_person_while_it_is_waited_for(
+    pool: MockPool, session: Session
+) -> None:
+    """No call mends that: the journal says what can be done at its console, and the run goes on once somebody did."""
+    run = waiting(pool, session)
+    machine, host = pool.machine("host1"), row(pool, "host", "host2")["uuid"]
+    machine.power_off()
+
+    def seen_to() -> None:
+        if [entry for entry in run.journal.entries() if "restart its toolstack at its console" in entry.text]:
+            machine.power_on()
+        else:
+            pool.clock.after(30.0, seen_to)
+
+    seen_to()
+    await_return(run, host, "")
+    notes = [entry.text for entry in run.journal.entries() if entry.phase == "note"]
+    assert notes[0] == f"host2 {REACHABLE.what}; {REACHABLE.advice}"
+    assert notes[-1] == "host2: storage"
 
 
 def idle_pbd(pool: MockPool, host: Any) -> Any:

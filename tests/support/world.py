@@ -97,6 +97,7 @@ class World:
         patch = self.add("pool_patch", name_label="p", filename="/p", pool_update=update)
         self.add("pool_patch", name_label="old", filename="/q")
         self.add("host_patch", host=self.host("host2").ref, pool_patch=patch)
+        self.task = self("task.create", "mine", "")
         self.try_("message.create", "X", 1, "VM", self.vm("vm01")["uuid"], "")
         self.pool.directory.add("first")
         self.pool.directory.add("second")

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..errors import ProcedureError
 from .endings import ending, print_json, show_plan
-from .reach import Reach, machine_room_option, pool_options, tell
+from .reach import Reach, machine_room_option, pool_options
 from .runs import DRY_RUN, JOURNAL, JSON, run_or_resume
 
 if TYPE_CHECKING:
@@ -117,8 +118,7 @@ def restore(dump: str, reach: Reach, file: str | None, yes: bool, dry_run: bool,
                     _show(made, seen)
             raise SystemExit(1 if made.problems else 0)
         if not yes and reach.rehearse is None:
-            tell("give --yes once you have seen what it changes: --dry-run shows it")
-            raise SystemExit(1)
+            raise ProcedureError("give --yes once you have seen what it changes: --dry-run shows it")
     run_or_resume(reach, file, procedure.RESTORE, lambda at: procedure.plan(at.session, dump)[0], as_json=as_json)
 
 

@@ -9,7 +9,7 @@ import click
 
 from . import answer_file, backup, journals, maintenance, recover, reinstall, shutdown, update
 from .check import check
-from .endings import IMPOSSIBLE, ending, progress, show_plan
+from .endings import IMPOSSIBLE, Answering, ending, print_json, progress, show_plan
 from .path import plan_path
 from .reach import Reach, live_options
 from .revert import revert
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-@click.group(context_settings=CONTEXT)
+@click.group(cls=Answering, context_settings=CONTEXT)
 @click.version_option(package_name="xenctl", prog_name="xenctl")
 def cli() -> None:
     """Maintenance of XenServer and XCP-ng pools: rehearsed first, then run."""
@@ -58,7 +58,7 @@ def rehearse(dump: str | None, to: str | None, reach: Reach, as_json: bool) -> N
                 source = fetch(session)
         verdict = _with_progress(source, to, quiet=as_json)
     if as_json:
-        click.echo(verdict.to_json())
+        print_json(verdict.as_dict())
     else:
         from .tables import show
 

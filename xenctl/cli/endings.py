@@ -1,30 +1,68 @@
 """How commands end: errors and outcomes as exit statuses, and what is printed of them.
 
+Under `--json` every command prints one object on standard output, one that is refused too: `ending` prints it for what a
+command raises, `Answering` for what its words lack. It is the plan, where there is one by then, with why it was refused.
+
 0 done; 1 would fail, or failed and is as before; 2 bad usage or input, not readable, not reachable, and nothing changed;
 3 stopped half way, and can be resumed.
 """
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from ..errors import DatabaseError, Failure, ProcedureError, TransportError
-from .reach import Reached, tell
+from .reach import Reached, in_options, tell
 
 if TYPE_CHECKING:
     from ..procedures.account import Account
     from ..procedures.journal import Journal
     from ..procedures.plan import Plan
     from ..procedures.running import Outcome, Progress
-    from ..session import Session
 
 DONE, IMPOSSIBLE, BAD_INPUT, RESUMABLE = 0, 1, 2, 3
+ROOM = "make room on the disk, or name a file on another"
+ADVICE: Mapping[int, str] = {
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "check the path",
+    errno.EISDIR: "name a file in it",
+    errno.EACCES: "see to the rights of the file and of its folder",
+    errno.EROFS: "name a file somewhere else",
+    errno.ENOSPC: ROOM,
+    errno.EDQUOT: ROOM,
+    errno.EFBIG: ROOM,
+}
+"""What to do about a file that the system refuses."""
+WORDS, PLAN, PRINTED = (f"{__name__}.{what}" for what in ("words", "plan", "printed"))
+"""What a command's context keeps: the words it was given, the plan it made, and whether its object is printed."""
+
+
+class Answering(click.Group):
+    """The commands, which also answer in JSON where their words cannot be understood."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the words: an error in them comes before it is known what they mean."""
+        ctx.meta[WORDS] = tuple(args)
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; what is wrong with its words is printed as an object, too, and raised on."""
+        try:
+            return super().invoke(ctx)
+        except click.ClickException as error:
+            _refuse(getattr(error, "ctx", None) or ctx, error.format_message(), error.exit_code)
+            raise
+        except click.Abort:
+            _refuse(ctx, "interrupted", IMPOSSIBLE)
+            raise
 
 
 @contextmanager
@@ -33,30 +71,52 @@ def ending() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        tell("interrupted")
-        sys.exit(RESUMABLE)
+        _end("interrupted", RESUMABLE)
     except ProcedureError as error:
-        tell(error)
-        sys.exit(BAD_INPUT if error.bad_input else IMPOSSIBLE)
-    except (DatabaseError, ValueError, OSError, TransportError, Failure) as error:
-        tell(error)
-        sys.exit(BAD_INPUT)
+        _end(error, BAD_INPUT if error.bad_input else IMPOSSIBLE)
+    except OSError as error:
+        _end(about(error), BAD_INPUT)
+    except (DatabaseError, ValueError, TransportError, Failure) as error:
+        _end(error, BAD_INPUT)
 
 
-def assert_same_pool(session: Session, plan: Plan, file: str) -> None:
-    """Raise `JournalError` where the session's pool answers and is not the one of the journal in `file`."""
-    from ..procedures.journal import JournalError
+def _end(error: BaseException | str, status: int) -> NoReturn:
+    tell(error)
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        _refuse(context, error, status)
+    sys.exit(status)
 
-    try:
-        (pool,) = session.pool.get_all_records().values()
-    except (TransportError, Failure) as error:
-        if isinstance(error, Failure) and error.code == "SESSION_AUTHENTICATION_FAILED":
-            raise
-        return  # its master may be away; hosts are known by their uuids, so nothing can hit another pool
-    if plan.pool and pool.uuid != plan.pool:
-        raise JournalError(
-            f"{file} is the journal of pool {plan.pool_name} ({plan.pool}), and this pool is {pool.uuid}"
-        )
+
+def _refuse(context: click.Context, error: BaseException | str, status: int) -> None:
+    """Print as one object why a command is refused, where it was asked for JSON and has printed none."""
+    asked = context.params.get("as_json", "--json" in context.meta.get(WORDS, ()))
+    if not asked or PRINTED in context.meta:
+        return
+    plan: Plan | None = context.meta.get(PLAN)
+    sentence, reasons = (error.message, error.reasons) if isinstance(error, ProcedureError) else (error, [])
+    told = {
+        "ok": False,
+        "status": status,
+        "error": in_options(sentence),
+        "problems": [in_options(reason) for reason in reasons],
+        "failure": error.details if isinstance(error, Failure) else None,
+    }
+    print_json({"findings": [], **(plan.as_dict() if plan is not None else {}), **told})
+
+
+def planned(plan: Plan) -> Plan:
+    """The plan, which the command's object holds under `--json` should it be refused."""
+    click.get_current_context().meta[PLAN] = plan
+    return plan
+
+
+def about(error: OSError) -> str:
+    """An error of the system in a sentence: which file, what, and what to do where the error itself does not say it."""
+    what = error.strerror or str(error)
+    if error.errno is not None and error.errno in ADVICE and what == os.strerror(error.errno):
+        what = f"{what}; {ADVICE[error.errno]}"
+    return f"{error.filename}: {what}" if error.filename else what
 
 
 def show_plan(plan: Plan, *, steps: bool = False) -> None:
@@ -93,6 +153,7 @@ def show_plan(plan: Plan, *, steps: bool = False) -> None:
 
 def present(plan: Plan, *, dry_run: bool, as_json: bool) -> None:
     """Print a plan that was made; one that is only to be shown with every step, and end with its status."""
+    planned(plan)
     if not as_json:
         show_plan(plan, steps=dry_run)
     if dry_run:
@@ -204,3 +265,6 @@ def as_data(outcome: Outcome, journal: Journal, **more: Any) -> Mapping[str, Any
 def print_json(value: Any) -> None:
     """One object on one line of standard output."""
     click.echo(json.dumps(value))
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        context.meta[PRINTED] = True

@@ -21,6 +21,7 @@ import click
 from click.core import ParameterSource
 
 from ..credentials import USERNAME, Credentials, password_in, read_password
+from ..errors import Failure, failure
 from ..transport import origin_at
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ OPTIONS: Mapping[str, str] = {
     "verify: ": "--ca-file: ",
 }
 """What errors call the library's arguments, and the options that set them."""
+REFUSED = "SESSION_AUTHENTICATION_FAILED"
+"""What a host answers to a wrong password."""
 _ARGUMENT = re.compile(rf"(?<!\w)(?:{'|'.join(OPTIONS)})")
 
 
@@ -78,10 +81,14 @@ class Reached:
             watch(self.pool, plan)
 
     def knows(self, plan: Plan) -> None:
-        """Let the session know where the plan's hosts are: its master may be away, or another by now."""
+        """Let the session know where the plan's hosts are: its master may be away, or another by now. Raises
+        `ProcedureError` where the pool that answers is not that of the plan."""
         if self.pool is None:
+            from ..procedures.belonging import assert_same_pool
+
             addresses = (host.address for host in plan.hosts)
             self.session.hosts = tuple(origin_at(self.session.origin, address) for address in addresses if address)
+            assert_same_pool(self.session, plan)
 
     @property
     def talks(self) -> bool:
@@ -133,7 +140,8 @@ class Reach:
 
     @contextmanager
     def session(self, *, now: bool = True) -> Iterator[Session]:
-        """A session with the live pool. Warnings are told like errors; that nothing is verified was asked for."""
+        """A session with the live pool. Warnings are told like errors; that nothing is verified was asked for. A `Failure`
+        of the login, whenever that is, says what to do."""
         from urllib3.exceptions import InsecureRequestWarning
 
         from ..session import Session
@@ -145,11 +153,20 @@ class Reach:
             warnings.simplefilter("ignore", InsecureRequestWarning)
             warnings.showwarning = lambda message, *_, **__: tell(message)
             with Session(self.server, **options) as session:
-                if now:
-                    session.login_with_password(self.username, password)
-                else:
-                    session.login_later(self.username, password)
-                yield session
+                try:
+                    if now:
+                        session.login_with_password(self.username, password)
+                    else:
+                        session.login_later(self.username, password)
+                    yield session
+                except Failure as error:
+                    if error.code != REFUSED:
+                        raise
+                    raise failure(
+                        error.details,
+                        f"{session.origin} refuses {self.username}; check --username, and the password in --password-file, "
+                        "in XENCTL_PASSWORD or at the prompt",
+                    ) from None
 
 
 def live_options(function: F) -> F:
@@ -234,9 +251,13 @@ def _assert_room(context: click.Context, option: click.Parameter, hands: str) ->
 
 
 def tell(message: object) -> None:
-    """An error or a warning in one sentence on standard error, which names options where the library names arguments."""
-    text = _ARGUMENT.sub(lambda found: OPTIONS[found[0]], str(message))
-    click.echo(f"xenctl: {text}", err=True)
+    """An error or a warning in one sentence on standard error, that names options where the library names arguments."""
+    click.echo(f"xenctl: {in_options(message)}", err=True)
+
+
+def in_options(message: object) -> str:
+    """The message with the names of options in the place of arguments."""
+    return _ARGUMENT.sub(lambda found: OPTIONS[found[0]], str(message))
 
 
 def _refuse_live_options() -> None:

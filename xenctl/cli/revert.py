@@ -165,8 +165,11 @@ def _begin(
 def _known(at: Reached, upgrade: Journal | None, to: str | None, dump: str | None) -> Before:
     """How the pool was before, as far as anything tells."""
     from ..procedures.before import of_journal, of_pool
+    from ..procedures.from_dump import read
     from ..procedures.observe import observe
 
+    if dump is not None:
+        read(dump)  # one that the journal names may be gone; a file that is given here has to be one
     if upgrade is None:
         return of_pool(observe(at.session), to, dump or "")
     if to is not None:
@@ -209,10 +212,10 @@ def upgraded(at: Reached, after: int | None) -> Journal:
     from ..procedures.plan import Step
     from ..procedures.running import Run
 
-    made, turns = rolling_upgrade.plan(at.session), list[str]()
+    made, turns = rolling_upgrade.plan(at.session), set[str]()
 
     def enough(run: Run, step: Step) -> str:
-        turns.append(step.host)
+        turns.add(step.host)  # the first is asked about before anything is prepared, too
         return "as many hosts as asked for" if after is not None and len(turns) > after else ""
 
     journal = Journal.create(made)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .endings import ending, show_plan
+from .endings import ending, present
 from .reach import Reach, machine_room_option, pool_options
 from .runs import DRY_RUN, JOURNAL, JSON, LIMIT, STUBBORN, carry_out, run_or_resume
 
@@ -66,8 +66,7 @@ def start_again(file: str, reach: Reach, as_json: bool) -> None:
         if journal.plan.procedure == procedure.START and journal.state == DONE:
             raise JournalError(f"{file}: everything was started again")
         made = procedure.start_again(at.session, journal)
-        if not as_json:
-            show_plan(made)
+        present(made, dry_run=False, as_json=as_json)
         if made.problems:
             raise ProcedureError("these guests cannot be started where they ran", made.problems)
         carry_out(at, journal, as_json=as_json)

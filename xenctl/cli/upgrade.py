@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .endings import IMPOSSIBLE, ending, finish, present, print_json, progress, show_mendable, show_plan
+from .endings import IMPOSSIBLE, ending, finish, planned, present, print_json, progress, show_mendable, show_plan
 from .journals import JOURNAL, taken_up
 from .policies import Asked, guest_options, guest_policies, run_options, told_to_stop
 from .reach import Reach, Reached, hands_option, pool_options
@@ -84,6 +84,7 @@ def run(
         policies = guest_policies(vm, vms)
         with reach.opened() as at:
             made = rolling_upgrade.plan(at.session, to, hands=at.hands, policies=policies, fix=fix, url=reach.medium)
+            planned(made)
             if not as_json:
                 (show_mendable if made.problems else show_plan)(made)
             rolling_upgrade.assert_can_run(made, accept_downtime=accept_downtime)
@@ -107,7 +108,7 @@ def resume(reach: Reach, file: str, replan: bool, asked: Asked, as_json: bool) -
 
     with taken_up(reach, file, UPGRADE, check=asked.check) as (at, journal):
         if replan:
-            made = rolling_upgrade.replan(at.session, journal)
+            made = planned(rolling_upgrade.replan(at.session, journal))
             rolling_upgrade.assert_can_run(
                 made, accept_downtime=journal.get("options", {}).get("accept_downtime", False)
             )
@@ -155,7 +156,7 @@ def adopt(
             made = rolling_upgrade.adopt(
                 at.session, to, take_over=take_over, hands=at.hands, policies=policies, fix=fix
             )
-            if dry_run or not made.problems:
+            if dry_run or not planned(made).problems:
                 present(made, dry_run=dry_run, as_json=as_json)
             rolling_upgrade.assert_can_run(made, accept_downtime=accept_downtime)
             asked.gates(at, made)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from .. import database, datamodel, transfers
 from ..errors import DatabaseError, ProcedureError
 from ..releases import has_removed, serves
+from .belonging import dump_of_another
 
 if TYPE_CHECKING:
     from ..database import Database
@@ -87,9 +88,9 @@ def verify(session: Session, dump: Database) -> None:
     class with as many rows. Raises `DatabaseError`."""
     database.verify(dump)
     (pool,) = session.pool.get_all_records().values()
-    row = next(iter(dump.rows("pool")))
-    if row.cells.get("uuid") != pool.uuid:
-        raise DatabaseError(f"this dump is of another pool ({row.cells.get('uuid')}, not {pool.uuid})", table="pool")
+    whose = dump_of_another(dump, here=pool.uuid, called=pool.name_label)
+    if whose:
+        raise DatabaseError(whose, table="pool")
     if dump.master != pool.master:
         raise DatabaseError("this dump names another master than the pool has now", table="pool")
     for table in counted(session, dump):
@@ -203,10 +204,9 @@ def preview(session: Session, dump: Database) -> Preview:
 def refuse(session: Session, dump: Database, live: Database) -> None:
     """Raise `ProcedureError` where `dump` must not be restored in the session's pool, whose database is `live`."""
     database.verify(dump)
-    reasons = []
-    ours, theirs = (next(iter(d.rows("pool"))).cells.get("uuid", "") for d in (live, dump))
-    if ours != theirs:
-        reasons.append(f"it is of another pool ({theirs}, not {ours})")
+    (ours,) = live.rows("pool")
+    whose = dump_of_another(dump, here=ours.cells["uuid"], called=ours.cells.get("name_label", ""))
+    reasons = [whose] if whose else []
     if live.schema != dump.schema:
         written, knows = (".".join(map(str, d.schema)) for d in (dump, live))
         reasons.append(

@@ -16,6 +16,8 @@ from .. import database
 from ..errors import DatabaseError, ProcedureError
 from ..releases import find
 from ..values import NULL
+from .backup import version_in
+from .belonging import dump_of_another
 from .observe import PoolFacts
 from .plan import UPGRADE, Plan, PlannedHost, PlannedVM, Step
 
@@ -140,18 +142,12 @@ class Since:
 
 
 def since(session: Session, pool: PoolFacts, before: Before) -> Since:
-    """Compare the pool with what is known of it; a dump that cannot be used is one of the warnings."""
-    if before.dump:
-        path = Path(before.dump)
-        try:
-            dump = database.read(path.read_bytes(), source=str(path))
-            database.verify(dump)
-        except (OSError, DatabaseError) as error:
-            why = f"the dump from before cannot be used ({error})"
-        else:
-            return _Comparison(session, pool, dump).result()
-    else:
-        why = "there is no dump from before"
+    """Compare the pool with what is known of it. A dump that cannot be read is one of the warnings; one of another pool or
+    of another time is a refusal, and nothing is compared then."""
+    dump, why = _dump(before)
+    if dump is not None:
+        against = against_dump(dump, before, pool.uuid, pool.name)
+        return Since(refusals=against) if against else _Comparison(session, pool, dump).result()
     unknown = [f"{why}: nobody knows whether disks were moved, resized, deleted or made since"]
     if before.states is None:
         unknown.append(f"{why}: nobody knows which guests were made since the master was upgraded; their records go")
@@ -161,6 +157,40 @@ def since(session: Session, pool: PoolFacts, before: Before) -> Since:
         losses=tuple(f"{pool.vms[uuid].name} was made since: its record is lost" for uuid in made),
         warnings=tuple(unknown),
     )
+
+
+def refusals(before: Before, pool: str, name: str) -> tuple[str, ...]:
+    """What `since` refuses for the dump's sake, where nothing is lost and there is nothing to compare: `pool` and `name` are
+    the uuid and the name of the pool that goes back."""
+    dump, _ = _dump(before)
+    return () if dump is None else against_dump(dump, before, pool, name)
+
+
+def against_dump(dump: Database, before: Before, pool: str, name: str) -> tuple[str, ...]:
+    """Why a dump does not say how the pool with the uuid `pool`, called `name`, was before: it is another's, or it was taken
+    under another release, as it is once the upgrade has begun."""
+    whose = dump_of_another(dump, here=pool, called=name)
+    if whose:
+        return (whose,)
+    made = version_in(dump)
+    if made == before.source:
+        return ()
+    return (
+        f"the dump was taken under {made}, and the pool goes back to {before.source}: give the dump from before the upgrade",
+    )
+
+
+def _dump(before: Before) -> tuple[Database | None, str]:
+    """The dump from before, or why there is none that can be used."""
+    if not before.dump:
+        return None, "there is no dump from before"
+    path = Path(before.dump)
+    try:
+        dump = database.read(path.read_bytes(), source=str(path))
+        database.verify(dump)
+    except (OSError, DatabaseError) as error:
+        return None, f"the dump from before cannot be used ({error})"
+    return dump, ""
 
 
 class _Comparison:

@@ -25,7 +25,8 @@ from ..releases import find
 from . import marking
 from .acts.shutting import GIVE_UP, HARD, POLICIES
 from .backup import version_in
-from .before import Before, Since, since
+from .before import Before, Since, against_dump, since
+from .belonging import of_another
 from .losing import own_storage
 from .observe import PoolFacts, VMFacts, observe
 from .placement import Board, needs
@@ -84,7 +85,7 @@ class Kept:
             version=version_in(data),
             master=names[data.master],
             pool=pool.cells["uuid"],
-            pool_name=pool.cells.get("name__label", ""),
+            pool_name=pool.cells.get("name_label", ""),
             hosts={row.cells["uuid"]: row for row in data.rows("host")},
             vms=guests,
             places={
@@ -200,7 +201,8 @@ class _Making:
         """The plan where the master answers."""
         changed = since(session, pool, replace(self.before, dump=self.file["path"]))
         self.problems += changed.refusals
-        self.problems += self.against(pool, take_over)
+        if changed.compared:
+            self.problems += self.against(pool, take_over)
         if self.problems:
             return self.plan_of(pool)
         self.losses += changed.losses
@@ -222,11 +224,10 @@ class _Making:
 
     def against(self, pool: PoolFacts, take_over: Collection[str] | None) -> Iterator[str]:
         """Everything that stands against it."""
-        kept = self.kept
-        if kept.pool != pool.uuid:
-            yield f"the dump is of the pool {kept.pool_name} ({kept.pool}), not of {pool.name}"
+        kept, before = self.kept, self.before
+        if before.pool and before.pool != pool.uuid:
+            yield of_another("the journal", before.pool, before.pool_name, here=pool.uuid, called=pool.name)
             return
-        yield from self.against_dump()
         if kept.master != pool.master:
             was = kept.hosts[kept.master].cells.get("name__label", kept.master)
             yield f"the master is {pool.hosts[pool.master].name} now, and was {was}: make {was} the master again first"
@@ -245,11 +246,6 @@ class _Making:
                     f"{vm.name} has to be shut down and cannot do so cleanly: {vm.stuck}; shut it down yourself, or choose "
                     "the policy hard"
                 )
-
-    def against_dump(self) -> Iterator[str]:
-        """Why this dump is not the one to go back to."""
-        if self.before.source != self.kept.version:
-            yield f"the dump was taken under {self.kept.version}, and the pool goes back to {self.before.source}"
 
     def own_disks(self, session: Session, pool: PoolFacts) -> Iterator[str]:
         """What is lost with the disks that hosts are installed on."""
@@ -320,12 +316,8 @@ class _Making:
 
     def without_master(self) -> Plan:
         """The plan where nobody can be asked: the dump tells what there is."""
-        kept = self.kept
-        self.problems += self.against_dump()
-        if self.before.pool and self.before.pool != kept.pool:
-            self.problems.append(
-                f"the dump is of the pool {kept.pool_name}, and the journal of {self.before.pool_name}"
-            )
+        kept, before = self.kept, self.before
+        self.problems += against_dump(kept.data, before, before.pool or kept.pool, before.pool_name or kept.pool_name)
         self.final = {uuid: self.state_of(uuid) for uuid in kept.vms}
         self.homes = {uuid: host for uuid, host in (self.before.homes or {}).items() if host in kept.hosts}
         self.warnings.append(

@@ -54,16 +54,7 @@ class FakeHands:
             except TransportError as error:
                 lost = error
                 continue
-            try:
-                said = json.loads(text)
-            except ValueError:
-                raise ProcedureError(
-                    f"{origin} has no machine room: fake:TOKEN is for a mockserver that was started with --control TOKEN"
-                ) from None
-            if answer.status == 401:
-                raise TokenError(f"{origin} refuses the token of --hands fake:TOKEN: {said.get('error', text)}")
-            if answer.status >= 400:
-                raise ProcedureError(f"the machine room refuses: {said.get('error', text)}")
+            said = _said(origin, answer.status, text)
             self._origins.remove(origin)
             self._origins.insert(0, origin)
             return said
@@ -103,3 +94,23 @@ class FakeHands:
 
     def answer(self, host: str, choice: str, /) -> None:
         self._asked("POST", f"hosts/{host}", {"answer": choice})
+
+
+def _said(origin: str, status: int, text: bytes) -> Any:
+    """What a machine room answered. Raises `ProcedureError` for what it refuses, for a failure of its own, and where there
+    is none: whoever else is asked for the control path does not answer in JSON."""
+    if status >= 500:
+        shown = " ".join(text.decode(errors="replace").split())
+        raise ProcedureError(f"the machine room of {origin} failed ({status}): {shown}")
+    try:
+        said = json.loads(text)
+    except ValueError:
+        raise ProcedureError(
+            f"{origin} has no machine room: fake:TOKEN is for a mockserver that was started with --control TOKEN"
+        ) from None
+    if status < 400:
+        return said
+    why = said.get("error", text) if isinstance(said, dict) else said
+    if status == 401:
+        raise TokenError(f"{origin} refuses the token of --hands fake:TOKEN: {why}")
+    raise ProcedureError(f"the machine room refuses: {why}")

@@ -40,6 +40,8 @@ ERRORS: Mapping[str, str] = {
     "REPO_IOERROR": "the medium could not be read",
 }
 """What the plugin's errors mean."""
+MISSING = frozenset({"XENAPI_MISSING_PLUGIN", "MESSAGE_METHOD_UNKNOWN"})
+"""What a host answers that is too old for the plugin, or for any."""
 UNSAFE: Mapping[str, str] = {
     "not_enough_space": "its disk is too small for the new partitions",
     "vdi_present": "disks of guests on its local storage are in the way of the new partitions",
@@ -120,15 +122,22 @@ class PluginHands(NoHands):
         except Failure as error:
             if error.code == "UNKNOWN_XENAPI_PLUGIN_FUNCTION" and optional:
                 return ""
-            if error.code == "XENAPI_MISSING_PLUGIN":
-                raise ProcedureError(f"{name} lacks the plugin {NAME}: install it by hand (--hands operator)") from None
-            if error.code != "XENAPI_PLUGIN_FAILURE":
+            said = meaning(error)
+            if not said:
                 raise
-            raise ProcedureError(f"{name} cannot install from {self.shown}: {_meaning(error)}") from None
+            raise ProcedureError(f"{name} cannot install from {self.shown}: {said}") from None
 
 
-def _meaning(error: Failure) -> str:
-    """An error of the plugin in words. Its code stands third among the parameters."""
+def meaning(error: Failure) -> str:
+    """Why a host's plugin cannot do what it was asked, in words; empty where the error is not about that. The plugin's own
+    code stands third among the parameters."""
+    if error.code in MISSING:
+        return (
+            f"it lacks the plugin {NAME}: hosts install themselves from {SINCE.product_version} on; install it by hand "
+            "(--hands operator)"
+        )
+    if error.code != "XENAPI_PLUGIN_FAILURE":
+        return ""
     code = error.params[2] if len(error.params) > 2 else " ".join(error.params)
     server = re.fullmatch(r"REPO_SERVER_ERROR_(\d+)", code)
     if server:

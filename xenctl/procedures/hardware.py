@@ -19,7 +19,8 @@ MOVABLE = ("nvidia", "nvidia_sriov")
 @dataclass(frozen=True)
 class Cpu:
     """A processor as a host has it, or as a guest was booted with: its vendor, and the bits of its features by the kind
-    of guest (`hvm` or `pv`). What is empty is not told, and compared with nothing."""
+    of guest (`hvm` or `pv`), or as they were counted up to 6.5 (`old`). What is empty is not told, and compared with
+    nothing."""
 
     vendor: str = ""
     features: tuple[tuple[str, int], ...] = ()
@@ -29,29 +30,35 @@ class Cpu:
         if self.vendor and booted.vendor and self.vendor != booted.vendor:
             return False
         mine = dict(self.features)
-        return all(kind not in mine or not wanted & ~mine[kind] for kind, wanted in booted.features)
+        told = [(kind, wanted) for kind, wanted in booted.features if kind in mine]
+        return all(not wanted & ~mine[kind] for kind, wanted in told[:1])
 
 
 NO_CPU = Cpu()
 
 
 def cpu_of_host(info: Mapping[str, str]) -> Cpu:
-    """The processor as `host.cpu_info` tells it; before 7.0 without features."""
+    """The processor as `host.cpu_info` tells it; before 5.6 nothing of it. Up to 8.1 features are told in the old way, since
+    7.0 in today's."""
     told = {kind: _bits(info[name]) for kind, name in KEYS if info.get(name)}
     return Cpu(info.get("vendor", ""), tuple(told.items()))
 
 
-KEYS = (("hvm", "features_hvm"), ("pv", "features_pv"))
+KEYS = (("hvm", "features_hvm"), ("pv", "features_pv"), ("old", "features"))
+OLD_WORDS = 4
+"""The words of features as they were told up to 6.5."""
 
 
 def cpu_of_guest(vm: Mapping[str, Any]) -> Cpu:
-    """What a guest that is not halted was booted with, as `VM.last_boot_CPU_flags` tells it."""
+    """What a guest that is not halted was booted with, as `VM.last_boot_CPU_flags` tells it. Features that an older release
+    noted are held against what a host tells in the old way, if it does."""
     flags = vm.get("last_boot_CPU_flags") or {}
     if vm["power_state"] == "Halted":
         return NO_CPU
     kind = "hvm" if vm["HVM_boot_policy"] or vm.get("domain_type") in ("pvh", "pv_in_pvh") else "pv"
-    features = ((kind, _bits(flags["features"])),) if flags.get("features") else ()
-    return Cpu(flags.get("vendor", ""), features)
+    words = flags.get("features", "")
+    kinds = (("old",) if words.count("-") == OLD_WORDS - 1 else ()) + (kind,)
+    return Cpu(flags.get("vendor", ""), tuple((kind, _bits(words)) for kind in kinds) if words else ())
 
 
 def _bits(words: str) -> int:

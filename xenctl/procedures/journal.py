@@ -38,6 +38,10 @@ VERSIONS = "versions"
 """What is kept of hosts that are back: their product versions now, by uuid."""
 PAUSE = "pause"
 """What is kept while a run is asked to pause: why."""
+NOT_BEGUN = "see to the disk and to the rights in its folder, or name another file; nothing was begun"
+NO_JOURNAL = "see whether it is the journal of a run, and whether its folder can be written"
+FULL = "see to the disk and resume"
+"""What to do about a file that cannot be used, by what it was needed for."""
 
 
 class JournalError(ProcedureError):
@@ -94,7 +98,11 @@ class Journal:
         where = None if path is None else Path(path)
         if where is not None and where.exists():
             raise JournalError(f"{where} exists: resume or abandon that run, or name another file for a new one")
-        with _told(where, "cannot be written"):
+        if where is not None and not where.parent.is_dir():
+            raise JournalError(
+                f"the journal {where} cannot be made: there is no folder {where.parent}; make it, or name another file"
+            )
+        with _told(where, "cannot be made", NOT_BEGUN):
             lock = _locked(where)
             aside = None if where is None else where.with_name(f"{where.name}-new")
             try:
@@ -115,8 +123,9 @@ class Journal:
         """The journal at `path`; `to_run` takes its lock. Raises `JournalError` for what is none, or is run by somebody."""
         where = Path(path)
         if not where.is_file():
-            raise JournalError(f"{where}: there is no journal; `run` makes one")
-        with _told(where, "cannot be read"):
+            what = "this is no file, so no journal" if where.exists() else "there is no journal"
+            raise JournalError(f"{where}: {what}; name that of a run, which it makes when it begins")
+        with _told(where, "cannot be read", NO_JOURNAL):
             db = _connect(where)
             try:
                 _assert_known(db, where)
@@ -275,7 +284,7 @@ class Journal:
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        with _told(self.path, "cannot be written"), self._db:
+        with _told(self.path, "cannot be written", FULL), self._db:
             yield self._db
 
 
@@ -338,8 +347,8 @@ def _locked(path: Path | None) -> sqlite3.Connection | None:
 
 
 @contextmanager
-def _told(path: Path | None, what: str) -> Iterator[None]:
+def _told(path: Path | None, what: str, advice: str) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        raise JournalError(f"the journal {path or 'in memory'} {what}: {error}; see to the disk and resume") from error
+        raise JournalError(f"the journal {path or 'in memory'} {what}: {error}; {advice}") from error

@@ -39,8 +39,9 @@ def plan(session: Session, path: str | os.PathLike[str]) -> tuple[Plan, Preview 
         problems = list(error.reasons)
     if pool.upgrading:
         problems.append("versions are mixed: finish the upgrade, or revert it")
-    running = [vm for vm in pool.vms.values() if vm.state in ("Running", "Paused")]
-    problems += [f"{vm.name} runs: shut it down first, or it could be run twice" for vm in running]
+    if seen is not None:  # nobody is to shut guests down for a dump that is of no use here
+        running = [vm for vm in pool.vms.values() if vm.state in ("Running", "Paused")]
+        problems += [f"{vm.name} runs: shut it down first, or it could be run twice" for vm in running]
     args = {"path": str(Path(path).resolve()), "sha256": hashlib.sha256(data).hexdigest()}
     steps = [
         Step("claim"),

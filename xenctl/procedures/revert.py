@@ -20,7 +20,8 @@ from ..errors import Failure, ProcedureError, TransportError
 from ..releases import accepts, find
 from . import marking, ways_back
 from .acts.shutting import GIVE_UP, POLICIES
-from .before import Before, Since, since
+from .before import Before, Since, refusals, since
+from .belonging import of_another
 from .journal import ABANDONED, DONE, STOPPED, Journal
 from .observe import PoolFacts, observe
 from .plan import Plan, PlannedVM, Step
@@ -68,7 +69,10 @@ def plan(
             name = next(host.name for host in before.hosts if host.uuid == before.master)
             raise ProcedureError(f"{name}, the master, is on and does not answer: {error}") from error
         return _rescue(before, hands)
-    changed = since(session, pool, before) if pool.hosts[pool.master].version != before.source else Since()
+    if pool.hosts[pool.master].version != before.source:
+        changed = since(session, pool, before)
+    else:
+        changed = Since(refusals=refusals(before, pool.uuid, pool.name))
     choices = Choices(before, changed, unmoved, {"policy": policy, "timeout": timeout, "limit": LIMIT})
     problems = _against(pool, before, changed, take_over=take_over)
     if problems:
@@ -85,7 +89,7 @@ def _against(pool: PoolFacts, before: Before, changed: Since, *, take_over: bool
     """Everything that stands against going back, before any guest is looked at."""
     out = list(changed.refusals)
     if before.pool and before.pool != pool.uuid:
-        return [f"the journal is of the pool {before.pool_name} ({before.pool}), not of {pool.name}"]
+        return [of_another("the journal", before.pool, before.pool_name, here=pool.uuid, called=pool.name)]
     if before.master and before.master != pool.master:
         was = next((host.name for host in before.hosts if host.uuid == before.master), before.master)
         out.append(
@@ -125,6 +129,7 @@ def _rescue(before: Before, hands: Hands | None) -> Plan:
     release, master = before.source, before.master
     going = [(host.uuid, host.name) for host in before.hosts if host.uuid == master]
     problems, unseen = ways_back.against(going, before, hands, pool=before.pool, master=master)
+    problems += refusals(before, before.pool, before.pool_name)
     steps = (
         Step("restore-host", host=master, release=release, reason="the master does not answer"),
         Step("return", host=master, release=release),

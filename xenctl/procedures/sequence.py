@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from ..releases import Release
 from .hands import MEDIA
-from .observe import PoolFacts, VMFacts
+from .observe import Disc, PoolFacts, VMFacts
 from .placement import Board, DoesNotFit
 from .plan import Effort, Plan, Step
 from .planner import NOWHERE, Act, Hop, Impossible, Solution, Turn, solve
@@ -170,7 +170,7 @@ class _Game:
         pool, hosts = self.pool, self.pieces.hosts
         for vm in pool.vms.values():
             if vm.state != "Suspended" and self.wishes.policy(vm) != LEAVE:
-                self.steps += [_eject(vm, disc.vbd, disc.vdi) for disc in vm.discs]
+                self.steps += [eject(vm, disc) for disc in vm.discs]
         for number, uuid in enumerate(hosts):
             if self.new >> number & 1 and not pool.hosts[uuid].enabled:
                 self.steps.append(Step("enable", host=uuid, reason="it is upgraded, and takes guests"))
@@ -183,7 +183,7 @@ class _Game:
 
     def _resume(self, vm: VMFacts, host: str) -> None:
         self.steps.append(Step("resume", vm=vm.uuid, to=host, reason="a suspended guest cannot cross releases"))
-        self.steps += [_eject(vm, disc.vbd, disc.vdi) for disc in vm.discs]
+        self.steps += [eject(vm, disc) for disc in vm.discs]
 
     # --- a host's turn
 
@@ -340,5 +340,6 @@ def _parted(acts: Iterable[Act]) -> list[tuple[list[Hop], int]]:
     return [*out, (moves, NOWHERE)]
 
 
-def _eject(vm: VMFacts, vbd: str, vdi: str) -> Step:
-    return Step("eject", vm=vm.uuid, vbd=vbd, vdi=vdi, reason="a CD ties a guest to what its host sees")
+def eject(vm: VMFacts, disc: Disc) -> Step:
+    """The step that takes a disc out of a guest's drive."""
+    return Step("eject", vm=vm.uuid, vbd=disc.vbd, vdi=disc.vdi, reason="a CD ties a guest to what its host sees")

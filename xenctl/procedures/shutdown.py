@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from ..errors import ProcedureError
 from . import marking
 from .acts.shutting import GIVE_UP, POLICIES
+from .belonging import of_another
 from .journal import Journal
 from .observe import PoolFacts, VMFacts, observe
 from .placement import Board, needs, reachable
@@ -151,7 +152,7 @@ def start_again(session: Session, journal: Journal) -> Plan:
         raise ProcedureError(f"{journal.path or 'this journal'} is of a {first.procedure}, not of an {SHUTDOWN}")
     pool = observe(session)
     if pool.uuid != first.pool:
-        raise ProcedureError(f"this journal is of the pool {first.pool_name} ({first.pool}), not of {pool.name}")
+        raise ProcedureError(of_another("the journal", first.pool, first.pool_name, here=pool.uuid, called=pool.name))
     ran = [(vm.uuid, vm.home) for vm in first.vms if vm.state == "Running" and vm.home]
     gone = [first.names[uuid] for uuid, _ in ran if uuid not in pool.vms]
     here = [[uuid, home] for uuid, home in ran if uuid in pool.vms]

@@ -7,7 +7,7 @@ that has room for it, best on the master, which goes last. Small guests are kept
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import permutations
 from typing import Any
 
@@ -16,6 +16,7 @@ from .before import Before, Since
 from .observe import PoolFacts, VMFacts
 from .placement import Board, go_home, needs
 from .plan import Step
+from .sequence import eject
 
 TRIED = 5
 """Up to so many members every order is tried."""
@@ -94,6 +95,8 @@ class _Game:
         self.deferred: list[VMFacts] = []
         self.afresh: set[str] = set()
         """Suspended guests whose saved state does not cross releases."""
+        self.empty: set[str] = set()
+        """The drives that discs are taken out of on the way."""
 
     def play(self) -> Played:
         """Play from the first step to the last."""
@@ -217,11 +220,11 @@ class _Game:
         left = [self.pool.master, *reversed(self.members[self.members.index(host) + 1 :])] if self.back else []
         stopped: dict[str, str] = {}
         for vm in sorted(self.board.on(host), key=lambda vm: (vm.memory, vm.name)):
-            whole = needs(vm)
-            to = next((other for other in left if not vm.stuck and self.board.takes(whole, other)), None)
-            if to is None or vm.state != "Running":
+            to = self._goes_to(vm, left)
+            if to is None:
                 stopped[vm.uuid] = f"{self._name(host)} goes back, and no other new host can take it"
                 continue
+            self._take_out(vm, to)
             self.board.move(vm, to)
             self._add(Step("migrate", host=host, vm=vm.uuid, to=to, reason=f"{self._name(host)} goes back"))
         self._power_down(host, stopped)
@@ -231,6 +234,25 @@ class _Game:
             f"once {self._name(host)} is restored, its {self.pool.hosts[host].version} is gone: going forward again is "
             "another upgrade"
         )
+
+    def _goes_to(self, vm: VMFacts, hosts: Sequence[str]) -> str | None:
+        """The first of `hosts` that takes a running guest; one that sees its discs, if there is, since they can be taken
+        out. None if none."""
+        if vm.stuck or vm.state != "Running":
+            return None
+        kept = tuple(disc for disc in vm.discs if disc.vbd not in self.empty)
+        for moved in (needs(replace(vm, discs=kept)), vm):
+            to = next((host for host in hosts if self.board.takes(moved, host)), None)
+            if to is not None:
+                return to
+        return None
+
+    def _take_out(self, vm: VMFacts, to: str) -> None:
+        """Take the discs out of a guest's drives that the host does not see that it moves to."""
+        for disc in vm.discs:
+            if disc.vbd not in self.empty and disc.sr not in self.pool.hosts[to].storage:
+                self._add(eject(vm, disc))
+                self.empty.add(disc.vbd)
 
     def _master(self) -> None:
         """Shut down what the master's old database would end, and restore it."""
@@ -338,13 +360,21 @@ class _Game:
             away.append(vm.uuid)
 
     def _discs(self, lost: Iterable[str]) -> None:
-        """Put discs back into the drives that they were in."""
+        """Put discs back into the drives that they were in, as far as they are seen there."""
         known = self.before.discs
         if self.before.states is None:
             known = tuple((vm.uuid, disc.vbd, disc.vdi) for vm in self.pool.vms.values() for disc in vm.discs)
         for uuid, vbd, vdi in known:
-            if uuid in self.pool.vms and uuid not in lost:
+            if uuid not in self.pool.vms or uuid in lost:
+                continue
+            vm, at = self.pool.vms[uuid], self.board.where.get(uuid)
+            sr = next((disc.sr for disc in vm.discs if (disc.vbd, disc.vdi) == (vbd, vdi)), "")
+            if at is None or not sr or sr in self.pool.hosts[at].storage:
                 self._add(Step("insert", vm=uuid, vbd=vbd, vdi=vdi))
+            else:
+                self.played.warnings.append(
+                    f"the CD of {vm.name} is not put back: its host does not reach the storage that it is on"
+                )
 
     def _tell_downtime(self, lost: Iterable[str]) -> None:
         """Add to the reasons of guests that are shut down how long they are."""

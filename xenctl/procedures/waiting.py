@@ -3,7 +3,8 @@
 A host that answers is not back yet: its release must be the new one, the pool out of emergency mode, the host enabled, its
 metrics live, its storage plugged (without high availability a host is enabled before it is). Each stage says what it waits
 for. Where a remedy exists it is applied when half of the stage's time is over, and once more when three quarters are: a
-toolstack that is told to start again needs time to, and what was refused may be taken later.
+toolstack that is told to start again needs time to, and what was refused may be taken later. Where nobody answers no call
+mends anything: a person has to, and the journal says how at the same times.
 """
 
 from __future__ import annotations
@@ -79,6 +80,11 @@ def _version(run: Run, seen: Look, release: str) -> bool:
     return not release or seen.hosts[seen.host].software_version.get("product_version") == release
 
 
+def _tell_version(run: Run, seen: Look) -> None:
+    """Have the host's toolstack start again: the pool learns then what it runs."""
+    run.session.host.restart_agent(seen.host)  # type: ignore[arg-type]
+
+
 def _attached(run: Run, seen: Look, release: str) -> bool:
     return all(attached(run.session, host.address) for ref, host in seen.hosts.items() if ref != seen.master)
 
@@ -124,7 +130,8 @@ def _plug(run: Run, seen: Look) -> None:
 STAGES = (
     Stage(
         *("version", 7200.0, "does not run the new release"),
-        *("look at its screen: it may have booted its disk instead of the medium", _version),
+        "look at its screen: where it booted its disk instead of the medium, switch it off, install it, and go on",
+        *(_version, _tell_version),
     ),
     Stage(
         *("attached", 1800.0, "is back, but members of the pool are still in emergency mode"),
@@ -142,7 +149,9 @@ STAGES = (
 )
 REACHABLE = Stage(
     *("reachable", 4 * 3600.0, "is waited for, and the pool's master does not answer"),
-    *("see to its power, its screen and its network", lambda run, seen, release: True),
+    "see to its power, its screen and its network; if it is up, restart its toolstack at its console "
+    "(xe-toolstack-restart, or service xapi restart where there is none)",
+    lambda run, seen, release: True,
 )
 """What comes first: somebody answers at all."""
 NAMES = (REACHABLE.name, *(stage.name for stage in STAGES))
@@ -177,7 +186,7 @@ def await_return(run: Run, uuid: str, release: str) -> None:
 def _await(run: Run, uuid: str, release: str, stage: Stage) -> None:
     name, clock = run.plan.names.get(uuid, uuid), run.session.clock
     timeout = run.policy.timeouts.get(stage.name, stage.timeout)
-    start, remedies = clock.now(), [part * timeout for part in REMEDIES if stage.remedy is not None]
+    start, remedies = clock.now(), [part * timeout for part in REMEDIES]
     while True:
         seen = look(run, uuid)
         if seen is not None and stage.holds(run, seen, release):
@@ -185,11 +194,20 @@ def _await(run: Run, uuid: str, release: str, stage: Stage) -> None:
         passed = clock.now() - start
         if passed >= timeout:
             raise ProcedureError(f"{name} {stage.what} within {timeout / 60:.0f} minutes; {stage.advice}")
-        if seen is not None and remedies and passed >= remedies[0] and stage.remedy is not None:
+        if remedies and passed >= remedies[0]:
             del remedies[0]
-            run.journal.note(f"{name} {stage.what}; trying to mend that")
-            with suppress(Failure, TransportError):  # it shows, or the time runs out
-                stage.remedy(run, seen)
+            _mend(run, name, stage, seen)
         run.may_go_on()
         clock.sleep(run.poll)
     run.journal.note(f"{name}: {stage.name}")
+
+
+def _mend(run: Run, name: str, stage: Stage, seen: Look | None) -> None:
+    """Apply a stage's remedy; where there is none, or nobody to apply it to, note what a person can do."""
+    if seen is None or stage.remedy is None:
+        silent = stage if seen is not None else REACHABLE
+        run.journal.note(f"{name} {silent.what}; {silent.advice}")
+        return
+    run.journal.note(f"{name} {stage.what}; trying to mend that")
+    with suppress(Failure, TransportError):  # it shows, or the time runs out
+        stage.remedy(run, seen)

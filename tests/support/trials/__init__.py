@@ -6,6 +6,8 @@
 - `NEWER`: what no release serves that is known; its own test makes one up.
 - `ELSEWHERE`: what no arguments of the right types bring about; its own test does.
 - `REFUSED`: verbs that xapi always refuses, though they mark what they were asked to do; and the error.
+- `PROBED`: verbs without declared writes that no arguments of the right types have do anything, and the test that does, as
+  `test_module.py::test_name`.
 - `furnish(world)`: adds to the pool what the topic's verbs are about.
 """
 
@@ -32,6 +34,7 @@ HINTS: dict[str, list[Any]] = _merged("HINTS")
 RECORD: dict[str, dict[str, Any]] = _merged("RECORD")
 PREPARED: dict[str, tuple[str, ...]] = _merged("PREPARED")
 REFUSED: dict[str, str] = _merged("REFUSED")
+PROBED: dict[str, str] = _merged("PROBED")
 NEWER = _named("NEWER")
 ELSEWHERE = _named("ELSEWHERE")
 FURNISHERS: list[Callable[[Any], None]] = [topic.furnish for topic in TOPICS if hasattr(topic, "furnish")]

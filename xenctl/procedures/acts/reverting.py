@@ -80,7 +80,7 @@ class RestoreHost(Kind):
         elif held == step.release and RESTORE in offered:
             hands.answer(host, RESTORE)
             return
-        hands.power_off(host)  # first: an installer without its medium can be asked nothing by whoever resumes
+        hands.power_off(host)  # first: an installer without its medium does nothing for whoever resumes
         hands.eject_media(host)
         hands.power_on(host)
         if found == step.release:

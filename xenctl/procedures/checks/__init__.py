@@ -2,7 +2,7 @@
 
 finding.py       `Check` and `Finding`
 survey.py        what checks look at; `Situation`: a pool, and what is to become of it
-releases.py pools.py hosts.py guests.py surroundings.py
+releases.py pools.py hosts.py hotfixes.py guests.py surroundings.py
                  the checks, by what they look at, each module with its table
 growth.py keys.py  how much memory control domains take later; how strong the keys of certificates are
 
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from ..plan import Step
-from . import guests, hosts, pools, releases, surroundings
+from . import guests, hosts, hotfixes, pools, releases, surroundings
 from .finding import BLOCKS, WARNS, Check, Finding, Found
 from .survey import Situation, Survey, surveyed
 
@@ -37,7 +37,10 @@ PLANNED = (
     ),
 )
 """What only the planner can find."""
-CHECKS = (*releases.CHECKS, *pools.CHECKS, *hosts.CHECKS, *guests.CHECKS, *surroundings.CHECKS, *PLANNED)
+CHECKS = (
+    *(*releases.CHECKS, *pools.CHECKS, *hosts.CHECKS, *hotfixes.CHECKS, *guests.CHECKS, *surroundings.CHECKS),
+    *PLANNED,
+)
 """Every check, in the order in which findings are told."""
 
 

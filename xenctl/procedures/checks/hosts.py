@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 from ..acts import mending
+from ..hardware import Cpu
 from ..observe import HostFacts
 from .finding import BLOCKS, EITHER, WARNS, Check, Found
 from .growth import GIB
@@ -89,7 +91,7 @@ def _levels(at: Situation) -> Iterator[Found]:
     """Since 7.0 a guest knows the features that it booted with; before, hosts are to be alike, by masks if need be."""
     infos = {host.uuid: record.get("cpu_info", {}) for host, record in at.hosts()}
     if any("features_hvm" in info for info in infos.values()):
-        yield from _lacking(at, infos)
+        yield from _lacking(at)
         return
     levels = {host.name: _level(at, host, infos[host.uuid]) for host in at.facts.hosts.values()}
     everywhere = frozenset.intersection(*levels.values()) if all(levels.values()) else None
@@ -109,17 +111,17 @@ def _level(at: Situation, host: HostFacts, info: Mapping[str, str]) -> frozenset
     return frozenset(flags)
 
 
-def _lacking(at: Situation, infos: Mapping[str, Mapping[str, str]]) -> Iterator[Found]:
+def _lacking(at: Situation) -> Iterator[Found]:
     @cache
-    def lacks(host: str, key: str, features: str) -> bool:
-        """Many guests have booted with the same features."""
-        return not _bits(features) <= _bits(infos[host].get(key, ""))
+    def lacks(host: str, booted: Cpu) -> bool:
+        """Many guests have booted with the same features. A host that tells none has none, as xapi takes it."""
+        has = at.facts.hosts[host].cpu
+        return not has.runs(booted) or (bool(booted.features) and not has.features)
 
-    for vm, record in at.up():
-        features = record.get("last_boot_CPU_flags", {}).get("features", "")
-        key = "features_hvm" if vm.hvm else "features_pv"
+    for vm, _ in at.up():
+        booted = replace(vm.cpu, vendor="")
         others = [host for host in at.facts.hosts.values() if host.uuid != vm.host]
-        without = [host.name for host in others if lacks(host.uuid, key, features)]
+        without = [host.name for host in others if lacks(host.uuid, booted)]
         if without:
             nowhere = len(without) == len(others)
             why = f"{vm.name} runs with processor features that are missing on {', '.join(without)}; "

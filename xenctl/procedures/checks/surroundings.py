@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from ..acts import mending
 from ..observe import HostFacts
@@ -42,6 +42,42 @@ def _without(at: Situation, sr: str) -> list[str]:
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+PATHS, BOOT = "mpath-", "mpath-boot"
+"""What the keys begin with under which the storage manager counts paths, in the `other_config` of a PBD, and of a host for
+the disk that it boots from."""
+
+
+def _paths(at: Situation) -> Iterator[Found]:
+    """A path that is down now is one that a host may need when it comes back."""
+    for pbd in at.records("PBD").values():
+        host = next((host for host in at.facts.hosts.values() if host.ref == pbd["host"]), None)
+        if host is None or not pbd["currently_attached"]:
+            continue
+        sr = at.survey.get("SR", pbd["SR"]).get("name_label", "")
+        for disk, active, total in _counted(pbd.get("other_config", {})):
+            why = f"{host.name}: {sr} has {active} of {total} paths (SCSI id {disk})"
+            yield Found("PBD", pbd["uuid"], sr, why)
+    for host, record in at.hosts():
+        for disk, active, total in _counted(record.get("other_config", {})):
+            if PATHS + disk == BOOT:
+                why = f"{host.name}: the disk that it boots from has {active} of {total} paths"
+                yield Found("host", host.uuid, host.name, why)
+
+
+def _counted(config: Mapping[str, str]) -> Iterator[tuple[str, int, int]]:
+    """Of each disk that lacks paths its SCSI id, how many are up, and the most that were ever seen. The text is a list of
+    numbers, these two first; old releases add others."""
+    for key, text in sorted(config.items()):
+        if not key.startswith(PATHS):
+            continue
+        try:
+            active, total = (int(number) for number in text.strip("[] ").split(",")[:2])
+        except ValueError:
+            continue
+        if active < total:
+            yield key.removeprefix(PATHS), active, total
 
 
 def _gone(at: Situation) -> Iterator[Found]:
@@ -105,6 +141,10 @@ CHECKS = (
     Check(
         *("unplugged", WARNS, "PBDs that are not plugged; they are not waited for when a host returns"),
         *("see to the storage and plug the PBD; --fix plugs those that guests use", _unplugged),
+    ),
+    Check(
+        *("storage-paths", WARNS, "storage and boot disks on several paths, some of which are down"),
+        *("see to cables, switches and the storage before a host restarts", _paths),
     ),
     Check(
         *("storage-reach", WARNS, "shared storage of guests that some host does not reach"),

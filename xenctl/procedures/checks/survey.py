@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ...errors import Failure, TransportError
 from ...releases import Release, Version
 from ...values import parse_datetime
+from ..hands_plugin import NAME, meaning
 from ..observe import HostFacts, PoolFacts, VMFacts, attached, observe
 from ..placement import pinned
 from ..planner.pieces import Wishes
@@ -26,12 +27,13 @@ if TYPE_CHECKING:
 Records = Mapping[str, Mapping[str, Any]]
 ABSENT = frozenset({"MESSAGE_METHOD_UNKNOWN", "MESSAGE_REMOVED", "NOT_IMPLEMENTED", "RBAC_PERMISSION_DENIED"})
 """What a pool answers that does not have a table, or does not show it."""
-PLUGIN = "prepare_host_upgrade.py"
-"""What a host installs itself with, since 6.0."""
 
 
 class Answers:
-    """Questions to single hosts. None where a host cannot answer: it is older than the question, or away."""
+    """Questions to single hosts. None where a host cannot answer: it is older than the question, or away. `url` is where
+    the medium of the target is, where hosts install themselves; empty elsewhere."""
+
+    url: str = ""
 
     def servertime(self, host: str) -> float | None:
         """The seconds by which the clock of a host (a reference) is before or behind that of whoever asks."""
@@ -55,7 +57,7 @@ class Answers:
 
 
 class Asking(Answers):
-    """The answers of a live pool. `url` is where the medium of the target is, where hosts install themselves."""
+    """The answers of a live pool."""
 
     def __init__(self, session: Session, url: str = "") -> None:
         self.session, self.url = session, url
@@ -68,15 +70,15 @@ class Asking(Answers):
         return None if found is None else parse_datetime(found).timestamp() - (before + clock.now()) / 2
 
     def plugin(self, host: str, function: str) -> str | None:
-        return self._asked("host.call_plugin", host, PLUGIN, function, self.args)
+        return self._asked("host.call_plugin", host, NAME, function, self.args)
 
     def medium(self, host: str, version: str) -> str:
         if not self.url:
             return ""
         try:
-            answer = str(self.session.call("host.call_plugin", (host, PLUGIN, "testUrl", self.args)))
+            answer = str(self.session.call("host.call_plugin", (host, NAME, "testUrl", self.args)))
         except Failure as error:
-            return error.details[-1] if error.code == "XENAPI_PLUGIN_FAILURE" else str(error)
+            return meaning(error) or str(error)
         except TransportError as error:
             return str(error)
         if answer.strip().lower() != "true":

@@ -114,19 +114,20 @@ def rehearse(
     hosts: int = 3,
     vms: int = 12,
     seed: int = 0,
+    stay: bool = False,
     on_plan: Callable[[Plan], None] | None = None,
     on_step: Progress | None = None,
 ) -> Rehearsal:
     """Rehearse the rolling upgrade of a pool to release `to` (the next one if left out) and return the verdict.
 
     `dump` is a pool database dump: a path, its bytes, or one that was read. Without it a pool of `hosts` hosts of `release`
-    with `vms` guests is made. `on_plan` is shown the plan before the start, `on_step` each step as it begins. A pool that
-    cannot be upgraded is a verdict with `reasons`, not an error. Raises `DatabaseError` for a dump that cannot be used or
-    read, `ValueError` for an unknown release.
+    with `vms` guests is made. With `stay` guests stay where the upgrade puts them. `on_plan` is shown the plan before the
+    start, `on_step` each step as it begins. A pool that cannot be upgraded is a verdict with `reasons`, not an error. Raises
+    `DatabaseError` for a dump that cannot be used or read, `ValueError` for an unknown release.
     """
     started = time.perf_counter()
     with staged(dump, release=release, hosts=hosts, vms=vms, seed=seed) as (pool, session):
-        verdict = _rehearsed(pool, session, to, on_plan, on_step)
+        verdict = _rehearsed(pool, session, to, on_plan, on_step, stay=stay)
     verdict.wall_s = time.perf_counter() - started
     return verdict
 
@@ -183,10 +184,13 @@ def _rehearsed(
     to: str | None,
     on_plan: Callable[[Plan], None] | None,
     on_step: Progress | None,
+    *,
+    stay: bool,
 ) -> Rehearsal:
     from .procedures import rolling_upgrade
+    from .procedures.planner.pieces import Wishes
 
-    plan = rolling_upgrade.plan(session, to)
+    plan = rolling_upgrade.plan(session, to, wishes=Wishes(return_home=not stay))
     verdict = Rehearsal(
         plan.source, plan.target, plan, reasons=[*plan.problems, *pool.obstacles], warnings=list(plan.warnings)
     )

@@ -16,11 +16,10 @@ from mockserver import MockPool
 from xenctl.procedures import checks, rolling_upgrade
 from xenctl.procedures.acts import KINDS
 from xenctl.procedures.checks import CHECKS, Finding, Survey, surveyed
-from xenctl.procedures.checks.hotfixes import HOTFIXES, Hotfix
 from xenctl.procedures.checks.keys import rsa_bits
 from xenctl.procedures.checks.survey import Answers
 from xenctl.procedures.plan import Plan
-from xenctl.releases import find, known
+from xenctl.releases import known
 from xenctl.session import connect
 
 GIB = 1 << 30
@@ -523,42 +522,6 @@ def test_hosts_that_install_themselves_look_at_the_medium(published: str, said: 
     assert whys == [f"{host} {text}" for host in ("host1", "host2") for text in said]
 
 
-def patched(pool: MockPool, uuid: str, **applied: bool) -> None:
-    """Bring a hotfix to the pool that is applied to these hosts, or is not yet, as the release says it."""
-    hosts = {row(pool, "host", name).ref: done for name, done in applied.items()}
-    if pool.machines[0].system.release < find("7.1"):
-        patch = add(pool, "pool_patch", uuid=uuid, name_label="RPU")
-        for host, done in hosts.items():
-            add(pool, "host_patch", host=host, pool_patch=patch.ref, applied=done, name_label="RPU")
-        return
-    update = add(pool, "pool_update", uuid=uuid, name_label="RPU")
-    for host, done in hosts.items():
-        if done:
-            pool.store.write(pool.store.get("host", host), updates=[update.ref])
-
-
-@pytest.mark.parametrize(
-    ("release", "hotfix"),
-    [
-        ("6.2", "RPU001"),
-        ("6.5", "RPU002"),
-        ("7.0", "RPU003"),
-        *((name, "RPU004") for name in ("7.1", "7.6")),
-        ("8.2", "RPU005"),
-        *((name, "") for name in ("6.1", "8.0", "8.1", "XCP-ng 8.2")),
-    ],
-)
-def test_a_host_that_installs_itself_lacks_the_hotfix_of_its_release(release: str, hotfix: str) -> None:
-    """A warning for each host, on releases that have one; nothing where somebody boots a medium."""
-    pool = MockPool.create(release=release, hosts=2, vms=0)
-    with connected(pool) as session:
-        own = rolling_upgrade.plan(session, url="http://10.0.0.77/medium")
-        findings = found(own, "hotfix")
-        assert found(rolling_upgrade.plan(session), "hotfix") == []
-    assert [finding.name for finding in findings] == (["host1", "host2"] if hotfix else [])
-    assert all(f"lacks the hotfix {hotfix}" in f.why and f.level == "warns" for f in findings)
-
-
 @pytest.mark.parametrize(
     ("counts", "said"),
     [
@@ -577,19 +540,6 @@ def test_paths_are_counted_as_the_storage_manager_writes_them(counts: tuple[str,
         whys = [finding.why for finding in found(rolling_upgrade.plan(session), "storage-paths")]
     assert len(whys) == len(said)
     assert all(text in why and "host1" in why for text, why in zip(said, whys, strict=True))
-
-
-@pytest.mark.parametrize("hotfix", HOTFIXES, ids=lambda hotfix: hotfix.name)
-def test_a_hotfix_that_is_applied_is_not_missed(hotfix: Hotfix) -> None:
-    """Each uuid of it counts; another hotfix, and one that is not applied yet, do not."""
-    release = ".".join(str(part) for part in hotfix.first[:2])
-    for uuid in hotfix.uuids:
-        pool = MockPool.create(release=release, hosts=2, vms=0)
-        patched(pool, uuid, host1=True, host2=False)
-        patched(pool, pool.new_uuid(), host2=True)
-        with connected(pool) as session:
-            findings = found(rolling_upgrade.plan(session, url="http://10.0.0.77/medium"), "hotfix")
-        assert [finding.name for finding in findings] == ["host2"]
 
 
 def test_a_plugin_that_knows_the_medium_says_how_much_memory_it_takes() -> None:

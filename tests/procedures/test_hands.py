@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pty
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from xenctl.procedures.hands_plugin import ERRORS
 from xenctl.procedures.journal import Journal
 from xenctl.procedures.observe import observe
 from xenctl.procedures.running import Run
+from xenctl.releases import find
 from xenctl.session import Session
 
 URL = "http://me:hush@10.9.9.9/media"
@@ -134,15 +136,15 @@ def reinstalled(session: Session, hands: Any, host: str = "host2") -> tuple[Any,
 
 
 @pytest.mark.parametrize("host", ["host1", "host2"])
-def test_a_person_is_told_what_to_do_and_asked_what_only_they_see(host: str) -> None:
+def test_a_person_is_told_what_to_do_and_asked_what_only_they_see(host: str, release: str, old: str) -> None:
     """At a terminal: the steps in numbers, what never to choose, and one question."""
-    with served() as (pool, session):
-        person = Person(pool, host, "6.2", "6.2.0\n")
+    with served(release=release) as (pool, session):
+        person = Person(pool, host, release, f"{old}\n")
         with at_a_terminal(session, person) as operator:
             outcome, _ = reinstalled(session, operator, host)
         assert outcome.problems == []
         assert pool.machine(host).backup is not None
-    assert "Put the medium of XenServer 6.2.0 into its drive" in person.told
+    assert f"Put the medium of {find(release).name} into its drive" in person.told
     assert 'Never choose "Perform clean installation"' in person.told
     assert person.told.count("Which version stands") == 1
 
@@ -155,10 +157,10 @@ def test_a_person_is_told_what_to_do_and_asked_what_only_they_see(host: str) -> 
         (["what\n", "6.1.0\n"], "the installer found 6.1.0 and offers upgrade, fresh"),
     ],
 )
-def test_a_person_who_sees_something_else_is_told_to_choose_nothing(typed: list[str], said: str) -> None:
+def test_a_person_who_sees_something_else_is_told_to_choose_nothing(typed: list[str], said: str, release: str) -> None:
     """And the run stops; it can be gone on with."""
-    with served() as (pool, session):
-        person = Person(pool, "host2", "6.2", *typed)
+    with served(release=release) as (pool, session):
+        person = Person(pool, "host2", release, *typed)
         with at_a_terminal(session, person) as operator:
             outcome, _ = reinstalled(session, operator)
         (problem,) = outcome.problems
@@ -167,18 +169,52 @@ def test_a_person_who_sees_something_else_is_told_to_choose_nothing(typed: list[
     assert "Choose nothing on its screen." in person.told
 
 
-def test_a_person_who_goes_away_stops_the_run() -> None:
+class Walker(Person):
+    """Somebody who goes from host to host with the medium of the new release."""
+
+    def hear(self, text: str) -> str:
+        named = re.findall(r"host\d+", text)
+        self.host = named[-1] if named else self.host
+        while self.pool.hands.power(self.host) == "stopping":
+            threading.Event().wait(0.01)
+        return super().hear(text)
+
+
+def test_a_person_upgrades_a_pool(release: str, old: str, new: str) -> None:
+    """One host after another, the master first: each is asked for once, and nothing that must hold is broken."""
+    with served(release=release) as (pool, session):
+        with pool.guard():
+            for guest in pool.store.table("VM").values():
+                if not guest["is_control_domain"]:
+                    pool.store.write(guest, HVM_boot_policy="BIOS order")  # so that the next release starts it
+        target = find(new, find(release))
+        walker = Walker(pool, "host1", target.name, f"{old}\n", f"{old}\n")
+        with at_a_terminal(session, walker) as operator:
+            plan = rolling_upgrade.plan(session, new, hands=operator)
+            assert plan.problems == ()
+            pool.watch(*invariants(may_stop=[vm.uuid for vm in plan.downtime], may_stay_away=plan.away))
+            session.hosts = tuple(f"{session.origin.rpartition('//')[0]}//{one.address}" for one in plan.hosts)
+            outcome = rolling_upgrade.run(session, plan, operator, accept_downtime=True, poll=POLL)
+        assert outcome.problems == []
+        assert {machine.system.release.product_version for machine in pool.machines} == {new}
+        pool.conclude()
+        assert [violation.as_dict() for violation in pool.violations] == []
+    assert walker.told.count("Which version stands") == 2
+    assert [host.name for host in plan.hosts] == re.findall(r"(host\d) \([\d.]+\) is to be \w+:", walker.told)
+
+
+def test_a_person_who_goes_away_stops_the_run(release: str) -> None:
     """The end of the terminal is no answer."""
-    with served() as (pool, session):
-        person = Person(pool, "host2", "6.2", "\x04")
+    with served(release=release) as (pool, session):
+        person = Person(pool, "host2", release, "\x04")
         with at_a_terminal(session, person) as operator:
             outcome, _ = reinstalled(session, operator)
         assert "nobody answers at the terminal any more" in outcome.problems[0]
 
 
-def test_without_a_terminal_a_person_is_told_and_waited_for() -> None:
+def test_without_a_terminal_a_person_is_told_and_waited_for(release: str) -> None:
     """Everything at once, what never to choose with it; nothing is asked."""
-    with served() as (pool, session):
+    with served(release=release) as (pool, session):
         read, write = os.pipe()
         told = io.StringIO()
 
@@ -186,12 +222,12 @@ def test_without_a_terminal_a_person_is_told_and_waited_for() -> None:
             deadline = time.monotonic() + 60
             while "Never choose" not in told.getvalue() and time.monotonic() < deadline:
                 threading.Event().wait(0.01)
-            pool.hands.insert_media("host2", "6.2")
+            pool.hands.insert_media("host2", release)
             pool.hands.power_on("host2")
             person.see("installer")
             pool.hands.answer("host2", "upgrade")
 
-        person = Person(pool, "host2", "6.2")
+        person = Person(pool, "host2", release)
         thread = threading.Thread(target=act, daemon=True)
         thread.start()
         with os.fdopen(read) as source:
@@ -206,15 +242,15 @@ def test_without_a_terminal_a_person_is_told_and_waited_for() -> None:
     assert "?" not in text
 
 
-def test_a_prompt_can_be_interrupted_and_the_run_resumed() -> None:
+def test_a_prompt_can_be_interrupted_and_the_run_resumed(release: str, old: str) -> None:
     """Ctrl-C while a person is asked: the run is paused, and another process goes on with it."""
-    with served() as (pool, session):
+    with served(release=release) as (pool, session):
 
         class Impatient(Operator):
             def _ask(self, question: str, host: str) -> str | None:
                 raise KeyboardInterrupt
 
-        person = Person(pool, "host2", "6.2", "6.2.0\n")
+        person = Person(pool, "host2", release, f"{old}\n")
         with at_a_terminal(session, person) as operator:
             impatient = Impatient(session, source=operator._source, out=operator._out, poll=POLL)
             outcome, journal = reinstalled(session, impatient)

@@ -1,4 +1,5 @@
-"""Small pools made at random, their whole tree of possibilities walked by brute force, and a referee for plans.
+"""Pools made at random, large and small; the small ones' whole tree of possibilities, walked by brute force; and a referee
+for plans.
 
 Nothing here knows the planner: the rules of the pool are written down a second time, over plain facts.
 """
@@ -58,6 +59,25 @@ def pool(hosts: list[HostFacts], vms: list[VMFacts]) -> PoolFacts:
         vms={v.uuid: v for v in vms},
         storage_names={},
     )
+
+
+def large_pool(seed: int, *, hosts: int = 64, vms: int = 5000, load: float = 0.8) -> PoolFacts:
+    """A pool of exactly so many hosts and guests, which take `load` of its memory. A third of the guests are on storage that
+    one host in four reaches, and the master."""
+    dice = random.Random(seed)
+    sizes = sorted((dice.choice((1, 2, 2, 4, 4, 8, 16)) for _ in range(vms)), reverse=True)
+    room = int(sum(sizes) / load / hosts)
+    made = [
+        host(f"host{n:02}", room, "shared a b c d" if n == 0 else f"shared {'abcd'[n % 4]}", "net", "6.0.0")
+        for n in range(hosts)
+    ]
+    free, guests = {h.name: room for h in made}, []
+    for number, size in enumerate(sizes):
+        storage = dice.choice("abcd") if dice.random() < 1 / 3 else "shared"
+        on = dice.choice([h.name for h in made if storage in h.storage and free[h.name] >= size])
+        free[on] -= size
+        guests.append(vm(f"vm{number:04}", on, size, storage))
+    return pool(made, guests)
 
 
 def random_pool(seed: int, *, hosts: int = 4, vms: int = 8, release: str = "") -> PoolFacts:
@@ -225,14 +245,21 @@ def referee(facts: PoolFacts, steps: tuple[Step, ...], new: str, growth: int = 0
     target, where = find(new), {v.uuid: v.host for v in facts.vms.values() if v.host}
     enabled = {h.uuid: h.enabled for h in facts.hosts.values()}
     room = {h.uuid: h.room for h in facts.hosts.values()}
+    used = {h: sum(facts.vms[v].memory for v, at in where.items() if at == h) for h in facts.hosts}
     out = Refereed(where)
 
-    def assert_takes(uuid: str, host: str) -> None:
+    def take(uuid: str, host: str) -> None:
         guest = facts.vms[uuid]
-        used = sum(facts.vms[other].memory for other, at in where.items() if at == host and other != uuid)
+        leave(uuid)
         assert enabled[host], f"{host} is disabled"
         assert sees(guest, facts.hosts[host]), f"{uuid} needs what {host} lacks"
-        assert used + guest.memory <= room[host], f"{host} has no room for {uuid}"
+        assert used[host] + guest.memory <= room[host], f"{host} has no room for {uuid}"
+        where[uuid] = host
+        used[host] += guest.memory
+
+    def leave(uuid: str) -> None:
+        if uuid in where:
+            used[where.pop(uuid)] -= facts.vms[uuid].memory
 
     for step in steps:
         if step.action == "migrate":
@@ -241,16 +268,14 @@ def referee(facts: PoolFacts, steps: tuple[Step, ...], new: str, growth: int = 0
                 max(version.values()) if find("4.1.0") <= version[facts.master] < find("6.0.0") else version[step.host]
             )
             assert version[step.to] >= oldest, f"{step.vm} would go from {step.host} to {step.to}, which is older"
-            assert_takes(step.vm, step.to)
-            where[step.vm] = step.to
+            take(step.vm, step.to)
             out.moves, out.memory = out.moves + 1, out.memory + facts.vms[step.vm].memory
         elif step.action in ("start", "resume"):
             assert version[step.to] == max(version.values()), f"{step.vm} would start on an older host"
-            assert_takes(step.vm, step.to)
-            where[step.vm] = step.to
+            take(step.vm, step.to)
         elif step.action in ("stop", "suspend"):
             assert step.action == "stop" or len(set(version.values())) == 1, "suspending while versions are mixed"
-            del where[step.vm]
+            leave(step.vm)
         elif step.action in ("disable", "enable"):
             enabled[step.host] = step.action == "enable"
         elif step.action == "install":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .endings import IMPOSSIBLE, ending, finish, print_json, progress
+from .policies import STAY, wished
 from .reach import Reach, Reached, hands_option, pool_options
 from .runs import JSON, opened
 
@@ -28,8 +29,9 @@ STYLES = {"blocks": "red", "warns": "yellow"}
 @click.option(
     "--journal", "file", type=click.Path(), metavar="FILE", help="With --fix: where is kept how to take it back."
 )
+@STAY
 @JSON
-def check(reach: Reach, to: str | None, fix: bool, file: str | None, as_json: bool) -> None:
+def check(reach: Reach, to: str | None, fix: bool, file: str | None, stay: bool, as_json: bool) -> None:
     """Check a pool before its upgrade: what blocks it, what is worth knowing, how to mend each.
 
     Nothing is changed without --fix. Ends with 1 where something blocks.
@@ -41,11 +43,11 @@ def check(reach: Reach, to: str | None, fix: bool, file: str | None, as_json: bo
     if file is not None and not fix:
         raise click.UsageError("--journal FILE is for --fix: a check that changes nothing has nothing to remember")
     with ending(), reach.opened() as at:
-        made = mending.plan(at.session, to, url=reach.medium)
+        made = mending.plan(at.session, to, wishes=wished(stay=stay), url=reach.medium)
         mended: list[str] = []
         if fix:
             mended = _mended(at, made, file, as_json=as_json)
-            made = mending.plan(at.session, to, url=reach.medium)
+            made = mending.plan(at.session, to, wishes=wished(stay=stay), url=reach.medium)
         _tell(made, mended, as_json=as_json)
         sys.exit(IMPOSSIBLE if _blocking(made) else 0)
 

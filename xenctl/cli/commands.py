@@ -11,8 +11,10 @@ from . import answer_file, backup, journals, maintenance, recover, reinstall, sh
 from .check import check
 from .endings import IMPOSSIBLE, Answering, ending, print_json, progress, show_plan
 from .path import plan_path
+from .policies import STAY
 from .reach import Reach, live_options
 from .revert import revert
+from .runs import JSON
 from .upgrade import upgrade
 
 if TYPE_CHECKING:
@@ -39,9 +41,10 @@ for command in (upgrade, plan_path, *(command for family in FAMILIES for command
 @cli.command()
 @click.argument("dump", required=False, type=click.Path())
 @click.option("--to", metavar="RELEASE", help="Release to upgrade to; the next one if left out.")
+@STAY
 @live_options
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
-def rehearse(dump: str | None, to: str | None, reach: Reach, as_json: bool) -> None:
+@JSON
+def rehearse(dump: str | None, to: str | None, stay: bool, reach: Reach, as_json: bool) -> None:
     """Rehearse the rolling upgrade of a pool on a fake one.
 
     DUMP is a pool database dump, as `xe pool-dump-database` writes it. With --server it is fetched from the live pool, which
@@ -56,7 +59,7 @@ def rehearse(dump: str | None, to: str | None, reach: Reach, as_json: bool) -> N
 
             with reach.session() as session:
                 source = fetch(session)
-        verdict = _with_progress(source, to, quiet=as_json)
+        verdict = _with_progress(source, to, stay=stay, quiet=as_json)
     if as_json:
         print_json(verdict.as_dict())
     else:
@@ -66,11 +69,11 @@ def rehearse(dump: str | None, to: str | None, reach: Reach, as_json: bool) -> N
     sys.exit(0 if verdict.ok else IMPOSSIBLE)
 
 
-def _with_progress(source: Any, to: str | None, *, quiet: bool) -> Rehearsal:
+def _with_progress(source: Any, to: str | None, *, stay: bool, quiet: bool) -> Rehearsal:
     """Rehearse, with a progress bar on a terminal."""
     from ..rehearsal import rehearse as run
 
     if quiet:
-        return run(source, to=to)
+        return run(source, to=to, stay=stay)
     with progress(quiet=not sys.stderr.isatty()) as on_step:
-        return run(source, to=to, on_plan=show_plan, on_step=on_step)
+        return run(source, to=to, stay=stay, on_plan=show_plan, on_step=on_step)

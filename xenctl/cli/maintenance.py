@@ -10,7 +10,7 @@ import click
 
 from ..errors import ProcedureError
 from .endings import IMPOSSIBLE, as_data, ending, finish, present, print_json, progress
-from .policies import Asked, gate_options
+from .policies import STAY, Asked, gate_options
 from .reach import Reach, Reached, machine_room_option, pool_options, tell
 from .runs import DRY_RUN, JOURNAL, JSON, TAKE_OVER, opened, run_or_resume
 
@@ -134,7 +134,7 @@ def leave(
 @click.command("rolling-reboot")
 @HOSTS
 @STUCK
-@click.option("--stay", is_flag=True, help="Guests that were moved stay where they are.")
+@STAY
 @gate_options
 @pool_options
 @machine_room_option

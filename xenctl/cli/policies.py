@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..procedures.journal import Journal
     from ..procedures.observe import PoolFacts
     from ..procedures.plan import Plan
+    from ..procedures.planner.pieces import Wishes
     from ..procedures.policy import Policy
     from ..procedures.running import Gate
     from .reach import Reached
@@ -87,6 +88,7 @@ class Asked:
         return Policy(**merged)
 
 
+STAY = click.option("--stay", is_flag=True, help="Guests that were moved stay where they are.")
 GATES = (
     click.option("--approve", is_flag=True, help="Ask before each host; with nobody at a terminal, stop there."),
     click.option("--window", metavar="HH:MM-HH:MM", help="Begin a host only if it will be done in this time of day."),
@@ -150,10 +152,10 @@ def run_options(function: F) -> F:
 
 
 def guest_options(function: F) -> F:
-    """Add the options that say what becomes of single guests. The function gets `vm` and `vms`."""
+    """Add the options that say what becomes of guests. The function gets `vm` and `vms` for single ones, and `stay`."""
     function = click.option(
         *("--vms", "vms"), type=click.Path(), metavar="FILE", help="A file of lines NAME=POLICY, as --vm takes them."
-    )(function)
+    )(STAY(function))
     return click.option(
         *("--vm", "vm"),
         multiple=True,
@@ -168,6 +170,13 @@ def guest_policies(vm: tuple[str, ...], vms: str | None) -> Callable[[PoolFacts]
 
     named = procedure.read(vm, vms)
     return lambda pool: procedure.resolved(pool, named)
+
+
+def wished(*, stay: bool) -> Wishes:
+    """How guests are to be treated."""
+    from ..procedures.planner.pieces import Wishes
+
+    return Wishes(return_home=not stay)
 
 
 def _timeout(text: str) -> tuple[str, float]:

@@ -10,7 +10,7 @@ import click
 
 from .endings import IMPOSSIBLE, ending, finish, planned, present, print_json, progress, show_mendable, show_plan
 from .journals import JOURNAL, taken_up
-from .policies import Asked, guest_options, guest_policies, run_options, told_to_stop
+from .policies import Asked, guest_options, guest_policies, run_options, told_to_stop, wished
 from .reach import Reach, Reached, hands_option, pool_options
 from .runs import JSON, TAKE_OVER
 
@@ -34,14 +34,14 @@ def upgrade() -> None:
 @TO
 @guest_options
 @JSON
-def plan(reach: Reach, to: str | None, vm: tuple[str, ...], vms: str | None, as_json: bool) -> None:
+def plan(reach: Reach, to: str | None, vm: tuple[str, ...], vms: str | None, stay: bool, as_json: bool) -> None:
     """Show what an upgrade would do, step by step. Nothing is changed."""
     from ..procedures import rolling_upgrade
 
     with ending():
         policies = guest_policies(vm, vms)
         with reach.opened() as at:
-            made = rolling_upgrade.plan(at.session, to, hands=at.hands, policies=policies)
+            made = rolling_upgrade.plan(at.session, to, hands=at.hands, wishes=wished(stay=stay), policies=policies)
             if as_json:
                 print_json(made.as_dict())
             else:
@@ -68,6 +68,7 @@ def run(
     accept_downtime: bool,
     vm: tuple[str, ...],
     vms: str | None,
+    stay: bool,
     asked: Asked,
     fix: bool,
     as_json: bool,
@@ -83,7 +84,10 @@ def run(
         assert_new(file)
         policies = guest_policies(vm, vms)
         with reach.opened() as at:
-            made = rolling_upgrade.plan(at.session, to, hands=at.hands, policies=policies, fix=fix, url=reach.medium)
+            wishes = wished(stay=stay)
+            made = rolling_upgrade.plan(
+                *(at.session, to), hands=at.hands, wishes=wishes, policies=policies, fix=fix, url=reach.medium
+            )
             planned(made)
             if not as_json:
                 (show_mendable if made.problems else show_plan)(made)
@@ -137,6 +141,7 @@ def adopt(
     dry_run: bool,
     vm: tuple[str, ...],
     vms: str | None,
+    stay: bool,
     asked: Asked,
     fix: bool,
     as_json: bool,
@@ -153,8 +158,9 @@ def adopt(
         assert_new(file)
         policies = guest_policies(vm, vms)
         with reach.opened() as at:
+            wishes = wished(stay=stay)
             made = rolling_upgrade.adopt(
-                at.session, to, take_over=take_over, hands=at.hands, policies=policies, fix=fix
+                *(at.session, to), take_over=take_over, hands=at.hands, wishes=wishes, policies=policies, fix=fix
             )
             if dry_run or not planned(made).problems:
                 present(made, dry_run=dry_run, as_json=as_json)

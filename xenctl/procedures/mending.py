@@ -18,17 +18,18 @@ from .running import Outcome, Progress, Run
 if TYPE_CHECKING:
     from ..session import Session
     from .hands import Hands
+    from .planner.pieces import Wishes
 
 PROCEDURE = "mending"
 NOT_NOW = ("other-run", "versions-mixed")
 """Checks that find somebody else's work, which is not to be meddled with."""
 
 
-def plan(session: Session, target: str | None = None, *, url: str = "") -> Plan:
+def plan(session: Session, target: str | None = None, *, wishes: Wishes | None = None, url: str = "") -> Plan:
     """The plan for mending what stands in the way of an upgrade to `target`, and what is warned of; nothing is changed.
-    What only a person can mend is in `Plan.findings` and no problem of this plan. Raises `ValueError` for an unknown
-    release."""
-    whole = rolling_upgrade.plan(session, target, fix=True, url=url)
+    What only a person can mend is in `Plan.findings` and no problem of this plan. `wishes` and `url` are as with an upgrade.
+    Raises `ValueError` for an unknown release."""
+    whole = rolling_upgrade.plan(session, target, wishes=wishes, fix=True, url=url)
     return replace(
         whole,
         procedure=PROCEDURE,

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import http.client
 import io
-import json
-import random
 import re
-import struct
 import tarfile
 from collections.abc import Callable
 from typing import Any
@@ -492,94 +489,6 @@ def test_what_an_import_of_a_disk_does_not_take(calls: Make, query: Any, status:
     assert outcome(c, task) == ("failure", error)
 
 
-def chunks(*pieces: tuple[int, bytes]) -> bytes:
-    """Pieces of a disk, each with its place, and the end."""
-    return b"".join(struct.pack("<QI", at, len(data)) + data for at, data in pieces) + bytes(12)
-
-
-def test_a_disk_may_come_in_chunks(calls: Make) -> None:
-    """Each says where it belongs, in any order; what lies between them stays."""
-    c = calls(release="8.2", vms=4)
-    vdi = disk_of(c, "vm04")
-    disk, task = c.pool.disks[vdi["uuid"]], new_task(c)
-    disk.write(5 * MIB, b"kept")
-    pieces = (8 * MIB, b"far" * MIB), (0x8B1F, b"near"), (5 * MIB + 1, b"E")
-    out, _ = ask(c, "PUT", "/import_raw_vdi", chunks(*pieces), task_id=task, vdi=vdi.ref, chunked="")
-    assert (out.status, outcome(c, task)) == (200, ("success", []))
-    assert c.pool.store.get("task", task)["result"] == f"<value>{vdi.ref}</value>"
-    assert disk.read(0x8B1F, 5) == b"near\0"
-    assert disk.read(5 * MIB, 4) == b"kEpt"
-    assert disk.read(8 * MIB, 3 * MIB) == b"far" * MIB
-
-
-@pytest.mark.parametrize("cut", ["no end", "half a chunk", "half a head", "beyond the disk"])
-def test_chunks_that_stop_coming_or_lead_too_far_are_refused(calls: Make, cut: str) -> None:
-    """As any disk that cannot be written."""
-    c = calls(release="8.2", vms=4)
-    vdi, task = disk_of(c, "vm04"), new_task(c)
-    whole = chunks((0, b"some data"))
-    data = {
-        "no end": whole[:-12],
-        "half a chunk": whole[:15],
-        "half a head": whole[:5],
-        "beyond the disk": chunks((vdi["virtual_size"] - 2, b"abc")),
-    }[cut]
-    ask(c, "PUT", "/import_raw_vdi", data, task_id=task, vdi=vdi.ref, chunked="")
-    assert outcome(c, task) == ("failure", ["VDI_IO_ERROR", "Device I/O errors"])
-
-
-@pytest.mark.parametrize(
-    ("release", "asked", "magic"),
-    [
-        ("8.1", "zstd", b"\x28\xb5\x2f\xfd"),
-        ("8.4", "zstd", b"\x28\xb5\x2f\xfd"),
-        ("8.4", "gzip", b"\x1f\x8b"),
-        ("8.4", "true", b"\x1f\x8b"),
-        ("8.4", "lzma", b"ova.xml"),
-        ("8.0", "zstd", b"ova.xml"),
-        ("8.0", "gzip", b"ova.xml"),
-        ("8.0", "true", b"\x1f\x8b"),
-    ],
-)
-def test_an_export_is_packed_as_asked(calls: Make, release: str, asked: str, magic: bytes) -> None:
-    """Names of compressions are known since 8.1; before, `true` was all that was understood, and another word meant none."""
-    c = calls(release=release, vms=4)
-    _, data = ask(c, "GET", "/export", ref=c.vm("vm04").ref, use_compression=asked)
-    assert data.startswith(magic)
-
-
-def test_an_export_by_zstandard_comes_back_whole(calls: Make) -> None:
-    """It is far smaller than what it holds, since disks are empty for the most part; an older release cannot read it."""
-    c = calls(release="8.2", vms=4)
-    vm, disk = c.vm("vm04"), c.pool.disks[disk_of(c, "vm04")["uuid"]]
-    noise = random.Random(8).randbytes(300_000)
-    disk.write(3 * MIB + 7, noise)
-    _, plain = ask(c, "GET", "/export", ref=vm.ref)
-    _, data = ask(c, "GET", "/export", ref=vm.ref, use_compression="zstd")
-    assert len(data) < len(plain) / 3
-    for release, status in (("8.2", "success"), ("8.0", "failure")):
-        d = calls(release=release, vms=4)
-        task, sr = new_task(d), d.row("SR", "NFS virtual disk storage").ref
-        ask(d, "PUT", "/import", data, task_id=task, sr_id=sr)
-        assert outcome(d, task)[0] == status
-    ask(c, "PUT", "/import", data, task_id=new_task(c), sr_id=c.row("SR", "NFS virtual disk storage").ref)
-    copies = [row for row in c.pool.store.table("VM").values() if row["name_label"] == "vm04" and row is not vm]
-    (copy,) = (c.pool.disk_of(vbd["VDI"]) for vbd in c.pool.vbds(copies[0]) if vbd["userdevice"] == "0")
-    assert copy.read(3 * MIB + 7, len(noise)) == noise
-    assert copy.digest() == disk.digest()
-
-
-def test_an_archive_squeezed_elsewhere_is_refused(calls: Make) -> None:
-    """Python cannot read it; the refusal says what to do."""
-    c = calls(release="8.2")
-    task = new_task(c)
-    squeezed = bytes.fromhex("28b52ffd2404") + bytes([0x0D, 0, 0]) + b"x"
-    ask(c, "PUT", "/import", squeezed, task_id=task, sr_id=c.row("SR", "NFS virtual disk storage").ref)
-    code, text = outcome(c, task)[1]
-    assert code == "NOT_IMPLEMENTED"
-    assert "export it again with gzip" in text
-
-
 def test_a_disk_whose_bytes_stop_coming(calls: Make) -> None:
     """Fewer than were announced are a failure."""
     c = calls(release="8.2", vms=4)
@@ -685,60 +594,6 @@ def test_a_blob_keeps_what_is_put_there(calls: Make) -> None:
     assert ask(c, "GET", "/blob", ref=blob.ref, session_id="wrong")[0].status == 401
     store.write(blob, public=True)
     assert ask(c, "GET", "/blob", ref=blob.ref, session_id="wrong")[1] == b"some text"
-
-
-# --- statistics
-
-
-def test_a_host_tells_how_much_memory_there_is(calls: Make) -> None:
-    """Its own and that of the guests on it, now; in XML, or in JSON."""
-    c = calls(release="8.2", vms=4)
-    host, vm, now = c.host("host1"), c.vm("vm01"), int(c.pool.clock.now())
-    assert ask(c, "GET", "/rrd_updates")[0].status == 400
-    _, text = ask(c, "GET", "/rrd_updates", start="0", host="true", json="true")
-    told = json.loads(text)
-    values = dict(zip(told["meta"]["legend"], told["data"][0]["values"], strict=True))
-    assert values[f"AVERAGE:host:{host['uuid']}:memory_total_kib"] == c.pool.machine("host1").memory / 1024
-    assert values[f"MAX:vm:{vm['uuid']}:memory"] == vm["memory_static_max"]
-    assert (told["meta"]["rows"], told["data"][0]["t"]) == (1, now // 5 * 5)
-    _, text = ask(c, "GET", "/rrd_updates", start="0", cf="MIN", vm_uuid=vm["uuid"])
-    assert f"<columns>1</columns><legend><entry>MIN:vm:{vm['uuid']}:memory</entry></legend>".encode() in text
-    assert b"<data></data>" in ask(c, "GET", "/rrd_updates", start=str(now + 60))[1]
-
-
-@pytest.mark.parametrize(
-    ("accept", "json_too", "kind"),
-    [
-        ("application/json", False, "json"),
-        ("text/xml", True, "xml"),
-        ("*/*", False, "json"),
-        ("text/*", True, "xml"),
-        ("text/xml,application/json", False, "json"),
-        ("text/xml,application/json;q=0.9", True, "xml"),
-        ("image/png,text/xml;q=0.1", True, "xml"),
-        ("image/png", False, "xml"),
-        ("image/png", True, "json"),
-        ("nonsense", True, "json"),
-        ("text/xml;level", True, "json"),
-        ("", False, "xml"),
-    ],
-)
-def test_statistics_come_as_the_client_likes_them(calls: Make, accept: str, json_too: bool, kind: str) -> None:
-    """By its header `Accept` since XenServer 8, else by the argument `json`; before, by that alone."""
-    query = {"start": "0", **({"json": ""} if json_too else {})}
-    for release, expected in (("8.4", kind), ("8.2", "json" if json_too else "xml")):
-        out, text = ask(calls(release=release), "GET", "/rrd_updates", headers={"accept": accept}, **query)
-        assert out.headers["content-type"] == {"json": "application/json", "xml": "text/xml"}[expected]
-        assert text.startswith(b"{" if expected == "json" else b"<")
-
-
-def test_nothing_is_measured_of_storage(calls: Make) -> None:
-    """Asking for it adds nothing, as there are no sources."""
-    c = calls(release="8.2", vms=1)
-    sr = c.row("SR", "NFS virtual disk storage")
-    assert c("SR.get_data_sources", sr.ref) == []
-    texts = {ask(c, "GET", "/rrd_updates", start="0", **more)[1] for more in ({}, {"sr_uuid": sr["uuid"]})}
-    assert len(texts) == 1
 
 
 # --- over sockets

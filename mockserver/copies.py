@@ -1,11 +1,11 @@
-"""A VM copied: its record, its devices, and its disks with what is on them."""
+"""A VM copied: its record, its devices, and its disks with what is on them; and a VM dropped."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import vdis, volumes
+from . import guests, vdis, volumes
 from .addresses import made_up_mac
 from .call import Call, Steps
 from .records import as_text
@@ -255,3 +255,34 @@ def copy_rest(call: Call, source: Row, vm: Row, *, same_macs: bool) -> None:
                 free = {"currently_attached": False, "resident_on": NULL, "scheduled_to_be_resident_on": NULL}
                 fields = {**device, **free, "uuid": call.pool.new_uuid(), "VM": vm.ref, "PCI": NULL}
                 call.db.create(table, call.pool.new_ref(), fields)
+
+
+# --- the end of one
+
+ERASED = (
+    *("*", "VBD.*", "VIF.*", "VGPU.*", "VUSB.*", "VTPM.*", "console.*", "blob.*", "PCI.attached_VMs"),
+    *("VM_metrics.*", "VM_guest_metrics.*", "VBD_metrics.*", "VIF_metrics.*"),
+)
+"""What is written where a VM goes."""
+
+
+def erase(call: Call, vm: Row) -> None:
+    """Drop a VM with its devices; its disks stay, and so does its suspend image. What was made from it is its parent's."""
+    db = call.db
+    for child in [db.find("VM", child) for child in vm.get("children", ())]:
+        if child is not None:
+            db.write(child, parent=vm["parent"] or NULL)
+    for table in ("VBD", "VIF"):
+        for device in [db.find(table, device) for device in vm[f"{table}s"]]:
+            if device is not None:
+                volumes.drop_device(call, device)
+    guests.placeless(call.pool, vm)
+    dropped = [("VM_metrics", vm["metrics"]), ("VM_guest_metrics", vm["guest_metrics"])]
+    dropped += [("console", console) for console in vm["consoles"]]
+    dropped += [("blob", blob) for blob in vm.get("blobs", {}).values()]
+    dropped += [(table, device) for table in ("VGPU", "VUSB", "VTPM") for device in vm.get(f"{table}s", ())]
+    for table, found in dropped:
+        old = db.find(table, found)
+        if old is not None:
+            db.delete(old)
+    db.delete(vm)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from xenctl import datamodel
+from xenctl import datamodel, releases
 from xenctl.releases import has_removed, serves
 
 from . import classes
@@ -88,6 +88,19 @@ def table(release: Release | None = None) -> str:
     return "\n".join(_line(line, widths) for line in lines)
 
 
+def later(release: Release) -> Iterator[tuple[str, dict[str, list[str]]]]:
+    """The messages that came after `release`, by class and then by the version of the toolstack that brought them, oldest
+    version first."""
+    model = datamodel.load()
+    for name, cls in sorted(model.classes.items(), key=lambda item: item[0].lower()):
+        found: dict[str, list[str]] = {}
+        came = [message for message in cls.messages.values() if not serves(release, message)]
+        for message in sorted(came, key=lambda message: (model.order(message.lifecycle.since), message.name)):
+            found.setdefault(message.lifecycle.since, []).append(message.name)
+        if found:
+            yield name, found
+
+
 PAGE = """\
 # Coverage
 
@@ -101,8 +114,22 @@ those that no data model can answer.
 """
 
 
+LATER = """\
+## Later than {release}
+
+{count} messages came with later versions of the toolstack than {toolstack}, whose data model {release} has.
+That is where the table of releases ends: no newer one is known by its product version, platform version and schema. The data
+model names one more, XenServer 9, without these; and updates bring later versions of the toolstack to hosts that keep their
+product version, but which of them is not told. So no host of the fake serves these messages. It answers
+`MESSAGE_METHOD_UNKNOWN`, as {release} did when it came out. The typed client knows them, and the version that each
+came with; a live pool that is newer is taken for the nearest older release.
+
+"""
+
+
 def page(release: Release) -> str:
-    """The coverage of one release as a page of Markdown: the counts by class, then the names of what is missing."""
+    """The coverage of one release as a page of Markdown: the counts by class, the names of what is missing, and what came
+    after the release."""
     found = covered(release)
     lines = [_row(*HEADER[:5]), "|---|--:|--:|--:|--:|"]
     lines += [_row(row.name, len(row.behaviour), len(row.generic), len(row.missing), row.explicit) for row in found]
@@ -111,7 +138,21 @@ def page(release: Release) -> str:
     lines += ["", "## Not implemented", ""]
     lines += [f"- `{row.name}`: {', '.join(sorted(row.missing))}" for row in found if row.missing]
     head = PAGE.format(release=release.name, version=release.product_version)
-    return head + "\n".join(lines)
+    return head + "\n".join(lines) + _later(release)
+
+
+def _later(release: Release) -> str:
+    """The end of the page of the newest release; other releases have none."""
+    found = list(later(release)) if release.order == max(known.order for known in releases.known()) else []
+    if not found:
+        return ""
+    count = sum(len(names) for _, by_version in found for names in by_version.values())
+    lines = [
+        f"- `{name}`: {'; '.join(f'{version}: ' + ', '.join(names) for version, names in by_version.items())}"
+        for name, by_version in found
+    ]
+    toolstack = ".".join(map(str, release.order[1:3]))
+    return "\n\n" + LATER.format(release=release.name, count=count, toolstack=toolstack) + "\n".join(lines)
 
 
 def _row(*cells: object) -> str:

@@ -58,6 +58,14 @@ def stopped(pool: MockPool, vm: Row) -> None:
         guest.booting = None
 
 
+def crossed(pool: MockPool, vm: Row, to: MockPool, new: Row) -> None:
+    """The guest in `vm` goes on in another pool as `new`: its agent reports there, if it has not yet."""
+    guest = pool.guest(vm)
+    if guest.booting is not None and guest.up_at > pool.clock.now():
+        guest.booting.cancel()
+        guest.booting = pool.clock.after(guest.up_at - pool.clock.now(), partial(report, to, new))
+
+
 def report(pool: MockPool, vm: Row) -> None:
     """Write down what the agent in `vm` says, if the guest is up and nothing is written yet. While no master serves, nobody
     listens; the next start of its host hears it."""

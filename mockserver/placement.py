@@ -26,7 +26,7 @@ def assert_can_boot_here(
     _assert_fits(pool.store, vm, host, Needs.of(pool.store, vm, with_storage=with_storage), asker)
     if enough_memory:
         assert_memory(pool, vm, host)
-    _assert_enough_pcpus(pool.store, vm, host)
+    assert_enough_pcpus(pool.store, vm, host)
 
 
 class Needs(NamedTuple):
@@ -102,7 +102,7 @@ def ocaml_float(number: float) -> str:
     return text if any(sign in text for sign in ".en") else f"{text}."
 
 
-def _assert_enough_pcpus(store: Store, vm: Row, host: Row) -> None:
+def assert_enough_pcpus(store: Store, vm: Row, host: Row) -> None:
     """Raise where a VM has more virtual processors than the host has real ones, since 7.1."""
     count = (host.get("cpu_info") or {}).get("cpu_count", "")
     if store.release.order < rules.ELY or not count.isdigit() or vm["VCPUs_max"] <= int(count):
@@ -163,7 +163,7 @@ def _can_take(store: Store, vm: Row, host: Row, needs: Needs) -> bool:
         return False
     try:
         _assert_fits(store, vm, host, needs, "choose")
-        _assert_enough_pcpus(store, vm, host)
+        assert_enough_pcpus(store, vm, host)
     except Failure:
         return False
     return True

@@ -346,10 +346,12 @@ class MockPool(Kept):
             found[1].end(self.clock.now())
             del found[0].domains[vm["uuid"]]
 
-    def move_domain(self, vm: Row, source: HostMachine, target: HostMachine) -> Domain:
-        """Move the running domain of `vm` to another machine: its guest goes on with the same disks."""
+    def move_domain(
+        self, vm: Row, source: HostMachine, target: HostMachine, disks: tuple[Disk, ...] | None = None
+    ) -> Domain:
+        """Move the running domain of `vm` to another machine: its guest goes on with the same disks, or with `disks`."""
         old = source.domains.pop(vm["uuid"])
-        disks = old.disks
+        disks = old.disks if disks is None else disks
         old.end(self.clock.now())
         self.last_domid += 1
         domain = Domain(

@@ -89,6 +89,12 @@ def announce(call: Call, vm: Row, name: str, what: str) -> None:
         messages.post(call.pool, name, priority=PRIORITY, cls="VM", uuid=vm["uuid"], body=body)
 
 
+def announce_move(call: Call, vm: Row, source: Row, target: Row) -> None:
+    """Tell operators in a message that `vm` came from one host to another."""
+    names = [f"host '{host['name_label']}' (uuid: {host['uuid']})" for host in (source, target)]
+    announce(call, vm, "VM_MIGRATED", f"migrated from {names[0]} to {names[1]}")
+
+
 def on_host(call: Call, vm: Row) -> str:
     """The host that `vm` is on, as messages name it."""
     host = call.db.get("host", vm["resident_on"])
@@ -109,7 +115,7 @@ def _attach(call: Call, vm: Row, host: Row) -> None:
         db.write(device, currently_attached=True)
 
 
-def _console(call: Call, vm: Row, host: Row) -> None:
+def show_console(call: Call, vm: Row, host: Row) -> None:
     """Give a running VM a console on its host, or move the ones it has."""
     consoles = call.db.rows("console", vm["consoles"])
     for console in consoles:
@@ -211,7 +217,7 @@ def boot(call: Call, vm: Row, place: Callable[[], Row], *, paused: bool) -> Step
         db.write(vm, resident_on=host.ref, scheduled_to_be_resident_on=NULL, domid=domain.domid)
         _booted(call, vm, there)
         db.write(vm, power_state="Paused" if paused else "Running")
-        _console(call, vm, host)
+        show_console(call, vm, host)
         guests.started(pool, vm)
     return ""
 
@@ -405,7 +411,7 @@ def wake(call: Call, vm: Row, there: hosts.Contact, *, paused: bool) -> Steps:
     db.write(vm, resident_on=host.ref, scheduled_to_be_resident_on=NULL, domid=domain.domid)
     db.write(vm, power_state="Paused" if paused else "Running")
     _attach(call, vm, host)
-    _console(call, vm, host)
+    show_console(call, vm, host)
     processors.arrived(db, vm, host, resumed=True)
     db.write(metrics_of(call, vm), last_updated=call.clock.stamp(), memory_actual=vm["memory_static_max"])
     drop_image(call, vm)
@@ -434,4 +440,4 @@ def move(call: Call, vm: Row, source: hosts.Contact, target: hosts.Contact) -> N
     passthrough.take(call.db, vm, target.host)
     processors.arrived(call.db, vm, target.host, resumed=False)
     guests.obey(call.pool, vm, "restart_device_model")
-    _console(call, vm, target.host)
+    show_console(call, vm, target.host)

@@ -57,6 +57,9 @@ DRIVERS: dict[str, Driver] = {
     ),
 }
 
+IN_VHDS = frozenset("lvm lvmoiscsi lvmohba ext nfs smb file".split())
+"""The storage that keeps its disks as VHDs."""
+
 CAME_WITH: dict[str, str] = {
     "VDI_RESET_ON_BOOT": "5.6.100",
     "SR_CACHING": "5.6.100",
@@ -90,6 +93,11 @@ def capabilities_in(release: Release, kind: str) -> frozenset[str]:
     late = SNAPSHOTS_CAME_WITH.get(kind, "4.0.1")
     came = {**CAME_WITH, "VDI_SNAPSHOT": late, "VDI_CLONE": late}
     return frozenset(name for name in plugin.capabilities.split() if release >= find(came.get(name, "4.0.1")))
+
+
+def keeps_vhds(kind: str) -> bool:
+    """Whether storage of type `kind` keeps its disks as VHDs, since 5.5 at the latest."""
+    return kind in IN_VHDS
 
 
 def supported_types(store: Store) -> list[str]:

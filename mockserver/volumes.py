@@ -318,9 +318,12 @@ def found_again(call: Call, sr: Row, uuid: str, fields: dict[str, Any]) -> Row:
 # --- copying
 
 
-def pour(call: Call, contact: hosts.Contact, source: Row, target: Row, base: Row | None = None) -> Steps:
+def pour(
+    call: Call, contact: hosts.Contact, source: Row, target: Row, base: Row | None = None, *, there: Call | None = None
+) -> Steps:
     """Copy what is on a disk to another, in the time that its size takes; of a disk that has a `base` only what differs
-    from that."""
+    from that. The target may be one of another pool, which `there` speaks to."""
+    db = (there or call).db
     yield source["virtual_size"] / call.pool.durations.copy_rate
     contact.check()
     old, new = content(call, source), content(call, target)
@@ -328,8 +331,8 @@ def pour(call: Call, contact: hosts.Contact, source: Row, target: Row, base: Row
     changed = {number: block for number, block in old.blocks.items() if base is None or before.get(number) != block}
     new.blocks = {**(new.blocks if base is not None else {}), **changed}
     grown = min(target["virtual_size"], max(target["physical_utilisation"], source["physical_utilisation"]))
-    if not driver(call.db.get("SR", target["SR"])["type"]).thick:
-        call.db.write(target, physical_utilisation=grown)
+    if not driver(db.get("SR", target["SR"])["type"]).thick:
+        db.write(target, physical_utilisation=grown)
 
 
 def assert_halted_users(call: Call, vdi: Row) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mockserver import classes, coverage
 from xenctl import datamodel
-from xenctl.releases import Release, find, known
+from xenctl.releases import Release, find, known, serves
 
+MESSAGES = [message for cls in datamodel.load().classes.values() for message in cls.messages.values()]
 NETWORK = (
     *("auth", "blob", "Bond", "console", "host_crashdump", "host_patch", "message", "network", "PIF", "role", "secret"),
     *("subject", "tunnel", "VIF", "VLAN"),
@@ -128,3 +130,24 @@ def test_the_page_of_every_release_adds_up(release: Release) -> None:
     behaviour, generic, missing, stated = sums
     assert missing <= (1 - PROMISED) * (behaviour + generic + missing)
     assert stated == len(explicit(release, counts)[0])
+
+
+# --- what no release serves
+
+
+def test_what_came_after_the_newest_release_is_told(calls: Callable[..., Any]) -> None:
+    """All of it, on the page of that release, and no host knows it; older releases' pages do not go on about it."""
+    newest = find("8.4")
+    served = {message.wire_name for release in known() for message in MESSAGES if serves(release, message)}
+    told = {
+        f"{name}.{one}" for name, by_version in coverage.later(newest) for ones in by_version.values() for one in ones
+    }
+    assert told == {message.wire_name for message in MESSAGES} - served
+    page = coverage.page(newest)
+    assert f"{len(told)} messages came with later versions of the toolstack than 24.10" in page
+    assert "- `Host_driver`: 25.2.0: deselect" in page
+    assert "Later than" not in coverage.page(find("8.2"))
+    c = calls(release="8.4", hosts=1)
+    for name in ("pool.enable_ssh", "VM.get_groups", "Caller.get_all"):
+        assert name in told
+        assert c.refused(name, "x") == ["MESSAGE_METHOD_UNKNOWN", name]

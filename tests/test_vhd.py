@@ -7,6 +7,7 @@ import random
 import struct
 from collections.abc import Iterator
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -150,14 +151,99 @@ def test_one_that_ends_early_or_is_too_large_is_refused(disks: Disks) -> None:
             transfers.import_raw_vdi(disks.session, data[:length], disks.new(), format="vhd")
 
 
-def test_one_of_differences_needs_a_parent(disks: Disks) -> None:
-    """Which the fake has not: it says so."""
-    data = bytearray(disks.sent(filled(disks)))
-    data[63] = 4
-    total = ~(sum(data[:64]) + sum(data[68:512])) & 0xFFFFFFFF
-    data[64:68] = total.to_bytes(4, "big")
-    with pytest.raises(errors.NOT_IMPLEMENTED):
-        transfers.import_raw_vdi(disks.session, bytes(data), disks.new(), format="vhd")
+# --- differences
+
+
+def since(disks: Disks, vdi: Ref[Any], base: Ref[Any], **more: Any) -> bytes:
+    """What a disk has that a base has not, as it is sent."""
+    file = io.BytesIO()
+    transfers.export_raw_vdi(disks.session, vdi, file, **{"format": "vhd", **more}, base=base)
+    return file.getvalue()
+
+
+def written_on(disks: Disks, vdi: Ref[Any]) -> Ref[Any]:
+    """A snapshot of a disk, which is written to afterwards: in its second block, and zeros over what was in its third."""
+    snapshot = disks.session.VDI.snapshot(vdi)
+    disks.content(vdi).write(3 * MIB, b"new")
+    disks.content(vdi).write(4 * MIB, bytes(1000))
+    return snapshot
+
+
+def test_differences_are_a_vhd_with_a_parent(disks: Disks) -> None:
+    """It names the base, and has the blocks that are not the same there, whole; all of their sectors count."""
+    vdi = filled(disks)
+    base = written_on(disks, vdi)
+    data = since(disks, vdi, base)
+    footer, header = data[:512], data[512:1536]
+    uuid = disks.session.VDI.get_uuid(base)
+    assert struct.unpack(">I", footer[60:64]) == (4,)
+    assert sealed(footer, 64)
+    assert sealed(header, 36)
+    assert header[40:56] == UUID(uuid).bytes
+    assert header[64:576].decode("utf-16-be").rstrip("\0") == f"{uuid}.vhd"
+    code, space, length, _, place = struct.unpack(">4sIIIQ", header[576:600])
+    assert (code, space) == (b"MacX", 512)
+    assert data[place : place + length] == f"file://./{uuid}.vhd".encode()
+    table, _, entries, block = struct.unpack(">QIII", header[16:36])
+    places = struct.unpack(f">{entries}I", data[table : table + 4 * entries])
+    changed = [number for number, place in enumerate(places) if place != 0xFFFFFFFF]
+    assert changed == [1, 2]
+    for number in changed:
+        begin = places[number] * 512
+        assert data[begin : begin + 512] == b"\xff" * 512
+        assert data[begin + 512 : begin + 512 + block] == disks.content(vdi).read(number * block, block)
+    assert len(data) == 2048 + 512 + 2 * (512 + 2 * MIB) + 512
+
+
+def test_differences_make_a_disk_out_of_a_copy_of_its_base(disks: Disks) -> None:
+    """Byte by byte; and the other way round they take it back."""
+    vdi = filled(disks)
+    base = written_on(disks, vdi)
+    for source, other in ((vdi, base), (base, vdi)):
+        target = disks.session.VDI.clone(other)
+        assert disks.content(target).digest() != disks.content(source).digest()
+        transfers.import_raw_vdi(disks.session, since(disks, source, other), target, format="vhd")
+        assert disks.content(target).digest() == disks.content(source).digest()
+
+
+def test_a_disk_that_is_the_same_sends_no_block(disks: Disks) -> None:
+    """Only that there is none."""
+    vdi = filled(disks)
+    assert len(since(disks, vdi, disks.session.VDI.snapshot(vdi))) == 2048 + 512 + 512
+
+
+def test_differences_as_bytes_leave_zeros_for_the_rest(disks: Disks) -> None:
+    """As `raw` has no way to say what is not there; a `tar` does not look at the base."""
+    vdi = filled(disks)
+    base = written_on(disks, vdi)
+    data, disk = since(disks, vdi, base, format="raw"), disks.content(vdi)
+    assert data == bytes(2 * MIB) + disk.read(2 * MIB, 4 * MIB) + bytes(SIZE - 6 * MIB)
+    assert len(since(disks, vdi, base, format="tar")) > 1 * MIB
+    before = disks.content(base)
+    assert before.read(0, 700) == disk.read(0, 700)
+
+
+def test_only_vhds_are_compared(disks: Disks) -> None:
+    """Storage of other kinds has no blocks to look at; nor can a disk be compared with one that a guest writes to."""
+    vdi = filled(disks)
+    base = disks.session.VDI.snapshot(vdi)
+    store = disks.pool.store
+    sr = store.get("SR", store.get("VDI", base)["SR"])
+    store.write(sr, type="iscsi")
+    with pytest.raises(errors.INTERNAL_ERROR, match="Cannot compute differences on non-VHD images"):
+        since(disks, vdi, base)
+    store.write(sr, type="nfs")
+    with pytest.raises(errors.UUID_INVALID):
+        since(disks, vdi, Ref("OpaqueRef:x"))
+    pool = MockPool.create(hosts=1, vms=1, release="8.2")
+    with connect(pool.url, "root", "secret", transport=pool.transport()) as session:
+        used = next(vbd["VDI"] for vbd in pool.store.table("VBD").values() if vbd["type"] == "Disk")
+        other = session.VDI.snapshot(Ref(used))
+        with pytest.raises(errors.VDI_IN_USE):
+            transfers.export_raw_vdi(session, other, io.BytesIO(), format="vhd", base=Ref(used))
+
+
+# --- geometry
 
 
 @pytest.mark.parametrize(

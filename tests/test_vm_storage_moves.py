@@ -20,7 +20,8 @@ def send(c: Any, vm: Any, host: str, sr: str = "", **more: Any) -> list[Any]:
     """The arguments of a migration with the disk to a host and its own local storage."""
     disk = c.vbd(vm["name_label"], "0")["VDI"]
     to = c.row("SR", sr or f"Local storage on {host}").ref
-    dest = {"host": c.host(host).ref, "master": "http://x/", "session_id": c.session}
+    network = next(iter(c.pool.store.table("network")))
+    dest = more.get("dest") or c("host.migrate_receive", c.host(host).ref, network, {})
     return [vm.ref, dest, True, more.get("vdi_map", {disk: to}), more.get("vif_map", {}), {}, {}]
 
 
@@ -149,14 +150,19 @@ def test_only_the_disks_of_the_vm_move(c: Any) -> None:
     assert store.get("VDI", other)["SR"] != to
 
 
-def test_another_pool_is_not_there_to_move_to(c: Any) -> None:
-    """A host of which this pool knows nothing is of another one."""
+def test_a_destination_must_be_described_whole(c: Any) -> None:
+    """As `host.migrate_receive` does it; its session must still be there."""
     vm = c.vm("vm01")
     arguments = send(c, vm, "host3")
-    arguments[1] = {**arguments[1], "host": "OpaqueRef:elsewhere"}
-    assert c.refused("VM.migrate_send", *arguments)[0] == "NOT_IMPLEMENTED"
-    arguments[1] = {}
-    assert c.refused("VM.migrate_send", *arguments) == ["INTERNAL_ERROR", "Not_found"]
+    whole = arguments[1]
+    assert sorted(whole) == ["SM", "host", "master", "session_id", "xenops"]
+    for key in whole:
+        arguments[1] = {name: value for name, value in whole.items() if name != key}
+        assert c.refused("VM.migrate_send", *arguments) == ["INTERNAL_ERROR", "Not_found"]
+    arguments[1] = whole
+    c.pool.dispatch("session.logout", [whole["session_id"]])
+    assert c.refused("VM.migrate_send", *arguments) == ["SESSION_INVALID", whole["session_id"]]
+    assert vm["current_operations"] == {}
 
 
 def test_no_more_than_three_leave_a_host_with_their_disks(c: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import guests, power, volumes
+from .. import copies, power
 from ..call import Call, refuse
 from ..checks import operation_refused
 from ..store import EPOCH, NULL
@@ -13,8 +13,6 @@ from .generic import make
 
 verb = verbs_of("VM")
 
-DEVICES = ("VBD.*", "VIF.*", "VGPU.*", "VUSB.*", "VTPM.*", "console.*", "blob.*", "PCI.attached_VMs")
-METRICS = ("VM_metrics.*", "VM_guest_metrics.*", "VBD_metrics.*", "VIF_metrics.*")
 SUSPENDED = ("last_booted_record", "last_boot_CPU_flags", "suspend_VDI")
 """What must be known of a VM that is made as a suspended one; another has none of it."""
 
@@ -62,7 +60,7 @@ def create(call: Call, args: dict[str, Any]) -> str:
     return row.ref
 
 
-@verb("*", *DEVICES, *METRICS)
+@verb(*copies.ERASED)
 def destroy(call: Call, ref: str) -> str:
     """The VM with its devices; its disks stay, and so does its suspend image. What was made from it is its parent's."""
     row, db = call.db.get("VM", ref), call.db
@@ -71,25 +69,9 @@ def destroy(call: Call, ref: str) -> str:
         raise refused
     if row["other_config"].get("default_template") == "true":
         raise refuse("VM_CANNOT_DELETE_DEFAULT_TEMPLATE")
-    for child in [db.find("VM", child) for child in row.get("children", ())]:
-        if child is not None:
-            db.write(child, parent=row["parent"] or NULL)
-    for table in ("VBD", "VIF"):
-        for device in [db.find(table, device) for device in row[f"{table}s"]]:
-            if device is not None:
-                volumes.drop_device(call, device)
-    guests.placeless(call.pool, row)
-    dropped = [("VM_metrics", row["metrics"]), ("VM_guest_metrics", row["guest_metrics"])]
-    dropped += [("console", console) for console in row["consoles"]]
-    dropped += [("blob", blob) for blob in row.get("blobs", {}).values()]
-    dropped += [(table, device) for table in ("VGPU", "VUSB", "VTPM") for device in row.get(f"{table}s", ())]
-    for table, found in dropped:
-        old = db.find(table, found)
-        if old is not None:
-            db.delete(old)
+    copies.erase(call, row)
     if row.get("is_a_snapshot"):
         call.pool.guests.pop(row["uuid"], None)
-    db.delete(row)
     return ""
 
 

@@ -5,7 +5,7 @@ running.py     the task that a handler is bound to; what drives its steps
 database.py    /pool/xmldbdump            host.py      /host_backup, /host_restore
 exporting.py   /export, /export_metadata  importing.py /import, /import_metadata
 raw.py, vhd.py /export_raw_vdi, /import_raw_vdi        patch.py, blob.py, updates.py
-archive.py     archives, sent and received; checksums.py; records.py, objects.py: what their ova.xml says
+archive.py     archives, sent and received; checksums.py, zstd.py; records.py, objects.py: what their ova.xml says
 """
 
 from __future__ import annotations

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import tarfile
 import zlib
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 from xenctl.errors import Failure
 
 from ..call import refuse
+from . import zstd
 from .base import Read, Steps
 from .checksums import checksum, extension
 
@@ -81,14 +82,21 @@ def gzipped(steps: Steps) -> Steps:
 Taking = Generator["Read | float", Any, bytes]
 
 
+GZIP = (b"\x1f\x8b", lambda: zlib.decompressobj(wbits=31))
+ZSTD = (zstd.MAGIC, zstd.Unpacker)
+"""How an archive may be packed: its first bytes, and what makes something that unpacks it."""
+
+
 class Archive:
-    """A tar that comes in, compressed or not. Methods are steps: `data = yield from archive.take(512)`.
+    """A stream that comes in, packed in one of some ways or not. Methods are steps: `data = yield from archive.take(512)`.
 
     `EOFError` says that it ended too soon.
     """
 
-    def __init__(self, length: int | None = None) -> None:
-        self._left = length
+    def __init__(
+        self, length: int | None = None, *, packings: tuple[tuple[bytes, Callable[[], Any]], ...] = (GZIP,)
+    ) -> None:
+        self._left, self._packings = length, packings
         self._held = bytearray()
         self._unzip: Any = None
         self._begun = False
@@ -111,8 +119,7 @@ class Archive:
                 self._left -= len(data)
             if not self._begun and data:
                 self._begun = True
-                if data[:2] == b"\x1f\x8b":
-                    self._unzip = zlib.decompressobj(wbits=31)
+                self._unzip = next((make() for magic, make in self._packings if data.startswith(magic)), None)
             if self._unzip is None or not data:
                 return data
             try:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, cast
 
 from xenctl import xmlrpc
 from xenctl.errors import Failure
+from xenctl.releases import find
 
 from .. import checks, hosts, placement, rules, volumes
 from ..call import refuse
 from ..software import software_version
 from ..store import Row
+from . import zstd
 from .archive import CHECKSUMS, END, METADATA, Meter, gzipped, member, send_disk
 from .base import HUNG_UP, Answer, Request, Steps
 from .records import Selection, disks_to_send, export_version
@@ -21,7 +24,10 @@ if TYPE_CHECKING:
     from ..call import Call
 
 FILE = {"content-type": "application/octet-stream", "content-disposition": 'attachment; filename="export.xva"'}
-COMPRESSIONS = {"true": "gzip", "gzip": "gzip", "zstd": "zstd"}
+COMPRESSIONS: dict[str, Callable[[Steps], Steps]] = {"true": gzipped, "gzip": gzipped, "zstd": zstd.packed}
+"""How an archive may be packed, by what a client asks for; anything else asks for none."""
+NAMED_SINCE = find("8.1.0").order
+"""The first release that knows compressions by their names; before, one was asked for by `true`."""
 
 
 def agent(request: Request) -> dict[str, str]:
@@ -71,9 +77,9 @@ def export(request: Request) -> Answer:
     binding = Binding(request, "VM.export")
     try:
         power_state = request.switch("preserve_power_state")
-        compression = COMPRESSIONS.get(request.arguments.get("use_compression", ""))
-        if compression == "zstd":
-            raise refuse("NOT_IMPLEMENTED", "an export compressed with zstd")
+        wanted = request.arguments.get("use_compression", "")
+        named = wanted == "true" or request.pool.store.release.order >= NAMED_SINCE
+        pack = COMPRESSIONS.get(wanted) if named else None
         steps = _export(binding, vm, power_state=power_state)
         binding.show(progress=0.0)
         refused = checks.operation_refused(binding.db, vm, "export")
@@ -81,7 +87,7 @@ def export(request: Request) -> Answer:
             raise refused
     except Failure as error:
         return refuse_request(binding, error)
-    steps = gzipped(steps) if compression else steps
+    steps = pack(steps) if pack is not None else steps
     return begin(request, binding, steps, {**agent(request), **FILE}, version="1.0")
 
 

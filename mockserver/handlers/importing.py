@@ -16,9 +16,9 @@ from .. import rules
 from ..call import refuse
 from ..software import software_version
 from ..store import Row
-from .archive import CHECKSUMS, METADATA, Archive, Meter, receive_disk
+from .archive import CHECKSUMS, GZIP, METADATA, ZSTD, Archive, Meter, receive_disk
 from .base import Answer, Read, Request, Steps, plain
-from .exporting import host_that_sees
+from .exporting import NAMED_SINCE, host_that_sees
 from .objects import Objects, Options
 from .running import Binding, begin, refuse_request
 
@@ -90,7 +90,8 @@ def stream(
     pool: MockPool, binding: Binding, options: Options, length: int | None
 ) -> Generator[bytes | Read | float, Any, list[str]]:
     """Take in an archive of `length` bytes as it comes; the references of its virtual machines."""
-    archive = Archive(length)
+    named = pool.store.release.order >= NAMED_SINCE
+    archive = Archive(length, packings=(GZIP, ZSTD) if named else (GZIP,))
     try:
         objects = yield from _metadata(pool, binding, options, archive)
         try:

@@ -1,16 +1,21 @@
 """`/export_raw_vdi` and `/import_raw_vdi`: the bytes of one disk, as they are, as the pieces of an archive, or as a VHD.
 
-The format qcow2 is refused as not implemented, whoever asks.
+A disk as it is may come in chunks, each of which says where it belongs. With a `base` what is the same there is left out.
+Releases that know the format qcow2 refuse it as not implemented.
 """
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Container
+
 from xenctl import xmlrpc
 from xenctl.errors import Failure
 
-from .. import paths, volumes
+from .. import paths, rules, volumes
 from ..call import refuse
 from ..machine.disks import Disk
+from ..storage_drivers import keeps_vhds
 from ..store import Row
 from . import vhd
 from .archive import CHUNK, DISK, END, Archive, Meter, receive_disk, send_disk
@@ -21,14 +26,22 @@ from .running import Binding, begin, refuse_request
 FORMATS = {"raw": "application/octet-stream", "tar": "application/x-tar", "vhd": "application/vhd"}
 """The content types of formats."""
 LATER = ("qcow2",)
+"""The formats that came after XenServer 8."""
 ZEROS = bytes(CHUNK)
+PLACED = struct.Struct("<QI")
+"""The head of a chunk: where it belongs, and its bytes. Zeros say that none follows."""
 
 
 def disk_named(request: Request) -> Row | None:
     """The disk that `vdi` names, by reference or uuid; None where the request names none."""
-    store, name = request.pool.store, request.arguments.get("vdi")
+    name = request.arguments.get("vdi")
     if name is None:
         return None
+    return _known(request, name)
+
+
+def _known(request: Request, name: str) -> Row:
+    store = request.pool.store
     found = store.find("VDI", name)
     if found is not None:
         return found
@@ -51,19 +64,29 @@ def export_raw_vdi(request: Request) -> Answer:
         return _unknown(binding, kind)
     try:
         disk = _attached(request, vdi, writing=False)
-        if "base" in request.arguments:
-            raise refuse("NOT_IMPLEMENTED", "an export of differences")
+        base = _base(request, vdi) if kind != "tar" else None
     except Failure as error:
         return refuse_request(binding, error)
     name = f"{vdi['uuid']}.{kind}"
     head = {"content-type": FORMATS[kind], "content-disposition": f'attachment; filename="{name}"'}
     size, meter = int(vdi["virtual_size"]), Meter(binding, int(vdi["virtual_size"]))
     steps = {
-        "raw": lambda: _send(binding, meter, disk, size),
+        "raw": lambda: _send(meter, disk, size, base),
         "tar": lambda: _send_tar(binding, meter, disk, size),
-        "vhd": lambda: vhd.send(meter, disk, size, vdi["uuid"], request.pool.clock.now()),
+        "vhd": lambda: vhd.send(meter, disk, size, vdi["uuid"], request.pool.clock.now(), base),
     }[kind]()
     return begin(request, binding, steps, head)
+
+
+def _base(request: Request, vdi: Row) -> vhd.Base | None:
+    """The disk that `base` names, which only disks that are kept as VHDs can be compared with."""
+    store = request.pool.store
+    if "base" not in request.arguments:
+        return None
+    row = _known(request, request.arguments["base"])
+    if not all(keeps_vhds(store.get("SR", disk["SR"])["type"]) for disk in (vdi, row)):
+        raise refuse("INTERNAL_ERROR", 'Failure("Cannot compute differences on non-VHD images")')
+    return vhd.Base(row["uuid"], _attached(request, row, writing=False))
 
 
 def import_raw_vdi(request: Request) -> Answer:
@@ -77,16 +100,19 @@ def import_raw_vdi(request: Request) -> Answer:
     binding, kind = Binding(request, "Importing raw VDI"), _format(request)
     if kind not in FORMATS:
         return _unknown(binding, kind)
+    chunked = "chunked" in request.arguments
+    if chunked and kind != "raw":
+        return refuse_request(binding, refuse("INTERNAL_ERROR", "Cannot handle chunked VHD"), plain(404, "Not Found"))
     if "transfer-encoding" in request.headers:
         error = refuse("INTERNAL_ERROR", f"Cannot handle encoding: {request.headers['transfer-encoding']}")
         return refuse_request(binding, error, plain(404, "Not Found"))
     try:
-        if "chunked" in request.arguments:
-            raise refuse("NOT_IMPLEMENTED", "a raw disk in chunks")
         disk = _attached(request, vdi, writing=True)
     except Failure as error:
         return refuse_request(binding, error)
-    steps = {"raw": _receive, "tar": _receive_tar, "vhd": _receive_vhd}[kind](binding, vdi, disk, request.length)
+    steps = {"raw": _receive_chunks if chunked else _receive, "tar": _receive_tar, "vhd": _receive_vhd}[kind](
+        binding, vdi, disk, request.length
+    )
     return begin(request, binding, steps, {"content-type": "application/octet-stream"})
 
 
@@ -95,7 +121,7 @@ def _format(request: Request) -> str:
 
 
 def _unknown(binding: Binding, kind: str) -> Answer:
-    if kind in LATER:
+    if kind in LATER and binding.db.release.order > rules.NILE:
         return refuse_request(binding, refuse("NOT_IMPLEMENTED", f"a disk as {kind}"))
     return refuse_request(binding, refuse("INTERNAL_ERROR", f"Unknown format {kind}"), plain(404, "Not Found"))
 
@@ -115,9 +141,14 @@ def _attached(request: Request, vdi: Row, *, writing: bool) -> Disk:
     return disk
 
 
-def _send(binding: Binding, meter: Meter, disk: Disk, size: int) -> Steps:
-    """A disk's bytes. Only pieces with something in them take simulated time: the rest is holes."""
-    used = set(disk.used(CHUNK))
+def _send(meter: Meter, disk: Disk, size: int, base: vhd.Base | None) -> Steps:
+    """A disk's bytes. Only pieces with something in them take simulated time: the rest is holes, as is what a base has, by
+    the blocks of VHDs."""
+    used: Container[int] = set(disk.used(CHUNK))
+    if base is not None:
+        pieces = vhd.BLOCK // CHUNK
+        changed = vhd.changed(disk, base.disk)
+        used = {block * pieces + piece for block in changed for piece in range(pieces)}
     for number in range(-(-size // CHUNK)):
         width = min(CHUNK, size - number * CHUNK)
         if number in used:
@@ -148,6 +179,29 @@ def _receive(binding: Binding, vdi: Row, disk: Disk, length: int | None) -> Step
     if length is not None and offset < length:
         raise refuse("VDI_IO_ERROR", "Device I/O errors")
     binding.show(result=xmlrpc.encode(vdi.ref))
+
+
+def _receive_chunks(binding: Binding, vdi: Row, disk: Disk, length: int | None) -> Steps:
+    """Write each chunk to its place; what lies between them stays as it was."""
+    archive, size = Archive(length, packings=()), int(vdi["virtual_size"])
+    meter = Meter(binding, size)
+    try:
+        while True:
+            offset, width = PLACED.unpack((yield from archive.take(PLACED.size)))
+            if (offset, width) == (0, 0):
+                break
+            if offset + width > size:
+                raise refuse("VDI_IO_ERROR", "Device I/O errors")
+            end = offset + width
+            while offset < end:
+                data = yield from archive.take(min(CHUNK, end - offset))
+                disk.write(offset, data)
+                offset += len(data)
+                yield meter.at(offset)
+    except EOFError:
+        raise refuse("VDI_IO_ERROR", "Device I/O errors") from None
+    binding.show(result=xmlrpc.encode(vdi.ref))
+    yield from archive.drain()
 
 
 def _receive_tar(binding: Binding, vdi: Row, disk: Disk, length: int | None) -> Steps:

@@ -4,8 +4,10 @@
 
 A block has a bitmap of its sectors before it: a sector whose bit is 0 holds zeros. Blocks that hold nothing are not there.
 Numbers are big-endian; footer and header each carry the complement of the sum of their bytes. What comes may have its
-blocks in any order, but the table before them, or it could not be read as a stream. A VHD of differences names a parent,
-which the fake has not; it is refused.
+blocks in any order, but the table before them, or it could not be read as a stream.
+
+A VHD of differences has the blocks that are not the same on another disk, whole, and names that as its parent. One that
+comes is written over what is there, whatever that is, as xapi does: who restores it puts it onto a copy of the parent.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from uuid import UUID
 from xenctl.errors import Failure
 
 from ..call import refuse
-from ..machine.disks import Disk
+from ..machine.disks import BLOCK_SIZE, Disk
 from .archive import LARGEST, Archive, Meter
 from .base import Read, Steps
 
@@ -36,6 +38,23 @@ FOOTER = struct.Struct(">8sIIQI4sI4sQQHBBII16sB427x")
 HEADER = struct.Struct(">8sQQIIII16sI4x512s448x")
 FOOTER_SUM, HEADER_SUM = 64, 36
 """Where the checksums stand."""
+LOCATOR = struct.Struct(">4sIIIQ")
+LOCATORS = 576
+"""Where the places stand at which a parent's name can be found."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """The disk that another one is compared with."""
+
+    uuid: str
+    disk: Disk
+
+
+def changed(disk: Disk, base: Disk) -> list[int]:
+    """The blocks that are not the same on both disks, by number."""
+    pieces = {n for n in {*disk.blocks, *base.blocks} if disk.blocks.get(n) != base.blocks.get(n)}
+    return sorted({number * BLOCK_SIZE // BLOCK for number in pieces})
 
 
 def checksum(data: bytes, place: int) -> int:
@@ -61,30 +80,46 @@ def geometry(size: int) -> tuple[int, int, int]:
     return total // 63 // 16, 16, 63
 
 
-def send(meter: Meter, disk: Disk, size: int, uuid: str, now: float) -> Steps:
-    """A disk's content, made `now` (seconds since 1970)."""
+def send(meter: Meter, disk: Disk, size: int, uuid: str, now: float, base: Base | None = None) -> Steps:
+    """A disk's content, made `now` (seconds since 1970), or what of it is not the same on a `base`."""
     whole = -(-size // SECTOR) * SECTOR
-    footer = _footer(whole, uuid, now)
+    footer = _footer(whole, uuid, now, DYNAMIC if base is None else DIFFERENCING)
     entries = -(-whole // BLOCK)
     width = -(-entries * 4 // SECTOR) * SECTOR
-    used = [number for number in disk.used(BLOCK) if number < entries]
-    table, sector = [FREE] * (width // 4), (SECTOR + 1024 + width) // SECTOR
+    used = [n for n in (disk.used(BLOCK) if base is None else changed(disk, base.disk)) if n < entries]
+    name = f"file://./{base.uuid}.vhd".encode() if base is not None else b""
+    begin = SECTOR + 1024 + (SECTOR if base is not None else 0)
+    table, sector = [FREE] * (width // 4), (begin + width) // SECTOR
     for number in used:
         table[number] = sector
         sector += 1 + BLOCK // SECTOR
-    header = HEADER.pack(b"cxsparse", NOWHERE, SECTOR + 1024, 0x10000, entries, BLOCK, 0, bytes(16), 0, b"")
-    yield footer + _sealed(header, HEADER_SUM) + struct.pack(f">{len(table)}I", *table)
+    yield footer + _header(begin, entries, base, name, now) + name.ljust(SECTOR if name else 0, b"\0")
+    yield struct.pack(f">{len(table)}I", *table)
     for number in used:
         data = disk.read(number * BLOCK, min(BLOCK, whole - number * BLOCK)).ljust(BLOCK, b"\0")
-        yield _bitmap(data) + data
+        yield (_bitmap(data) if base is None else b"\xff" * (BLOCK // SECTOR // 8)) + data
         yield meter.at(number * BLOCK)
     yield footer
 
 
-def _footer(size: int, uuid: str, now: float) -> bytes:
-    seconds = max(0, int(now) - EPOCH)
+def _header(table: int, entries: int, base: Base | None, name: bytes, now: float) -> bytes:
+    parent, title, seconds = (bytes(16), b"", 0)
+    if base is not None:
+        parent, title, seconds = UUID(base.uuid).bytes, f"{base.uuid}.vhd".encode("utf-16-be"), _seconds(now)
+    header = HEADER.pack(b"cxsparse", NOWHERE, table, 0x10000, entries, BLOCK, 0, parent, seconds, title)
+    if base is not None:
+        locator = LOCATOR.pack(b"MacX", SECTOR, len(name), 0, table - SECTOR)
+        header = header[:LOCATORS] + locator + header[LOCATORS + LOCATOR.size :]
+    return _sealed(header, HEADER_SUM)
+
+
+def _seconds(now: float) -> int:
+    return max(0, int(now) - EPOCH)
+
+
+def _footer(size: int, uuid: str, now: float, kind: int) -> bytes:
     place = geometry(size)
-    fields = (b"conectix", 2, 0x10000, SECTOR, seconds, b"xapi", 0x10000, b"\0\0\0\0", size, size, *place, DYNAMIC)
+    fields = (b"conectix", 2, 0x10000, SECTOR, _seconds(now), b"xapi", 0x10000, b"\0\0\0\0", size, size, *place, kind)
     return _sealed(FOOTER.pack(*fields, 0, UUID(uuid).bytes, 0), FOOTER_SUM)
 
 
@@ -97,20 +132,22 @@ def _bitmap(data: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class _Shape:
-    """What footer and header say: the disk's size, how large its blocks are, and where they begin, in order."""
+    """What footer and header say: its kind, the disk's size, how large its blocks are, and where they begin, in order."""
 
+    kind: int
     size: int
     block: int
     places: list[tuple[int, int]]
 
 
 def receive(meter: Meter, disk: Disk, size: int, length: int | None) -> Steps:
-    """Replace what is on a disk of `size` bytes. Raises `Failure` for what is no VHD, or one of a larger disk; before the
-    table of blocks was read, nothing is changed."""
+    """Replace what is on a disk of `size` bytes, or what differences tell of it. Raises `Failure` for what is no VHD, or one
+    of a larger disk; before the table of blocks was read, nothing is changed."""
     archive = Archive(length)
     try:
         shape, sector = yield from _shape(archive, size)
-        disk.blocks.clear()
+        if shape.kind == DYNAMIC:
+            disk.blocks.clear()
         marks = -(-shape.block // SECTOR // 8 // SECTOR) * SECTOR
         for place, number in shape.places:
             if place < sector:
@@ -136,8 +173,6 @@ def _shape(archive: Archive, limit: int) -> Generator[Read | float, Any, tuple[_
     cookie, _, _, offset, _, _, _, _, _, size, _, _, _, kind, total, _, _ = FOOTER.unpack(data)
     if cookie != b"conectix" or total != checksum(data, FOOTER_SUM) or kind not in (DYNAMIC, DIFFERENCING):
         raise _damaged()
-    if kind == DIFFERENCING:
-        raise refuse("NOT_IMPLEMENTED", "an import of differences")
     if size > -(-limit // SECTOR) * SECTOR or not SECTOR <= offset <= LARGEST:
         raise _damaged()
     yield from _skip(archive, offset - SECTOR)
@@ -153,7 +188,7 @@ def _shape(archive: Archive, limit: int) -> Generator[Read | float, Any, tuple[_
     data = yield from archive.take(width)
     places = struct.unpack_from(f">{entries}I", data)
     found = sorted((place, number) for number, place in enumerate(places) if place != FREE)
-    return _Shape(size, block, found), (table + width) // SECTOR
+    return _Shape(kind, size, block, found), (table + width) // SECTOR
 
 
 def _skip(archive: Archive, size: int) -> Generator[Read | float, Any, None]:

@@ -211,9 +211,17 @@ class Draw:
 
     def mapping(self, message: Message, name: str, kind: t.Map, luck: int) -> dict[str, Any]:
         if name == "dest":
-            return {"host": self.reference("host", luck)}
+            return self.destination(luck)
         pairs = range(luck % 3)
         return {str(self.value(message, "", kind.key)): self.value(message, "", kind.item) for _ in pairs}
+
+    def destination(self, luck: int) -> dict[str, Any]:
+        """What `host.migrate_receive` might say: nobody of another pool listens."""
+        address = "10.9.9.9" if luck % 8 == 7 else self.pool.machines[0].address
+        session = self.reference("session", luck)
+        services = {name: f"http://{address}/services/{name}?session_id={session}" for name in ("SM", "xenops")}
+        there = {"host": self.reference("host", luck), "master": f"http://{address}", "session_id": session}
+        return {**services, **there}
 
     def record(self, message: Message, class_name: str) -> dict[str, Any]:
         """A constructor's record: what must be there, and now and then something else."""

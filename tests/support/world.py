@@ -174,7 +174,10 @@ class World:
             singles = [[value] for value in self.values(message, "", kind.item)]
             return [*singles, []]
         if name == "dest":
-            return [{"host": host} for host in self.pool.store.table("host")]
+            return [
+                self.try_("host.migrate_receive", host, self.managed_by(host), {})
+                for host in self.pool.store.table("host")
+            ]
         if name == "vdi_map":
             return [{vdi.ref: vdi["SR"] for vdi in self.pool.store.table("VDI").values()}]
         if isinstance(kind, t.Map):
@@ -188,6 +191,11 @@ class World:
             "datetime": ["20260101T00:00:00Z"],
         }
         return samples[kind.name]
+
+    def managed_by(self, host: str) -> str:
+        """The network on which a host is managed."""
+        pifs = self.pool.store.table("PIF").values()
+        return str(next(pif["network"] for pif in pifs if pif["host"] == host and pif["management"]))
 
     def records(self, message: Message, class_name: str) -> Iterator[dict[str, Any]]:
         """Records for a constructor."""

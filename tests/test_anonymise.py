@@ -280,7 +280,7 @@ def test_the_command_says_what_cannot_be_used(tmp_path: Path) -> None:
     for arguments, said in (
         ((tmp_path / "none.xml", tmp_path / "out.xml"), "it cannot be read (No such file or directory)"),
         ((dump, link), "is the original itself: name another file"),
-        ((dump, tmp_path / "no" / "out.xml"), "No such file or directory"),
+        ((dump, tmp_path / "no" / "out.xml"), "there is no folder"),
         ((dump,), "the following arguments are required: OUT; see --help"),
     ):
         done = command(*arguments)

@@ -228,7 +228,8 @@ def test_storage_migration_looks_too(calls: Make, release: str) -> None:
     c = calls(release=release, hosts=2, vms=12)
     vm, there = c.vm("vm01"), c.host("host2")
     told(c, "host2", vendor="AuthenticAMD")
-    dest = {"host": there.ref, "master": "http://x/", "session_id": c.session}
+    network = next(pif["network"] for pif in c.pool.store.table("PIF").values() if pif["host"] == there.ref)
+    dest = c("host.migrate_receive", there.ref, network, {})
     disk = c.vbd("vm01", "0")["VDI"]
     home = {disk: c.pool.store.get("VDI", disk)["SR"]}
 

@@ -303,7 +303,11 @@ def test_the_commands_tell_what_they_did(tmp_path: Path) -> None:
     ("words", "status", "said"),
     [
         (("backup", "--rehearse", str(DATA)), 2, "give --to FILE or --folder DIR"),
-        (("backup", "--rehearse", str(DATA), "--to", "/nowhere/x/y"), 2, "there is no folder /nowhere/x: make it first"),
+        (
+            ("backup", "--rehearse", str(DATA), "--to", "/nowhere/x/y"),
+            2,
+            "there is no folder /nowhere/x: make it first",
+        ),
         (("backup", "--rehearse", str(DATA), "--to", "x", "--keep", "2"), 2, "--keep goes with --folder"),
         (("restore", "none.xml", "--rehearse", str(DATA), "--dry-run"), 2, "none.xml"),
         (("restore", __file__, "--rehearse", str(DATA), "--dry-run"), 2, "not XML"),

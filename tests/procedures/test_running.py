@@ -259,3 +259,18 @@ def test_the_journal_ends_on_a_full_disk_and_the_run_stops(pool: MockPool, tmp_p
     with Journal.open(path, to_run=True) as journal:
         assert 0 < journal.finished() < len(plan.steps)
         assert rolling_upgrade.run(session, plan, pool.hands, journal=journal).ok
+
+
+@pytest.mark.parametrize("release", ["8.2"])
+def test_a_backup_that_cannot_be_written_stops_the_run_before_it_begins(
+    pool: MockPool, session: Session, tmp_path: Path
+) -> None:
+    """Without it nothing is changed; once it can be written, the run goes on."""
+    plan = rolling_upgrade.plan(session)
+    journal, where = Journal.create(plan), tmp_path / "no" / "dump.xml"
+    (problem,) = rolling_upgrade.run(session, plan, pool.hands, journal=journal, backup_to=where).problems
+    assert f"{where} cannot be written: there is no folder {where.parent}: make it first; see to it and" in problem
+    assert observe(session).mark == ""
+    where.parent.mkdir()
+    assert rolling_upgrade.run(session, plan, pool.hands, journal=journal, backup_to=where).ok
+    assert where.exists()

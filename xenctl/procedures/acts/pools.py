@@ -29,7 +29,8 @@ class Backup(Kind):
         try:
             taken = backup.take(run.session, run.backup_to)
         except OSError as error:
-            raise ProcedureError(f"{run.backup_to} cannot be written: {error}; see to the disk and resume") from error
+            why = error.strerror or error
+            raise ProcedureError(f"{run.backup_to} cannot be written: {why}; see to it and resume") from error
         run.journal.put("backup", {"sha256": taken.sha256, "size": taken.size, "path": taken.path})
         run.outcome.backup = taken
 

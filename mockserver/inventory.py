@@ -97,6 +97,9 @@ def build_alone(pool: MockPool, machine: HostMachine, release: Release, *, uuid:
 class _Builder:
     def __init__(self, pool: MockPool, store: Store, release: Release) -> None:
         self.pool, self.store, self.release = pool, store, release
+        up_since = datetime.fromtimestamp(pool.clock.now() - UPTIME, timezone.utc)
+        self.started = format_datetime(up_since)
+        """When the VMs that run were started."""
 
     def add(self, table: str, **fields: Any) -> Row:
         return self.store.create(table, self.pool.new_ref(), {"uuid": self.pool.new_uuid(), **fields})
@@ -243,8 +246,7 @@ class _Builder:
         )
         boot: dict[str, Any] = {}
         if state != "Halted":
-            started = format_datetime(datetime.fromtimestamp(self.pool.clock.now() - UPTIME, timezone.utc))
-            boot = {"start_time": started, "hvm": hvm, "current_domain_type": guests.domain_type(vm)}
+            boot = {"start_time": self.started, "hvm": hvm, "current_domain_type": guests.domain_type(vm)}
         metrics = self.add(
             "VM_metrics",
             **{"VCPUs_number": 1, "memory_actual": memory, "start_time": EPOCH, "install_time": EPOCH, **boot},
@@ -265,14 +267,14 @@ class _Builder:
         )
         networks = guests.addresses([{"device": "0", "MAC": mac}], self.release)
         agent = self.add("VM_guest_metrics", **guests.AGENT, networks=networks, last_updated=self.pool.clock.stamp())
-        self.store.write(vm, metrics=metrics.ref, guest_metrics=agent.ref, memory_overhead=overhead(vm))
+        known: dict[str, Any] = {"metrics": metrics.ref, "guest_metrics": agent.ref, "memory_overhead": overhead(vm)}
+        if attached:
+            known["last_boot_CPU_flags"] = processors.booted(self.store, vm, host or hosts[0], PROCESSORS)
+        self.store.put(vm, **{name: value for name, value in known.items() if name in vm})
         if state == "Suspended":
             image = self.disk("Suspend image", sr, int(memory * 1.26) + (100 << 20))
             self.store.write(image, type="suspend")
             self.store.write(vm, suspend_VDI=image.ref)
-        if attached:
-            flags = processors.booted(self.store, vm, host or hosts[0], PROCESSORS)
-            self.store.write(vm, last_boot_CPU_flags=flags)
         if host:
             fields = {"VM": vm.ref, "protocol": "rfb" if hvm else "vt100"}
             console = self.add("console", **fields)

@@ -58,13 +58,18 @@ class Writer(Kept):
             if uuid:
                 _set(self.by_uuid, uuid, (name, ref))
             _set(table.rows, ref, row)
+            counts = self.__dict__  # past `__setattr__`: this is done for each row of a pool that is made
+            row.created = row.modified = generation = counts["generation"]
+            counts["generation"] = generation + 1
+            table.recent.append((generation, ref))
+            if len(table.recent) > 2 * len(table.rows) + STALE:
+                table.shorten(self.journal)
         else:
             if uuid:
                 self.by_uuid[uuid] = (name, ref)
             table.rows[ref] = row
-        generation = self.next_generation()
-        row.created = generation
-        self._stamp(row, generation)
+            row.created = generation = self.next_generation()
+            self._stamp(row, generation)
         if not self._bulk:
             self.on_write(_noted(Write, ("create", name, ref, "", None, row, self.clock.moment)))
             for field in shape.near:

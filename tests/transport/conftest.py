@@ -37,10 +37,6 @@ class Host:
                 host.connections += 1
                 super().setup()
 
-            def finish(self) -> None:
-                host.ended.set()
-                super().finish()
-
             def answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length", 0)))
                 headers = {name.lower(): value for name, value in self.headers.items()}
@@ -55,6 +51,11 @@ class Host:
         class Server(ThreadingHTTPServer):
             daemon_threads = True
             block_on_close = False
+
+            def shutdown_request(self, request: Any) -> None:
+                """Tell that a connection ended once its client can see it."""
+                super().shutdown_request(request)
+                host.ended.set()
 
             def handle_error(self, request: Any, client_address: Any) -> None:
                 """Let it pass: clients of these tests do hang up."""

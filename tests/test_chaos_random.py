@@ -196,7 +196,10 @@ def test_an_upgrade_survives_what_passes(pool: MockPool, faults: list[dict[str, 
     The same pool comes out as without any of it, no invariant is broken, and nothing is left to be undone.
     """
     plan, before = begun(pool)
-    pool.watch(*invariants(may_stop=[vm.uuid for vm in plan.downtime], may_stay_away=plan.away))
+    # A toolstack that starts anew enables its host by itself, be it before the backup.
+    left_out = {"backup first"} if any(fault["kind"] == "toolstack_crash" for fault in faults) else set()
+    watched = invariants(may_stop=[vm.uuid for vm in plan.downtime], may_stay_away=plan.away)
+    pool.watch(*(one for one in watched if one.name not in left_out))
     for fault in faults:
         pool.faults.add(**({"status": 502} if fault["kind"] == "http_status" else {}), **fault)
     problems, _ = carried_out(pool, plan, stops)

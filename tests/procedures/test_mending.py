@@ -244,6 +244,21 @@ def test_high_availability_waits_for_equal_versions(release: str, tmp_path: Path
     assert pool.store.pool()["ha_host_failures_to_tolerate"] == 1
 
 
+@pytest.mark.parametrize("release", ["5.0", "6.2", "8.2"])
+def test_members_that_were_not_told_lay_down_their_arms(release: str, tmp_path: Path) -> None:
+    """The master's toolstack dies after the pool says that high availability is off: an installer would refuse the others."""
+    pool = made(release, ha_on)
+    plan = rolling_upgrade.plan(reach(pool), fix=True)
+    told = {"when": lambda arrival: not arrival.pool.store.pool()["ha_enabled"]}
+    pool.faults.add("toolstack_crash", victim="host1", lasting=10.0, **told)
+    with Journal.create(plan, tmp_path / "journal") as journal:
+        for _ in range(3):
+            outcome = run(pool, plan, journal)
+        assert outcome.problems == []
+        assert any("its toolstack is restarted, so that it drops" in entry.text for entry in journal.entries())
+    assert pool.store.pool()["ha_enabled"]
+
+
 def test_what_cannot_be_reached_is_named_and_comes_back_later(tmp_path: Path) -> None:
     """Given up while the master is away and shows an installer, all of it is left and named; the run can go on, and takes it
     back at its end."""

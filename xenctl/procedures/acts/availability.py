@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ..observe import attached
 from ..plan import Step
 from . import Kind
 
@@ -11,16 +12,44 @@ if TYPE_CHECKING:
     from ..running import Run
 
 
+LAID_DOWN = "every host laid down its arms"
+"""Under which name the journal keeps that nothing is left of high availability on any host."""
+RESTARTS = 1800.0
+"""Seconds in which toolstacks that were restarted answer again."""
+
+
 class HaOff(Kind):
-    """Switch high availability off. `args` is what switching it on again takes: see `HaOn`."""
+    """Switch high availability off. `args` is what switching it on again takes: see `HaOn`.
+
+    The pool says that it is off before the last host has laid down its arms, and an installer refuses a host that has not.
+    So where the end of the call was not seen, since the master's toolstack died or the answer was lost, those of the members
+    are restarted: then each finds out by itself.
+    """
 
     name, text = "ha-off", "switch high availability off"
 
     def holds(self, run: Run, step: Step) -> bool:
-        return not _pool(run).ha_enabled
+        return bool(run.journal.get(LAID_DOWN)) and not _pool(run).ha_enabled
 
     def act(self, run: Run, step: Step) -> None:
-        run.session.Async.pool.disable_ha().wait()
+        if _pool(run).ha_enabled:
+            run.session.Async.pool.disable_ha().wait()
+        else:
+            self.find_out(run)
+        run.journal.put(LAID_DOWN, True)
+
+    def find_out(self, run: Run) -> None:
+        """Restart the toolstacks of the members, and wait until they answer."""
+        session, master = run.session, _pool(run).master
+        members = {ref: host for ref, host in session.host.get_all_records().items() if ref != master}
+        for ref, host in members.items():
+            run.journal.note(f"{host.name_label}: its toolstack is restarted, so that it drops high availability")
+            session.host.restart_agent(ref)
+        run.until(
+            lambda: all(attached(session, host.address) for host in members.values()),
+            "the pool: not every member's toolstack answers again",
+            RESTARTS,
+        )
 
     def undo(self, step: Step) -> Step:
         return Step("ha-on", args=step.args)
@@ -39,6 +68,7 @@ class HaOn(Kind):
         session = run.session
         if not _pool(run).ha_enabled:
             srs = [session.SR.get_by_uuid(uuid) for uuid in step.args["srs"]]
+            run.journal.put(LAID_DOWN, False)
             session.Async.pool.enable_ha(srs, step.args["configuration"]).wait()
         session.pool.set_ha_host_failures_to_tolerate(run.pool, step.args["tolerate"])
 

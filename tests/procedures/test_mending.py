@@ -246,7 +246,7 @@ def test_high_availability_waits_for_equal_versions(release: str, tmp_path: Path
 
 @pytest.mark.parametrize("release", ["5.0", "6.2", "8.2"])
 def test_members_that_were_not_told_lay_down_their_arms(release: str, tmp_path: Path) -> None:
-    """The master's toolstack dies after the pool says that high availability is off: an installer would refuse the others."""
+    """The master's toolstack dies once the pool says that high availability is off: installers would refuse the others."""
     pool = made(release, ha_on)
     plan = rolling_upgrade.plan(reach(pool), fix=True)
     told = {"when": lambda arrival: not arrival.pool.store.pool()["ha_enabled"]}

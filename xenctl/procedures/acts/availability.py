@@ -22,8 +22,8 @@ class HaOff(Kind):
     """Switch high availability off. `args` is what switching it on again takes: see `HaOn`.
 
     The pool says that it is off before the last host has laid down its arms, and an installer refuses a host that has not.
-    So where the end of the call was not seen, since the master's toolstack died or the answer was lost, those of the members
-    are restarted: then each finds out by itself.
+    So where the end of the call was not seen, since the master's toolstack died or the answer was lost, or where a member
+    was away by then, the members' toolstacks are restarted: then each finds out by itself.
     """
 
     name, text = "ha-off", "switch high availability off"
@@ -32,24 +32,30 @@ class HaOff(Kind):
         return bool(run.journal.get(LAID_DOWN)) and not _pool(run).ha_enabled
 
     def act(self, run: Run, step: Step) -> None:
-        if _pool(run).ha_enabled:
+        seen = _pool(run).ha_enabled
+        if seen:
             run.session.Async.pool.disable_ha().wait()
-        else:
+        if not seen or not self.all_answer(run):
             self.find_out(run)
         run.journal.put(LAID_DOWN, True)
 
     def find_out(self, run: Run) -> None:
-        """Restart the toolstacks of the members, and wait until they answer."""
-        session, master = run.session, _pool(run).master
-        members = {ref: host for ref, host in session.host.get_all_records().items() if ref != master}
-        for ref, host in members.items():
+        """Restart the toolstacks of the members, once they answer, and wait until they do so again."""
+        silent = "the pool: not every member's toolstack answers"
+        run.until(lambda: self.all_answer(run), silent, RESTARTS)
+        for ref, host in self.members(run).items():
             run.journal.note(f"{host.name_label}: its toolstack is restarted, so that it drops high availability")
-            session.host.restart_agent(ref)
-        run.until(
-            lambda: all(attached(session, host.address) for host in members.values()),
-            "the pool: not every member's toolstack answers again",
-            RESTARTS,
-        )
+            run.session.host.restart_agent(ref)
+        run.until(lambda: self.all_answer(run), silent, RESTARTS)
+
+    def members(self, run: Run) -> dict[Any, Any]:
+        """The hosts that are not the master."""
+        master = _pool(run).master
+        return {ref: host for ref, host in run.session.host.get_all_records().items() if ref != master}
+
+    def all_answer(self, run: Run) -> bool:
+        """Whether every member answers as one."""
+        return all(attached(run.session, host.address) for host in self.members(run).values())
 
     def undo(self, step: Step) -> Step:
         return Step("ha-on", args=step.args)

@@ -188,6 +188,11 @@ def is_hvm(vm: Row) -> bool:
     return bool(vm["HVM_boot_policy"]) if domain_type == "unspecified" else domain_type == "hvm"
 
 
+def needs_virtualisation(vm: Row) -> bool:
+    """Whether a VM runs only where the processor virtualises: it is fully virtual, or of a kind that uses that, too."""
+    return is_hvm(vm) or vm.get("domain_type") in ("pvh", "pv_in_pvh")
+
+
 def drivers(agent: Row | None) -> tuple[int, int] | None:
     """The version of a guest's drivers, where it reports one."""
     version = agent["PV_drivers_version"] if agent is not None else {}

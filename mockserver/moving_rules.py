@@ -92,12 +92,8 @@ def _copied_when_halted(move: Move) -> None:
         raise refuse("VM_BAD_POWER_STATE", move.vm.ref, "halted", state.lower())
 
 
-def _hardware_known(move: Move) -> None:
-    version, known = move.vm.get("hardware_platform_version", 0), [0]
-    known = move.to.host.get("virtual_hardware_platform_versions") or known
-    if version not in known:
-        code = "VM_HOST_INCOMPATIBLE_VIRTUAL_HARDWARE_PLATFORM_VERSION"
-        raise refuse(code, move.to.host.ref, f"[{'; '.join(map(str, known))}]", move.vm.ref, version)
+def _platform_known(move: Move) -> None:
+    placement.assert_platform_known(move.vm, move.to.host)
 
 
 def _enabled(move: Move) -> None:
@@ -138,10 +134,6 @@ def _memory_there(move: Move) -> None:
         placement.assert_memory(move.to.call.pool, move.vm, move.to.host)
 
 
-def _welcome(move: Move) -> None:
-    crossing.rehearse(move)
-
-
 def _disks_may_go(move: Move) -> None:
     for vdi, _ in move.moving():
         if vdi.get("cbt_enabled"):
@@ -165,16 +157,8 @@ WITHIN: tuple[Callable[[Move], None], ...] = (
     *(_disks_may_go, _storage_there),
 )
 ACROSS: tuple[Callable[[Move], None], ...] = (
-    *(_few_snapshots, _every_disk_mapped, _versions, _storage_mirrors, _copied_when_halted, _hardware_known, _enabled),
-    *(
-        _enough_processors,
-        _every_interface_mapped,
-        _same_processors,
-        _cards_there,
-        _memory_there,
-        _welcome,
-        _disks_may_go,
-    ),
-    _storage_there,
+    *(_few_snapshots, _every_disk_mapped, _versions, _storage_mirrors, _copied_when_halted, _platform_known, _enabled),
+    *(_enough_processors, _every_interface_mapped, _same_processors, _cards_there, _memory_there, crossing.rehearse),
+    *(_disks_may_go, _storage_there),
 )
 """What is looked at, in order: for a host of the VM's own pool, and for one of another."""

@@ -53,11 +53,7 @@ def _assert_fits(store: Store, vm: Row, host: Row, needs: Needs, asker: str = ""
         raise refuse("HOST_NOT_LIVE")
     if not host["enabled"] and not vm["is_control_domain"]:
         raise refuse("HOST_DISABLED", host.ref)
-    version = vm.get("hardware_platform_version", 0)
-    if version and version not in host["virtual_hardware_platform_versions"]:
-        known = "; ".join(map(str, host["virtual_hardware_platform_versions"]))
-        code = "VM_HOST_INCOMPATIBLE_VIRTUAL_HARDWARE_PLATFORM_VERSION"
-        raise refuse(code, host.ref, f"[{known}]", vm.ref, version)
+    assert_platform_known(vm, host)
     if asker and vm["power_state"] != "Halted":
         processors.assert_compatible(store, vm, host, asker)
     for sr, reaching in needs.storage:
@@ -67,9 +63,17 @@ def _assert_fits(store: Store, vm: Row, host: Row, needs: Needs, asker: str = ""
         if host.ref not in reaching:
             raise refuse("VM_REQUIRES_NETWORK", vm.ref, network)
     passthrough.assert_available(store, vm, host)
-    virtualised = checks.is_hvm(vm) or vm.get("domain_type") in ("pvh", "pv_in_pvh")
-    if virtualised and not any("hvm" in capability for capability in host["capabilities"]):
+    if checks.needs_virtualisation(vm) and not any("hvm" in capability for capability in host["capabilities"]):
         raise refuse("VM_HVM_REQUIRED", vm.ref)
+
+
+def assert_platform_known(vm: Row, host: Row) -> None:
+    """Raise where a host does not emulate the hardware platform that a VM expects, by its version; every host does 0."""
+    version = vm.get("hardware_platform_version", 0)
+    if version and version not in host["virtual_hardware_platform_versions"]:
+        known = "; ".join(map(str, host["virtual_hardware_platform_versions"]))
+        code = "VM_HOST_INCOMPATIBLE_VIRTUAL_HARDWARE_PLATFORM_VERSION"
+        raise refuse(code, host.ref, f"[{known}]", vm.ref, version)
 
 
 def _assert_bootable(store: Store, vm: Row) -> None:

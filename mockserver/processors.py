@@ -15,7 +15,7 @@ from xenctl.errors import Failure
 
 from . import rules
 from .call import refuse
-from .checks import is_hvm
+from .checks import needs_virtualisation
 
 if TYPE_CHECKING:
     from xenctl.datamodel import Order
@@ -217,7 +217,7 @@ def _number(text: str) -> int:
 
 def _kind(vm: Row) -> str:
     """Which features a guest sees: those with hardware virtualisation, or those without."""
-    return "features_hvm" if is_hvm(vm) or vm.get("domain_type") in ("pvh", "pv_in_pvh") else "features_pv"
+    return "features_hvm" if needs_virtualisation(vm) else "features_pv"
 
 
 def booted(store: Store, vm: Row, host: Row, seen: Sequence[Mapping[str, Any]] = ()) -> dict[str, str]:

@@ -149,6 +149,7 @@ def test_who_insists_may_go_to_processors_of_another_maker(pair: Pair) -> None:
     _other_processors(pair, None)
     pair.c("VM.migrate_send", *pair.send(pair.c.vm("vm01"), options={"force": "true"}))
     pair.c("VM.migrate_send", *pair.send(pair.c.vm("vm04")))
+    assert [pair.d.vm(name)["power_state"] for name in ("vm01", "vm04")] == ["Running", "Halted"]
     pair.unharmed()
 
 

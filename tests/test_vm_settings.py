@@ -130,6 +130,7 @@ def test_before_7_0_nobody_looks_at_cores_a_socket(calls: Make) -> None:
     c("VM.set_HVM_boot_policy", c.vm("vm04").ref, "BIOS order")
     c.pool.store.write(c.vm("vm04"), platform={"cores-per-socket": "x"})
     c("VM.start", c.vm("vm04").ref, False, False)
+    assert c.vm("vm04")["power_state"] == "Running"
 
 
 @pytest.mark.parametrize("release", ["7.6", "8.0", "8.4"])

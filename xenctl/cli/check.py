@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,11 +44,12 @@ def check(reach: Reach, to: str | None, fix: bool, file: str | None, stay: bool,
     if file is not None and not fix:
         raise click.UsageError("--journal FILE is for --fix: a check that changes nothing has nothing to remember")
     with ending(), reach.opened() as at:
-        made = mending.plan(at.session, to, wishes=wished(stay=stay), url=reach.medium)
+        again = partial(mending.plan, at.session, to, wishes=wished(stay=stay), url=reach.medium)
+        made = again()
         mended: list[str] = []
         if fix:
             mended = _mended(at, made, file, as_json=as_json)
-            made = mending.plan(at.session, to, wishes=wished(stay=stay), url=reach.medium)
+            made = again()
         _tell(made, mended, as_json=as_json)
         sys.exit(IMPOSSIBLE if _blocking(made) else 0)
 

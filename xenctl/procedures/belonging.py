@@ -36,16 +36,15 @@ def assert_same_pool(session: Session, plan: Plan) -> None:
     away: hosts are known by their uuids, so nothing can hit another pool."""
     if not plan.pool:
         return
+    afresh = any(step.action == "restore-afresh" for step in plan.steps)
     try:
         (pool,) = session.pool.get_all_records().values()
-        address = session.host.get_address(pool.master)
+        if afresh and session.host.get_address(pool.master) in {host.address for host in plan.hosts}:
+            return  # until the dump is restored the new installation is a pool of its own
     except (TransportError, Failure) as error:
         if isinstance(error, Failure) and error.code == "SESSION_AUTHENTICATION_FAILED":
             raise
         return
-    afresh = any(step.action == "restore-afresh" for step in plan.steps)
-    if afresh and address in {host.address for host in plan.hosts}:
-        return  # until the dump is restored the new installation is a pool of its own
     whose = of_another("the journal", plan.pool, plan.pool_name, here=pool.uuid, called=pool.name_label)
     if whose:
         raise ProcedureError(whose)

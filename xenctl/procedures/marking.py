@@ -49,22 +49,19 @@ def assert_ours(session: Session, run_id: str, *, or_free: bool = False) -> None
         )
 
 
-def mark(session: Session, pool: Any, run_id: str) -> None:
-    """Mark the pool with a run, whatever it is marked with."""
+def mark(session: Session, pool: Any, run_id: str) -> str:
+    """Mark the pool with a run, whatever it is marked with; returns what that was, empty for nothing."""
     before = mark_of(session, pool)
-    if before == run_id:
-        return
-    if before:
+    if before and before != run_id:
         session.pool.remove_from_other_config(pool, MARK)
-    session.pool.add_to_other_config(pool, MARK, run_id)
+    if before != run_id:
+        session.pool.add_to_other_config(pool, MARK, run_id)
+    return before
 
 
 def take_back(session: Session, run_id: str) -> str:
-    """Mark the pool with a run again, whoever marked it since; what it was marked with, empty for nothing."""
-    pool = next(iter(session.pool.get_all()))
-    before = mark_of(session, pool)
-    mark(session, pool, run_id)
-    return before
+    """Mark the pool with a run again, whoever marked it since; returns what `mark` does."""
+    return mark(session, next(iter(session.pool.get_all())), run_id)
 
 
 def forget(session: Session, run_id: str) -> list[str]:

@@ -17,6 +17,7 @@ from mockserver import MockPool
 from mockserver.invariants import rolling_upgrade as invariants
 from xenctl.errors import ProcedureError
 from xenctl.procedures import mending, rolling_upgrade, running
+from xenctl.procedures.acts.availability import LAID_DOWN
 from xenctl.procedures.checks import surveyed
 from xenctl.procedures.comparison import compare, picture
 from xenctl.procedures.journal import ABANDONED, DONE, STOPPED, Journal
@@ -244,14 +245,17 @@ def test_high_availability_waits_for_equal_versions(release: str, tmp_path: Path
     assert pool.store.pool()["ha_host_failures_to_tolerate"] == 1
 
 
+@pytest.mark.parametrize("earlier", [False, True])
 @pytest.mark.parametrize("release", ["5.0", "6.2", "8.2"])
-def test_members_that_were_not_told_lay_down_their_arms(release: str, tmp_path: Path) -> None:
-    """The master's toolstack dies once the pool says that high availability is off: installers would refuse the others."""
+def test_members_that_were_not_told_lay_down_their_arms(release: str, earlier: bool, tmp_path: Path) -> None:
+    """The master's toolstack dies once the pool says that high availability is off: installers would refuse the others. That
+    the run has switched it off before, `earlier`, says nothing of this time."""
     pool = made(release, ha_on)
     plan = rolling_upgrade.plan(reach(pool), fix=True)
     told = {"when": lambda arrival: not arrival.pool.store.pool()["ha_enabled"]}
     pool.faults.add("toolstack_crash", victim="host1", lasting=10.0, **told)
     with Journal.create(plan, tmp_path / "journal") as journal:
+        journal.put(LAID_DOWN, earlier)
         for _ in range(3):
             outcome = run(pool, plan, journal)
         assert outcome.problems == []

@@ -34,6 +34,7 @@ class HaOff(Kind):
     def act(self, run: Run, step: Step) -> None:
         seen = _pool(run).ha_enabled
         if seen:
+            run.journal.put(LAID_DOWN, False)  # it may be from an earlier time
             run.session.Async.pool.disable_ha().wait()
         if not seen or not self.all_answer(run):
             self.find_out(run)
@@ -74,7 +75,6 @@ class HaOn(Kind):
         session = run.session
         if not _pool(run).ha_enabled:
             srs = [session.SR.get_by_uuid(uuid) for uuid in step.args["srs"]]
-            run.journal.put(LAID_DOWN, False)
             session.Async.pool.enable_ha(srs, step.args["configuration"]).wait()
         session.pool.set_ha_host_failures_to_tolerate(run.pool, step.args["tolerate"])
 

@@ -93,8 +93,7 @@ class Crossing:
     def go(self) -> Steps:
         """Bring the VM over; returns its reference there."""
         here, there, host = self.here, self.there, self.move.to.host
-        there.task = there.pool.make_task(there)
-        there.db.write(there.db.get("task", there.task), name_label=IMPORT)
+        there.task = there.pool.make_task(there, label=IMPORT)
         self.holding.at_end(self._take_back)
         homes = self._homes()
         live = self.vm["power_state"] == "Running"

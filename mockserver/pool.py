@@ -446,13 +446,14 @@ class MockPool(Kept):
         """The master's URL, for `xenctl.connect(pool.url, ..., transport=pool.transport())`."""
         return f"http://{self.master.address}"
 
-    def make_task(self, call: Call, asked: Asked | None = None) -> str:
-        """A task row for `call`, with what its request asks for; returns its reference."""
+    def make_task(self, call: Call, asked: Asked | None = None, *, label: str = "") -> str:
+        """A task row for `call`, with what its request asks for; returns its reference. It is called as the call is unless
+        there is a `label`."""
         ref = self.new_ref()
         host = self.host_row(call.machine)
         fields: dict[str, Any] = {
             "uuid": self.new_uuid(),
-            "name_label": call.label,
+            "name_label": label or call.label,
             "created": self.clock.stamp(),
             "status": "pending",
             "type": "<none/>",

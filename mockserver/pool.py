@@ -22,9 +22,10 @@ from xenctl.releases import Release, find
 from . import backups, classes, guests, ha_monitor, live, powerup, rules, savepoint
 from .call import Asked, Call, Steps, Wait, continue_later, dispatch, methods, underscored
 from .classes.event import OldEvents
+from .columns import apart
 from .faults import Faults
 from .fork import fork
-from .journal import Kept, uncollected
+from .journal import FIXED, Kept, uncollected
 from .machine.disks import Disk, Domain, Guest
 from .machine.host import Durations, HostMachine
 from .machine.room import MachineRoom
@@ -413,13 +414,16 @@ class MockPool(Kept):
         return classes.find(message)
 
     def dispatch(self, method: str, args: list[Any], machine: HostMachine | None = None) -> Any:
-        """Call `method` with `args` (the session first) without bytes, on the master or on `machine`."""
+        """Call `method` with `args` (the session first) without bytes, on the master or on `machine`. Sets, maps and records
+        that it answers are the caller's own."""
         world = self.world
         with world.guard():
             host, faults = machine or self.master, world.faults
             if faults is not None and faults.armed:
-                return faults.dispatch(host, method, args, lambda: dispatch(host.pool, host, method, args))
-            return dispatch(host.pool, host, method, args)
+                answer = faults.dispatch(host, method, args, lambda: dispatch(host.pool, host, method, args))
+            else:
+                answer = dispatch(host.pool, host, method, args)
+            return answer if type(answer) in FIXED else apart(answer)
 
     def count_call(self) -> None:
         """Count one more call; past `__setattr__` where nothing has to be taken back, since this is done for each."""

@@ -12,7 +12,7 @@ from .guests import addresses
 from .machine.disks import Disk, report
 from .machine.host import Hardware, HostMachine, System
 from .pifs import management, physical_pifs
-from .store import NULL, Row, Store, own
+from .store import NULL, Row, Store
 
 if TYPE_CHECKING:
     from .pool import MockPool
@@ -109,8 +109,8 @@ def hardware_of(store: Store, host: Row) -> Hardware:
     processors = [cpu for cpu in store.table("host_cpu").values() if cpu["host"] == host.ref]
     sizes = [sr["physical_size"] for sr in local_storage(store, host) if sr["physical_size"] > 0]
     return Hardware(
-        fields={name: own(host[name]) for name in SEEN if name in host},
-        processors=tuple({n: own(cpu[n]) for n in fields if n not in ("uuid", "host")} for cpu in processors),
+        fields={name: host[name] for name in SEEN if name in host},
+        processors=tuple({n: cpu[n] for n in fields if n not in ("uuid", "host")} for cpu in processors),
         management=(managing or cards[0])["device"] if cards else "",
         disk=max(sizes, default=UNKNOWN_DISK),
     )

@@ -91,8 +91,8 @@ class Disk(Kept):
 
 
 def report(fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What a guest's agent reports: it is replaced as a whole, and never changed."""
-    return MappingProxyType({n: v.copy() if isinstance(v, (list, dict)) else v for n, v in fields.items()})
+    """What a guest's agent reports: it is replaced as a whole, and never changed, as values in the database are not."""
+    return MappingProxyType(dict(fields))
 
 
 @dataclass(eq=False)

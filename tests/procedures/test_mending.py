@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos import Fate, Killed, MortalHands, mortal, session_on
+from chaos import Fate, Killed, MortalHands, kills, mortal, session_on
 from pools import reach, row, write
 
 from mockserver import MockPool
@@ -23,7 +21,6 @@ from xenctl.procedures.comparison import compare, picture
 from xenctl.procedures.journal import ABANDONED, DONE, STOPPED, Journal
 from xenctl.procedures.plan import Plan
 
-SAMPLE = int(os.environ.get("XENCTL_CHAOS_SAMPLE", "8"))
 """How many points are tried; 0 for all."""
 Change = Callable[[MockPool], Any]
 
@@ -390,13 +387,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any
 
 def chosen(points: list[str], seed: int) -> list[tuple[int, bool]]:
     """The points to die at, of those after the plan is made: it only reads, and there is no journal yet."""
-    begin = points.index("journal, before") + 1
-    every = [(number, after) for number in range(begin, len(points) + 1) for after in (False, True)]
-    picked = random.Random(seed).sample(every, SAMPLE) if SAMPLE else every
-    print(f"chaos: {len(every)} points, {len(picked)} kills")  # noqa: T201  (what was left out is to be seen)
-    return picked
+    return kills(points, 8, seed=seed, first=points.index("journal, before") + 1)
 
 
+@pytest.mark.chaos
 def test_killed_anywhere_and_resumed_it_is_all_taken_back(
     undisturbed: tuple[dict[str, Any], list[str]], tmp_path: Path
 ) -> None:
@@ -413,6 +407,7 @@ def test_killed_anywhere_and_resumed_it_is_all_taken_back(
         assert compare(final, whole(pool)).differences == (), where
 
 
+@pytest.mark.chaos
 def test_killed_anywhere_and_given_up_nothing_is_forgotten(
     undisturbed: tuple[dict[str, Any], list[str]], tmp_path: Path
 ) -> None:

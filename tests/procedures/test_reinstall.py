@@ -24,7 +24,6 @@ from xenctl.procedures.reinstall import Guests
 from xenctl.procedures.running import Outcome, Run
 from xenctl.releases import find
 
-"""How many points are tried; 0 for all."""
 URL = "http://10.9.9.9/media"
 PACK = ("acme:agent", "Agent, version 1.0")
 

@@ -19,7 +19,6 @@ from xenctl.procedures.running import Outcome, Run
 from xenctl.session import Session
 
 ROOT = Credentials("", "root", "secret")
-"""How many points of death are tried in each procedure; 0 for all."""
 
 
 def towards(pool: MockPool, host: str, fate: Fate | None = None) -> Session:

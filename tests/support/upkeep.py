@@ -19,8 +19,6 @@ from xenctl.procedures.plan import Plan
 from xenctl.procedures.running import Outcome, Run
 from xenctl.session import Session
 
-"""How many points of a procedure are tried; 0 for all."""
-
 
 def made(release: str = "8.2", **what: Any) -> MockPool:
     """A pool that is watched: at most one host is down at a time."""

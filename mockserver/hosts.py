@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from xenctl.errors import Failure
 
 from . import paths, rules
-from .call import Call, refuse
+from .call import DUMMY, Call, refuse
 from .holding import Marked
 from .store import Row, Store, Write
 
@@ -171,6 +171,17 @@ def operation(call: Call, host: Row, name: str) -> AbstractContextManager[None]:
     if name not in rules.HOST_UPGRADE_OPERATIONS and rules.upgrading(call.db):
         return nullcontext()
     return Marked(call, host, name)
+
+
+def drop_lost_operations(store: Store) -> None:
+    """What a master does when a member greets it: hosts no longer show operations of tasks that are gone, such as the one
+    that shut a host down."""
+    tasks = store.table("task")
+    for host in store.table("host").values():
+        going = host["current_operations"]
+        rest = {task: name for task, name in going.items() if task in tasks or task.startswith(DUMMY)}
+        if len(rest) < len(going):
+            store.write(host, current_operations=rest)
 
 
 def set_live(store: Store, host: Row | None, alive: bool) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import functions, rules
 from .call import Call, refuse
-from .network_rules import bonded, is_active, is_sriov, pifs_of, vifs_of
+from .network_rules import bonded, is_active, is_sriov, pifs_of, protected, vifs_of
 from .store import NULL, Row, Store, Write
 
 if TYPE_CHECKING:
@@ -184,6 +184,38 @@ def assert_no_guests(store: Store, pif: Row) -> None:
             raise refuse("VIF_IN_USE", pif["network"], vif.ref)
 
 
+def assert_not_needed(store: Store, pif: Row) -> None:
+    """Raise where a protected VM is connected to the network of a PIF that is, or is to be, unplugged."""
+    pool = store.pool()
+    if not pool.get("ha_enabled") or pool.get("ha_allow_overcommit"):
+        return
+    network = store.get("network", pif["network"])
+    for vm in store.rows("VM", [vif["VM"] for vif in vifs_of(store, network)]):
+        if protected(vm):
+            if store.release.order <= rules.NILE:
+                raise refuse("HA_OPERATION_WOULD_BREAK_FAILOVER_PLAN")
+            raise refuse("HA_CONSTRAINT_VIOLATION_NETWORK_NOT_SHARED", network.ref)
+
+
+def primary_address(pif: Row) -> str:
+    """The address by which a PIF is reached; empty where it has none."""
+    if pif.get("primary_address_type") == "IPv6":
+        routed = (text.partition("/")[0] for text in pif["IPv6"] if not text.lower().startswith("fe80"))
+        return next(routed, "")
+    return str(pif["IP"])
+
+
+def assert_has_address(store: Store, host: str, network: Row) -> None:
+    """Raise where `host` cannot be reached on `network`."""
+    pif = next(iter(local(store, host, network.ref)), None)
+    if pif is None:
+        raise refuse("PIF_NOT_PRESENT", host, network.ref)
+    if not pif["currently_attached"]:
+        raise refuse("REQUIRED_PIF_IS_UNPLUGGED", pif.ref)
+    if not primary_address(pif):
+        raise refuse("INTERFACE_HAS_NO_IP", pif.ref)
+
+
 def assert_can_unplug(call: Call, pif: Row) -> None:
     """Raise the first reason why a PIF, or a tunnel's PIF on it, cannot be detached from its network."""
     store = call.db
@@ -193,6 +225,8 @@ def assert_can_unplug(call: Call, pif: Row) -> None:
         assert_not_members_management(store, pif)
         return
     assert_not_management(store, pif)
+    if store.get("host", pif["host"])["enabled"]:
+        assert_not_needed(store, pif)
     assert_no_guests(store, pif)
     if pif.get("disallow_unplug"):
         raise refuse("PIF_DOES_NOT_ALLOW_UNPLUG", pif.ref)

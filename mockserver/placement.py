@@ -202,33 +202,48 @@ XenServer 8 (the toolstack's history of June 2026)."""
 
 
 def evacuation(pool: MockPool, host: Row) -> dict[str, Row | Failure]:
-    """What would become of each guest of `host`: the host it goes to, or the error that keeps it."""
+    """What would become of each guest of `host`: the host it goes to, or the error that keeps it.
+
+    Since 5.6 it must be able to run on every host that may take guests, not only on the one that memory alone chooses.
+    """
     store = pool.store
     guests = hosts.guests_of(store, host)
     targets = evacuation_targets(store, host)
     if not targets:
         return {vm.ref: refuse("NO_HOSTS_AVAILABLE", vm.ref) for vm in guests}
     plan: dict[str, Row | Failure] = {}
+    movable: list[Row] = []
+    for vm in guests:
+        if store.pool().get("ha_enabled") and not network_rules.protected(vm):
+            plan[vm.ref] = refuse(_UNPROTECTED[store.release.order > rules.NILE], vm.ref)
+        elif (unfit := _first_unfit(pool, vm, targets)) is not None:
+            plan[vm.ref] = unfit
+        else:
+            movable.append(vm)
     for vm in guests:
         refused = checks.operation_refused(store, vm, "pool_migrate")
-        if refused is None and store.pool().get("ha_enabled") and not network_rules.protected(vm):
-            refused = refuse(_UNPROTECTED[store.release.order > rules.NILE], vm.ref)
         if refused is not None:
             plan[vm.ref] = refused
-    movable = [vm for vm in guests if vm.ref not in plan]
     places = packed(store, movable, targets)
     for vm in movable:
         if vm.ref not in places:
             plan[vm.ref] = refuse("HOST_NOT_ENOUGH_FREE_MEMORY", vm.ref)
-            continue
-        target = store.get("host", places[vm.ref])
-        try:
-            assert_can_boot_here(pool, vm, target, asker="evacuate")
-        except Failure as error:
-            plan[vm.ref] = error
-        else:
-            plan[vm.ref] = target
+        elif vm.ref not in plan:
+            target = store.get("host", places[vm.ref])
+            unfit = _first_unfit(pool, vm, [target], whenever=True)
+            plan[vm.ref] = target if unfit is None else unfit
     return plan
+
+
+def _first_unfit(pool: MockPool, vm: Row, targets: Iterable[Row], *, whenever: bool = False) -> Failure | None:
+    """Why a guest that leaves its host could not run on the first of `targets` on which it could not, memory apart; up to
+    5.5 they are asked about only when they were chosen."""
+    try:
+        for target in targets if whenever or pool.store.release.order > rules.GEORGE else ():
+            assert_can_boot_here(pool, vm, target, enough_memory=False, asker="evacuate")
+    except Failure as error:
+        return error
+    return None
 
 
 def packed(store: Store, vms: Iterable[Row], targets: Iterable[Row]) -> dict[str, str]:

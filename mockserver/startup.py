@@ -361,6 +361,7 @@ def greeted(pool: MockPool, host: Row, address: str) -> None:
     pool.store.write(host, address=address)
     pool.store.write(host, enabled=False)
     hosts.set_live(pool.store, host, alive=True)
+    hosts.drop_lost_operations(pool.store)
 
 
 def _too_new(master: Release, member: Release) -> list[str]:

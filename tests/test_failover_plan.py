@@ -105,6 +105,10 @@ def test_a_host_comes_back_to_the_plan(calls: Make) -> None:
     c.pool.store.write(pbd, currently_attached=False)
     assert c.refused("host.enable", host.ref) == ["HA_CONSTRAINT_VIOLATION_SR_NOT_SHARED", nfs.ref]
     c.pool.store.write(pbd, currently_attached=True)
+    pif = next(pif for pif in c.pool.store.rows("PIF", host["PIFs"]) if pif["management"])
+    c.pool.store.write(pif, currently_attached=False)
+    assert c.refused("host.enable", host.ref) == BREAKS
+    c.pool.store.write(pif, currently_attached=True)
     c("host.enable", host.ref)
     c.sleep(30)
     assert (pool["ha_plan_exists_for"], pool["ha_overcommitted"]) == (2, False)

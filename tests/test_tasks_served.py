@@ -262,7 +262,7 @@ def test_tasks_do_not_outlive_the_master(calls: Make) -> None:
 
 def test_an_evacuation_has_a_task_for_each_guest(calls: Make) -> None:
     """They are below its own, and gone when it is over."""
-    c = calls(release="8.2", vms=7, hosts=3)
+    c = calls(release="8.4", vms=7, hosts=3)
     host = c.host("host1")
     c("host.disable", host.ref)
     guests = [ref for ref in host["resident_VMs"] if not c.pool.store.get("VM", ref)["is_control_domain"]]

@@ -133,9 +133,9 @@ def test_a_guest_may_say_what_it_can_do(c: Any) -> None:
 # --- emptying a host
 
 
-@pytest.mark.parametrize(("release", "at_once"), [("4.1", 1), ("5.5", 1), ("8.2", 4)])
+@pytest.mark.parametrize(("release", "at_once"), [("4.1", 1), ("5.5", 1), ("8.2", 1), ("8.4", 4)])
 def test_a_host_is_emptied(calls: Make, release: str, at_once: int) -> None:
-    """Guest by guest up to 5.5, several at a time since; whether it is enabled is not changed."""
+    """Guest by guest up to 8.2, several at a time since; whether it is enabled is not changed."""
     c = calls(release=release, hosts=3, vms=16)
     host, most = c.host("host1"), 0
     c("host.disable", host.ref)
@@ -151,6 +151,53 @@ def test_a_host_is_emptied(calls: Make, release: str, at_once: int) -> None:
     assert c.unharmed()
 
 
+def test_a_batch_of_guests_is_over_before_the_next(calls: Make) -> None:
+    """Its size is given; none of the next begins while one of it still moves."""
+    c = calls(release="8.4", hosts=3, vms=16)
+    host, seen = c.host("host1"), []
+    large = next(vm for vm in map(c.vm, ("vm01", "vm04", "vm07")) if vm["resident_on"] == host.ref)
+    c.pool.store.write(large, memory_static_max=4 * large["memory_static_max"])
+    task = c.start("host.evacuate", host.ref, NULL, 3)
+    while task["status"] == "pending":
+        going = frozenset(c.pool.store.get("task", ref)["uuid"] for ref in task["subtasks"])
+        if going not in seen:
+            seen.append(going)
+        c.sleep(0.5)
+    assert [len(going) for going in seen] == [3, 1] and seen[0].isdisjoint(seen[1])
+
+
+def test_guests_leave_by_a_network(calls: Make) -> None:
+    """On which each host that takes some has an address."""
+    c = calls(release="8.4", hosts=2, vms=6)
+    host, other = c.host("host1"), c.host("host2")
+    managed = next(pif for pif in c.pool.store.rows("PIF", other["PIFs"]) if pif["management"])
+    evacuate = ("host.evacuate", host.ref, managed["network"])
+    c.pool.store.write(managed, IP="")
+    assert c.refused(*evacuate) == ["INTERFACE_HAS_NO_IP", managed.ref]
+    c.pool.store.write(managed, currently_attached=False)
+    assert c.refused(*evacuate) == ["REQUIRED_PIF_IS_UNPLUGGED", managed.ref]
+    empty = c("network.create", {"name_label": "empty", "name_description": "", "other_config": {}, "tags": []})
+    assert c.refused("host.evacuate", host.ref, empty) == ["PIF_NOT_PRESENT", other.ref, empty]
+    c.pool.store.write(managed, IP=other["address"], currently_attached=True)
+    c(*evacuate)
+    assert len(host["resident_VMs"]) == 1
+
+
+@pytest.mark.parametrize("release", ["5.5", "5.6", "8.4"])
+def test_a_guest_leaves_if_every_host_could_take_it(calls: Make, release: str) -> None:
+    """Since 5.6 a host that lacks its storage keeps it, though another has all of it."""
+    c = calls(release=release, hosts=3, vms=6)
+    host, vm = c.host("host1"), c.vm("vm01")
+    sr = c.pool.store.get("SR", c.pool.store.get("VDI", c.vbd("vm01", "0")["VDI"])["SR"])
+    lacking = next(pbd for pbd in c.pool.store.rows("PBD", sr["PBDs"]) if pbd["host"] == c.host("host3").ref)
+    c.leave_free("host3", 0)
+    c.pool.store.write(lacking, currently_attached=False)
+    kept = c("host.get_vms_which_prevent_evacuation", host.ref)
+    assert kept.get(vm.ref) == (None if release == "5.5" else ["VM_REQUIRES_SR", vm.ref, sr.ref])
+    c("host.disable", c.host("host3").ref)
+    assert c("host.get_vms_which_prevent_evacuation", host.ref) == {}
+
+
 def test_what_keeps_a_host_from_being_emptied_is_told(c: Any) -> None:
     """A paused guest, one that nobody sees the disks of, one for which there is no room."""
     host, store = c.host("host1"), c.pool.store
@@ -160,7 +207,7 @@ def test_what_keeps_a_host_from_being_emptied_is_told(c: Any) -> None:
     c("VM.pause", paused.ref)
     sr = c.row("SR", "Local storage on host1").ref
     store.write(store.get("VDI", c.vbd("vm10", "0")["VDI"]), SR=sr)
-    store.write(large, memory_dynamic_min=1 << 50)
+    store.write(large, **{f"memory_{name}": 1 << 50 for name in ("dynamic_min", "dynamic_max", "static_max")})
     kept = c("host.get_vms_which_prevent_evacuation", host.ref)
     assert kept == {
         paused.ref: ["VM_BAD_POWER_STATE", paused.ref, "running", "paused"],

@@ -2,46 +2,60 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from xenctl.errors import Failure
 from xenctl.values import Timestamp
 
-from .. import agility, failover_plan, ha_monitor, hosts, liveset, rules, subtasks, workload_balancing
-from ..call import Call, Steps, Wait, refuse
+from .. import agility, failover_plan, ha_monitor, hosts, liveset, pifs, placement, rules, subtasks, workload_balancing
+from ..call import Call, Steps, refuse
 from ..startup import later
-from ..store import Row
+from ..store import NULL, Row
 from . import verbs_of
 
 verb = verbs_of("host")
 
 MARKS = ("current_operations",)
 BATCH = 10
-"""Guests that leave a host at the same time, since 5.6."""
+"""Guests that leave a host at the same time where nobody says how many, since XenServer 8."""
 
 
 @verb("enabled")
 def disable(call: Call, host: str, auto_enable: bool) -> str:
     row = call.db.get("host", host)
     failover_plan.assert_can_disable(call.pool, row)
+    hosts.contact(call.pool, row)
     call.db.write(row, enabled=False)
     return ""
 
 
-@verb("enabled")
+@verb("enabled", *MARKS)
 def enable(call: Call, host: str) -> str:
+    """A host that is enabled is left alone, whatever stands against it."""
     row = call.db.get("host", host)
-    contact = hosts.contact(call.pool, row)
+    with hosts.operation(call, row, "enable") if call.at_least(rules.NILE) else nullcontext():
+        contact = hosts.contact(call.pool, row)
+        if not row["enabled"]:
+            _assert_can_enable(call, contact)
+            call.db.write(row, enabled=True)
+            ha_monitor.host_enabled(call.pool)
+    return ""
+
+
+def _assert_can_enable(call: Call, contact: hosts.Contact) -> None:
+    host = contact.host
     if not contact.machine.xapi.complete:
         raise refuse("HOST_STILL_BOOTING")
-    if row.get("pending_guidances") and not row["enabled"]:
-        raise refuse("HOST_PENDING_MANDATORY_GUIDANCE_NOT_EMPTY", host)
+    if host.get("pending_guidances"):
+        raise refuse("HOST_PENDING_MANDATORY_GUIDANCE_NOT_EMPTY", host.ref)
     if contact.machine.stays_disabled:
-        raise refuse("HOST_DISABLED_UNTIL_REBOOT", host)
-    for pbd in (call.db.get("PBD", ref) for ref in row["PBDs"]):
+        raise refuse("HOST_DISABLED_UNTIL_REBOOT", host.ref)
+    for pbd in call.db.rows("PBD", host["PBDs"]):
         if not pbd["currently_attached"]:
             agility.assert_not_needed(call.db, call.db.get("SR", pbd["SR"]))
-    call.db.write(row, enabled=True)
-    ha_monitor.host_enabled(call.pool)
-    return ""
+    for pif in call.db.rows("PIF", host["PIFs"]):
+        if not pif.get("currently_attached", True):
+            pifs.assert_not_needed(call.db, pif)
 
 
 @verb(*MARKS)
@@ -57,7 +71,8 @@ def reboot(call: Call, host: str) -> str:
 
 
 def _halt(call: Call, host: Row, name: str) -> None:
-    """The call returns at once; the operating system stops a little later, and with it what still runs there."""
+    """The call returns at once; the operating system stops a little later, and with it what still runs there. Until the
+    host is back it shows that it shuts down, whatever was asked."""
     with hosts.operation(call, host, name):
         machine = hosts.contact(call.pool, host).machine
         if machine.ha_daemon and not liveset.reaches(call.pool, machine):
@@ -66,6 +81,8 @@ def _halt(call: Call, host: Row, name: str) -> None:
             for vm in hosts.guests_of(call.db, host):
                 if vm["power_state"] in ("Running", "Paused"):
                     raise refuse("HOST_IN_USE", host.ref, "vm", vm.ref)
+        stopping = {**host["current_operations"], call.pool.new_ref(): "shutdown"}
+        call.db.write(host, current_operations=stopping)
         later(machine, call.pool.durations.shutdown_delay, lambda: machine.shut_down(name == "reboot"))
 
 
@@ -84,13 +101,15 @@ def get_vms_which_prevent_evacuation(call: Call, ref: str) -> dict[str, list[str
 
 
 def _kept(call: Call, host: str) -> dict[str, Failure]:
-    plan = workload_balancing.plan(call, call.db.get("host", host))
+    """The guests that cannot leave; no balancing server is asked about them."""
+    plan = placement.evacuation(call.pool, call.db.get("host", host))
     return {vm: found for vm, found in plan.items() if isinstance(found, Failure)}
 
 
 @verb(*MARKS, "message.*")
 def evacuate(call: Call, host: str, network: str, evacuate_batch_size: int) -> Steps:
-    """Migrate every guest away, each as a task of its own: one after another up to 5.5, several at a time since."""
+    """Migrate every guest away, each as a task of its own: one after another, since XenServer 8 several at a time, and the
+    next when all of these are over. A `network` is one on which each host that takes some has an address."""
     row, db = call.db.get("host", host), call.db
     failover_plan.assert_can_disable(call.pool, row)
     with hosts.operation(call, row, "evacuate"):
@@ -99,22 +118,21 @@ def evacuate(call: Call, host: str, network: str, evacuate_batch_size: int) -> S
             if isinstance(found, Failure):
                 raise found
         waiting = [(vm, target.ref) for vm, target in plan.items() if isinstance(target, Row)]
-        at_once = 1 if db.release.order <= rules.GEORGE else evacuate_batch_size or BATCH
-        going: list[str] = []
-        while waiting or going:
-            while waiting and len(going) < at_once:
-                vm, target = waiting.pop(0)
-                going.append(subtasks.start(call, "VM.pool_migrate", vm, target, {"live": "true"}))
-            until = call.clock.now() + subtasks.PATIENCE
-            yield Wait(until, lambda: any(subtasks.over(call.db, task) for task in going), idle=False)
-            for task in [task for task in going if subtasks.over(call.db, task)]:
-                going.remove(task)
-                for error in (yield from subtasks.wait(call, [task])):
-                    if error.code != "VM_BAD_POWER_STATE":  # a guest that stopped meanwhile is in nobody's way
-                        raise error
+        options = {"live": "true"}
+        if network != NULL:
+            for target in dict.fromkeys(target for _, target in waiting):
+                pifs.assert_has_address(db, target, db.get("network", network))
+            options["network"] = network
+        at_once = (evacuate_batch_size if evacuate_batch_size > 0 else BATCH) if call.at_least(rules.NILE) else 1
+        while waiting:
+            batch, waiting = waiting[:at_once], waiting[at_once:]
+            going = [subtasks.start(call, "VM.pool_migrate", vm, target, options) for vm, target in batch]
+            for error in (yield from subtasks.wait(call, going)):
+                if error.code != "VM_BAD_POWER_STATE":  # a guest that stopped meanwhile is in nobody's way
+                    raise error
         left = hosts.guests_of(db, row)
         if left:
-            raise refuse("INTERNAL_ERROR", f"{len(left)} guests are left on {host}")
+            raise refuse("INTERNAL_ERROR", f"evacuate: {len(left)} VMs are still resident on {host}")
     return ""
 
 

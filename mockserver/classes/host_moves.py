@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .. import licence
+from .. import licence, pifs
 from ..call import Call, refuse
 from ..rules import NILE
 from ..store import Row
@@ -57,12 +57,11 @@ def _address(call: Call, host: Row, network: Row) -> str:
     pif = next((pif for pif in call.db.rows("PIF", network["PIFs"]) if pif["host"] == host.ref), None)
     if pif is None:
         raise refuse("HOST_CANNOT_ATTACH_NETWORK", host.ref, network.ref)
+    address = pifs.primary_address(pif)
     if pif.get("primary_address_type") == "IPv6":
-        routed = (text.partition("/")[0] for text in pif["IPv6"] if not text.lower().startswith("fe80"))
-        found, mode = next(routed, ""), pif["ipv6_configuration_mode"]
-        address = f"[{found}]" if found else ""
+        address, mode = f"[{address}]" if address else "", pif["ipv6_configuration_mode"]
     else:
-        address, mode = pif["IP"], pif["ip_configuration_mode"]
+        mode = pif["ip_configuration_mode"]
     if not address:
         raise refuse("PIF_HAS_NO_NETWORK_CONFIGURATION" if mode == "None" else "INTERFACE_HAS_NO_IP", pif.ref)
-    return str(address)
+    return address

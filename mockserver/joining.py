@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from xenctl.datamodel import load
 from xenctl.errors import Failure
 
 from . import editions, licence, pifs, rules, software
@@ -20,6 +21,7 @@ RESTRICTED_SIZE = 3
 """Hosts that a pool has at the most where its licence restricts that."""
 OTHER_PRODUCT = "POOL_JOINING_HOST_MUST_HAVE_SAME_PRODUCT_VERSION"
 NBD = ("nbd", "insecure_nbd")
+IGNORES_CASE = load().order("24.33.0")
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,9 @@ class Join:
 
 def assert_possible(join: Join) -> None:
     """Raise the first reason why the host may not join."""
+    release = join.here.release.order
     for check in CHECKS:
-        for refused in check(join):
+        for refused in check(join) if LATER.get(check, release) <= release else ():
             raise refused
 
 
@@ -244,8 +247,11 @@ def _purposes(join: Join) -> Iterator[Failure]:
 
 
 def _directory(join: Join) -> Iterator[Failure]:
+    """Domains are told apart by their case up to the toolstack's version 24.32."""
+
     def told(host: Row) -> tuple[str, str]:
-        return host.get("external_auth_type", ""), host.get("external_auth_service_name", "").lower()
+        name = host.get("external_auth_service_name", "")
+        return host.get("external_auth_type", ""), name.lower() if join.here.release.order >= IGNORES_CASE else name
 
     if told(join.me) != told(join.master):
         yield refuse("POOL_JOINING_EXTERNAL_AUTH_MISMATCH")
@@ -339,9 +345,18 @@ def _plugins(join: Join) -> Iterator[Failure]:
             yield refuse("POOL_JOINING_SM_FEATURES_INCOMPATIBLE", theirs.ref, mine[0].ref)
 
 
-CHECKS: tuple[Callable[[Join], Iterator[Failure]], ...] = (
+Check = Callable[[Join], Iterator[Failure]]
+CHECKS: tuple[Check, ...] = (
     *(_size, _has_management, _ha_here, _clustered, _cluster_there, _ha_there, _not_myself, _alone),
     *(_no_running_vms, _no_busy_vms, _no_guidance, _compatible, _homogeneous, _no_shared_storage),
     *(_bare_cards, _no_bonds, _vlans, _directory, _edition, _backend, _versions, _updates, _addresses, _purposes),
     *(_tls, _authorities, _purposes_of_trust, _no_updates_going_on, _plugins),
 )
+
+LATER: dict[Check, tuple[int, ...]] = {
+    _no_guidance: load().order("24.31.0"),
+    _plugins: load().order("24.37.0"),
+    _cluster_there: load().order("25.8.0"),
+    _purposes_of_trust: load().order("26.13.0"),
+}
+"""The toolstack's versions with which checks came that no release before had."""

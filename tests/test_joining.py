@@ -316,6 +316,17 @@ def vlan(*, management: bool) -> Callable[[Any, Any], None]:
     return do
 
 
+def clustered(c: Any, d: Any) -> None:
+    """A cluster of the pool that takes in every host, on a network on which the joining host has no address."""
+    store = c.pool.store
+    pif, host = next(iter(store.table("PIF"))), next(iter(store.table("host")))
+    fields = {"uuid": c.pool.new_uuid(), "pool_auto_join": True, "current_operations": {}}
+    cluster = store.create("Cluster", c.pool.new_ref(), fields)
+    fields = {"uuid": c.pool.new_uuid(), "cluster": cluster.ref, "host": host, "PIF": pif, "enabled": False}
+    store.create("Cluster_host", c.pool.new_ref(), fields)
+    d.pool.store.write(next(iter(d.pool.store.table("PIF").values())), IP="")
+
+
 CASES: list[tuple[str, Callable[[Any, Any], None], list[str]]] = [
     ("pooling is not licensed", restrict("restrict_pooling"), ["LICENCE_RESTRICTION"]),
     ("the size is restricted", restrict("restrict_pool_size"), ["LICENCE_RESTRICTION", "Pool_size"]),
@@ -329,11 +340,6 @@ CASES: list[tuple[str, Callable[[Any, Any], None], list[str]]] = [
         "a guest is busy",
         added("VM", power_state="Halted", current_operations={"x": "clone"}),
         ["JOINING_HOST_CANNOT_HAVE_VMS_WITH_CURRENT_OPERATIONS"],
-    ),
-    (
-        "guidance is pending",
-        set_there("host", pending_guidances=["reboot_host"]),
-        ["HOST_PENDING_MANDATORY_GUIDANCE_NOT_EMPTY", "*"],
     ),
     ("another platform", software(platform_version="1.0"), ["HOSTS_NOT_COMPATIBLE"]),
     ("another brand", software(product_brand="XCP-ng"), ["HOSTS_NOT_COMPATIBLE"]),
@@ -379,6 +385,13 @@ CASES: list[tuple[str, Callable[[Any, Any], None], list[str]]] = [
     ),
     ("updates here", set_here("pool", current_operations={"x": "apply_updates"}), ["NOT_SUPPORTED_DURING_UPGRADE"]),
     ("updates there", set_there("pool", current_operations={"x": "apply_updates"}), ["NOT_SUPPORTED_DURING_UPGRADE"]),
+]
+LATER_CASES: list[tuple[str, Callable[[Any, Any], None], list[str]]] = [
+    (
+        "guidance is pending",
+        set_there("host", pending_guidances=["reboot_host"]),
+        ["HOST_PENDING_MANDATORY_GUIDANCE_NOT_EMPTY", "*"],
+    ),
     (
         "a plugin that this host lacks",
         added("SM", there=True, type="strange"),
@@ -388,6 +401,11 @@ CASES: list[tuple[str, Callable[[Any, Any], None], list[str]]] = [
         "a plugin that can less",
         set_there("SM", features={"VDI_CREATE": 9}),
         ["POOL_JOINING_SM_FEATURES_INCOMPATIBLE", "*", "*"],
+    ),
+    (
+        "the cluster's network",
+        clustered,
+        ["POOL_JOINING_HOST_MUST_HAVE_ONLY_ONE_IP_ON_CLUSTERING_NETWORK"],
     ),
 ]
 
@@ -406,6 +424,35 @@ def test_a_host_that_does_not_fit_is_told_why_and_nothing_is_done(
     assert list(c.pool.store.table("host")) == hosts
     assert set(c.pool.store.table("session")) == sessions
     assert d.pool.machines[0].next is None
+
+
+@pytest.mark.parametrize(
+    ("prepare", "error"), [case[1:] for case in LATER_CASES], ids=[case[0] for case in LATER_CASES]
+)
+def test_what_only_later_toolstacks_look_at_keeps_nobody_out(
+    calls: Make, newest: Make, prepare: Callable[[Any, Any], None], error: list[str]
+) -> None:
+    """A host joins XenServer 8 with what stands against it in the newest releases."""
+    c = newest(hosts=1)
+    d = bare(c)
+    prepare(c, d)
+    found = d.refused("pool.join", *MASTER)
+    assert [part if want != "*" else "*" for part, want in zip(found, error, strict=True)] == error
+    c = calls(hosts=1, release="8.4")
+    d = bare(c)
+    prepare(c, d)
+    d("pool.join", *MASTER)
+    assert d.pool.machines[0].next is not None
+
+
+def test_domains_of_directories_are_told_apart_by_case(calls: Make) -> None:
+    """Up to XenServer 8."""
+    c = calls(hosts=1, release="8.4")
+    d = bare(c)
+    for here, name in ((c, "Example.com"), (d, "example.com")):
+        host = next(iter(here.pool.store.table("host").values()))
+        here.pool.store.write(host, external_auth_type="AD", external_auth_service_name=name)
+    assert d.refused("pool.join", *MASTER) == ["POOL_JOINING_EXTERNAL_AUTH_MISMATCH"]
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,22 @@ def test_a_host_is_emptied_and_gets_back_what_it_had(release: str) -> None:
     assert unharmed(pool)
 
 
+def test_guests_go_to_the_host_that_has_their_storage() -> None:
+    """The pool itself would empty no host while another of them lacks some: each guest is moved by name."""
+    pool = made()
+    guests, shared = on(pool, "host2"), row(pool, "SR", "NFS virtual disk storage")
+    lacking = next(
+        pbd for pbd in pool.store.rows("PBD", shared["PBDs"]) if pbd["host"] == row(pool, "host", "host3").ref
+    )
+    for guest in on(pool, "host3"):
+        call(pool, "VM.hard_shutdown", row(pool, "VM", guest).ref)
+    call(pool, "PBD.unplug", lacking.ref)
+    assert call(pool, "host.get_vms_which_prevent_evacuation", row(pool, "host", "host2").ref)
+    outcome, _ = entered(pool)
+    assert (outcome.problems, on(pool, "host2")) == ([], [])
+    assert set(guests) <= set(on(pool, "host1"))
+
+
 @pytest.mark.parametrize(
     ("policy", "what", "state"), [("suspend", "SUSPENDED", "Suspended"), ("shut-down", "HALTED", "Halted")]
 )

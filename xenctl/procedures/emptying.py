@@ -52,6 +52,12 @@ CAUSES: Mapping[str, str] = {
 }
 """What the pool's own reasons mean, by code. Those about memory are not here: the plan's own board tells them better."""
 CAPACITY = frozenset({"HOST_NOT_ENOUGH_FREE_MEMORY", "NO_HOSTS_AVAILABLE"})
+OF_ONE_HOST = frozenset(
+    "VM_REQUIRES_SR VM_REQUIRES_NETWORK HOST_CANNOT_ATTACH_NETWORK VM_HVM_REQUIRED VM_INCOMPATIBLE_WITH_THIS_HOST "
+    "HOST_NOT_LIVE HOST_DISABLED".split()
+)
+"""What one host lacks. The pool names the first of those that may take guests, though another has all that it takes; the
+plan's own board knows which."""
 ASKED_SINCE = "5.6"
 """The release whose reasons can be trusted: up to 5.5 a host is not emptied without current drivers in every guest."""
 
@@ -145,15 +151,17 @@ def _rooms(board: Board, hosts: Iterable[str], vm: VMFacts) -> str:
 
 
 def refused_by_pool(session: Session, pool: PoolFacts, host: str) -> dict[str, str]:
-    """The guests of `host` that the pool would not let go, by uuid, and why; those that only lack memory left out."""
+    """The guests of `host` that the pool would not let go, by uuid, and why; those that only lack memory left out, and
+    those that only one of several hosts could not take."""
     if pool.release < find(ASKED_SINCE):
         return {}
+    passed_over = CAPACITY | OF_ONE_HOST if len(targets(pool, host)) > 1 else CAPACITY
     said = session.host.get_vms_which_prevent_evacuation(Ref(pool.hosts[host].ref))
     by_ref = {vm.ref: vm.uuid for vm in pool.vms.values()}
     return {
         by_ref[ref]: CAUSES.get(error[0], Failure(list(error)).args[0] if error else "the pool does not say why")
         for ref, error in said.items()
-        if ref in by_ref and not (error and error[0] in CAPACITY)
+        if ref in by_ref and not (error and error[0] in passed_over)
     }
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from xenctl.releases import find
+
 Make = Callable[..., Any]
 NULL = "OpaqueRef:NULL"
 
@@ -100,12 +102,19 @@ def test_a_pool_serves_disks_safely_or_not(c: Any) -> None:
     c("network.remove_purpose", one.ref, "nbd")
     c("network.add_purpose", two.ref, "insecure_nbd")
     assert (one["purpose"], two["purpose"]) == ([], ["insecure_nbd"])
-    other = network(c, managed=False)
-    assert c.refused("network.add_purpose", other.ref, "nbd") == ["NETWORK_UNMANAGED", other.ref]
+
+
+def test_a_network_of_somebody_else_has_purposes_up_to_xenserver_8(calls: Make, newest: Make) -> None:
+    for c in (calls(release="8.4"), newest()):
+        other = network(c, managed=False)
+        if c.pool.store.release <= find("XenServer 8.4.0"):
+            c("network.add_purpose", other.ref, "nbd")
+        else:
+            assert c.refused("network.add_purpose", other.ref, "nbd") == ["NETWORK_UNMANAGED", other.ref]
 
 
 def test_blobs_of_a_network_have_names(c: Any) -> None:
-    """Each once; a blob that is destroyed is no longer known to its network."""
+    """Each once; only VMs forget the name of one that is destroyed."""
     mine = network(c)
     ref = c("network.create_new_blob", mine.ref, "icon", "", False)
     blob = get(c, "blob", ref)
@@ -114,7 +123,10 @@ def test_blobs_of_a_network_have_names(c: Any) -> None:
     assert c.refused("network.create_new_blob", mine.ref, "icon", "image/png", True) == error
     assert len(c.pool.store.table("blob")) == 1
     c("blob.destroy", ref)
-    assert mine["blobs"] == {}
+    assert mine["blobs"] == {"icon": ref}
+    vm = c.vm("vm01")
+    c("blob.destroy", c("VM.create_new_blob", vm.ref, "icon", "", False))
+    assert vm["blobs"] == {}
     assert c("blob.get_public", c("blob.create", "text/plain", True)) is True
 
 
@@ -173,6 +185,32 @@ def test_a_card_is_introduced_by_name(c: Any) -> None:
     assert (get(c, "PIF", ref)["MAC"], get(c, "PIF", ref)["managed"]) == ("00:16:3e:dd:00:05", False)
     assert c.refused("PIF.plug", ref) == ["PIF_UNMANAGED", ref]
     assert c.refused("PIF.unplug", ref) == ["PIF_UNMANAGED", ref]
+    net = get(c, "network", get(c, "PIF", ref)["network"])
+    assert (net["bridge"], net["managed"]) == ("xenbr5", True)
+
+
+def test_a_card_that_others_manage_has_a_network_without_a_bridge(newest: Make) -> None:
+    """In releases after XenServer 8."""
+    c = newest()
+    machine = c.pool.machine("host1")
+    machine.nics = (*machine.nics, ("eth5", "00:16:3e:dd:00:05"))
+    net = get(c, "network", get(c, "PIF", c("PIF.introduce", c.host("host1").ref, "", "eth5", False))["network"])
+    assert (net["bridge"], net["managed"]) == ("", False)
+
+
+def test_a_scan_knows_the_management_interface(c: Any) -> None:
+    """By the host's own files, whatever the database says."""
+    managed = pif(c)
+    c.pool.machine("host1").system.management = get(c, "network", managed["network"])["bridge"]
+    c.pool.store.write(managed, management=False)
+    c("PIF.scan", c.host("host1").ref)
+    assert managed["management"]
+
+
+def test_a_management_interface_shows_its_lease(c: Any) -> None:
+    """Not what is told with it."""
+    c("PIF.reconfigure_ip", pif(c).ref, "DHCP", "", "", "", "")
+    assert (pif(c)["ip_configuration_mode"], pif(c)["IP"]) == ("DHCP", c.host("host1")["address"])
 
 
 def test_up_to_5_5_a_card_was_known_by_its_mac(calls: Make) -> None:
@@ -379,7 +417,8 @@ def test_what_a_redo_log_may_need_stays_attached(calls: Make, release: str) -> N
 
 
 def test_a_tunnel_needs_the_other_backend_and_an_address(c: Any) -> None:
-    """It has an access PIF; both ends come up. Whoever carries one is not forgotten."""
+    """It has an access PIF; both ends come up. One made where there is no address stays, unplugged. Whoever carries one is
+    not forgotten."""
     (first, second), net = cards(c), network(c)
     host = c.host("host1")
     told = host["software_version"]
@@ -387,7 +426,9 @@ def test_a_tunnel_needs_the_other_backend_and_an_address(c: Any) -> None:
     assert c.refused("tunnel.create", first.ref, net.ref) == ["OPENVSWITCH_NOT_ACTIVE"]
     c.pool.store.write(host, software_version=told)
     assert c.refused("tunnel.create", first.ref, net.ref) == ["TRANSPORT_PIF_NOT_CONFIGURED", first.ref]
-    assert not c.pool.store.table("tunnel")
+    (left,) = c.pool.store.table("tunnel")
+    assert not get(c, "PIF", get(c, "tunnel", left)["access_PIF"])["currently_attached"]
+    c("tunnel.destroy", left)
     c("PIF.reconfigure_ip", first.ref, "DHCP", "", "", "", "")
     row = get(c, "tunnel", c("tunnel.create", first.ref, net.ref))
     access = get(c, "PIF", row["access_PIF"])

@@ -8,8 +8,6 @@ from . import verbs_of
 
 verb = verbs_of("blob")
 
-HOLDERS = ("VM", "SR", "host", "pool", "network")
-"""The classes whose objects hold blobs by name."""
 PLAIN = "application/octet-stream"
 
 
@@ -30,15 +28,14 @@ def create(call: Call, mime_type: str, public: bool) -> str:
     return make_blob(call, mime_type, public)
 
 
-@verb("*", *(f"{table}.blobs" for table in HOLDERS))
+@verb("*", "VM.blobs")
 def destroy(call: Call, ref: str) -> str:
-    """The blob, and its name in whatever holds it."""
+    """The blob, and its name in a VM that holds it; whatever else does goes on to name it."""
     row = call.db.get("blob", ref)
-    for table in HOLDERS:
-        for holder in call.db.table(table).values():
-            blobs = holder.get("blobs", {})
-            if ref in blobs.values():
-                call.db.write(holder, blobs={name: blob for name, blob in blobs.items() if blob != ref})
+    for holder in call.db.table("VM").values():
+        blobs = holder.get("blobs", {})
+        if ref in blobs.values():
+            call.db.write(holder, blobs={name: blob for name, blob in blobs.items() if blob != ref})
     call.db.delete(row)
     return ""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from xenctl.datamodel import load
 from xenctl.releases import find
 
 from .. import hosts, pifs
@@ -21,6 +22,8 @@ OUR_NAMES = ("xen", "xapi", "vif", "tap", "eth")
 LONGEST_NAME = 15
 NAMED_SINCE = find("7.2.0").order
 """The release that lets a client choose the bridge."""
+MANAGED_SINCE = load().order("24.29.0")
+"""The toolstack's version since which only networks that xapi manages have purposes."""
 OPPOSITE = {"nbd": "insecure_nbd", "insecure_nbd": "nbd"}
 """The purposes of which a pool may have one."""
 
@@ -137,7 +140,8 @@ def set_default_locking_mode(call: Call, network: str, value: str) -> str:
 @verb("purpose")
 def add_purpose(call: Call, ref: str, value: str) -> str:
     row = call.db.get("network", ref)
-    assert_managed(row)
+    if call.at_least(MANAGED_SINCE):
+        assert_managed(row)
     if value not in row["purpose"]:
         if any(OPPOSITE.get(value) in network["purpose"] for network in call.db.table("network").values()):
             raise refuse("NETWORK_INCOMPATIBLE_PURPOSES", value, OPPOSITE[value])

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from xenctl.datamodel import load
+
 from .. import hosts, network_rules, pifs, rules
 from ..addresses import assert_cidr, assert_ip, is_ip, is_mac
 from ..call import Call, Steps, refuse
+from ..startup import synchronise_management
 from ..store import Row
 from . import verbs_of, vlan
 from .generic import make
@@ -16,6 +19,7 @@ verb = verbs_of("PIF")
 
 ALSO_A_VLAN = ("*", "VLAN.*", "PIF_metrics.*", "network.MTU")
 FOUND = ("*", "PIF_metrics.*", "network.*")
+UNMANAGED_SINCE = load().order("24.29.0")
 
 
 def _contact(call: Call, pif: Row) -> hosts.Contact:
@@ -56,7 +60,9 @@ def _bridge_of(device: str) -> str:
 
 
 def _network_of(call: Call, device: str, *, managed: bool) -> Row:
-    """The network of a card's bridge, which is made where there is none."""
+    """The network of a card's bridge, which is made where there is none. Only since the toolstack's version 24.29 that of a
+    card which xapi does not manage is not managed either, and has no bridge."""
+    managed = managed or not call.at_least(UNMANAGED_SINCE)
     bridge = _bridge_of(device) if managed else ""
     found = [network for network in call.db.table("network").values() if network["bridge"] == bridge]
     if len(found) == 1:
@@ -105,7 +111,8 @@ def _introduce_then(call: Call, host: str, mac: str, device: str, cards: dict[st
 
 @verb(*FOUND)
 def scan(call: Call, host: str) -> Steps:
-    """PIFs for the cards that have none; those of the others get the MAC that their card has now."""
+    """PIFs for the cards that have none; those of the others get the MAC that their card has now, and the one that the host
+    is reached by is known as that."""
     pool_host = call.db.get("host", host)
     contact = hosts.contact(call.pool, pool_host)
     yield call.pool.durations.device
@@ -116,6 +123,7 @@ def scan(call: Call, host: str) -> Steps:
             _add(call, host, device, mac)
         else:
             call.db.write(known[device], MAC=mac)
+    synchronise_management(call.pool, machine, pool_host)
     return ""
 
 
@@ -242,6 +250,8 @@ def reconfigure_ip(
     db.write(row, **given, DNS=dns)
     if row["currently_attached"]:
         pifs.bring_up(call, row)
+        if management and mode == "DHCP":  # the lease that the host has
+            db.write(row, IP=machine.address)
     if management and mode == "Static" and machine.address != IP:
         # Whoever talks to the host under its old address does not reach it any more.
         machine.address = IP

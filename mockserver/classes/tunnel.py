@@ -27,11 +27,11 @@ def create(call: Call, transport_PIF: str, network: str, protocol: str) -> Steps
     for host in db.table("host").values():
         if host["software_version"].get("network_backend") != "openvswitch":
             raise refuse("OPENVSWITCH_NOT_ACTIVE")
-    if transport["ip_configuration_mode"] == "None":
-        raise refuse("TRANSPORT_PIF_NOT_CONFIGURED", transport_PIF)
     yield call.pool.durations.device
     contact.check()
     row, access = create_on(call, transport, target, protocol)
+    if transport["ip_configuration_mode"] == "None":  # what was made stays, unplugged
+        raise refuse("TRANSPORT_PIF_NOT_CONFIGURED", transport_PIF)
     pifs.bring_up(call, transport)
     pifs.bring_up(call, access)
     return row.ref

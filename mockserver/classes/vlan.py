@@ -44,10 +44,17 @@ def assert_can_create(call: Call, tagged: Row, tag: int, network: Row) -> None:
             raise refuse("IS_TUNNEL_ACCESS_PIF", tagged.ref)
         pifs.assert_sriov_mixes(db, tagged, network)
     assert_tag(tag)
-    others = (pif for pif in db.table("PIF").values() if pif["host"] == tagged["host"])
-    if any((pif["device"], pif["VLAN"]) == (tagged["device"], tag) for pif in others):
+    if _has_tag(call, tagged, tag):
         raise refuse("PIF_VLAN_EXISTS", tagged["device"])
     network_rules.assert_no_trunks(db, network)
+
+
+def _has_tag(call: Call, tagged: Row, tag: int) -> bool:
+    """Whether a PIF has the tag already; up to 6.0, whether any on its card has."""
+    if call.at_least(rules.TAMPA):
+        return any(row["tag"] == tag for row in pifs.vlans_on(call.db, tagged))
+    others = (pif for pif in call.db.table("PIF").values() if pif["host"] == tagged["host"])
+    return any((pif["device"], pif["VLAN"]) == (tagged["device"], tag) for pif in others)
 
 
 def create_on(call: Call, tagged: Row, tag: int, network: Row) -> tuple[Row | None, Row]:

@@ -423,3 +423,12 @@ def test_what_becomes_of_masters_and_members_is_taken_back(calls: Make, picture:
         c.sleep(3600)
         assert c.pool.machine("host2").pool.master is c.pool.machine("host2")
     assert picture(c.pool) == before
+
+
+def test_who_becomes_master_has_the_pools_blobs(calls: Make) -> None:
+    """They are copied before it is asked, and the host shows when."""
+    c = calls(hosts=2, release="8.2")
+    host = c.host("host2")
+    assert "last_blob_sync_time" not in host["other_config"]
+    c("pool.designate_new_master", host.ref)
+    assert "last_blob_sync_time" in host["other_config"]

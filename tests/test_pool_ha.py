@@ -371,3 +371,19 @@ def test_the_log_needs_storage_and_every_host(calls: Make) -> None:
     c.pool.store.write(nfs, physical_size=nfs["physical_utilisation"] + 1)
     assert c.refused("pool.enable_redo_log", nfs.ref) == ["CANNOT_ENABLE_REDO_LOG", text]
     assert not c.pool.store.pool()["redo_log_enabled"]
+
+
+def test_every_host_keeps_the_database_in_which_it_is_on(calls: Make) -> None:
+    """A member that takes over from its backup knows of it."""
+    c = protected(calls)
+    kept = [next(iter(machine.system.saved.tables["pool"].rows.values())) for machine in c.pool.machines[1:]]
+    assert {row.cells["ha_enabled"] for row in kept} == {"true"}
+
+
+def test_the_disk_keeps_the_database_while_a_host_is_away(calls: Make) -> None:
+    """Where the master reaches it, no host needs to be told."""
+    c = protected(calls)
+    c.pool.hands.power_off("host3")
+    c("pool.sync_database")
+    c("pool.disable_ha")
+    assert c.refused("pool.sync_database")[0] in ("CANNOT_CONTACT_HOST", "HOST_OFFLINE")

@@ -111,6 +111,11 @@ def request_backup(call: Call, host: str, generation: int, force: bool) -> str:
     return ""
 
 
+def sync_to_hosts(call: Call) -> None:
+    """Have every host keep the database as it is now. Raises the first error, when all were told."""
+    hosts.each(list(call.db.table("host")), lambda host: request_backup(call, host, call.db.generation, True))
+
+
 @verb()
 def request_config_file_sync(call: Call, host: str, hash: str) -> str:  # noqa: A002 - the API's name for it
     """Take over the files that are the same on all hosts: root's password."""

@@ -23,6 +23,7 @@ from ..licence import assert_enabled
 from ..machine.ha import StateFile
 from ..store import NULL, Row
 from . import host_ha, verbs_of
+from .host_membership import sync_to_hosts
 from .vm_settings import PRIORITIES, PRIORITIES_THEN
 
 verb = verbs_of("pool")
@@ -71,6 +72,7 @@ def enable_ha(call: Call, heartbeat_srs: list[str], configuration: dict[str, str
             raise
         call.db.write(pool, ha_enabled=True)
         call.pool.storage.replicas.add(metadata["uuid"])
+        sync_to_hosts(call)
         call.pool.upkeep.replan = True
     return ""
 

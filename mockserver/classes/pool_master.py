@@ -6,15 +6,15 @@ from contextlib import suppress
 
 from xenctl.errors import Failure
 
-from .. import hosts, membership, standalone, subtasks
+from .. import hosts, liveset, membership, standalone, subtasks
 from ..call import Call, Steps, refuse
 from ..pool_operations import operation
 from ..startup import await_beats, greeted, later
 from ..store import EPOCH
 from . import verbs_of
-from .host_membership import assert_disarmed, assert_no_ha
+from .host_measures import sync_data
+from .host_membership import assert_disarmed, assert_no_ha, sync_to_hosts
 from .host_membership import management_reconfigure as reconfigure_host
-from .host_membership import request_backup as request_backup_of
 from .host_removal import DROPPED, drop_host
 
 verb = verbs_of("pool")
@@ -25,11 +25,12 @@ ALIVE = ("host.address", "host.enabled", "host_metrics.live")
 # --- handed over
 
 
-@verb("current_operations", "last_update_sync")
+@verb("current_operations", "last_update_sync", "host.other_config")
 def designate_new_master(call: Call, host: str) -> str:
     """Every host must take part: all of them get the database, all agree, and all toolstacks start anew in a while."""
     row = call.db.get("host", host)
     with operation(call, "designate_new_master"):
+        sync_data(call, host)
         new = hosts.contact(call.pool, row).machine
         if new.xapi.mode == "master":
             return ""
@@ -44,8 +45,10 @@ def designate_new_master(call: Call, host: str) -> str:
 
 @verb()
 def sync_database(call: Call) -> str:
-    """Every host is told to keep the database as it is now. Raises the first error, when all were told."""
-    hosts.each(list(call.db.table("host")), lambda host: request_backup_of(call, host, call.db.generation, True))
+    """Every host is told to keep the database as it is now. Raises the first error, when all were told. With high
+    availability the disk that it is written to is enough, while the master reaches it."""
+    if not call.db.pool().get("ha_enabled") or not liveset.reaches(call.pool, call.machine):
+        sync_to_hosts(call)
     return ""
 
 

@@ -76,6 +76,14 @@ def test_messages_are_found_newest_first(c: Any) -> None:
     assert list(c("message.get", "VM", c.vm("vm01")["uuid"], "19700101T00:00:00Z")) == [first]
     assert c("message.get", "VM", c.vm("vm01")["uuid"], start) == {}, "later means later"
     where = 'field "name" = "B" and field "priority" = "4"'
+    assert list(c("message.get_all_records_where", where)) == [second, first], "queries are not looked at"
+
+
+def test_later_releases_look_at_queries_for_messages(newest: Make) -> None:
+    c = newest(vms=2)
+    tell(c, "A")
+    second = tell(c, "B", 4, vm="vm02")
+    where = 'field "name" = "B" and field "priority" = "4"'
     assert list(c("message.get_all_records_where", where)) == [second]
     assert c.refused("message.get_all_records_where", "nonsense")[0] == "INVALID_VALUE"
 

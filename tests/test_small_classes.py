@@ -127,7 +127,14 @@ def test_an_appliance_needs_its_storage_to_be_recovered(c: Any) -> None:
     error = ["VM_REQUIRES_SR", c.vm("vm04").ref, sr.ref]
     assert c.refused("VM_appliance.assert_can_be_recovered", row.ref, c.session) == error
     assert c("VM_appliance.get_SRs_required_for_recovery", row.ref, c.session) == [sr.ref]
+
+
+def test_a_vm_names_its_appliance_also_when_that_is_gone(c: Any) -> None:
+    """Nobody tidies that up; another may take its place."""
+    row = appliance(c, vm04=0)
     c("VM_appliance.destroy", row.ref)
+    assert c.vm("vm04")["appliance"] == row.ref
+    c("VM.set_appliance", c.vm("vm04").ref, NULL)
     assert c.vm("vm04")["appliance"] == NULL
 
 

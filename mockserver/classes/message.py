@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from xenctl.datamodel import load
 from xenctl.values import Timestamp, parse_datetime
 
 from ..call import Call, refuse
@@ -13,6 +14,7 @@ from .generic import parse_query
 
 verb = verbs_of("message")
 
+QUERIES_SINCE = load().order("25.16.0")
 TABLES = {"Host": "host", "Pool": "pool"}
 """The tables of the classes that messages spell in another way."""
 
@@ -112,6 +114,9 @@ def get_all_records(call: Call) -> dict[str, Any]:
 
 @verb()
 def get_all_records_where(call: Call, expr: str) -> dict[str, Any]:
+    """Up to the toolstack's version 25.15 all of them, whatever is asked for."""
+    if not call.at_least(QUERIES_SINCE):
+        return get_all_records(call)
     test = parse_query(expr, call.db, "message")
     return _records(call, [row for row in call.pool.messages.newest_first() if test(row)])
 

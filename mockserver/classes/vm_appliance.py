@@ -24,13 +24,10 @@ def create(call: Call, args: dict[str, Any]) -> str:
     return make(call, "VM_appliance", args).ref
 
 
-@verb("*", "VM.appliance")
+@verb("*")
 def destroy(call: Call, ref: str) -> str:
-    """The appliance; its VMs stay."""
-    row = call.db.get("VM_appliance", ref)
-    for vm in vms_of(call.db, row):
-        call.db.write(vm, appliance="OpaqueRef:NULL")
-    call.db.delete(row)
+    """The appliance; its VMs stay, and go on to name it."""
+    call.db.delete(call.db.get("VM_appliance", ref))
     return ""
 
 

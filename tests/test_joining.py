@@ -445,6 +445,21 @@ def test_what_only_later_toolstacks_look_at_keeps_nobody_out(
     assert d.pool.machines[0].next is not None
 
 
+def test_a_host_leaves_behind_what_its_pool_is_not_told(calls: Make) -> None:
+    """Host.create has few parameters in XenServer 8; until the host greets the master it has the master's version."""
+    c = calls(hosts=1, release="8.4")
+    d = bare(c)
+    (mine,) = d.pool.store.table("host").values()
+    d.pool.store.write(
+        mine, https_only=True, numa_affinity_policy="best_effort", last_software_update="20260101T00:00:00Z"
+    )
+    d("pool.join", *MASTER)
+    row = c.host(mine["name_label"])
+    assert (row["https_only"], row["numa_affinity_policy"]) == (False, "default_policy")
+    assert row["last_software_update"] == mine["last_software_update"]
+    assert row["software_version"] == c.host("host1")["software_version"]
+
+
 def test_domains_of_directories_are_told_apart_by_case(calls: Make) -> None:
     """Up to XenServer 8."""
     c = calls(hosts=1, release="8.4")

@@ -48,7 +48,9 @@ def create(call: Call, *values: Any) -> str:
 def create_row(pool: MockPool, uuid: str, fields: Mapping[str, Any]) -> Row:
     """A host that has not started as a member yet: not live, disabled, of no known hardware."""
     store = pool.store
+    master = store.find("host", store.pool()["master"])
     known: dict[str, Any] = {
+        **({"software_version": dict(master["software_version"])} if master is not None else {}),
         **fields,
         "uuid": uuid,
         "name_description": "Default install",

@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from xenctl.datamodel import load
+
 from .. import backups, grafting, licence, membership, rules, subtasks, trust
 from ..call import Call, Steps, dispatch, refuse
 from ..joining import OTHER_PRODUCT, Join, assert_possible
@@ -20,6 +22,7 @@ from .host_membership import create_row
 
 if TYPE_CHECKING:
     from ..machine.host import HostMachine
+    from ..store import Store
 
 verb = verbs_of("pool")
 
@@ -130,13 +133,21 @@ def _bring(call: Call, master: HostMachine) -> None:
     known = pool.host_row(call.machine)
 
     def bring() -> None:
-        fields = {name: me[name] for name in grafting.HOST_FIELDS if name in me}
+        fields = {name: me[name] for name in _told(pool.store) if name in me}
         row = known if known is not None else create_row(pool, me["uuid"], fields)
         pool.store.write(row, other_config=dict(me["other_config"]))
         grafting.Graft(call.db, pool, me, row).bring()
 
     pool.as_actor(verb, bring)
     pool.settle(f"{call.machine.name} joined")
+
+
+def _told(store: Store) -> list[str]:
+    """What a host of the pool's release is told of one that is to be made: the parameters of `host.create` that it knows."""
+    model = load()
+    params = model.classes["host"].messages["create"].params
+    known = {param.name for param in params if model.order(param.since) <= store.release.order}
+    return [name for name in grafting.HOST_FIELDS if name in known]
 
 
 @verb()

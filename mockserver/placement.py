@@ -201,10 +201,11 @@ _UNPROTECTED = {False: "HOST_NOT_ENOUGH_FREE_MEMORY", True: "HOST_EVACUATE_VM_NO
 XenServer 8 (the toolstack's history of June 2026)."""
 
 
-def evacuation(pool: MockPool, host: Row) -> dict[str, Row | Failure]:
+def evacuation(pool: MockPool, host: Row, *, protected_only: bool = True) -> dict[str, Row | Failure]:
     """What would become of each guest of `host`: the host it goes to, or the error that keeps it.
 
-    Since 5.6 it must be able to run on every host that may take guests, not only on the one that memory alone chooses.
+    Since 5.6 it must be able to run on every host that may take guests, not only on the one that memory alone chooses. With
+    high availability only guests that it protects may leave, unless that is asked for without `protected_only`.
     """
     store = pool.store
     guests = hosts.guests_of(store, host)
@@ -214,7 +215,7 @@ def evacuation(pool: MockPool, host: Row) -> dict[str, Row | Failure]:
     plan: dict[str, Row | Failure] = {}
     movable: list[Row] = []
     for vm in guests:
-        if store.pool().get("ha_enabled") and not network_rules.protected(vm):
+        if protected_only and store.pool().get("ha_enabled") and not network_rules.protected(vm):
             plan[vm.ref] = refuse(_UNPROTECTED[store.release.order > rules.NILE], vm.ref)
         elif (unfit := _first_unfit(pool, vm, targets)) is not None:
             plan[vm.ref] = unfit

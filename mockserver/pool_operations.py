@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from xenctl.datamodel import load
 from xenctl.errors import Failure
 
 from . import rules
@@ -17,10 +18,11 @@ SINCE = {
     "cluster_create": rules.INVERNESS,
     "designate_new_master": rules.STOCKHOLM,
     **dict.fromkeys(
-        "tls_verification_enable configure_repositories sync_updates sync_bundle apply_updates cert_refresh "
+        "tls_verification_enable configure_repositories sync_updates apply_updates cert_refresh "
         "exchange_certificates_on_join exchange_ca_certificates_on_join copy_primary_host_certs eject get_updates".split(),
         rules.NILE,
     ),
+    "sync_bundle": load().order("24.23.0"),
 }
 """The operations, and when each came, in the order in which they are listed."""
 WAITING = frozenset(
@@ -28,15 +30,18 @@ WAITING = frozenset(
     "get_updates exchange_crls_on_join".split()
 )
 """Those that say of what goes on only that it does; the others name it by an error of its own."""
+GET_UPDATES_WAITS = load().order("25.8.0")
+"""The toolstack's version since which getting updates is one of them."""
 
 
 def refused(store: Store, operation: str) -> Failure | None:
     """The first reason why an operation may not be done to the pool, as an error; None where it may."""
     pool = store.pool()
     going = pool.get("current_operations", {})
-    blocking = next((name for name in going.values() if name not in WAITING), "")
-    waiting = next(((name, task) for task, name in going.items() if name in WAITING), None)
-    if blocking and operation not in WAITING:
+    waits = WAITING if store.release.order >= GET_UPDATES_WAITS else WAITING - {"get_updates"}
+    blocking = next((name for name in going.values() if name not in waits), "")
+    waiting = next(((name, task) for task, name in going.items() if name in waits), None)
+    if blocking and operation not in waits:
         return refuse(f"{blocking.upper()}_IN_PROGRESS")
     if going:
         return refuse("OTHER_OPERATION_IN_PROGRESS", "pool", pool.ref, *(waiting or ()))

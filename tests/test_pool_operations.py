@@ -33,6 +33,7 @@ Make = Callable[..., Any]
             "ha_enable",
             ["OTHER_OPERATION_IN_PROGRESS", "pool", "?", "eject", "t"],
         ),
+        ({"current_operations": {"t": "get_updates"}}, "ha_enable", ["GET_UPDATES_IN_PROGRESS"]),
         (
             {"current_operations": {"t": "eject"}},
             "get_updates",
@@ -59,6 +60,16 @@ def test_each_release_lists_its_own(calls: Make, release: str, known: set[str]) 
     """Operations came over the years; a pool that was just made lists them."""
     c = calls(release=release)
     assert set(c("pool.get_allowed_operations", c.pool.store.pool().ref)) == known
+
+
+def test_bundles_came_after_xenserver_8(calls: Make, newest: Make) -> None:
+    """Its toolstack does not know the word, nor that getting updates could be waited for."""
+    assert "sync_bundle" not in calls(release="8.4").pool.store.pool()["allowed_operations"]
+    c = newest()
+    assert "sync_bundle" in c.pool.store.pool()["allowed_operations"]
+    c.pool.store.write(c.pool.store.pool(), current_operations={"t": "get_updates"})
+    refused = pool_operations.refused(c.pool.store, "ha_enable")
+    assert refused is not None and refused.code == "OTHER_OPERATION_IN_PROGRESS"
 
 
 def test_a_secret_that_changes_is_in_the_way(calls: Make) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from xenctl.datamodel import load
+
 from .. import licence, pifs
 from ..call import Call, refuse
-from ..rules import NILE
 from ..store import Row
 from . import verbs_of
 
 verb = verbs_of("host")
 
+MADE_BY_PARTS = load().order("24.17.0")
+"""The toolstack's version since which the master's URL has no path."""
 INHERITED = (
     *("pool", "is_local_superuser", "subject", "auth_user_sid", "auth_user_name", "rbac_permissions", "originator"),
     *("validation_time", "client_certificate"),
@@ -25,7 +28,7 @@ def migrate_receive(call: Call, host: str, network: str, options: dict[str, str]
     row = call.db.get("host", host)
     address = _address(call, row, call.db.get("network", network))
     session = _session(call, row)
-    end = "" if call.at_least(NILE) else "/"
+    end = "" if call.at_least(MADE_BY_PARTS) else "/"
     service = f"http://{address}/services/{{}}?session_id={session}"
     return {
         "SM": service.format("SM"),

@@ -6,6 +6,7 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
+from xenctl.datamodel import load
 from xenctl.errors import Failure
 
 from .. import repositories
@@ -23,6 +24,8 @@ verb = verbs_of("Repository")
 pool_verb = verbs_of("pool")
 
 USED = ("current_operations", "repositories", "Repository.hash", "last_update_sync", "update_sync_enabled")
+FORGETS_SINCE = load().order("26.7.0")
+"""The toolstack's version since which hosts no longer say that they are up to date once the pool has no repository."""
 KEY_NAME = re.compile(r"[A-Za-z0-9_-]*")
 HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*")
 
@@ -125,7 +128,7 @@ def set_repositories(call: Call, ref: str, value: list[str]) -> str:
     with operation(call, "configure_repositories"):
         _assert_together(call, value)
         _use(call, pool, value)
-        for host in call.db.table("host").values() if not value else ():
+        for host in call.db.table("host").values() if not value and call.at_least(FORGETS_SINCE) else ():
             call.db.write(host, latest_synced_updates_applied="unknown")
         _stop_syncing(call, pool)
     return ""
@@ -207,6 +210,6 @@ def check_update_readiness(call: Call, ref: str, requires_reboot: bool) -> list[
         if not live(call.db, host):
             out.append(["HOST_OFFLINE", host.ref])
         elif requires_reboot:
-            plans = evacuation(call.pool, host).values()
+            plans = evacuation(call.pool, host, protected_only=False).values()
             out += [list(plan.details) for plan in plans if isinstance(plan, Failure)]
     return out

@@ -96,3 +96,17 @@ def test_the_management_interface_is_a_pif_of_the_host(c: Any) -> None:
     pif = c("host.get_management_interface", c.host("host2").ref)
     assert c("PIF.get_management", pif) and c("PIF.get_host", pif) == c.host("host2").ref
     assert c("pool.has_extension", c.pool.store.pool().ref, "any") is False
+
+
+def test_a_host_in_a_domain_keeps_its_name(calls: Make) -> None:
+    """Since 5.6."""
+    for release, refused in (("5.5", False), ("8.2", True)):
+        c = calls(release=release)
+        host = c.host("host1")
+        c.pool.store.write(host, external_auth_type="AD", external_auth_service_name="example.com")
+        if refused:
+            error = ["AUTH_ALREADY_ENABLED", "AD", "example.com"]
+            assert c.refused("host.set_hostname_live", host.ref, "db") == error
+        else:
+            c("host.set_hostname_live", host.ref, "db")
+        assert (host["hostname"] == "db") is not refused

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import hosts, passwords
+from .. import hosts, passwords, rules
 from ..call import Call, refuse
 from ..licence import restricted
 from ..storage_drivers import capabilities
@@ -97,8 +97,11 @@ def assert_out_of_use(call: Call, host: Row) -> None:
 
 @verb("hostname", "VM.name_label")
 def set_hostname_live(call: Call, host: str, hostname: str) -> str:
-    """The control domain is called after the host, unless somebody gave it another name."""
+    """The control domain is called after the host, unless somebody gave it another name. A host that is in a domain keeps
+    its name since 5.6."""
     row = hosts.reached(call, host).host
+    if row.get("external_auth_type") == "AD" and call.at_least(rules.MIDNIGHT_RIDE):
+        raise refuse("AUTH_ALREADY_ENABLED", row["external_auth_type"], row["external_auth_service_name"])
     if not hostname:
         raise refuse("HOST_NAME_INVALID", "hostname empty")
     if len(hostname) > LONGEST_HOSTNAME:

@@ -21,6 +21,16 @@ def test_a_host_that_is_away_is_not_disabled(calls: Make) -> None:
     assert host["enabled"]
 
 
+def test_a_host_that_is_away_is_asked_in_vain_for_the_time(calls: Make) -> None:
+    """By its own clock; how it was managed the master knows."""
+    c = calls(release="8.2")
+    host = c.host("host2")
+    c("host.get_servertime", host.ref)
+    c.pool.machine("host2").power_off()
+    assert c.refused("host.get_servertime", host.ref) == ["CANNOT_CONTACT_HOST", host.ref]
+    assert c("PIF.get_host", c("host.get_management_interface", host.ref)) == host.ref
+
+
 def test_a_host_that_is_enabled_is_left_alone(calls: Make) -> None:
     """What stands against enabling it counts only once it is disabled."""
     c = calls(release="8.4")

@@ -138,7 +138,7 @@ def evacuate(call: Call, host: str, network: str, evacuate_batch_size: int) -> S
 
 @verb()
 def get_servertime(call: Call, host: str) -> Timestamp:
-    call.db.get("host", host)
+    hosts.reached(call, host)
     return call.clock.stamp()
 
 

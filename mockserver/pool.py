@@ -630,10 +630,11 @@ class MockPool(Kept):
         if self.upkeep.replan:
             ha_monitor.wake(self)
         if self._waiting:
-            for entry in [entry for entry in self._waiting if entry[0].ready()]:
-                self._waiting.remove(entry)
-                entry[1]()
-            self.freshen()
+            while ready := [entry for entry in self._waiting if entry[0].ready()]:  # one may be what another waits for
+                for entry in ready:
+                    self._waiting.remove(entry)
+                    entry[1]()
+                self.freshen()
         if not self.writes:
             return
         if self.trace is not None:

@@ -277,11 +277,11 @@ def test_a_place_is_kept_for_a_vm(c: Any) -> None:
 
 
 def test_a_host_on_its_way_down_stays_disabled(c: Any) -> None:
-    """Its guests are off, its storage is unplugged, and nobody can enable it before it has booted."""
+    """Its guests are elsewhere, its storage is unplugged, and nobody can enable it before it has booted."""
     host, machine = c.host("host2"), c.pool.machine("host2")
     c("host.disable", host.ref)
     c("host.prepare_for_poweroff", host.ref)
-    assert machine.domains == {} and c.vm("vm02")["power_state"] == "Halted"
+    assert machine.domains == {} and c.vm("vm02")["resident_on"] == c.host("host1").ref
     assert not any(c("PBD.get_currently_attached", pbd) for pbd in host["PBDs"])
     assert c.refused("host.enable", host.ref) == ["HOST_DISABLED_UNTIL_REBOOT", host.ref]
     c("host.reboot", host.ref)

@@ -69,3 +69,25 @@ def test_a_host_that_was_told_to_stop_shows_it(calls: Make, method: str, name: s
     c.until(lambda: machine.xapi.complete)
     host = c.host(name)
     assert (host["current_operations"], host["enabled"]) == ({}, True)
+
+
+@pytest.mark.parametrize("release", ["5.6", "6.2", "8.4"])
+def test_guests_leave_a_host_that_goes_down(calls: Make, release: str) -> None:
+    """Since 6.0 those that can go on elsewhere; the others are shut down."""
+    c = calls(release=release, hosts=2, vms=12)
+    host, machine = c.host("host2"), c.pool.machine("host2")
+    there = [vm for vm in c.pool.store.rows("VM", host["resident_VMs"]) if not vm["is_control_domain"]]
+    assert len(there) > 1
+    paused, others = there[0], there[1:]
+    c("VM.pause", paused.ref)
+    c("host.disable", host.ref)
+    c("host.reboot", host.ref)
+    c.until(lambda: not machine.answers)
+    assert paused["power_state"] == "Halted"
+    for vm in others:
+        if release == "5.6":
+            assert vm["power_state"] == "Halted"
+        else:
+            assert (vm["power_state"], vm["resident_on"]) == ("Running", c.host("host1").ref)
+    c.until(lambda: machine.xapi.complete)
+    assert c("task.get_all") == [] and c.unharmed()

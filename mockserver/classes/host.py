@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
 
 from xenctl.errors import Failure
 from xenctl.values import Timestamp
 
-from .. import agility, failover_plan, ha_monitor, hosts, liveset, pifs, placement, rules, subtasks, workload_balancing
+from .. import (
+    agility,
+    failover_plan,
+    ha_monitor,
+    hosts,
+    liveset,
+    pifs,
+    placement,
+    poweroff,
+    rules,
+    subtasks,
+    workload_balancing,
+)
 from ..call import Call, Steps, refuse
+from ..machine.host import HostMachine
 from ..startup import later
 from ..store import NULL, Row
 from . import verbs_of
@@ -83,7 +97,17 @@ def _halt(call: Call, host: Row, name: str) -> None:
                     raise refuse("HOST_IN_USE", host.ref, "vm", vm.ref)
         stopping = {**host["current_operations"], call.pool.new_ref(): "shutdown"}
         call.db.write(host, current_operations=stopping)
-        later(machine, call.pool.durations.shutdown_delay, lambda: machine.shut_down(name == "reboot"))
+        later(
+            machine, call.pool.durations.shutdown_delay, partial(_stop, call, host, machine, then_on=name == "reboot")
+        )
+
+
+def _stop(call: Call, host: Row, machine: HostMachine, *, then_on: bool) -> None:
+    """Guests that were left on a host have gone elsewhere since 6.0, where they could."""
+    if call.db.release.order >= rules.BOSTON and call.pool.master_serves:
+        poweroff.go_down(call.pool, machine, host, then_on=then_on)
+    else:
+        machine.shut_down(then_on)
 
 
 @verb("message.*")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .. import hosts, passthrough, startup
-from ..call import Call
+from .. import hosts, passthrough, poweroff, startup
+from ..call import Call, Steps
 from ..machine.host import HostMachine
 from . import verbs_of
 
@@ -43,11 +43,13 @@ def allocate_resources_for_vm(call: Call, host: str, vm: str, live: bool) -> str
 
 
 @verb("machine.stays_disabled", "PBD.currently_attached", *startup.SHUTS_DOWN)
-def prepare_for_poweroff(call: Call, host: str) -> str:
-    """What a host does on its way down: its guests are shut down, its storage is unplugged, and it stays disabled until it
-    has booted again."""
+def prepare_for_poweroff(call: Call, host: str) -> Steps:
+    """What a host does on its way down: its guests go elsewhere or are shut down, its storage is unplugged, and it stays
+    disabled until it has booted again."""
     row = call.db.get("host", host)
-    machine = hosts.contact(call.pool, row).machine
+    contact = hosts.contact(call.pool, row)
+    yield from poweroff.leave(call, row)
+    machine = contact.check()
     startup.shut_guests_down(call.pool, machine)
     for pbd in (call.db.get("PBD", ref) for ref in row["PBDs"]):
         call.db.write(pbd, currently_attached=False)

@@ -474,6 +474,6 @@ def complete(pool: MockPool, machine: HostMachine, xapi: Xapi) -> None:
             pool.store.write(pbd, currently_attached=True)
     xapi.complete = True
     storage_is_there = not machine.system.armed or all(pbd["currently_attached"] for pbd in pbds)
-    if storage_is_there and not host.get("pending_guidances"):
+    if storage_is_there and not host.get("pending_guidances") and not machine.stays_disabled:
         pool.store.write(host, enabled=True)
         ha_monitor.host_enabled(pool)

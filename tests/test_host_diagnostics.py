@@ -284,6 +284,10 @@ def test_a_host_on_its_way_down_stays_disabled(c: Any) -> None:
     assert machine.domains == {} and c.vm("vm02")["resident_on"] == c.host("host1").ref
     assert not any(c("PBD.get_currently_attached", pbd) for pbd in host["PBDs"])
     assert c.refused("host.enable", host.ref) == ["HOST_DISABLED_UNTIL_REBOOT", host.ref]
+    c("host.restart_agent", host.ref)
+    c.sleep(5)
+    c.until(lambda: machine.xapi.complete)
+    assert not host["enabled"], "a toolstack that starts anew does not enable it either"
     c("host.reboot", host.ref)
     c.until(lambda: not machine.answers)
     c.until(lambda: machine.xapi.complete)

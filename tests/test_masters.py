@@ -379,6 +379,13 @@ def test_an_ejected_member_is_a_fresh_pool_of_one(release: str) -> None:
     assert len(session.host.get_all()) == 3
 
 
+def test_up_to_8_2_ha_is_what_keeps_a_master(calls: Make) -> None:
+    """It is asked about first."""
+    c = calls(hosts=2, release="8.2")
+    c.pool.store.write(c.pool.store.pool(), ha_enabled=True)
+    assert c.refused("pool.eject", c.host("host1").ref) == ["HA_IS_ENABLED"]
+
+
 def test_why_a_host_may_not_be_ejected(calls: Make) -> None:
     """The master, one that guests run on, one that is away, and any while HA is on or updates are applied."""
     c = calls(hosts=2, vms=2, release="8.4")

@@ -38,6 +38,7 @@ def create(call: Call, pif: str, network: str) -> Steps:
         MTU=card["MTU"],
         metrics=card["metrics"],
         primary_address_type=card["primary_address_type"],
+        IPv6=[],
     )
     row = make(call, "network_sriov", {"physical_PIF": pif, "logical_PIF": logical.ref})
     pifs.bring_up(call, logical)

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from xenctl.errors import Failure
 
-from .. import hosts, liveset, membership, standalone, subtasks
+from .. import hosts, liveset, membership, rules, standalone, subtasks
 from ..call import Call, Steps, refuse
 from ..pool_operations import operation
 from ..startup import await_beats, greeted, later
@@ -109,6 +109,8 @@ def eject(call: Call, host: str) -> Steps:
     db, row = call.db, call.db.get("host", host)
     with operation(call, "eject"):
         machine = hosts.contact(call.pool, row).machine
+        if not call.at_least(rules.NILE):
+            assert_no_ha(call)
         if machine.xapi.mode == "master":
             raise refuse("INTERNAL_ERROR", "Xapi_pool.Cannot_eject_master")
         assert_no_ha(call)

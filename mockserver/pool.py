@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from xenctl import Session
     from xenctl.datamodel import Message
 
+    from .clock import Timer
     from .inside import Inside
     from .invariants import Invariant, Violation
     from .progress import Span
@@ -119,7 +120,8 @@ class MockPool(Kept):
         self.old_events = OldEvents()
         self.views: dict[str, Store] = {}
         """The databases that sessions look at instead of the pool's own, by their references."""
-        self._waiting: list[tuple[Wait, Callable[[], None]]] = []
+        self._waiting: list[tuple[Wait, Timer, Callable[[], None]]] = []
+        """Who waits for what, with the timer that ends the waiting."""
         self.spans: dict[str, Span] = {}
         """The waits of the operations that go on, by task: how far each is."""
 
@@ -489,6 +491,8 @@ class MockPool(Kept):
 
     def tasks_lost(self) -> None:
         """The master restarted: what waited is gone."""
+        for _, deadline, _ in self._waiting:
+            deadline.cancel()
         self._waiting.clear()
         self.views.clear()
         self.old_events = OldEvents()
@@ -530,14 +534,12 @@ class MockPool(Kept):
 
     def when(self, wait: Wait, action: Callable[[], None]) -> None:
         """Run `action` once `wait` is over."""
-        entry = (wait, action)
 
         def over() -> None:
-            if entry in self._waiting:
-                self._waiting.remove(entry)
-                action()
+            self._waiting.remove(entry)
+            action()
 
-        self.clock.after(max(0.0, wait.deadline - self.clock.now()), over)
+        entry = wait, self.clock.after(max(0.0, wait.deadline - self.clock.now()), over), action
         self._waiting.append(entry)
 
     # --- taking back
@@ -627,7 +629,9 @@ class MockPool(Kept):
         if self._waiting:
             for entry in [entry for entry in self._waiting if entry[0].ready()]:
                 self._waiting.remove(entry)
-                entry[1]()
+                _, deadline, action = entry
+                deadline.cancel()
+                action()
             self.freshen()
         if not self.writes:
             return

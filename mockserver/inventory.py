@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from xenctl.memory import overhead
 from xenctl.values import format_datetime
 
-from . import editions, guests, hardware, licence, newcomers, processors, rules, storage_drivers
+from . import block_devices, editions, guests, hardware, licence, newcomers, processors, rules, storage_drivers
 from .pifs import GRO
 from .powerup import power_up
 from .software import software_version
@@ -252,9 +252,9 @@ class _Builder:
             **{"VCPUs_number": 1, "memory_actual": memory, "start_time": EPOCH, "install_time": EPOCH, **boot},
         )
         attached = state != "Halted"
-        self.device(vm, "0", "hda" if hvm else "xvda", self.disk(f"disk of vm{number:02d}", sr, 8 * GIB), attached)
+        self.device(vm, "0", self.disk(f"disk of vm{number:02d}", sr, 8 * GIB), attached)
         loaded = number % 12 in (2, 5)
-        self.device(vm, "3", "hdd" if hvm else "xvdd", disc if loaded else None, attached)
+        self.device(vm, "3", disc if loaded else None, attached)
         mac = f"00:16:3e:aa:{number // 256:02x}:{number % 256:02x}"
         self.add(
             "VIF",
@@ -286,7 +286,7 @@ class _Builder:
         place = number % 12
         return "Suspended" if place == 6 else "Halted" if place in (4, 8, 11) else "Running"
 
-    def device(self, vm: Row, number: str, name: str, vdi: Row | None, attached: bool) -> None:
+    def device(self, vm: Row, number: str, vdi: Row | None, attached: bool) -> None:
         cd = number == "3"
         self.add(
             "VBD",
@@ -297,7 +297,7 @@ class _Builder:
             empty=vdi is None,
             bootable=not cd,
             userdevice=number,
-            device=name,
+            device=block_devices.name_in(vm, number, self.release),
             unpluggable=not cd,
             currently_attached=attached and (vdi is not None or bool(vm["HVM_boot_policy"])),
         )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from xenctl.errors import Failure
 
 from .. import power, vm_rules
+from ..block_devices import identity
 from ..call import Call, refuse
 from ..checks import is_hvm, operation, operation_refused
 from ..data_sources import DataSources
@@ -20,17 +20,6 @@ verb = verbs_of("VM")
 
 # --- free devices
 
-DISK = re.compile(r"(?:hd|sd|xvd)([a-p])|(\d+)")
-"""How block devices are called: by a letter or by a number."""
-
-
-def _number(device: str) -> int | None:
-    match = DISK.fullmatch(device)
-    if match is None:
-        return None
-    letter, digits = match.groups()
-    return ord(letter) - ord("a") if letter else int(digits)
-
 
 @verb()
 def get_allowed_VBD_devices(call: Call, vm: str) -> list[str]:
@@ -39,8 +28,8 @@ def get_allowed_VBD_devices(call: Call, vm: str) -> list[str]:
     limit = 255 if call.at_least(DUNDEE) else 16 if _has_drivers(call, row) else 4
     if row["is_control_domain"] and call.at_least(DUNDEE):
         limit = 256
-    used = {_number(vbd[name]) for vbd in call.pool.vbds(row) for name in ("device", "userdevice")}
-    return [str(number) for number in range(limit) if number not in used]
+    used = {identity(vbd[name]) for vbd in call.pool.vbds(row) for name in ("device", "userdevice")}
+    return [str(number) for number in range(limit) if str(number) not in used]
 
 
 @verb()

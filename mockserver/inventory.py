@@ -278,7 +278,7 @@ class _Builder:
         if host:
             fields = {"VM": vm.ref, "protocol": "rfb" if hvm else "vt100"}
             console = self.add("console", **fields)
-            self.store.write(console, location=f"https://{host['address']}/console?ref={console.ref}")
+            self.store.write(console, location=guests.console_location(host, vm, console["uuid"], self.release))
 
     @staticmethod
     def state(number: int) -> str:

@@ -127,16 +127,16 @@ def name_drives(call: Call, vm: Row, release: Release) -> None:
 
 
 def show_console(call: Call, vm: Row, host: Row) -> None:
-    """Give a running VM a console on its host, or move the ones it has."""
-    consoles = call.db.rows("console", vm["consoles"])
-    for console in consoles:
-        call.db.write(console, location=f"https://{host['address']}/console?ref={console.ref}")
-    if not consoles:
-        ref = call.pool.new_ref()
+    """Give a running VM a console on its host, in the place of the one it has elsewhere."""
+    release = call.db.release
+    for console in call.db.rows("console", vm["consoles"]):
+        if console["location"] != guests.console_location(host, vm, console["uuid"], release):
+            call.db.delete(console)
+    if not vm["consoles"]:
+        ref, uuid = call.pool.new_ref(), call.pool.new_uuid()
+        location = guests.console_location(host, vm, uuid, release)
         protocol = "rfb" if checks.is_hvm(vm) else "vt100"
-        location = f"https://{host['address']}/console?ref={ref}"
-        fields = {"uuid": call.pool.new_uuid(), "protocol": protocol, "location": location, "VM": vm.ref}
-        call.db.create("console", ref, fields)
+        call.db.create("console", ref, {"uuid": uuid, "protocol": protocol, "location": location, "VM": vm.ref})
 
 
 def _hold_devices(call: Call, vm: Row, holding: Holding, *, vifs: bool = False) -> None:

@@ -200,6 +200,17 @@ def test_the_official_sdk_finds_the_master() -> None:
         session("close")()
 
 
+def test_the_pool_says_where_it_is_served() -> None:
+    """Of hosts, of their management interfaces and of the consoles of guests that run already."""
+    with served(hosts=2, vms=4) as server, connect(server.url, "root", "secret") as session:
+        host = session.host.get_by_name_label("host2")[0]
+        (pif,) = [pif for pif in session.PIF.get_all_records().values() if pif.host == host and pif.management]
+        vm = session.VM.get_by_name_label("vm02")[0]
+        location = session.console.get_location(session.VM.get_consoles(vm)[0])
+        assert (session.host.get_address(host), pif.IP) == ("127.0.0.2", "127.0.0.2")
+        assert location.startswith("https://127.0.0.2/console?")
+
+
 @pytest.mark.parametrize("release", ["4.0.1", "8.2"])
 def test_the_official_sdk_starts_and_stops_a_vm(release: str) -> None:
     """Waiting for the answer, and as a task that is asked for now and then."""

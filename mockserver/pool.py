@@ -157,15 +157,17 @@ class MockPool(Kept):
         username: str = "root",
         password: str = "secret",
         durations: Durations | None = None,
+        start: float = START,
     ) -> MockPool:
         """A pool of `hosts` hosts of `release` with `vms` VMs: two shared storage repositories (disks, ISO images), a local
         one for each host; most VMs run, some are halted, one in twelve is suspended, two in twelve have a CD inserted.
 
         Each host has `nics` network cards, and `gpus` graphics cards and `usbs` USB devices that VMs can be given, where the
-        release knows them. With `templates` there are some that come with the release: see `mockserver.templates`."""
+        release knows them. With `templates` there are some that come with the release: see `mockserver.templates`. Simulated
+        time begins at `start`, in seconds since the epoch."""
         from .inventory import build
 
-        pool = cls(seed=seed, username=username, password=password, durations=durations)
+        pool = cls(seed=seed, start=start, username=username, password=password, durations=durations)
         with uncollected():
             shape = {"hosts": hosts, "vms": vms, "nics": nics, "gpus": gpus, "usbs": usbs}
             build(pool, **shape, templates=templates, release=find(release))
@@ -180,6 +182,7 @@ class MockPool(Kept):
         username: str = "root",
         password: str = "secret",
         durations: Durations | None = None,
+        start: float = START,
     ) -> MockPool:
         """The pool that a database dump describes, all hosts up, its VMs in the states that the dump says. `dump` is a path,
         the bytes, or one that was read.
@@ -187,7 +190,7 @@ class MockPool(Kept):
         Raises `DatabaseError` for a dump that cannot be read or is not of a whole pool. What it holds beyond the data model,
         or dangling, is kept and listed in `reports`; what keeps the pool from being rehearsed faithfully is in `obstacles`.
         """
-        pool = cls(seed=seed, username=username, password=password, durations=durations)
+        pool = cls(seed=seed, start=start, username=username, password=password, durations=durations)
         with uncollected():
             if isinstance(dump, bytes):
                 dump = database.read(dump, source="the dump")
@@ -210,6 +213,7 @@ class MockPool(Kept):
         username: str = "root",
         password: str = "secret",
         durations: Durations | None = None,
+        start: float = START,
     ) -> MockPool:
         """The live pool that `session` is logged in to, as it is now; nothing is changed there.
 
@@ -217,7 +221,7 @@ class MockPool(Kept):
         another. Raises what calls raise, and `DatabaseError` as `from_dump` does.
         """
         dump = live.dump_of(session)
-        return cls.from_dump(dump, seed=seed, username=username, password=password, durations=durations)
+        return cls.from_dump(dump, seed=seed, username=username, password=password, durations=durations, start=start)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the pool's database to `path` as a dump, to be used by `from_dump`, `xenctl rehearse`, `mockserver --dump`.

@@ -25,8 +25,31 @@ def test_a_host_tells_how_much_memory_there_is(calls: Make) -> None:
     assert values[f"MAX:vm:{vm['uuid']}:memory"] == vm["memory_static_max"]
     assert (told["meta"]["rows"], told["data"][0]["t"]) == (1, now // 5 * 5)
     _, text = ask(c, "GET", "/rrd_updates", start="0", cf="MIN", vm_uuid=vm["uuid"])
-    assert f"<columns>1</columns><legend><entry>MIN:vm:{vm['uuid']}:memory</entry></legend>".encode() in text
+    assert b"<columns>5</columns><legend>" in text
+    assert f"<entry>MIN:vm:{vm['uuid']}:memory</entry>".encode() in text
     assert b"<data></data>" in ask(c, "GET", "/rrd_updates", start=str(now + 60))[1]
+
+
+@pytest.mark.parametrize("release", ["5.0.0", "8.2"])
+def test_what_is_recorded_is_what_the_api_lists(calls: Make, release: str) -> None:
+    """Of the host and of each guest on it, with the values that a query has, and nothing that is switched off."""
+    c = calls(release=release, vms=4)
+    host, vm = c.host("host1"), c.vm("vm01")
+    c("host.forget_data_source_archives", host.ref, "loadavg")
+    c("VM.record_data_source", vm.ref, "memory_target")
+    _, text = ask(c, "GET", "/rrd_updates", start="0", host="true", cf="AVERAGE", json="true")
+    told = json.loads(text)
+    values = dict(zip(told["meta"]["legend"], told["data"][0]["values"], strict=True))
+    for table, row in (("host", host), ("VM", vm)):
+        listed = {source["name_label"]: source["enabled"] for source in c(f"{table}.get_data_sources", row.ref)}
+        on = {name for name, enabled in listed.items() if enabled}
+        prefix = f"AVERAGE:{table.lower()}:{row['uuid']}:"
+        assert {name.removeprefix(prefix) for name in values if name.startswith(prefix)} == on < set(listed)
+        for name in on:
+            assert values[prefix + name] == c(f"{table}.query_data_source", row.ref, name)
+    assert {f"vm:{vm['uuid']}:{name}" for name in ("cpu0", "memory_target", "vif_0_rx")} <= {
+        name.removeprefix("AVERAGE:") for name in values
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""`/rrd_updates`: how much memory a host and its guests have.
+"""`/rrd_updates`: what is measured of a host and its guests, as `get_data_sources` lists it.
 
-The fake keeps no history and measures nothing else: there is one row, of now, and none where the client asks for later.
-Nothing is measured of storage, so `sr_uuid` selects nothing, as `SR.get_data_sources` lists nothing.
+The fake keeps no history: there is one row, of now, and none where the client asks for later. Nothing is measured of
+storage, so `sr_uuid` selects nothing, as `SR.get_data_sources` lists nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from .. import rules
+from .. import data_sources, rules
 from .base import Answer, Request, plain
 from .running import Binding, done
 
@@ -79,15 +79,16 @@ def _matches(kind: str, name: str) -> bool:
 
 
 def _sources(request: Request) -> Iterator[tuple[str, float]]:
-    """Each source, as `host:UUID:memory_total_kib`, and its value: KiB of a host, bytes of a guest."""
+    """Each source that is recorded, as `host:UUID:memory_total_kib`, and its value."""
     pool, wanted = request.pool, request.arguments.get("vm_uuid")
     host = pool.host_row(request.machine)
     if host is None:
         return
     if request.flag("host"):
-        yield f"host:{host['uuid']}:memory_total_kib", request.machine.memory / 1024
-        yield f"host:{host['uuid']}:memory_free_kib", rules.memory_free(pool.store, host) / 1024
+        for name, value in data_sources.of_host(pool, host, request.machine).recorded():
+            yield f"host:{host['uuid']}:{name}", value
     for ref in host["resident_VMs"]:
         vm = pool.store.get("VM", ref)
         if wanted in (None, "all", vm["uuid"]):
-            yield f"vm:{vm['uuid']}:memory", float(vm["memory_static_max"])
+            for name, value in data_sources.of_guest(pool, vm).recorded():
+                yield f"vm:{vm['uuid']}:{name}", value

@@ -42,7 +42,7 @@ def ensure(pool: MockPool, machine: HostMachine, host: Row) -> None:
 
 
 def add_control_domain(pool: MockPool, host: Row, *, uuid: str) -> None:
-    """The row of a host's own domain."""
+    """The row of a host's own domain, with those of its consoles: a text console as well since 6.2."""
     metrics = {"uuid": pool.new_uuid(), "VCPUs_number": 4, "memory_actual": DOM0_MEMORY, "current_domain_type": "pv"}
     sizes = dict.fromkeys(("static_max", "static_min", "dynamic_max", "dynamic_min", "target"), DOM0_MEMORY)
     fields: dict[str, Any] = {
@@ -59,7 +59,12 @@ def add_control_domain(pool: MockPool, host: Row, *, uuid: str) -> None:
         "metrics": pool.store.create("VM_metrics", pool.new_ref(), metrics).ref,
         **{f"memory_{name}": size for name, size in sizes.items()},
     }
-    pool.store.write(host, control_domain=pool.store.create("VM", pool.new_ref(), fields).ref)
+    vm = pool.store.create("VM", pool.new_ref(), fields)
+    pool.store.write(host, control_domain=vm.ref)
+    location = f"https://{host['address']}/console?ref={vm.ref}"
+    for protocol in ("rfb", "vt100") if pool.store.release.order >= rules.CLEARWATER else ("rfb",):
+        ref, uuid = pool.new_ref(), pool.new_uuid()
+        pool.store.create("console", ref, {"uuid": uuid, "protocol": protocol, "location": location, "VM": vm.ref})
 
 
 def _unconnected(call: Call, host: Row) -> Iterator[tuple[Row, dict[str, str]]]:

@@ -10,6 +10,8 @@ from xenctl.datamodel import types as t
 from xenctl.errors import Failure
 from xenctl.values import Timestamp, parse_datetime
 
+from .journal import FIXED
+
 NULL = "OpaqueRef:NULL"
 EMPTY_KEY = ["INTERNAL_ERROR", "Db_exn.Empty_key_in_map"]
 """The error for a map with an empty key: its text could not be read again."""
@@ -108,6 +110,15 @@ WRITERS = _Writers(
     }
 )
 """What makes a column's text of a value that is none, by its type."""
+
+
+def apart(value: Any) -> Any:
+    """`value`, or a copy of it all where it could be changed by whoever else has it."""
+    if isinstance(value, dict):
+        return {key: item if type(item) in FIXED else apart(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [item if type(item) in FIXED else apart(item) for item in value]
+    return value
 
 
 def fitting(value: Any) -> Any:

@@ -107,10 +107,9 @@ class _Copier:
         return tuple(map(self.copy, thing))
 
     def row(self, thing: Row) -> Row:
-        fields = {n: v.copy() if isinstance(v, (list, dict)) else v for n, v in thing.items()}
-        out = self._copies[id(thing)] = Row(thing.table, thing.ref, fields)
+        out = self._copies[id(thing)] = Row(thing.table, thing.ref, thing)
         out.created, out.modified = thing.created, thing.modified
-        out.foreign, out.spelled = dict(thing.foreign), dict(thing.spelled)
+        out.foreign, out.spelled = thing.foreign, thing.spelled
         return out
 
     def random(self, thing: random.Random) -> random.Random:

@@ -14,7 +14,7 @@ from xenctl.datamodel import types as t
 from . import pifs
 from .checks import is_default_template
 from .storage_drivers import is_tools_sr
-from .store import NULL, Row, Store, own
+from .store import NULL, Row, Store
 
 if TYPE_CHECKING:
     from .pool import MockPool
@@ -62,7 +62,7 @@ class Graft:
 
     def _made(self, row: Row, more: Mapping[str, Any]) -> str:
         fields = {name: self._led(f.type, row[name]) for name, f in self.source.shape(row.table).fields.items()}
-        fields.update({name: own(value) for name, value in NOT_BROUGHT.items() if name in fields}, **more)
+        fields.update({name: value for name, value in NOT_BROUGHT.items() if name in fields}, **more)
         if row.table in FRESH:
             fields["uuid"] = self.pool.new_uuid()
         return self.store.create(row.table, self.pool.new_ref(), fields).ref
@@ -75,7 +75,7 @@ class Graft:
             return [self.refs[ref] for ref in value if ref in self.refs]
         if isinstance(kind, t.Map) and (isinstance(kind.key, t.Ref) or isinstance(kind.item, t.Ref)):
             return {}
-        return own(value)
+        return value
 
     def _bring_guests(self) -> None:
         """VMs with their devices; templates that come with the product are there already."""

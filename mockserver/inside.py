@@ -14,6 +14,7 @@ from xenctl.errors import Failure
 
 from . import guests, power
 from .call import Call, continue_later
+from .columns import apart
 from .garbage import seconds as seconds_of
 from .machine.disks import Domain, report
 from .machine.host import HostMachine, MachineRoomError
@@ -80,11 +81,11 @@ class Inside:
         with pool.guard():
             row = self.named(vm)
             self._acting(row)
-            guest = pool.guest(row)
-            guest.settled, guest.agent = True, report({**(guest.agent or guests.AGENT), **fields})
+            guest, said = pool.guest(row), apart(fields)
+            guest.settled, guest.agent = True, report({**(guest.agent or guests.AGENT), **said})
             metrics = pool.store.find("VM_guest_metrics", row["guest_metrics"])
             if metrics is not None and pool.master_serves:
-                pool.store.write(metrics, **fields, last_updated=pool.clock.stamp())
+                pool.store.write(metrics, **said, last_updated=pool.clock.stamp())
             guest.up_at = min(guest.up_at, pool.clock.now())
             guests.report(pool, row)
             pool.settle(f"the agent in {row['name_label']} reported")

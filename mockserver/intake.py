@@ -31,7 +31,6 @@ class Reader(dict[str, Any]):
     def __init__(self, kind: t.Type, default: Any) -> None:
         super().__init__()
         self.kind, self.default = kind, default
-        self.changeable = isinstance(default, (list, dict))
         self.misfits: dict[str, str] = {}
         self.unusual: set[str] = set()
 
@@ -46,12 +45,11 @@ class Reader(dict[str, Any]):
         self[text] = value
         return value
 
-    def read(self, texts: Sequence[str]) -> list[Any]:
-        """The values of `texts`, each its own where it could be changed."""
+    def read(self, texts: Sequence[str]) -> Iterable[Any]:
+        """The values of `texts`."""
         if texts.count(texts[0]) == len(texts):
-            return list(_alike(self[texts[0]], len(texts)))
-        found = map(self.__getitem__, texts)
-        return [value.copy() for value in found] if self.changeable else list(found)
+            return repeat(self[texts[0]], len(texts))
+        return list(map(self.__getitem__, texts))
 
     def odd(self, texts: Iterable[str]) -> bool:
         """Whether there is more to say of any of `texts` than its value."""
@@ -90,7 +88,7 @@ class Intake:
                 strange.append(column)
         for field, default in self.shape.defaults.items():
             if field not in columns:
-                columns[field] = _alike(self.shape.empty.get(field, default), len(block.refs))
+                columns[field] = repeat(self.shape.empty.get(field, default), len(block.refs))
         fields = tuple(self.shape.defaults)
         values = zip(*[columns[field] for field in fields], strict=True)
         rows = [
@@ -126,21 +124,16 @@ class Intake:
         field, _, _ = self.shape.reading.get(column, UNKNOWN)
         reader = self._readers.get(column)
         if not field and column != "_ref":
-            row.foreign[column] = text
+            row.foreign = {**row.foreign, column: text}
             self.unknown[column] = self.unknown.get(column, 0) + 1
         elif reader is not None and text in reader.misfits:
             if self.name in DECISIVE:
                 reason = f"not a {reader.kind}: {reader.misfits[text]}; take the dump again, or mend this cell"
                 raise DatabaseError(reason, table=self.name, row=row.ref, column=column)
-            row.foreign[column] = text
+            row.foreign = {**row.foreign, column: text}
             self.misfits[column] = self.misfits.get(column, 0) + 1
         elif reader is not None and text in reader.unusual:
-            row.spelled[field] = (row[field], text)
-
-
-def _alike(value: Any, many: int) -> Iterable[Any]:
-    """`value` as often as that, each its own where it could be changed."""
-    return [value.copy() for _ in range(many)] if isinstance(value, (list, dict)) else repeat(value, many)
+            row.spelled = {**row.spelled, field: (row[field], text)}
 
 
 def in_order(members: list[str], text: str | None) -> list[str]:

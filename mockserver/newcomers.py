@@ -15,7 +15,7 @@ from xenctl.errors import Failure
 
 from . import passwords, rules, subtasks
 from .call import Call, Steps, continue_later
-from .store import Row, own
+from .store import Row
 
 if TYPE_CHECKING:
     from .machine.host import HostMachine
@@ -29,7 +29,7 @@ HELLO = "pool.hello"
 def ensure(pool: MockPool, machine: HostMachine, host: Row) -> None:
     """Have the rows that `host` cannot do without."""
     store, seen = pool.store, machine.hardware
-    store.write(host, **{name: own(value) for name, value in seen.fields.items() if not host.get(name)})
+    store.write(host, **{name: value for name, value in seen.fields.items() if not host.get(name)})
     if "host_cpu" in store.tables and not any(cpu["host"] == host.ref for cpu in store.table("host_cpu").values()):
         for fields in seen.processors:
             store.create("host_cpu", pool.new_ref(), {"uuid": pool.new_uuid(), "host": host.ref, **fields})

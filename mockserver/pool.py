@@ -22,9 +22,10 @@ from xenctl.releases import Release, find
 from . import backups, classes, guests, ha_monitor, live, powerup, rules, savepoint
 from .call import Asked, Call, Steps, Wait, continue_later, dispatch, methods, underscored
 from .classes.event import OldEvents
+from .columns import apart
 from .faults import Faults
 from .fork import fork
-from .journal import Kept, uncollected
+from .journal import FIXED, Kept, uncollected
 from .machine.disks import Disk, Domain, Guest
 from .machine.host import Durations, HostMachine
 from .machine.room import MachineRoom
@@ -49,8 +50,7 @@ if TYPE_CHECKING:
 
 START = 1_228_089_600.0
 """1 December 2008: when simulated time begins unless told otherwise."""
-
-
+getrandbits = Random.getrandbits  # past `KeptRandom`'s own, where nothing has to be taken back
 RANDOM_BITS, VERSION_4 = ~(0xF000_C000 << 48), 0x4000_8000 << 48
 """The bits of a uuid that say of which kind it is, and what they are in a random one."""
 
@@ -326,7 +326,9 @@ class MockPool(Kept):
 
     def new_uuid(self) -> str:
         """A fresh uuid, the same for the same seed."""
-        text = "%032x" % (self.world.random.getrandbits(128) & RANDOM_BITS | VERSION_4)
+        source = self.world.random
+        bits = getrandbits(source, 128) if self.journal.entries is None else source.getrandbits(128)
+        text = "%032x" % (bits & RANDOM_BITS | VERSION_4)
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
     def new_ref(self) -> str:
@@ -419,13 +421,16 @@ class MockPool(Kept):
         return classes.find(message)
 
     def dispatch(self, method: str, args: list[Any], machine: HostMachine | None = None) -> Any:
-        """Call `method` with `args` (the session first) without bytes, on the master or on `machine`."""
+        """Call `method` with `args` (the session first) without bytes, on the master or on `machine`. Sets, maps and records
+        that it answers are the caller's own."""
         world = self.world
         with world.guard():
             host, faults = machine or self.master, world.faults
             if faults is not None and faults.armed:
-                return faults.dispatch(host, method, args, lambda: dispatch(host.pool, host, method, args))
-            return dispatch(host.pool, host, method, args)
+                answer = faults.dispatch(host, method, args, lambda: dispatch(host.pool, host, method, args))
+            else:
+                answer = dispatch(host.pool, host, method, args)
+            return answer if type(answer) in FIXED else apart(answer)
 
     def count_call(self) -> None:
         """Count one more call; past `__setattr__` where nothing has to be taken back, since this is done for each."""

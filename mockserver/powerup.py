@@ -9,10 +9,10 @@ from xenctl.releases import Release, of_host
 
 from . import hardware, hosts, licence, liveset, observers, rules, startup, trust
 from .guests import addresses
-from .machine.disks import Disk, report
+from .machine.disks import Disk, report, unaddressed
 from .machine.host import Hardware, HostMachine, System
 from .pifs import management, physical_pifs
-from .store import NULL, Row, Store, own
+from .store import NULL, Row, Store
 
 if TYPE_CHECKING:
     from .pool import MockPool
@@ -109,8 +109,8 @@ def hardware_of(store: Store, host: Row) -> Hardware:
     processors = [cpu for cpu in store.table("host_cpu").values() if cpu["host"] == host.ref]
     sizes = [sr["physical_size"] for sr in local_storage(store, host) if sr["physical_size"] > 0]
     return Hardware(
-        fields={name: own(host[name]) for name in SEEN if name in host},
-        processors=tuple({n: own(cpu[n]) for n in fields if n not in ("uuid", "host")} for cpu in processors),
+        fields={name: host[name] for name in SEEN if name in host},
+        processors=tuple({n: cpu[n] for n in fields if n not in ("uuid", "host")} for cpu in processors),
         management=(managing or cards[0])["device"] if cards else "",
         disk=max(sizes, default=UNKNOWN_DISK),
     )
@@ -129,9 +129,10 @@ def _embody(pool: MockPool, vm: Row, at: Mapping[str, HostMachine]) -> None:
         return
     guest = pool.guest(vm)
     metrics = pool.store.find("VM_guest_metrics", vm["guest_metrics"])
-    guest.settled, guest.agent = True, report(metrics) if metrics else None
-    if metrics is not None and metrics["networks"] == addresses(pool.store.rows("VIF", vm["VIFs"]), pool.store.release):
-        guest.unaddressed()
+    guest.settled, guest.agent = True, None
+    if metrics is not None:
+        usual = metrics["networks"] == addresses(pool.store.rows("VIF", vm["VIFs"]), pool.store.release)
+        guest.agent = unaddressed(metrics) if usual else report(metrics)
     disks = pool.written_disks(vm)
     for disk in disks:
         guest.write_before(disk)

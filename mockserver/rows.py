@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from .journal import Journal, Kept, KeptRows
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 Encode = Callable[[str, Any], bytes]
 """What makes bytes of a reference and its record."""
+NOTHING: Mapping[Any, Any] = MappingProxyType({})
+"""What most rows have beside their fields."""
 STALE = 64
 """Entries of the log of changes that may count for nothing, besides one for each row, before it is made anew."""
 
@@ -35,14 +38,14 @@ class Row(dict[str, Any]):
         super().__init__(fields)
         self.table, self.ref = table, ref
         self.created = self.modified = generation
-        self.foreign: dict[str, str] = {}
-        self.spelled: dict[str, tuple[Any, str]] = {}
+        self.foreign: Mapping[str, str] = NOTHING
+        self.spelled: Mapping[str, tuple[Any, str]] = NOTHING
 
     __hash__ = object.__hash__  # type: ignore[assignment]
 
     __setitem__ = __delitem__ = __ior__ = update = setdefault = pop = popitem = clear = _unwritable
 
-    def become(self, fields: dict[str, Any], stamps: tuple[int, int], foreign: dict[str, str], spelled: Any) -> None:
+    def become(self, fields: dict[str, Any], stamps: tuple[int, int], foreign: Mapping[str, str], spelled: Any) -> None:
         """Be again what this row was."""
         dict.clear(self)
         dict.update(self, fields)
@@ -139,7 +142,7 @@ class Shape:
     """What a release knows of a class: fields in the order of records, hidden ones apart; by field what they hold in a
     database that lacked the column (`defaults`), in a row that is created (`created`), and after a start those that are not
     persistent (`empty`); by column their names; which are the near end of a relation, which the far end, and which are
-    either or in an index (`linked`); which are sets and maps.
+    either or in an index (`linked`); which a new row can be given (`given`), all but far ends.
 
     For dumps: `reading` has by column the field, its type (None for what is not taken from a dump), and whether the text is
     the value; `writing` the columns in order, each with its field, those before and those after `_ref`.
@@ -154,6 +157,6 @@ class Shape:
     near: tuple[str, ...]
     far: tuple[str, ...]
     linked: frozenset[str]
-    mutable: tuple[tuple[str, Any], ...]
+    given: frozenset[str]
     reading: dict[str, tuple[str, t.Type | None, bool]]
     writing: tuple[tuple[tuple[str, str], ...], ...]

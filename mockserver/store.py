@@ -33,8 +33,8 @@ from .clock import VirtualClock
 from .columns import EPOCH, NULL, empty_value, from_text, is_text, to_text, to_texts
 from .intake import NOWHERE, Intake, in_order
 from .journal import KeptIndex
-from .rows import Encode, Row, Shape, Table, Write
-from .writer import INDEXED, Writer, own
+from .rows import NOTHING, Encode, Row, Shape, Table, Write
+from .writer import INDEXED, Writer
 
 __all__ = [
     "EPOCH",
@@ -47,7 +47,6 @@ __all__ = [
     "empty_value",
     "far_sides",
     "from_text",
-    "own",
     "to_text",
 ]
 
@@ -184,8 +183,10 @@ class Store(Writer):
                 self._keep(row)
                 for field, default in shape.defaults.items():
                     if field not in row:
-                        dict.__setitem__(row, field, own(default))
-                intake.fill(row, {c: row.foreign.pop(c) for c in list(row.foreign) if c in shape.columns})
+                        dict.__setitem__(row, field, default)
+                cells = row.foreign
+                row.foreign = {c: text for c, text in cells.items() if c not in shape.columns} or NOTHING
+                intake.fill(row, {c: text for c, text in cells.items() if c in shape.columns})
         for name in [name for name in self.foreign if name in self.tables]:
             self._load_table(self.foreign.pop(name))
         self._relate_all({})
@@ -215,7 +216,7 @@ class Store(Writer):
             for row in table.rows.values():
                 self._keep(row)
                 for field, value in shape.empty.items():
-                    dict.__setitem__(row, field, own(value))
+                    dict.__setitem__(row, field, value)
                 row.created = row.modified = self.generation
             table.relog(self.journal, [(self.generation, ref) for ref in table.rows])
         self.next_generation()
@@ -429,7 +430,7 @@ def _shape_of(release: Release, cls: Class) -> Shape:
         near=tuple(n for n in fields if (cls.name, n) in near),
         linked=frozenset(n for n in fields if n in INDEXED or (cls.name, n) in near or (cls.name, n) in far),
         far=tuple(n for n in fields if (cls.name, n) in far),
-        mutable=tuple((n, default) for n, default in defaults.items() if isinstance(default, (list, dict))),
+        given=frozenset(n for n in fields if (cls.name, n) not in far),
         reading={
             f.column: (n, f.type if f.persistent and (cls.name, n) not in far else None, is_text(f.type))
             for n, f in fields.items()

@@ -1,5 +1,8 @@
 """The one writer of the pool database: whatever changes in it changes here.
 
+A value in a row is never changed, only replaced, also where it is a set or a map; so rows, their copies, traces and the
+journal share values, and new rows the defaults of their class. Whoever is outside of the fake is given copies.
+
 Each change stamps row and generation, keeps the other end of each relation in step, and is noted for events, traces and
 invariants. While there is a savepoint it makes the entries in the journal by which a rollback takes it back; while there is
 none, which is most of the time, it goes past the containers that would look for one.
@@ -13,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from xenctl.datamodel import MISSING
 from xenctl.errors import Failure
 
-from .columns import NULL, PLAIN, fitting
+from .columns import NULL, PLAIN, apart, fitting
 from .journal import FIXED, Kept
-from .rows import STALE, Row, Shape, Table, Write
+from .rows import NOTHING, STALE, Row, Shape, Table, Write
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +28,9 @@ if TYPE_CHECKING:
 REMEMBERED_DELETIONS = 512
 """A table's list of deleted rows is cut to its newest half when it would reach this."""
 INDEXED = frozenset({"uuid", "scheduled_to_be_resident_on"})  # by whose values rows are looked for
+
+SIMPLE = PLAIN & FIXED
+"""Types of which every value can be kept as it is, and is nobody else's to change."""
 
 Change = Callable[["list[str]", str], "list[str] | None"]
 _set = dict.__setitem__
@@ -99,7 +105,8 @@ class Writer(Kept):
                 near = self._link(row, field, old, value)
             if row.foreign:
                 self._keep(row)
-                row.foreign.pop(self.shapes[name].fields[field].column, None)
+                column = self.shapes[name].fields[field].column
+                row.foreign = {c: text for c, text in row.foreign.items() if c != column} or NOTHING
             if entries is None:
                 _set(row, field, value)
                 counts = self.__dict__  # past `__setattr__`: this is done for each write
@@ -192,7 +199,7 @@ class Writer(Kept):
         doubt = self.tables[row.table].doubt
         doubt(row)
         if self.journal.entries is not None:
-            now = (dict(row), (row.created, row.modified), dict(row.foreign), dict(row.spelled))
+            now = (dict(row), (row.created, row.modified), row.foreign, row.spelled)
             self.journal.entries += ((row.become, now), (doubt, (row,)))
 
     # --- indexes
@@ -251,21 +258,13 @@ class Writer(Kept):
 
 
 def _made(shape: Shape, row: Row, fields: Mapping[str, Any]) -> Row:
-    """A row of defaults with the values of a new one, its sets and maps its own."""
-    dict.update(row, [(field, value.copy()) for field, value in shape.mutable])
-    for field, value in fields.items():
-        if field in row:
-            value = value if type(value) in PLAIN else fitting(value)
-            _set(row, field, value if type(value) in FIXED else own(value))
-    for field in shape.far:
-        if row[field]:
-            _set(row, field, [])
+    """A row of defaults with the values of a new one."""
+    if not shape.given.issuperset(fields):
+        fields = {field: value for field, value in fields.items() if field in shape.given}
+    dict.update(row, fields)
+    for field, value in [(field, value) for field, value in fields.items() if type(value) not in SIMPLE]:
+        _set(row, field, apart(fitting(value)))
     return row
-
-
-def own(value: Any) -> Any:
-    """`value`, or a copy of it where it could be changed by whoever else has it."""
-    return value.copy() if isinstance(value, (list, dict)) else value
 
 
 def _unstamp(table: Table, row: Row, modified: int) -> None:

@@ -175,7 +175,9 @@ class Look:
         return type(thing).__name__
 
     def row(self, row: Row) -> Any:
-        return (row.table, row.ref, row.created, row.modified, dict(row.foreign), list(row.spelled), self.dict_(row))
+        stamps = (row.created, row.modified)
+        values = [(name, repr(value)) for name, value in row.items()]  # which of them are shared does not count
+        return (row.table, row.ref, stamps, dict(row.foreign), list(row.spelled), values)
 
     def dict_(self, items: dict[Any, Any]) -> Any:
         return [(self.at(key), self.at(value)) for key, value in items.items()]

@@ -303,6 +303,25 @@ def test_a_verb_takes_what_its_message_gives() -> None:
             assert len(taken) == 1 + len(params), name
 
 
+@pytest.mark.parametrize("method", ["VM.get_other_config", "VM.get_record", "VM.get_all_records", "event.from"])
+def test_what_a_call_without_bytes_answers_is_the_callers_own(pool: MockPool, method: str) -> None:
+    """Whatever the caller does with it, the pool stays as it is."""
+    session = pool.dispatch("session.login_with_password", ["root", "secret"])
+    vm = pool.dispatch("VM.get_all", [session])[0]
+    before = pool.dispatch("VM.get_record", [session, vm])
+    args = {"VM.get_all_records": [], "event.from": [["VM"], "", 1.0]}.get(method, [vm])
+
+    def spoil(value: Any) -> None:
+        for item in value.values() if isinstance(value, dict) else value:
+            if isinstance(item, (dict, list)):
+                spoil(item)
+        value.update(spoilt="") if isinstance(value, dict) else value.append("spoilt")
+
+    spoil(pool.dispatch(method, [session, *args]))
+    assert pool.dispatch("VM.get_record", [session, vm]) == before
+    assert "spoilt" not in str(pool.dispatch("VM.get_all_records", [session]))
+
+
 def test_a_write_that_a_verb_does_not_declare_is_a_bug_of_the_fake(
     calls: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -122,6 +122,11 @@ def write_nonsense(call: Any, vm: str) -> str:
     return ""
 
 
+def change_in_place(call: Any, vm: str) -> str:
+    call.db.get("VM", vm)["other_config"]["paused"] = "once"
+    raise Failure(["VM_SHUTDOWN_TIMEOUT", vm, "1"])
+
+
 def refuse_what_is_allowed(call: Any, vm: str) -> str:
     raise Failure(["VM_BAD_POWER_STATE", vm, "running", "halted"])
 
@@ -140,6 +145,7 @@ def do_what_is_not_allowed(call: Any, vm: str) -> str:
         (lose_metrics, "references hold"),
         (stay_busy, "operations have tasks"),
         (write_nonsense, "memory_target"),
+        (change_in_place, "in the database was changed to"),
         (refuse_what_is_allowed, "is allowed, and refused"),
         (do_what_is_not_allowed, "is not among allowed_operations"),
     ],

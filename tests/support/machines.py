@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -156,6 +156,31 @@ class Touched(Invariant):
         self.rows.update(((write.table, write.ref), None) for write in writes)
 
 
+class Replaced(Invariant):
+    """A value of a row is never changed, only replaced: rows, the journal and forks share values."""
+
+    name, tables = "values are replaced", None
+    UNKEPT: ClassVar = frozenset({"values"})
+
+    def begin(self, pool: MockPool) -> None:
+        self.values: dict[int, tuple[Any, str]] = {}
+        for table in pool.store.tables.values():
+            self._note(value for row in table.rows.values() for value in row.values())
+
+    def inspect(self, pool: MockPool, writes: list[Write], cause: str) -> None:
+        for write in writes:
+            self._note(write.new.values() if isinstance(write.new, Row) else (write.new,))
+
+    def _note(self, values: Iterable[Any]) -> None:
+        for value in values:
+            if isinstance(value, (list, dict)) and id(value) not in self.values:
+                self.values[id(value)] = (value, repr(value))  # held, so that nothing else gets its number
+
+    def broken_at_end(self, pool: MockPool) -> Iterable[str]:
+        changed = [(text, value) for value, text in self.values.values() if repr(value) != text]
+        return [f"{text} in the database was changed to {value!r}" for text, value in changed]
+
+
 class Draw:
     """Arguments by type, drawn for one call by `number`, which gives one below another. `misfit` says that one is of a wrong
     type."""
@@ -268,7 +293,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.points.clear()
         self.touched = next((i for i in pool.invariants if isinstance(i, Touched)), None) or Touched()
         if self.touched not in pool.invariants:
-            pool.watch(*judged(), self.touched)
+            pool.watch(*judged(), Replaced(), self.touched)
 
     # --- calling
 

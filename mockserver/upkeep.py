@@ -45,8 +45,8 @@ class Upkeep(Kept):
         self.known: dict[str, dict[Hashable, list[str]]] = {name: {} for name in usual.ALIKE}
         self.lists: dict[str, dict[str, bool]] = {name: {} for name in usual.ALIKE}
         self.growth: dict[str, tuple[int, int]] = {}
-        self.filled = set[str]()
-        """The hosts whose guests came, went or changed their size."""
+        self.filled: dict[str, None] = {}
+        """The hosts whose guests came, went or changed their size, in that order."""
         self.replan = False
         """Whether something was written that high availability looks at."""
 
@@ -182,12 +182,12 @@ def _vm_comes(upkeep: Upkeep, store: Store, write: Write) -> None:
 def _vm_size(upkeep: Upkeep, store: Store, write: Write) -> None:
     row = _row(store, write)
     if row is not None and row["resident_on"] != NULL:
-        upkeep.filled.add(row["resident_on"])
+        upkeep.filled[row["resident_on"]] = None
 
 
 def _vm_place(upkeep: Upkeep, store: Store, write: Write) -> None:
     """A VM went from a host, or came to one."""
-    upkeep.filled.update({write.old, write.new} - {NULL})
+    upkeep.filled.update(dict.fromkeys(ref for ref in (write.old, write.new) if ref != NULL))
 
 
 def _vm_group(upkeep: Upkeep, store: Store, write: Write) -> None:
@@ -235,7 +235,7 @@ def _liveness(upkeep: Upkeep, store: Store, write: Write) -> None:
     _planned(upkeep, store, write)
     hosts = [ref for ref, host in store.table("host").items() if host["metrics"] == write.ref]
     upkeep.renew("host", *hosts)
-    upkeep.filled.update(hosts)
+    upkeep.filled.update(dict.fromkeys(hosts))
 
 
 def _vdi_for_devices(upkeep: Upkeep, store: Store, write: Write) -> None:

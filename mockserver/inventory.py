@@ -72,6 +72,8 @@ def build(
             from .templates import add
 
             add(pool, store, release)
+        for host in store.table("host").values():
+            newcomers.add_consoles(pool, host)
     for vdi in store.table("VDI").values():  # nobody was told of them
         pool.upkeep.grow(vdi["SR"], vdi["virtual_size"], vdi["physical_utilisation"])
     power_up(pool, store)
@@ -89,6 +91,7 @@ def build_alone(pool: MockPool, machine: HostMachine, release: Release, *, uuid:
         for device, mac in machine.nics:
             builder.card(host, ways[device], device, mac, management=device == seen.management)
         newcomers.add_control_domain(pool, host, uuid=control_domain)
+        newcomers.add_consoles(pool, host)
         local = builder.storage("Local storage", "lvm", [host], seen.disk, shared=False)
         builder.pool_row("", host, local)
     return store

@@ -35,6 +35,7 @@ def ensure(pool: MockPool, machine: HostMachine, host: Row) -> None:
             store.create("host_cpu", pool.new_ref(), {"uuid": pool.new_uuid(), "host": host.ref, **fields})
     if machine.system.control_domain_uuid not in store.by_uuid:
         add_control_domain(pool, host, uuid=machine.system.control_domain_uuid)
+        add_consoles(pool, host)
     call = _call(pool, machine)
     for sr, config in _unconnected(call, host):
         fields = {"uuid": pool.new_uuid(), "host": host.ref, "SR": sr.ref, "currently_attached": False}
@@ -42,7 +43,7 @@ def ensure(pool: MockPool, machine: HostMachine, host: Row) -> None:
 
 
 def add_control_domain(pool: MockPool, host: Row, *, uuid: str) -> None:
-    """The row of a host's own domain, with those of its consoles: a text console as well since 6.2."""
+    """The row of a host's own domain."""
     metrics = {"uuid": pool.new_uuid(), "VCPUs_number": 4, "memory_actual": DOM0_MEMORY, "current_domain_type": "pv"}
     sizes = dict.fromkeys(("static_max", "static_min", "dynamic_max", "dynamic_min", "target"), DOM0_MEMORY)
     fields: dict[str, Any] = {
@@ -59,8 +60,13 @@ def add_control_domain(pool: MockPool, host: Row, *, uuid: str) -> None:
         "metrics": pool.store.create("VM_metrics", pool.new_ref(), metrics).ref,
         **{f"memory_{name}": size for name, size in sizes.items()},
     }
-    vm = pool.store.create("VM", pool.new_ref(), fields)
-    pool.store.write(host, control_domain=vm.ref)
+    pool.store.write(host, control_domain=pool.store.create("VM", pool.new_ref(), fields).ref)
+
+
+def add_consoles(pool: MockPool, host: Row) -> None:
+    """The consoles of a host's own domain: its screen, since 6.2 text as well."""
+    vms = pool.store.table("VM").values()
+    vm = next(vm for vm in vms if vm["is_control_domain"] and vm["resident_on"] == host.ref)
     location = f"https://{host['address']}/console?ref={vm.ref}"
     for protocol in ("rfb", "vt100") if pool.store.release.order >= rules.CLEARWATER else ("rfb",):
         ref, uuid = pool.new_ref(), pool.new_uuid()

@@ -185,6 +185,12 @@ def _vm_size(upkeep: Upkeep, store: Store, write: Write) -> None:
         upkeep.filled[row["resident_on"]] = None
 
 
+def _vm_kind(upkeep: Upkeep, store: Store, write: Write) -> None:
+    """A VM became fully virtual, or stopped to be."""
+    _vm_for_devices(upkeep, store, write)
+    _vm_size(upkeep, store, write)
+
+
 def _vm_place(upkeep: Upkeep, store: Store, write: Write) -> None:
     """A VM went from a host, or came to one."""
     upkeep.filled.update(dict.fromkeys(ref for ref in (write.old, write.new) if ref != NULL))
@@ -351,11 +357,12 @@ STALE: dict[tuple[str, str], Stale] = dict(
         *_fields("VBD", "VM empty", _itself),
         *_fields("VM", "create delete", _vm_comes),
         *_fields("VM", "resident_on scheduled_to_be_resident_on", _vm_place),
-        *_fields("VM", "memory_static_max memory_dynamic_min memory_overhead", _vm_size),
+        *_fields("VM", "memory_static_max memory_dynamic_min VCPUs_max HVM_shadow_multiplier", _vm_size),
+        *_fields("VM", "HVM_boot_policy", _vm_kind),
         *_fields("VM", "power_state", _vm_state),
         *_fields(
             "VM",
-            "current_operations guest_metrics domain_type HVM_boot_policy domid is_control_domain",
+            "current_operations guest_metrics domain_type domid is_control_domain",
             _vm_for_devices,
         ),
         *_fields("VM", "blocked_operations is_a_template is_a_snapshot snapshot_schedule protection_policy", _itself),

@@ -484,6 +484,7 @@ OWN_WORDS = (
     "Internal API ",
     "Stunnel.Stunnel_error",
     "Invalid_argument",
+    'Failure("int_of_string")',
     "cleanup_internal: ",
     "notify_new: ",
     "notify_send: ",

@@ -27,6 +27,7 @@ MOST_NICS = 16
 UPTIME = 3600.0
 """Seconds for which the VMs of a pool have run when it is made."""
 LOCAL_STORAGE = 200 * GIB
+ISO_LIBRARY = 64 * GIB
 HARDWARE: Mapping[str, Any] = {
     "capabilities": ["xen-3.0-x86_64", "hvm-3.0-x86_32", "hvm-3.0-x86_64"],
     "supported_bootloaders": ["pygrub", "eliloader"],
@@ -114,7 +115,7 @@ class _Builder:
         network = self.network("eth0", "xenbr0")
         rows = [self.numbered(number, network, memory) for number in range(first, first + hosts)]
         disks = self.storage("NFS virtual disk storage", "nfs", rows, max(4096, 32 * vms) * GIB, shared=True)
-        images = self.storage("ISO library", "iso", rows, 0, shared=True)
+        images = self.storage("ISO library", "iso", rows, ISO_LIBRARY, shared=True)
         for host in rows:
             self.storage(f"Local storage on {host['name_label']}", "lvm", [host], LOCAL_STORAGE, shared=False)
         self.pool_row("pool", rows[0], disks)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from xenctl.errors import Failure
 
-from .. import hosts, storage_rules, volumes
+from .. import block_devices, hosts, rules, storage_rules, volumes
 from ..agility import assert_stays_agile
 from ..call import Call, Steps, refuse
 from ..checks import assert_not_migrating, is_hvm, vbd_operation, vbd_refused
@@ -18,8 +17,6 @@ from .generic import make
 verb = verbs_of("VBD")
 
 MARKS = ("current_operations",)
-DEVICE = re.compile(r"[hsx]v?d([a-p])\Z|(\d{1,3})\Z")
-FLOPPY = re.compile(r"fd[ab]\Z")
 TYPES = frozenset("system user ephemeral suspend crashdump metadata rrd pvs_cache".split())
 """The types of disks that VMs may have."""
 
@@ -65,7 +62,7 @@ def insert(call: Call, vbd: str, vdi: str) -> Steps:
     return ""
 
 
-@verb("currently_attached", *MARKS)
+@verb("currently_attached", "device", *MARKS)
 def plug(call: Call, ref: str) -> Steps:
     row = call.db.get("VBD", ref)
     with vbd_operation(call, row, "plug"):
@@ -74,16 +71,20 @@ def plug(call: Call, ref: str) -> Steps:
         assert host is not None
         if is_hvm(vm) and row["type"] != "CD" and row["mode"] == "RO":
             raise refuse("DISK_VBD_MUST_BE_READWRITE_FOR_HVM", ref)
+        name = block_devices.name_in(vm, row["userdevice"], host.machine.system.release)
         if not row["empty"]:
             vdi = call.db.get("VDI", row["VDI"])
             volumes.content(call, vdi)
-            host.needs(call.db.get("SR", vdi["SR"]), vdi)
+            sr = call.db.get("SR", vdi["SR"])
+            host.needs(sr, vdi)
+            if vm["is_control_domain"] and call.at_least(rules.BOSTON):
+                name = block_devices.path_of(sr, vdi)
         yield call.pool.durations.device
         host.check()
         found, disk = call.pool.domain(vm), call.pool.disk_of(row["VDI"])
         if found is not None and disk is not None and row["mode"] == "RW":
             found[1].open(disk, call.clock.now())
-        call.db.write(row, currently_attached=True)
+        call.db.write(row, currently_attached=True, device=name)
     return ""
 
 
@@ -187,7 +188,7 @@ def _assert_sensible(call: Call, args: dict[str, Any]) -> None:
 
 def _device(call: Call, vm: Row, args: dict[str, Any]) -> str:
     """The device to take: the lowest free one for `autodetect`, else the one wanted if nothing has it."""
-    wanted, taken = args["userdevice"], {_identity(vbd["userdevice"]) for vbd in call.pool.vbds(vm)}
+    wanted, taken = args["userdevice"], {block_devices.identity(vbd["userdevice"]) for vbd in call.pool.vbds(vm)}
     if wanted == "autodetect":
         numbers = map(str, range(256 if vm["is_control_domain"] else 255))
         names = ("fda", "fdb") if args["type"] == "Floppy" else numbers
@@ -195,24 +196,12 @@ def _device(call: Call, vm: Row, args: dict[str, Any]) -> str:
         if wanted is None:
             raise refuse("INVALID_DEVICE", "autodetect")
         return str(wanted)
-    identity = _identity(wanted)
+    identity = block_devices.identity(wanted)
     if identity is None:
         raise refuse("INVALID_DEVICE", wanted)
     if identity in taken:
         raise refuse("DEVICE_ALREADY_EXISTS", wanted)
     return str(wanted)
-
-
-def _identity(device: str) -> str | None:
-    """What a device is, however it is spelled: `0`, `hda` and `xvda` are one; floppies are apart."""
-    if FLOPPY.fullmatch(device):
-        return device
-    match = DEVICE.fullmatch(device)
-    if match is None:
-        return None
-    letter, digits = match.groups()
-    number = ord(letter) - ord("a") if letter else int(digits)
-    return str(number) if number < 256 else None
 
 
 @verb("*", "VBD_metrics.*")

@@ -184,6 +184,16 @@ def drop_lost_operations(store: Store) -> None:
             store.write(host, current_operations=rest)
 
 
+def readdress(store: Store, host: Row, address: str) -> None:
+    """Write down the address of a host, also where the consoles of what runs on it say it."""
+    old = host["address"]
+    if old != address:
+        store.write(host, address=address)
+        for vm in store.rows("VM", host["resident_VMs"]):
+            for console in store.rows("console", vm["consoles"]):
+                store.write(console, location=console["location"].replace(f"//{old}/", f"//{address}/"))
+
+
 def set_live(store: Store, host: Row | None, alive: bool) -> None:
     """Write down whether the master thinks `host` lives."""
     metrics = store.find("host_metrics", host["metrics"]) if host is not None else None

@@ -639,9 +639,8 @@ class MockPool(Kept):
             while ready := [entry for entry in self._waiting if entry[0].ready()]:  # one may be what another waits for
                 for entry in ready:
                     self._waiting.remove(entry)
-                    _, deadline, action = entry
-                    deadline.cancel()
-                    action()
+                    entry[1].cancel()
+                    entry[2]()
                 self.freshen()
         if not self.writes:
             return

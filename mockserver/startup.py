@@ -358,7 +358,7 @@ def join(pool: MockPool, machine: HostMachine, xapi: Xapi, *, booted: bool) -> N
 
 def greeted(pool: MockPool, host: Row, address: str) -> None:
     """What the master writes down of a member that greets it: it lives, and is not ready yet."""
-    pool.store.write(host, address=address)
+    hosts.readdress(pool.store, host, address)
     pool.store.write(host, enabled=False)
     hosts.set_live(pool.store, host, alive=True)
     hosts.drop_lost_operations(pool.store)
@@ -378,13 +378,13 @@ def synchronise(pool: MockPool, machine: HostMachine, host: Row, *, booted: bool
     """The host part of the start-up: the host writes down its version, memory, control domain, storage and guests."""
     store, release = pool.store, machine.system.release
     now = f"{pool.clock.now():.0f}."
+    hosts.readdress(store, host, machine.address)
     store.write(
         host,
         software_version=installed(machine.system, host["software_version"], booted=booted),
         virtual_hardware_platform_versions=rules.hardware_versions(release),
         API_version_major=release.api_version[0],
         API_version_minor=release.api_version[1],
-        address=machine.address,
         hostname=host["hostname"] or machine.name,
         boot_free_mem=machine.memory,
         other_config={**host["other_config"], **({"boot_time": now} if booted else {}), "agent_start_time": now},

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from . import hosts
 from .addresses import is_ip
 from .authority import self_signed
 from .clock import VirtualClock
@@ -139,13 +140,10 @@ class World(Kept):
 def _follow(store: Store, host: Row, address: str) -> None:
     """Write down the new address of a host wherever a database has the old one."""
     old = host["address"]
-    store.write(host, address=address)
+    hosts.readdress(store, host, address)
     for pif in store.rows("PIF", host.get("PIFs", ())):
         if pif.get("IP") == old and is_ip("ipv4", address):
             store.write(pif, IP=address)
-    for vm in store.rows("VM", host["resident_VMs"]):
-        for console in store.rows("console", vm["consoles"]):
-            store.write(console, location=console["location"].replace(f"//{old}/", f"//{address}/"))
 
 
 class Shared:

@@ -289,10 +289,13 @@ def test_an_address_is_checked_part_by_part(calls: Make, release: str) -> None:
 
 
 def test_a_hosts_address_moves_with_its_management_interface(c: Any) -> None:
-    """In the database, and for whoever wants to reach the host."""
+    """In the database, where consoles say it, too, and for whoever wants to reach the host."""
+    console = get(c, "console", c.vm("vm02")["consoles"][0])
+    assert console["location"].startswith(f"https://{c.host('host2')['address']}/")
     c("PIF.reconfigure_ip", pif(c, host="host2").ref, "Static", "10.9.0.2", "255.255.255.0", "", "")
     assert c.host("host2")["address"] == "10.9.0.2"
     assert c.pool.machine("host2") is c.pool.machine_at("10.9.0.2")
+    assert console["location"].startswith("https://10.9.0.2/")
 
 
 def test_both_kinds_of_addresses_share_name_servers(c: Any) -> None:

@@ -162,7 +162,7 @@ def shutdown_agent(call: Call) -> str:
     return ""
 
 
-@verb("PIF.management", "PIF.currently_attached", "PIF.MTU", "PIF.MAC", "network.MTU", "address")
+@verb("PIF.management", "PIF.currently_attached", "PIF.MTU", "PIF.MAC", "network.MTU", "address", "console.location")
 def management_reconfigure(call: Call, pif: str) -> Steps:
     """From then on the host is reached by that PIF, at its address where it has one that is known."""
     assert_no_ha(call)
@@ -180,7 +180,7 @@ def management_reconfigure(call: Call, pif: str) -> Steps:
     synchronise_management(call.pool, machine, host)
     if row["ip_configuration_mode"] == "Static" and row["IP"]:
         machine.address = row["IP"]
-        db.write(host, address=row["IP"])
+        hosts.readdress(db, host, row["IP"])
     call.pool.on_machine(machine)
     if machine.xapi.mode == "master":
         gather(call.pool, machine)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .. import pifs
+from .. import hosts, pifs
 from ..call import Call
 from ..store import Row
 from . import tunnel, verbs_of, vlan
@@ -34,13 +34,13 @@ def reset_networking(call: Call, host: str) -> str:
     return ""
 
 
-@verb("address", "PIF.IP")
+@verb("address", "PIF.IP", "console.location")
 def signal_networking_change(call: Call) -> str:
     """The host looks at its own address, and writes down what changed. One that is in emergency mode has nowhere to."""
     row = call.pool.host_row(call.machine) if call.machine.xapi.mode in ("master", "member") else None
     if row is None:
         return ""
-    call.db.write(row, address=call.machine.address)
+    hosts.readdress(call.db, row, call.machine.address)
     for pif in _pifs(call, row):
         if pif.get("management"):
             call.db.write(pif, IP=call.machine.address)

@@ -219,7 +219,7 @@ def _restricted(kind: str, dns: str) -> list[str]:
     return [address for address in dns.split(",") if is_ip(kind, address)]
 
 
-@verb("ip_configuration_mode", "IP", "netmask", "gateway", "DNS", "host.address", *pifs.MOVES)
+@verb("ip_configuration_mode", "IP", "netmask", "gateway", "DNS", "host.address", "console.location", *pifs.MOVES)
 def reconfigure_ip(
     call: Call,
     ref: str,
@@ -255,7 +255,7 @@ def reconfigure_ip(
     if management and mode == "Static" and machine.address != IP:
         # Whoever talks to the host under its old address does not reach it any more.
         machine.address = IP
-        db.write(contact.host, address=IP)
+        hosts.readdress(db, contact.host, IP)
     return ""
 
 

@@ -19,7 +19,7 @@ from .host_removal import DROPPED, drop_host
 
 verb = verbs_of("pool")
 
-ALIVE = ("host.address", "host.enabled", "host_metrics.live")
+ALIVE = ("host.address", "console.location", "host.enabled", "host_metrics.live")
 
 
 # --- handed over
@@ -134,7 +134,9 @@ def eject(call: Call, host: str) -> Steps:
 # --- the network that hosts are managed by
 
 
-@verb("PIF.management", "PIF.currently_attached", "PIF.MTU", "PIF.MAC", "network.MTU", "host.address")
+@verb(
+    "PIF.management", "PIF.currently_attached", "PIF.MTU", "PIF.MAC", "network.MTU", "host.address", "console.location"
+)
 def management_reconfigure(call: Call, network: str) -> Steps:
     """Every host by its PIF on the network, the master last; then the members are told where the master is."""
     assert_no_ha(call)

@@ -202,6 +202,11 @@ def _vm_group(upkeep: Upkeep, store: Store, write: Write) -> None:
     upkeep.renew("VM_appliance", write.old, write.new)
 
 
+def _was_group(upkeep: Upkeep, store: Store, write: Write) -> None:
+    """An appliance is gone, and its VMs are in none."""
+    upkeep.renew("VM", *write.old["VMs"])
+
+
 def _vm_of_group(upkeep: Upkeep, store: Store, write: Write) -> None:
     """A VM, and the appliance that it is in."""
     upkeep.renew("VM", write.ref)
@@ -372,6 +377,7 @@ STALE: dict[tuple[str, str], Stale] = dict(
         *_fields("VIF", "create currently_attached reserved current_operations network", _itself),
         *_fields("VUSB", "create currently_attached current_operations", _itself),
         *_fields("VM_appliance", "create current_operations", _itself),
+        *_fields("VM_appliance", "delete", _was_group),
         *_fields("host", "create current_operations power_on_mode", _itself),
         *_fields("host", "enabled", _host_enabled),
         *_fields("VM", "ha_always_run ha_restart_priority", _planned),

@@ -132,8 +132,10 @@ def test_an_appliance_needs_its_storage_to_be_recovered(c: Any) -> None:
 def test_a_vm_names_its_appliance_also_when_that_is_gone(c: Any) -> None:
     """Nobody tidies that up; another may take its place."""
     row = appliance(c, vm04=0)
+    assert "make_into_template" not in c("VM.get_allowed_operations", c.vm("vm04").ref)
     c("VM_appliance.destroy", row.ref)
     assert c.vm("vm04")["appliance"] == row.ref
+    assert "make_into_template" in c("VM.get_allowed_operations", c.vm("vm04").ref)
     c("VM.set_appliance", c.vm("vm04").ref, NULL)
     assert c.vm("vm04")["appliance"] == NULL
 

@@ -35,7 +35,11 @@ LEFT: dict[tuple[str, str], str] = {
     ("PIF", "VLAN_master_of"): "PIF.db_introduce writes what it is given, and VLAN.destroy follows its own PIF alone",
     ("PIF", "metrics"): "the same, and a VLAN's PIF may share them",
     ("task", "session"): "a task outlives the session that began it",
-    ("VM", "appliance"): "VM.set_appliance takes any reference",
+    ("VM", "appliance"): "VM.set_appliance takes any reference, and destroying an appliance writes nothing to its VMs",
+    **dict.fromkeys(
+        ((holder, "blobs") for holder in ("SR", "host", "pool", "network")),
+        "a blob that is destroyed is forgotten by VMs only",
+    ),
 }
 """The references that xapi leaves where what they name is deleted, or takes as they come, and why."""
 BLIND: dict[str, str] = {

@@ -37,6 +37,7 @@ PREPARED: dict[str, tuple[str, ...]] = {
     "pool.uninstall_ca_certificate": ("pool.install_ca_certificate",),
     "pool.certificate_uninstall": ("pool.install_ca_certificate",),
     "host.enable_external_auth": ("pool.disable_external_auth",),
+    "host.set_hostname_live": ("pool.disable_external_auth",),
     "pool.enable_external_auth": ("pool.disable_external_auth",),
     "host.emergency_disable_tls_verification": (CHECKING,),
     "host.emergency_reenable_tls_verification": (CHECKING, "host.emergency_disable_tls_verification"),

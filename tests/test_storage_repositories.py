@@ -358,7 +358,7 @@ def test_a_secret_is_introduced_with_its_uuid(c: Any) -> None:
 
 
 def test_a_blob_is_held_by_name(c: Any) -> None:
-    """Destroyed, nobody holds it any more."""
+    """Destroyed, storage goes on to name it."""
     sr = c.row("SR", NFS)
     blob = c("SR.create_new_blob", sr.ref, "photo", "image/png", True)
     other = c("blob.create", "", False)
@@ -371,7 +371,7 @@ def test_a_blob_is_held_by_name(c: Any) -> None:
     assert sr["blobs"] == {"photo": blob}
     assert c.refused("SR.create_new_blob", sr.ref, "photo", "", False)[0] == "MAP_DUPLICATE_KEY"
     c("blob.destroy", blob)
-    assert sr["blobs"] == {}
+    assert sr["blobs"] == {"photo": blob}
     assert c.refused("blob.get_record", blob)[0] == "HANDLE_INVALID"
 
 

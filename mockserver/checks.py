@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from xenctl.errors import Failure
 
-from . import rules, storage_rules, vm_rules
+from . import rules, vm_rules
+from .busy import in_progress, vm_in_progress
 from .call import Call, Steps, Wait, cancel, refuse
 from .holding import Marked
 from .store import Row, Store
@@ -72,7 +73,7 @@ def _power_state_if_idle(store: Store, vm: Row, operation: str, strict: bool) ->
 
 
 def _busy(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
-    return in_progress("VM", vm) if vm["current_operations"] and not _beside(vm, operation) else None
+    return _in_progress(store, vm) if vm["current_operations"] and not _beside(vm, operation) else None
 
 
 def _beside(vm: Row, operation: str) -> bool:
@@ -85,19 +86,19 @@ def _beside(vm: Row, operation: str) -> bool:
     return operation == "hard_reboot" and not going & {"hard_shutdown", "hard_reboot"}
 
 
-def in_progress(kind: str, row: Row) -> Failure:
-    """The error for an object that is busy: its operations, and the tasks that do them."""
-    tasks, names = list(row["current_operations"]), [spelled(name) for name in row["current_operations"].values()]
+def _in_progress(store: Store, vm: Row) -> Failure:
+    """The error for a VM that is busy: its operations, and the tasks that do them."""
+    tasks, names = list(vm["current_operations"]), [spelled(name) for name in vm["current_operations"].values()]
     if len(tasks) == 1:
-        return refuse("OTHER_OPERATION_IN_PROGRESS", kind, row.ref, names[0], tasks[0])
-    return refuse("OTHER_OPERATION_IN_PROGRESS", kind, row.ref, f"{{{','.join(names)}}}", f"{{{','.join(tasks)}}}")
+        return vm_in_progress(store, vm.ref, names[0], tasks[0])
+    return vm_in_progress(store, vm.ref, f"{{{','.join(names)}}}", f"{{{','.join(tasks)}}}")
 
 
 def _busy_then(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
     current = vm["current_operations"]
     if not current or _together(set(current.values()), operation):
         return None
-    return refuse("OTHER_OPERATION_IN_PROGRESS", f"VM.{','.join(map(spelled, current.values()))}", vm.ref)
+    return _in_progress(store, vm)
 
 
 def _together(going: set[str], operation: str) -> bool:
@@ -324,7 +325,7 @@ def _vbd_reasons(store: Store, vbd: Row, vm: Row, operation: str) -> Iterator[Fa
     attached, state = vbd["currently_attached"], vm["power_state"]
     for task, going in vbd["current_operations"].items():
         if going not in BESIDE.get(operation, ()):
-            yield storage_rules.in_progress(store, "VBD", vbd.ref, going, task)
+            yield in_progress(store, "VBD", vbd.ref, going, task)
     if operation in ("unplug", "unplug_force") and not vbd.get("unpluggable", True):
         yield refuse("VBD_NOT_UNPLUGGABLE", vbd.ref)
     if operation in ("insert", "eject") and vbd["type"] != "CD":
@@ -360,7 +361,7 @@ def _vbd_reasons(store: Store, vbd: Row, vm: Row, operation: str) -> Iterator[Fa
     if vdi is not None and operation in ("attach", "plug", "insert"):
         for task, going in vdi["current_operations"].items():
             if going not in ("mirror", "copy") or store.release.order <= rules.GEORGE:
-                yield storage_rules.in_progress(store, "VDI", vdi.ref, going, task)
+                yield in_progress(store, "VDI", vdi.ref, going, task, names=True)
 
 
 def _hotplug_lacking(store: Store, vm: Row) -> Iterator[Failure]:
@@ -430,7 +431,8 @@ def vbd_operation(call: Call, vbd: Row, name: str) -> Marked:
     return Marked(call, vbd, name)
 
 
-def assert_not_migrating(vm: Row) -> None:
+def assert_not_migrating(store: Store, vm: Row) -> None:
     """Raise for a VM that is on its way to another host: its devices must not change meanwhile."""
-    if {"pool_migrate", "migrate_send"} & set(vm["current_operations"].values()):
-        raise in_progress("VM", vm)
+    for task, going in vm["current_operations"].items():
+        if going in ("pool_migrate", "migrate_send"):
+            raise in_progress(store, "VM", vm.ref, going, task)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from . import rules
+from .busy import device_in_progress
 from .call import Call, refuse
 from .checks import drivers, is_hvm, spelled
 from .holding import Marked
@@ -34,7 +35,7 @@ def vif_refused(store: Store, vif: Row, operation: str) -> Failure | None:
 def _vif_reasons(store: Store, vif: Row, vm: Row, operation: str) -> Iterator[Failure]:
     then = store.release.order <= rules.GEORGE
     if vif["current_operations"]:
-        yield _busy(vif, then=then)
+        yield device_in_progress(store, vif)
     if operation not in ("plug", "unplug"):
         return
     if operation == "plug" and not then and vm["is_control_domain"] and vm["domid"] == 0:
@@ -54,15 +55,6 @@ def _vif_reasons(store: Store, vif: Row, vm: Row, operation: str) -> Iterator[Fa
             yield refuse("OPERATION_NOT_ALLOWED", f"Current operation on VM:{vm.ref} is {spelled(going)}")
     if vm["power_state"] == "Running" and is_hvm(vm):
         yield from _driver_reasons(store, vm)
-
-
-def _busy(vif: Row, *, then: bool) -> Failure:
-    """The error for a VIF that is busy: 5.5 told one operation, later releases all, always in braces, newest task first."""
-    current = vif["current_operations"]
-    if then:
-        return refuse("OTHER_OPERATION_IN_PROGRESS", "VIF", vif.ref, next(iter(current.values())))
-    tasks, names = reversed(list(current)), reversed(list(current.values()))
-    return refuse("OTHER_OPERATION_IN_PROGRESS", "VIF", vif.ref, f"{{{'; '.join(names)}}}", f"{{{'; '.join(tasks)}}}")
 
 
 def _driver_reasons(store: Store, vm: Row) -> Iterator[Failure]:

@@ -160,7 +160,7 @@ def set_mode(call: Call, ref: str, value: str) -> str:
 def create(call: Call, args: dict[str, Any]) -> str:
     vm, empty = call.db.get("VM", args["VM"]), args["empty"]
     _assert_sensible(call, args)
-    assert_not_migrating(vm)
+    assert_not_migrating(call.db, vm)
     if args["type"] == "Floppy" and not is_hvm(vm):
         raise refuse("NOT_IMPLEMENTED", "VBD of type 'floppy' is not supported on PV domain")
     at_rest = {} if vm["power_state"] == "Suspended" else {"currently_attached": False, "device": ""}

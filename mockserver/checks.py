@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING
 
+from xenctl.datamodel import load
 from xenctl.errors import Failure
 
 from . import rules, vm_rules
@@ -157,6 +158,8 @@ def _control_domain(store: Store, vm: Row, operation: str, strict: bool) -> Fail
 NEEDS_DRIVERS = ("suspend", "pool_migrate", "clean_shutdown", "clean_reboot", "changing_VCPUs_live")
 NEEDS_GUEST = vm_rules.MOVES_MEMORY.union(NEEDS_DRIVERS)
 """The operations that a guest must do its part in."""
+SAYS_WHY = load().order("25.24.0")
+"""From when on a guest may say why it must not be suspended, and paused ones are looked at, too."""
 SHUTS_DOWN = {"clean_shutdown": "feature-poweroff", "clean_reboot": "feature-reboot"}
 
 
@@ -164,10 +167,11 @@ def _features(store: Store, vm: Row, operation: str, strict: bool) -> Failure | 
     """What the guest must support: since 7.0 by the features that it names, before by the version of its drivers."""
     if store.release.order < rules.DUNDEE:
         return drivers_lacking(store, vm, operation)
-    live = vm["power_state"] in ("Running", "Paused")
+    told = store.release.order >= SAYS_WHY
+    live = vm["power_state"] in ("Running", "Paused") if told else vm["power_state"] == "Running"
     agent = store.find("VM_guest_metrics", vm["guest_metrics"])
     other = agent["other"] if agent is not None else {}
-    if live and operation in vm_rules.MOVES_MEMORY and "data-cant-suspend-reason" in other:
+    if told and live and operation in vm_rules.MOVES_MEMORY and "data-cant-suspend-reason" in other:
         return refuse("VM_NON_SUSPENDABLE", vm.ref, other["data-cant-suspend-reason"])
     if not live or not is_hvm(vm) or drivers(agent) is not None:
         return None

@@ -199,7 +199,21 @@ def _prepare(call: Call, vm: Row) -> None:
     protect(call, vm, runs=True)
 
 
-def boot(call: Call, vm: Row, place: Callable[[], Row], *, paused: bool) -> Steps:
+def _assert_nests(call: Call, vm: Row, *, forced: bool) -> None:
+    """Raise for a guest that is to run a hypervisor of its own and may not, since 7.1: its memory must not change, unless
+    the start is `forced`, and the licence must allow it."""
+    told = vm["platform"].get("nested-virt")
+    if told is None or not call.at_least(rules.ELY):
+        return
+    if vm_rules.is_true(told) and not forced:
+        vm_rules.assert_pinned(vm, "nested virt")
+    if told.lower() not in ("true", "1", "false", "0"):
+        raise refuse("INVALID_VALUE", "platform:nested-virt", told)
+    if vm_rules.is_true(told):
+        licence.assert_enabled(call, "Nested_virt")
+
+
+def boot(call: Call, vm: Row, place: Callable[[], Row], *, paused: bool, forced: bool = False) -> Steps:
     """Start `vm` on the host that `place` gives."""
     db, pool = call.db, call.pool
     with Holding() as holding:
@@ -208,6 +222,7 @@ def boot(call: Call, vm: Row, place: Callable[[], Row], *, paused: bool) -> Step
         there = reserve(call, vm, host, "vm_start", holding)
         licence.assert_valid(pool, host)
         placement.assert_memory(pool, vm, host)
+        _assert_nests(call, vm, forced=forced)
         vm_rules.assert_can_be_built(db, vm)
         yield pool.durations.vm_create
         machine = there.check()

@@ -266,6 +266,24 @@ def test_a_checkpoint_of_a_vm_at_rest(c: Any) -> None:
         assert (vm["power_state"], vm["suspend_VDI"]) == before
 
 
+@pytest.mark.parametrize(
+    ("release", "running", "suspended"),
+    [
+        ("5.6", "Suspended", "Suspended"),
+        ("6.0", "Suspended", "Suspended"),
+        ("6.1", "Running", None),
+        ("8.4", "Running", None),
+    ],
+)
+def test_what_a_checkpoint_says_of_itself(calls: Make, release: str, running: str, suspended: str | None) -> None:
+    """It found every VM suspended up to 6.0; since then it says what it saved, and of a VM at rest nothing."""
+    c = calls(release=release, hosts=1, vms=6)
+    for name, state in (("vm02", running), ("vm06", suspended)):
+        told = new(c, "VM.checkpoint", c.vm(name).ref, "now")["snapshot_info"]
+        kind = {"disk-snapshot-type": "crash_consistent"}
+        assert told == ({"power-state-at-snapshot": state, **kind} if state else {})
+
+
 def test_a_checkpoint_that_is_cancelled_lets_the_vm_go_on(c: Any) -> None:
     """Also where it is suspended already."""
     vm = c.vm("vm02")

@@ -7,6 +7,7 @@ import base64
 from .. import hosts, storage_rules, vdis, volumes
 from ..call import Call, Steps, refuse
 from ..checks import operation
+from ..licence import assert_enabled
 from ..machine.disks import BLOCK_SIZE
 from ..store import Row
 from ..vdis import MOVED, sr_of
@@ -122,6 +123,8 @@ def _set_cbt(call: Call, ref: str, name: str, *, value: bool) -> str:
     sr = sr_of(call, row)
     with volumes.held(call, sr=(sr, f"vdi_{name}"), vdi=(row, name)):
         volumes.serving(call, sr)
+        if value:
+            assert_enabled(call, "CBT")
         call.db.write(row, cbt_enabled=value)
     return ""
 

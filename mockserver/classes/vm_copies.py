@@ -10,7 +10,9 @@ from xenctl.values import Timestamp
 from .. import guests, power
 from ..call import Call, Steps, refuse
 from ..checks import operation
-from ..copies import WRITES, Copy, duplicate
+from ..copies import WRITES, Copy, duplicate, snapshot_info
+from ..licence import assert_enabled
+from ..rules import TAMPA
 from ..storage_drivers import capabilities
 from ..store import Row
 from . import verbs_of
@@ -42,7 +44,7 @@ def snapshot_with_quiesce(call: Call, vm: str, new_name: str) -> Steps:
     with operation(call, row, "snapshot_with_quiesce"):
         assert_quiesces(call, row)
         how = Copy("snapshot", snapshot=True)
-        new = yield from duplicate(call, row, new_name, how, info={"disk-snapshot-type": "quiesced"})
+        new = yield from duplicate(call, row, new_name, how, info=snapshot_info(row, "quiesced"))
     return new.ref
 
 
@@ -56,21 +58,23 @@ def assert_quiesces(call: Call, vm: Row) -> None:
 
 @verb(*WRITES, *power.LIVES)
 def checkpoint(call: Call, vm: str, new_name: str) -> Steps:
-    """A snapshot with what is in memory. A running VM is saved for it and goes on where it was, whatever came of it."""
+    """A snapshot with what is in memory. A running VM is saved for it and goes on where it was, whatever came of it. Since
+    6.1 the snapshot says that the VM ran, and of any other VM nothing; before, it found every VM suspended."""
     row = call.db.get("VM", vm)
     with operation(call, row, "checkpoint"):
-        state = row["power_state"]
-        how, info = Copy("checkpoint", snapshot=True), {"power-state-at-snapshot": state}
-        if state != "Running":
-            new = yield from duplicate(call, row, new_name, how, info=info)
-        else:
+        assert_enabled(call, "Checkpoint")
+        how, runs = Copy("checkpoint", snapshot=True), row["power_state"] == "Running"
+        info = (snapshot_info(row) if runs else {}) if call.at_least(TAMPA) else None
+        if runs:
             new = yield from _saved_meanwhile(call, row, new_name, how, info)
+        else:
+            new = yield from duplicate(call, row, new_name, how, info=info)
     power.announce(call, row, "VM_CHECKPOINTED", f"checkpointed, snapshot name: {new_name}")
     return new.ref
 
 
 def _saved_meanwhile(
-    call: Call, vm: Row, name: str, how: Copy, info: dict[str, str]
+    call: Call, vm: Row, name: str, how: Copy, info: dict[str, str] | None
 ) -> Generator[float | Wait, None, Row]:
     _assert_snapshots(call, vm)
     there, error, new = power.contact(call, vm), None, None

@@ -7,6 +7,7 @@ from typing import Any
 from .. import copies, power
 from ..call import Call, refuse
 from ..checks import operation_refused
+from ..licence import assert_has_vendor_device
 from ..store import EPOCH, NULL
 from . import verbs_of
 from .generic import make
@@ -20,6 +21,8 @@ SUSPENDED = ("last_booted_record", "last_boot_CPU_flags", "suspend_VDI")
 @verb("*", "VM_metrics.*")
 def create(call: Call, args: dict[str, Any]) -> str:
     """A VM with metrics of its own. Its power state may be Halted or Suspended; any other is taken for Halted."""
+    if args.get("has_vendor_device"):
+        assert_has_vendor_device(call)
     ref, suspended = call.pool.new_ref(), args.get("power_state") == "Suspended"
     if suspended and not all(args.get(field) and args[field] != NULL for field in SUSPENDED):
         raise refuse("VM_BAD_POWER_STATE", ref, "halted", "suspended")

@@ -7,7 +7,7 @@ from typing import Any
 from .. import bios, failover_plan, power, rules, volumes
 from ..call import Call, refuse
 from ..checks import operation
-from ..licence import assert_enabled
+from ..licence import assert_enabled, assert_has_vendor_device
 from ..power import MARKS
 from ..store import NULL, Row
 from . import verbs_of
@@ -68,6 +68,8 @@ def set_domain_type(call: Call, ref: str, value: str) -> str:
 @verb("has_vendor_device", "hardware_platform_version")
 def set_has_vendor_device(call: Call, ref: str, value: bool) -> str:
     row = call.db.get("VM", ref)
+    if value:
+        assert_has_vendor_device(call)
     _assert_state(row, "Halted")
     call.db.write(row, has_vendor_device=value)
     power.settle_hardware(call, row)

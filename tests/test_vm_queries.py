@@ -26,6 +26,13 @@ def test_free_devices_are_those_that_nothing_has(c: Any) -> None:
     assert len(c("VM.get_allowed_VBD_devices", dom0)) == 256
 
 
+def test_later_releases_take_more_interfaces(calls: Make, newest: Make) -> None:
+    """XenServer 8 takes as many as releases before it."""
+    for c, limit in ((calls(release="8.4", vms=6), 7), (newest(vms=6), 16)):
+        free = c("VM.get_allowed_VIF_devices", c.vm("vm02").ref)
+        assert free == [str(number) for number in range(1, limit)]
+
+
 def test_there_were_fewer_devices_once(calls: Make) -> None:
     """Fewest for a guest without drivers."""
     c = calls(release="6.2", vms=3)

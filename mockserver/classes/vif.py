@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from xenctl.datamodel import load
+
 from .. import hosts, pifs
 from ..addresses import assert_cidr, assert_ip, assert_ip_or_cidr, is_mac, made_up_mac, parse_cidr
 from ..call import Call, Steps, refuse
@@ -23,6 +25,7 @@ from .generic import make
 verb = verbs_of("VIF")
 
 MARKS = ("current_operations",)
+PROXY_STAYS_FIRST = load().order("24.40.0")
 TAGS = range(4095)
 """The tags that a VLAN may have."""
 
@@ -61,7 +64,9 @@ def create(call: Call, args: dict[str, Any]) -> str:
 
 
 def _assert_proxy_stays_first(call: Call, others: list[Row], device: int) -> None:
-    """A PVS proxy is of the VIF with the lowest number."""
+    """A PVS proxy is of the VIF with the lowest number, which is checked since the toolstack's version 24.40."""
+    if not call.at_least(PROXY_STAYS_FIRST):
+        return
     lowest = min(others, key=lambda vif: int(vif["device"]), default=None)
     if lowest is None or device > int(lowest["device"]):
         return

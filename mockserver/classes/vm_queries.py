@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from xenctl.datamodel import load
 from xenctl.errors import Failure
 
 from .. import power, vm_rules
@@ -12,10 +13,11 @@ from ..call import Call, refuse
 from ..checks import is_hvm, operation, operation_refused
 from ..data_sources import DataSources
 from ..power import MARKS
-from ..rules import DUNDEE, NILE
+from ..rules import DUNDEE
 from ..store import Row
 from . import verbs_of
 
+MORE_INTERFACES = load().order("25.29.0")
 verb = verbs_of("VM")
 
 # --- free devices
@@ -45,9 +47,10 @@ def get_allowed_VBD_devices(call: Call, vm: str) -> list[str]:
 
 @verb()
 def get_allowed_VIF_devices(call: Call, vm: str) -> list[str]:
-    """The numbers that a new network interface may have: since XenServer 8 16 of them, before 7, or 4 without drivers."""
+    """The numbers that a new network interface may have: 7 of them, up to 6.5 4 without drivers, and 16 since the
+    toolstack's version 25.29."""
     row = call.db.get("VM", vm)
-    limit = 16 if call.at_least(NILE) else 7 if call.at_least(DUNDEE) or _has_drivers(call, row) else 4
+    limit = 16 if call.at_least(MORE_INTERFACES) else 7 if call.at_least(DUNDEE) or _has_drivers(call, row) else 4
     vifs = (call.db.find("VIF", ref) for ref in row["VIFs"])
     used = {vif["device"] for vif in vifs if vif is not None}
     return [str(number) for number in range(limit) if str(number) not in used]

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from xenctl.datamodel import load
+
 from . import rules
 from .busy import device_in_progress
 from .call import Call, refuse
@@ -19,6 +21,7 @@ from .store import NULL, Row, Store
 if TYPE_CHECKING:
     from xenctl.errors import Failure
 
+NAMES_TIES = load().order("25.31.0")
 VIF_OPERATIONS = ("attach", "plug", "unplug")
 IN_THE_WAY = ("clean_shutdown", "hard_shutdown", "suspend", "pause")
 """What goes on with a VM while none of its interfaces is plugged or unplugged."""
@@ -161,12 +164,17 @@ def protected(vm: Row) -> bool:
     return bool(vm.get("ha_always_run")) and vm.get("ha_restart_priority", "") not in ("", "best-effort")
 
 
+def ties(store: Store, code: str, what: Row) -> Failure:
+    """The error for what would tie a protected VM to some hosts. Since the toolstack's version 25.31 it says by what."""
+    if store.release.order < NAMES_TIES:
+        return refuse("HA_OPERATION_WOULD_BREAK_FAILOVER_PLAN")
+    return refuse(code, what.ref)
+
+
 def assert_stays_agile(store: Store, vm: Row, network: Row) -> None:
     """Raise where a protected VM would get an interface on a network that not every host has."""
     pool = store.pool()
     strict = pool.get("ha_enabled") and not pool.get("ha_allow_overcommit")
     if not strict or not protected(vm) or properly_shared(store, network):
         return
-    if store.release.order <= rules.GEORGE:
-        raise refuse("HA_OPERATION_WOULD_BREAK_FAILOVER_PLAN")
-    raise refuse("HA_CONSTRAINT_VIOLATION_NETWORK_NOT_SHARED", network.ref)
+    raise ties(store, "HA_CONSTRAINT_VIOLATION_NETWORK_NOT_SHARED", network)

@@ -1,47 +1,56 @@
-"""The error for an object that is busy, as releases that nobody has sold yet will tell it."""
+"""The error for an object that is busy, which later releases tell more of."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from types import SimpleNamespace
+from collections.abc import Callable
 from typing import Any
 
-import pytest
+from mockserver import busy, checks, hosts, network_rules, storage_rules
 
-from mockserver import busy
-from mockserver.store import Row
-from xenctl.releases import find
-
-
-@pytest.mark.parametrize(
-    ("order", "expected"),
-    [
-        (
-            find("8.4").order,
-            {
-                "VM": ["VM.suspend", "ref"],
-                "VDI": ["VDI", "ref"],
-                "SR": ["SR", "ref", "suspend"],
-                "host": ["host", "ref", "suspend"],
-                "pool": ["pool", "ref"],
-            },
-        ),
-        (busy.TELLS_ALL, {kind: [kind, "ref", "suspend", "task"] for kind in ("VM", "VDI", "SR", "host", "pool")}),
-    ],
-)
-def test_what_is_told_of_the_operation_in_the_way(order: Any, expected: dict[str, list[str]]) -> None:
-    """Little and differently by class, until the toolstack's version 25.27 told all of every class."""
-    store: Any = SimpleNamespace(release=replace(find("8.4"), order=order))
-    for kind, details in expected.items():
-        tell = (
-            busy.vm_in_progress if kind == "VM" else lambda *told, kind=kind: busy.in_progress(told[0], kind, *told[1:])
-        )
-        assert tell(store, "ref", "suspend", "task").details == ["OTHER_OPERATION_IN_PROGRESS", *details]
+Make = Callable[..., Any]
+CODE = "OTHER_OPERATION_IN_PROGRESS"
 
 
-def test_devices_tell_all_operations_at_once() -> None:
-    """The newest first, in braces."""
-    store: Any = SimpleNamespace(release=replace(find("8.4"), order=busy.TELLS_ALL))
-    vif = Row("VIF", "ref", {"current_operations": {"t1": "plug", "t2": "attach"}})
-    error = ["OTHER_OPERATION_IN_PROGRESS", "VIF", "ref", "{attach; plug}", "{t2; t1}"]
-    assert busy.device_in_progress(store, vif).details == error
+def refusals(c: Any) -> dict[str, list[str]]:
+    """What is told of a VM, a VIF, a disk and its storage, and a host, each of which is busy."""
+    store, vm = c.pool.store, c.vm("vm04")
+    vif, vdi = store.get("VIF", vm["VIFs"][0]), store.get("VDI", c.vbd("vm04", "0")["VDI"])
+    sr, host = store.get("SR", vdi["SR"]), c.host("host1")
+    for row, going in ((vm, {"t": "suspend"}), (vdi, {"t": "resize"}), (sr, {"t": "scan"}), (host, {"t": "evacuate"})):
+        store.write(row, current_operations=going)
+    store.write(vif, current_operations={"t1": "plug", "t2": "attach"})
+    told = {
+        "VM": checks.operation_refused(store, vm, "start"),
+        "VIF": network_rules.vif_refused(store, vif, "plug"),
+        "VDI": storage_rules.vdi_refused(store, vdi, "snapshot"),
+        "SR": storage_rules.sr_refused(store, sr, "scan"),
+        "host": hosts.operation_refused(store, host, "vm_migrate"),
+    }
+    refs = {"VM": vm.ref, "VIF": vif.ref, "VDI": vdi.ref, "SR": sr.ref, "host": host.ref}
+    return {
+        kind: ["ref" if part == refs[kind] else part for part in error.details] for kind, error in told.items() if error
+    }
+
+
+def test_little_is_told_and_differently_by_class(calls: Make) -> None:
+    """And nothing of the task."""
+    assert refusals(calls(release="8.4", vms=6)) == {
+        "VM": [CODE, "VM.suspend", "ref"],
+        "VIF": [CODE, "VIF", "ref", "plug"],
+        "VDI": [CODE, "VDI", "ref"],
+        "SR": [CODE, "SR", "ref", "scan"],
+        "host": [CODE, "host", "ref", "evacuate"],
+    }
+
+
+def test_later_releases_tell_all_of_every_class(newest: Make) -> None:
+    """Of devices all operations at once, in braces, the newest first."""
+    c = newest(vms=6)
+    assert c.pool.store.release.order >= busy.TELLS_ALL
+    assert refusals(c) == {
+        "VM": [CODE, "VM", "ref", "suspend", "t"],
+        "VIF": [CODE, "VIF", "ref", "{attach; plug}", "{t2; t1}"],
+        "VDI": [CODE, "VDI", "ref", "resize", "t"],
+        "SR": [CODE, "SR", "ref", "scan", "t"],
+        "host": [CODE, "host", "ref", "evacuate", "t"],
+    }

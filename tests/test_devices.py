@@ -40,11 +40,21 @@ def test_a_cd_goes_in_and_out(calls: Make, release: str, name: str) -> None:
     assert drive.ref not in disc(c)["VBDs"]
 
 
-def test_a_disk_is_no_medium(c: Any) -> None:
-    """Neither does it come out, nor does one go into a drive."""
-    disk, drive = c.vbd("vm01", "0"), c.vbd("vm01", "3")
+@pytest.mark.parametrize("release", ["5.6", "6.5", "7.0", "8.2"])
+def test_a_disk_is_no_medium(calls: Make, release: str) -> None:
+    """It does not come out; up to 6.5 it does not go into a drive, either."""
+    c = calls(release=release, hosts=1, vms=6)
+    disk, drive = c.vbd("vm04", "0"), c.vbd("vm01", "3")
     assert c.refused("VBD.eject", disk.ref) == ["VBD_NOT_REMOVABLE_MEDIA", disk.ref]
-    assert c.refused("VBD.insert", drive.ref, disk["VDI"]) == ["VDI_IS_NOT_ISO", disk["VDI"], "system"]
+    new = record(c, "vm01", VDI=disk["VDI"], type="CD", mode="RO")
+    if release in ("5.6", "6.5"):
+        kind = c.pool.store.get("SR", c.pool.store.get("VDI", disk["VDI"])["SR"])["content_type"]
+        assert c.refused("VBD.insert", drive.ref, disk["VDI"]) == ["VDI_IS_NOT_ISO", disk["VDI"], kind]
+        assert c.refused("VBD.create", new) == ["VDI_IS_NOT_ISO", disk["VDI"], kind]
+    else:
+        c("VBD.insert", drive.ref, disk["VDI"])
+        assert drive["VDI"] == disk["VDI"]
+        c("VBD.create", new)
 
 
 def test_the_drive_of_a_suspended_vm_is_shut(c: Any) -> None:
@@ -175,7 +185,8 @@ def test_a_device_takes_a_free_number(c: Any) -> None:
     assert (c("VBD.get_userdevice", first), c("VBD.get_device", first)) == ("1", "")
     for taken in ("1", "hdb", "xvdb", "0", "xvda"):
         assert c.refused("VBD.create", record(c, "vm04", **drive, userdevice=taken)) == ["DEVICE_ALREADY_EXISTS", taken]
-    for wrong in ("fish", "256", "-1", ""):
+    c("VBD.create", record(c, "vm04", **drive, userdevice="xvda1"))
+    for wrong in ("fish", "256", "-1", "", "hvda", "sdb0x"):
         assert c.refused("VBD.create", record(c, "vm04", **drive, userdevice=wrong)) == ["INVALID_DEVICE", wrong]
     c("VBD.create", record(c, "vm04", **drive, userdevice="xvdh"))
 

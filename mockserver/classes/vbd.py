@@ -7,7 +7,7 @@ from typing import Any
 
 from xenctl.errors import Failure
 
-from .. import hosts, storage_rules, volumes
+from .. import hosts, rules, storage_rules, volumes
 from ..agility import assert_stays_agile
 from ..call import Call, Steps, refuse
 from ..checks import assert_not_migrating, is_hvm, vbd_operation, vbd_refused
@@ -18,7 +18,8 @@ from .generic import make
 verb = verbs_of("VBD")
 
 MARKS = ("current_operations",)
-DEVICE = re.compile(r"[hsx]v?d([a-p])\Z|(\d{1,3})\Z")
+DEVICE = re.compile(r"(?:[hs]|xv)d([a-p])(\d*)\Z|(\d{1,3})\Z")
+LAST = 255
 FLOPPY = re.compile(r"fd[ab]\Z")
 TYPES = frozenset("system user ephemeral suspend crashdump metadata rrd pvs_cache".split())
 """The types of disks that VMs may have."""
@@ -48,8 +49,7 @@ def insert(call: Call, vbd: str, vdi: str) -> Steps:
     row, disc = call.db.get("VBD", vbd), call.db.get("VDI", vdi)
     with vbd_operation(call, row, "insert"):
         vm, sr = call.db.get("VM", row["VM"]), call.db.get("SR", disc["SR"])
-        if sr["content_type"] != "iso":
-            raise refuse("VDI_IS_NOT_ISO", vdi, disc["type"])
+        _assert_disc(call, disc)
         if not disc["managed"]:
             raise refuse("VDI_NOT_MANAGED", vdi)
         assert_stays_agile(call.db, vm, disc)
@@ -63,6 +63,13 @@ def insert(call: Call, vbd: str, vdi: str) -> Steps:
             host.check()
         call.db.write(row, VDI=vdi, empty=False)
     return ""
+
+
+def _assert_disc(call: Call, vdi: Row) -> None:
+    """Raise for what is in no library of discs; since 7.0 any disk may be in a drive."""
+    kind = call.db.get("SR", vdi["SR"])["content_type"]
+    if kind != "iso" and not call.at_least(rules.DUNDEE):
+        raise refuse("VDI_IS_NOT_ISO", vdi.ref, kind)
 
 
 @verb("currently_attached", *MARKS)
@@ -181,6 +188,8 @@ def _assert_sensible(call: Call, args: dict[str, Any]) -> None:
         raise refuse("VBD_CDS_MUST_BE_READONLY")
     if args["empty"] and args["type"] != "CD":
         raise refuse("VBD_NOT_REMOVABLE_MEDIA", "in constructor")
+    if vdi is not None and args["type"] == "CD":
+        _assert_disc(call, vdi)
     if vdi is not None and args["mode"] == "RW" and vdi["read_only"]:
         raise refuse("VDI_READONLY", vdi.ref)
 
@@ -204,15 +213,17 @@ def _device(call: Call, vm: Row, args: dict[str, Any]) -> str:
 
 
 def _identity(device: str) -> str | None:
-    """What a device is, however it is spelled: `0`, `hda` and `xvda` are one; floppies are apart."""
+    """What a device is, however it is spelled: `0`, `hda` and `xvda` are one; partitions and floppies are apart."""
     if FLOPPY.fullmatch(device):
         return device
     match = DEVICE.fullmatch(device)
     if match is None:
         return None
-    letter, digits = match.groups()
+    letter, partition, digits = match.groups()
     number = ord(letter) - ord("a") if letter else int(digits)
-    return str(number) if number < 256 else None
+    if number > LAST:
+        return None
+    return f"{number}.{int(partition)}" if partition and int(partition) else str(number)
 
 
 @verb("*", "VBD_metrics.*")

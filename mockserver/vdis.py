@@ -119,7 +119,7 @@ def clone(call: Call, vdi: Row, *, patient: bool = False) -> Steps:
         contact.check()
         if fast:
             return volumes.branch(call, vdi, snapshot=False)
-        fields = {name: vdi[name] for name in (*COPIED, "read_only") if name in vdi}
+        fields = {name: vdi[name] for name in (*COPIED, "read_only") if name in vdi and name != "tags"}
         new = volumes.make(call, sr, vdi["virtual_size"], **fields)
     call.goal = goal
     yield from _poured(call, contact, vdi, new, fresh=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from xenctl import database
+from xenctl import database, datamodel
 
 from . import hosts, rules
 from .call import Call, Steps, refuse
@@ -231,14 +231,17 @@ def make(call: Call, sr: Row, size: int, *, takes: int | None = None, **fields: 
     return row
 
 
-KEPT = "name_label name_description type sharable other_config xenstore_data on_boot allow_caching tags".split()
+KEPT = "name_label name_description type sharable other_config xenstore_data on_boot allow_caching".split()
 """What a snapshot or clone has from its disk."""
+KEEPS_TAGS = datamodel.load().order("25.37.0")
+"""From when on it has the tags, too."""
 
 
 def branch(call: Call, vdi: Row, *, snapshot: bool) -> Row:
     """A snapshot or clone of a disk, with what is on it now."""
     sr, disk = call.db.get("SR", vdi["SR"]), content(call, vdi)
-    more: dict[str, Any] = {name: vdi[name] for name in KEPT if name in vdi}
+    kept = (*KEPT, "tags") if call.at_least(KEEPS_TAGS) else KEPT
+    more: dict[str, Any] = {name: vdi[name] for name in kept if name in vdi}
     more["read_only"] = bool(vdi["read_only"]) if snapshot else False
     takes = None
     if snapshot:

@@ -301,7 +301,7 @@ def stop(call: Call, vm: Row, seconds: float) -> Steps:
         return
     protect(call, vm, runs=False)
     if vm["power_state"] == "Suspended":
-        _assert_reachable(call, vm)
+        placement.assert_seen(call, vm, image=False)
         yield call.pool.durations.vm_destroy
         drop_image(call, vm)
         call.pool.force_halted(vm)
@@ -312,16 +312,6 @@ def stop(call: Call, vm: Row, seconds: float) -> Steps:
     call.pool.end_domain(vm)
     guests.stopped(call.pool, vm)
     call.pool.force_halted(vm)
-
-
-def _assert_reachable(call: Call, vm: Row) -> None:
-    """Some live host must see all the disks of `vm`."""
-    needed = set(placement.required_srs(call.db, vm))
-    for host in call.db.table("host").values():
-        pbds = [call.db.get("PBD", ref) for ref in host["PBDs"]]
-        if hosts.live(call.db, host) and needed <= {pbd["SR"] for pbd in pbds if pbd["currently_attached"]}:
-            return
-    raise refuse("NO_HOSTS_AVAILABLE")
 
 
 # --- saving to disk, and back

@@ -139,7 +139,8 @@ def copy(
     with volumes.held(call, vdi=(vdi, "copy")):
         contact = volumes.seeing(call, (source, sr)) or volumes.seeing(call, (source,))
         if contact is None:
-            raise refuse("NO_HOSTS_AVAILABLE")
+            # The search says only that it found nothing, and nobody makes an error of XenAPI's of it.
+            raise refuse("INTERNAL_ERROR", "Not_found") if call.at_least(rules.BOSTON) else refuse("NO_HOSTS_AVAILABLE")
         volumes.assert_managed(vdi)
         new = into or (yield from _blank(call, sr, vdi, patient))
         if new["read_only"]:

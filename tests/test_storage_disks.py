@@ -206,6 +206,14 @@ def test_a_copy_goes_into_a_disk_that_is_there(c: Any) -> None:
     assert c.refused("VDI.copy", source, NULL, NULL, into) == ["VDI_READONLY", into]
 
 
+def test_a_disabled_host_copies(calls: Make) -> None:
+    """It takes no VMs, but works on disks."""
+    c = calls(release="8.2", hosts=1, vms=6)
+    c("host.disable", c.host("host1").ref)
+    source = c.vbd("vm04", "0")["VDI"]
+    assert disk(c, c("VDI.copy", source, vdi(c, source)["SR"])).digest() == disk(c, source).digest()
+
+
 @pytest.mark.parametrize("end", ["cancelled", "lost"])
 def test_a_copy_that_ends_early_leaves_nothing(c: Any, end: str) -> None:
     """Cancelled, or with the host gone that did it: the half-made disk and the control domain's devices go."""

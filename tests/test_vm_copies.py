@@ -229,8 +229,8 @@ def test_disks_that_cannot_be_reached_are_not_copied(c: Any) -> None:
         store.write(store.get("PBD", pbd), currently_attached=False)
     vms, disks = len(store.table("VM")), set(c.pool.disks)
     for method in ("VM.snapshot", "VM.clone"):
-        assert c.refused(method, vm.ref, "no") == ["SR_HAS_NO_PBDS", vdi["SR"]]
-    assert c.refused("VM.copy", vm.ref, "no", NULL) == ["NO_HOSTS_AVAILABLE"]
+        assert c.refused(method, vm.ref, "no") == ["NO_HOSTS_AVAILABLE"]
+    assert c.refused("VM.copy", vm.ref, "no", NULL) == ["INTERNAL_ERROR", "Not_found"]
     assert (len(store.table("VM")), set(c.pool.disks), vm["current_operations"]) == (vms, disks, {})
 
 

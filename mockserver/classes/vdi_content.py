@@ -77,7 +77,7 @@ def pool_migrate(call: Call, vdi: str, sr: str, options: dict[str, str]) -> Step
 def _host_for(call: Call, vm: Row, sr: Row) -> hosts.Contact:
     """The host that a VM runs on, or one that it could run on, where that sees `sr`."""
     if vm["power_state"] not in ("Running", "Paused"):
-        found = volumes.seeing(call, (sr,))
+        found = volumes.seeing(call, (sr,), enabled=True)
         if found is None:
             raise refuse("NO_HOSTS_AVAILABLE")
         return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import bios, failover_plan, power, rules, volumes
+from .. import bios, failover_plan, placement, power, rules, volumes
 from ..call import Call, refuse
 from ..checks import operation
 from ..licence import assert_enabled, assert_has_vendor_device
@@ -268,24 +268,13 @@ def set_suspend_VDI(call: Call, ref: str, value: str) -> str:
     old = call.db.get("VDI", row["suspend_VDI"])
     if old is image:
         return ""
-    _assert_seen_together(call, row, image)
+    placement.assert_seen(call, row, image["SR"], image=False)
     sums = [volumes.content(call, vdi).digest() for vdi in (old, image)]
     if sums[0] != sums[1]:
         told = [f"{vdi['uuid']} : {digest}" for vdi, digest in zip((old, image), sums, strict=True)]
         raise refuse("SUSPEND_VDI_REPLACEMENT_IS_NOT_IDENTICAL", *told)
     call.db.write(row, suspend_VDI=value)
     return ""
-
-
-def _assert_seen_together(call: Call, vm: Row, image: Row) -> None:
-    """Some host must reach all disks of a VM, and its image."""
-    vdis = (call.db.find("VDI", vbd["VDI"]) for vbd in call.pool.vbds(vm) if not vbd["empty"])
-    needed = {image["SR"], *(vdi["SR"] for vdi in vdis if vdi is not None)}
-    for host in call.db.table("host").values():
-        pbds = (call.db.find("PBD", ref) for ref in host["PBDs"])
-        if needed <= {pbd["SR"] for pbd in pbds if pbd is not None and pbd["currently_attached"]}:
-            return
-    raise refuse("NO_HOSTS_AVAILABLE")
 
 
 @verb("resident_on", "scheduled_to_be_resident_on")

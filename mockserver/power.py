@@ -55,6 +55,10 @@ PROTECTED = "restart"
 """The restart priority of a VM that high availability keeps running."""
 MESSAGES_SINCE = find("5.0.0").order
 """From when on operations on VMs are told of in messages."""
+TOLD_SINCE = dict.fromkeys(
+    "VM_MIGRATED VM_SNAPSHOTTED VM_SNAPSHOT_REVERTED VM_CHECKPOINTED VM_PAUSED VM_UNPAUSED".split(), rules.NILE
+)
+"""Which of them came later, and when."""
 PRIORITY = 5
 """The priority of such a message: nothing has to be done about it."""
 DEVICE_MODEL_SINCE = find("8.0.0").order
@@ -83,9 +87,10 @@ def contact(call: Call, vm: Row) -> hosts.Contact:
 
 
 def announce(call: Call, vm: Row, name: str, what: str) -> None:
-    """Tell operators in a message what was done to `vm`."""
-    if call.at_least(MESSAGES_SINCE):
-        body = f"VM '{vm['name_label']}' (uuid: {vm['uuid']}) {what}"
+    """Tell operators in a message what was done to `vm`. Since XenServer 8 it gives the VM's uuid."""
+    if call.at_least(TOLD_SINCE.get(name, MESSAGES_SINCE)):
+        who = f"VM '{vm['name_label']}'"
+        body = f"{who} (uuid: {vm['uuid']}) {what}" if call.at_least(rules.NILE) else f"{who} {what}"
         messages.post(call.pool, name, priority=PRIORITY, cls="VM", uuid=vm["uuid"], body=body)
 
 

@@ -127,6 +127,13 @@ def test_a_guest_may_say_what_it_can_do(c: Any) -> None:
     c("VM.assert_operation_valid", vm.ref, "checkpoint")
 
 
+@pytest.mark.parametrize(("release", "told"), [("8.2", False), ("8.4", True)])
+def test_a_migration_is_told_of_since_xenserver_8(calls: Make, release: str, told: bool) -> None:
+    c = calls(release=release, hosts=2, vms=6)
+    c("VM.pool_migrate", c.vm("vm01").ref, c.host("host2").ref, {})
+    assert [message["name"] for message in c.pool.messages.newest_first()] == (["VM_MIGRATED"] if told else [])
+
+
 def test_a_guest_may_say_why_it_cannot_be_suspended(calls: Make, newest: Make) -> None:
     """Nobody listens before the toolstack's version 25.24."""
     for c, listens in ((calls(release="8.4", vms=6), False), (newest(vms=6), True)):

@@ -191,6 +191,16 @@ def test_a_device_takes_a_free_number(c: Any) -> None:
     c("VBD.create", record(c, "vm04", **drive, userdevice="xvdh"))
 
 
+@pytest.mark.parametrize(("release", "kept"), [("8.2", (False, "")), ("8.4", (True, "xvdh"))])
+def test_a_device_of_a_suspended_vm_may_begin_attached(calls: Make, release: str, kept: tuple[bool, str]) -> None:
+    """As an import says, since XenServer 8."""
+    c = calls(release=release, hosts=1, vms=6)
+    drive = {"type": "CD", "mode": "RO", "empty": True, "currently_attached": True, "device": "xvdh"}
+    for vm, expected in (("vm04", (False, "")), ("vm06", kept)):
+        ref = c("VBD.create", record(c, vm, **drive, userdevice="7"))
+        assert (c("VBD.get_currently_attached", ref), c("VBD.get_device", ref)) == expected
+
+
 def test_a_device_must_make_sense(c: Any) -> None:
     """CDs are read only and alone may be empty; what is read only is not written; disks must be there."""
     assert c.refused("VBD.create", record(c, "vm04", type="CD", empty=True)) == ["VBD_CDS_MUST_BE_READONLY"]

@@ -99,9 +99,11 @@ def test_what_a_vif_is_made_of_must_be_there(c: Any) -> None:
     assert c.refused("VIF.create", args(c, "vm04", network="none")) == ["HANDLE_INVALID", "network", "none"]
 
 
-def test_only_a_suspended_vms_vif_begins_attached(c: Any) -> None:
-    """As an import says; elsewhere it is plugged."""
-    for vm, attached in (("vm01", False), ("vm04", False), ("vm06", True)):
+@pytest.mark.parametrize(("release", "kept"), [("8.2", False), ("8.4", True)])
+def test_only_a_suspended_vms_vif_begins_attached(calls: Make, release: str, kept: bool) -> None:
+    """As an import says, since XenServer 8; elsewhere it is plugged."""
+    c = calls(release=release, hosts=2, vms=12)
+    for vm, attached in (("vm01", False), ("vm04", False), ("vm06", kept)):
         ref = c("VIF.create", args(c, vm, currently_attached=True))
         assert row(c, ref)["currently_attached"] is attached
 
@@ -279,6 +281,18 @@ def test_a_vif_moves_to_another_network(c: Any) -> None:
 
 
 # --- locking and addresses
+
+
+def test_ranges_are_allowed_since_xenserver_8(calls: Make) -> None:
+    """Before, an address is one."""
+    for release, may in (("8.2", False), ("8.4", True)):
+        c = calls(release=release, hosts=2, vms=6)
+        mine, call = vif(c, "vm04"), "VIF.add_ipv4_allowed"
+        if may:
+            c(call, mine.ref, "10.0.0.0/24")
+        else:
+            assert c.refused(call, mine.ref, "10.0.0.0/24") == ["INVALID_IP_ADDRESS_SPECIFIED", "ipv4_allowed"]
+        assert mine["ipv4_allowed"] == (["10.0.0.0/24"] if may else [])
 
 
 @pytest.mark.parametrize(("kind", "good", "bad"), [("ipv4", "10.0.0.9", "10.0.0"), ("ipv6", "fd00::9", "10.0.0.9")])

@@ -170,7 +170,8 @@ def create(call: Call, args: dict[str, Any]) -> str:
     assert_not_migrating(call.db, vm)
     if args["type"] == "Floppy" and not is_hvm(vm):
         raise refuse("NOT_IMPLEMENTED", "VBD of type 'floppy' is not supported on PV domain")
-    at_rest = {} if vm["power_state"] == "Suspended" else {"currently_attached": False, "device": ""}
+    keeps = vm["power_state"] == "Suspended" and call.at_least(rules.MAKES_SUSPENDED)
+    at_rest = {} if keeps else {"currently_attached": False, "device": ""}
     device = _device(call, vm, args)
     if not empty:
         assert_stays_agile(call.db, vm, call.db.get("VDI", args["VDI"]))

@@ -421,6 +421,17 @@ def test_a_revert_needs_a_snapshot_and_its_image(c: Any) -> None:
     assert c.vbd("vm02", "0")["VDI"] == disk
 
 
+def test_a_revert_needs_a_host_that_sees_the_storage(c: Any) -> None:
+    """The VM is off by then, but loses nothing."""
+    vm, store = c.vm("vm02"), c.pool.store
+    snapshot = new(c, "VM.snapshot", vm.ref, "then")
+    disk = c.vbd("vm02", "0")["VDI"]
+    for pbd in store.get("SR", store.get("VDI", disk)["SR"])["PBDs"]:
+        store.write(store.get("PBD", pbd), currently_attached=False)
+    assert c.refused("VM.revert", snapshot.ref) == ["NO_HOSTS_AVAILABLE"]
+    assert (vm["power_state"], c.vbd("vm02", "0")["VDI"], vm["current_operations"]) == ("Halted", disk, {})
+
+
 def test_a_revert_that_fails_halts_the_vm(c: Any) -> None:
     """And says of which snapshot and VM; the other parts of the error stay behind."""
     vm = c.vm("vm02")

@@ -9,6 +9,7 @@ from . import guests, vdis, volumes
 from .addresses import made_up_mac
 from .call import Call, Steps
 from .licence import assert_has_vendor_device
+from .machine.disks import unaddressed
 from .records import as_text
 from .store import EPOCH, NULL, Row
 
@@ -102,8 +103,8 @@ def duplicate(
     copy_rest(call, vm, new, same_macs=how.snapshot)
     guest = call.pool.guest(new)
     guest.resume_from(call.pool.guest(vm), own_disks(call, new))
-    if not how.snapshot:
-        guest.unaddressed()
+    if not how.snapshot and guest.agent is not None:
+        guest.agent = unaddressed(guest.agent)
     call.db.write(new, suspend_VDI=image.ref if image is not None else NULL, current_operations={})
     return new
 

@@ -8,8 +8,8 @@ installed, so it is there at once. A VM without such a disk has none, nor has on
 
 from __future__ import annotations
 
+import re
 from functools import partial
-from string import hexdigits
 from typing import TYPE_CHECKING, Any
 
 from . import rules
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from .pool import MockPool
     from .store import Row
 
-
+REGULAR = re.compile(":".join(["[0-9A-Fa-f]+"] * 3 + ["([0-9A-Fa-f]+)"] * 3)).fullmatch
+"""Matches a regular address of the hardware, its last three parts apart."""
 AGENT: Mapping[str, Any] = {
     "PV_drivers_version": {"major": "4", "minor": "0", "micro": "1", "build": "1"},
     "PV_drivers_up_to_date": True,
@@ -87,12 +88,15 @@ def addresses(vifs: Iterable[Mapping[str, Any]], release: Release) -> dict[str, 
     Since 7.3 each comes in two spellings. An interface without a regular address of the hardware has none."""
     out: dict[str, str] = {}
     for vif in vifs:
-        parts = vif["MAC"].split(":")
-        if len(parts) == 6 and set("".join(parts)) <= set(hexdigits):
-            first, second, third = (int(part, 16) for part in parts[3:])
-            out[f"{vif['device']}/ip"] = address = f"10.{128 + first % 128}.{second}.{third}"
+        found = REGULAR(vif["MAC"])
+        if found:
+            address, device = (
+                f"10.{128 + int(found[1], 16) % 128}.{int(found[2], 16)}.{int(found[3], 16)}",
+                vif["device"],
+            )
+            out[f"{device}/ip"] = address
             if release.order >= rules.INVERNESS:
-                out[f"{vif['device']}/ipv4/0"] = address
+                out[f"{device}/ipv4/0"] = address
     return out
 
 

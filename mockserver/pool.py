@@ -49,8 +49,7 @@ if TYPE_CHECKING:
 
 START = 1_228_089_600.0
 """1 December 2008: when simulated time begins unless told otherwise."""
-
-
+getrandbits = Random.getrandbits  # past `KeptRandom`'s own, where nothing has to be taken back
 RANDOM_BITS, VERSION_4 = ~(0xF000_C000 << 48), 0x4000_8000 << 48
 """The bits of a uuid that say of which kind it is, and what they are in a random one."""
 
@@ -321,7 +320,9 @@ class MockPool(Kept):
 
     def new_uuid(self) -> str:
         """A fresh uuid, the same for the same seed."""
-        text = "%032x" % (self.world.random.getrandbits(128) & RANDOM_BITS | VERSION_4)
+        source = self.world.random
+        bits = getrandbits(source, 128) if self.journal.entries is None else source.getrandbits(128)
+        text = "%032x" % (bits & RANDOM_BITS | VERSION_4)
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
     def new_ref(self) -> str:

@@ -9,7 +9,7 @@ from xenctl.releases import Release, of_host
 
 from . import hardware, hosts, licence, liveset, observers, rules, startup, trust
 from .guests import addresses
-from .machine.disks import Disk, report
+from .machine.disks import Disk, report, unaddressed
 from .machine.host import Hardware, HostMachine, System
 from .pifs import management, physical_pifs
 from .store import NULL, Row, Store
@@ -129,9 +129,10 @@ def _embody(pool: MockPool, vm: Row, at: Mapping[str, HostMachine]) -> None:
         return
     guest = pool.guest(vm)
     metrics = pool.store.find("VM_guest_metrics", vm["guest_metrics"])
-    guest.settled, guest.agent = True, report(metrics) if metrics else None
-    if metrics is not None and metrics["networks"] == addresses(pool.store.rows("VIF", vm["VIFs"]), pool.store.release):
-        guest.unaddressed()
+    guest.settled, guest.agent = True, None
+    if metrics is not None:
+        usual = metrics["networks"] == addresses(pool.store.rows("VIF", vm["VIFs"]), pool.store.release)
+        guest.agent = unaddressed(metrics) if usual else report(metrics)
     disks = pool.written_disks(vm)
     for disk in disks:
         guest.write_before(disk)

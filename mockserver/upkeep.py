@@ -94,8 +94,9 @@ class Upkeep(Kept):
                     continue
                 if facts is not None and len(known) < MOST_KNOWN:
                     known[facts] = allowed
-            if allowed != row.get("allowed_operations", allowed):
-                put(row, allowed_operations=allowed.copy())
+            before = row.get("allowed_operations", allowed)
+            if allowed is not before and allowed != before:
+                put(row, allowed_operations=allowed)
 
     def do_all(self, store: Store, put: Put | None = None) -> None:
         """Make every list anew, as a toolstack that starts does. What is different is written, or `put` in its place."""

@@ -29,6 +29,9 @@ REMEMBERED_DELETIONS = 512
 """A table's list of deleted rows is cut to its newest half when it would reach this."""
 INDEXED = frozenset({"uuid", "scheduled_to_be_resident_on"})  # by whose values rows are looked for
 
+SIMPLE = PLAIN & FIXED
+"""Types of which every value can be kept as it is, and is nobody else's to change."""
+
 Change = Callable[["list[str]", str], "list[str] | None"]
 _set = dict.__setitem__
 _noted = tuple.__new__  # makes a `Write` in half the time of its class
@@ -256,11 +259,11 @@ class Writer(Kept):
 
 def _made(shape: Shape, row: Row, fields: Mapping[str, Any]) -> Row:
     """A row of defaults with the values of a new one."""
-    given = shape.given
-    for field, value in fields.items():
-        if field in given:
-            value = value if type(value) in PLAIN else fitting(value)
-            _set(row, field, value if type(value) in FIXED else apart(value))
+    if not shape.given.issuperset(fields):
+        fields = {field: value for field, value in fields.items() if field in shape.given}
+    dict.update(row, fields)
+    for field, value in [(field, value) for field, value in fields.items() if type(value) not in SIMPLE]:
+        _set(row, field, apart(fitting(value)))
     return row
 
 

@@ -6,7 +6,6 @@ Points are sampled here; `tox -e chaos` takes every one (`XENCTL_CHAOS_SAMPLE=0`
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import time
 import traceback
@@ -26,6 +25,7 @@ from chaos import (
     Still,
     can_fail,
     mortal,
+    sampled,
     session_on,
 )
 from pools import memory, pin, row
@@ -43,8 +43,9 @@ from xenctl.procedures.observe import PoolFacts, observe
 from xenctl.procedures.plan import Plan, Step
 from xenctl.procedures.running import Run
 
-SAMPLE = int(os.environ.get("XENCTL_CHAOS_SAMPLE", "6"))
-"""How many ways to go wrong each test tries; 0 for all."""
+pytestmark = pytest.mark.chaos
+SAMPLE = 6
+"""How many ways to go wrong each test tries."""
 SEED = int(os.environ.get("XENCTL_CHAOS_SEED", "5"))
 ATTEMPTS = 4
 """How often a run that stopped is taken up."""
@@ -196,10 +197,10 @@ def undisturbed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     return Undisturbed(request.param, POOLS[request.param], final, tuple(fate.points))
 
 
-def sampled(points: Iterable[int], manners: Sequence[str]) -> tuple[frozenset[tuple[int, str]], int]:
+def tried(points: Iterable[int], manners: Sequence[str]) -> tuple[frozenset[tuple[int, str]], int]:
     """What is tried of everything that could be, and how much that is."""
     every = [(number, manner) for number in points for manner in manners]
-    return frozenset(random.Random(SEED).sample(every, SAMPLE) if SAMPLE else every), len(every)
+    return frozenset(sampled(every, SAMPLE, seed=SEED)), len(every)
 
 
 def tell(what: str, fate: Branches, every: int, began: float) -> int:
@@ -219,7 +220,7 @@ def tell(what: str, fate: Branches, every: int, began: float) -> int:
 
 def test_killed_anywhere_and_resumed_it_ends_the_same(undisturbed: Undisturbed, tmp_path: Path) -> None:
     """Before and after every call, every act of the hands and every write of the journal."""
-    chosen, every = sampled(range(1, len(undisturbed.points) + 1), KILLS)
+    chosen, every = tried(range(1, len(undisturbed.points) + 1), KILLS)
     pool, began = watched(undisturbed.make), time.monotonic()
 
     def resume(path: Path) -> str:
@@ -237,7 +238,7 @@ def test_each_call_may_fail_once(undisturbed: Undisturbed) -> None:
     """Refused, not heard, or done with the answer lost: the run gets over it, or stops and is resumed; or it is not begun,
     and is planned again."""
     numbers = (number for number, what in enumerate(undisturbed.points, 1) if can_fail(what))
-    chosen, every = sampled(numbers, FAULTS)
+    chosen, every = tried(numbers, FAULTS)
     pool, began = watched(undisturbed.make), time.monotonic()
     fate = Branches(pool=pool, chosen=chosen)
     kept: list[Journal] = []

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Any
 
+import pytest
 from chaos import Fate, session_on
 from guests import fully_virtual
 from hypothesis import HealthCheck, assume, event, given, settings
@@ -22,6 +23,7 @@ from xenctl.procedures.observe import PoolFacts, observe
 from xenctl.procedures.plan import Plan
 from xenctl.procedures.policy import REPLAN, RESTART, Policy
 
+pytestmark = pytest.mark.chaos
 WHOLE = os.environ.get("XENCTL_CHAOS_SAMPLE") == "0"
 EXAMPLES = 300 if WHOLE else 6
 """How many pools are tried."""

@@ -95,6 +95,11 @@ def report(fields: Mapping[str, Any]) -> Mapping[str, Any]:
     return MappingProxyType(dict(fields))
 
 
+def unaddressed(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The same of a guest that has no addresses of its own, but those that go with its interfaces."""
+    return MappingProxyType({name: value for name, value in fields.items() if name != "networks"})
+
+
 @dataclass(eq=False)
 class Guest(Kept):
     """The software inside a VM, across its starts and stops.
@@ -133,11 +138,6 @@ class Guest(Kept):
         """Write the guest's memory to a disk, by the software of `release`."""
         self.image = disk.blocks[0] = self.memory()
         self.saved_by = release
-
-    def unaddressed(self) -> None:
-        """Report no addresses of its own: it has those that go with its interfaces."""
-        if self.agent is not None:
-            self.agent = report({name: value for name, value in self.agent.items() if name != "networks"})
 
     def resume_from(self, other: Guest, disks: Iterable[Disk]) -> None:
         """Be in the state that `other` is in; what is on this guest's own `disks` must stay from now on."""

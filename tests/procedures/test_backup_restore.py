@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import stat
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos import Fate, Killed, mortal
+from chaos import Fate, Killed, kills, mortal
 from pools import RELEASES, reach, row
 
 from mockserver import MockPool
@@ -230,6 +229,7 @@ def test_the_file_must_be_the_one_that_was_planned_with(tmp_path: Path) -> None:
     assert "cannot be read" in outcome.problems[0]
 
 
+@pytest.mark.chaos
 def test_killed_anywhere_it_is_restored_once(tmp_path: Path) -> None:
     """Before and after every call and every write of the journal, a sample of them."""
 
@@ -243,8 +243,7 @@ def test_killed_anywhere_it_is_restored_once(tmp_path: Path) -> None:
     plan, _ = restore.plan(reach(pool), path)
     assert Run(reach(pool, fate), plan, pool.hands, mortal(Journal.create(plan), fate)).carry_out().ok
     final = observe(reach(pool))
-    every = [(n, after) for n in range(1, len(fate.points) + 1) for after in (False, True)]
-    for number, after in random.Random(1).sample(every, 10):
+    for number, after in kills(fate.points, 10, seed=1):
         pool, path = prepared(number)
         plan, _ = restore.plan(reach(pool), path)
         at, mortal_fate = tmp_path / f"{number}{after}", Fate(number, after)

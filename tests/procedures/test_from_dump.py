@@ -85,16 +85,15 @@ def test_a_pool_comes_back_from_its_dump(case: Callable[..., Case], release: str
     assert [change.undo.action for change in kept.changes() if not change.undone] == []
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize(("release", "to"), RELEASES)
 def test_killed_anywhere_it_comes_back_all_the_same(tmp_path: Path, release: str, to: str) -> None:
     """Before and after calls, acts of hands and writes of the journal, a sample of them; all of two small pools."""
-    made: list[Case] = []
+    upgraded, made = Case(tmp_path, release, to, hosts=2, vms=4), list[Case]()
+    upgraded.upgrade(2)
 
     def make() -> MockPool:
-        folder = tmp_path / str(len(made))
-        folder.mkdir()
-        made.append(Case(folder, release, to, hosts=2, vms=4))
-        made[-1].upgrade(2)
+        made.append(upgraded.again())
         return made[-1].pool
 
     def right(pool: MockPool) -> bool:

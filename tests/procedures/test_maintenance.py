@@ -319,11 +319,13 @@ def small() -> MockPool:
     return pool
 
 
+@pytest.mark.chaos
 def test_entering_that_is_killed_anywhere_ends_the_same(tmp_path: Path) -> None:
     """Before and after calls and writes of the journal."""
     killed_anywhere(small, lambda s: maintenance.plan_enter(s, "host2", stuck="suspend"), tmp_path, both)
 
 
+@pytest.mark.chaos
 def test_leaving_that_is_killed_anywhere_ends_the_same(tmp_path: Path) -> None:
     """Before and after calls and writes of the journal."""
 

@@ -85,6 +85,7 @@ def test_a_host_that_there_is_not_is_refused() -> None:
         master.plan(reach(made()), "host9")
 
 
+@pytest.mark.chaos
 def test_killed_anywhere_and_resumed_it_ends_the_same(tmp_path: Path) -> None:
     """Also after the answer was lost, with the toolstacks on their way."""
     killed_anywhere(lambda: made("5.6", hosts=2, vms=2), lambda session: master.plan(session, "host2"), tmp_path)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import random
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos import Fate, Killed, MortalHands, mortal, session_on
+from chaos import Fate, Killed, MortalHands, kills, mortal, session_on
 from pools import reach, row, write
 
 from mockserver import MockPool
@@ -23,8 +22,6 @@ from xenctl.procedures.comparison import compare, picture
 from xenctl.procedures.journal import ABANDONED, DONE, STOPPED, Journal
 from xenctl.procedures.plan import Plan
 
-SAMPLE = int(os.environ.get("XENCTL_CHAOS_SAMPLE", "8"))
-"""How many points are tried; 0 for all."""
 Change = Callable[[MockPool], Any]
 
 
@@ -390,13 +387,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any
 
 def chosen(points: list[str], seed: int) -> list[tuple[int, bool]]:
     """The points to die at, of those after the plan is made: it only reads, and there is no journal yet."""
-    begin = points.index("journal, before") + 1
-    every = [(number, after) for number in range(begin, len(points) + 1) for after in (False, True)]
-    picked = random.Random(seed).sample(every, SAMPLE) if SAMPLE else every
-    print(f"chaos: {len(every)} points, {len(picked)} kills")  # noqa: T201  (what was left out is to be seen)
-    return picked
+    return kills(points, 8, seed=seed, first=points.index("journal, before") + 1)
 
 
+@pytest.mark.chaos
 def test_killed_anywhere_and_resumed_it_is_all_taken_back(
     undisturbed: tuple[dict[str, Any], list[str]], tmp_path: Path
 ) -> None:
@@ -413,24 +407,28 @@ def test_killed_anywhere_and_resumed_it_is_all_taken_back(
         assert compare(final, whole(pool)).differences == (), where
 
 
+@pytest.mark.chaos
 def test_killed_anywhere_and_given_up_nothing_is_forgotten(
     undisturbed: tuple[dict[str, Any], list[str]], tmp_path: Path
 ) -> None:
     """What is not taken back is named: high availability alone, and only where versions are mixed or the master is away."""
     _, points = undisturbed
-    tried = 0
+    ends = Counter[str]()
     for number, after in chosen(points, 8):
         pool, path, fate = watched(), tmp_path / f"{number}-{after}", Fate(number, after)
         where = f"{'after' if after else 'before'} {points[number - 1]} (point {number})"
         with pytest.raises(Killed):
             attempt(pool, path, fate)
         if not path.exists():
+            ends["no journal yet"] += 1
             continue
         away = any(machine.state != "running" or not machine.xapi.complete for machine in pool.machines)
-        if away:
-            continue  # nobody can take anything back before the host is there again
+        if away:  # nobody can take anything back before it is there again
+            ends["a host away"] += 1
+            continue
         with Journal.open(path, to_run=True) as journal:
             if journal.state == DONE:
+                ends["done already"] += 1
                 continue
             left = running.abandon(reach(pool), journal, pool.hands)
         mixed = len({machine.system.release for machine in pool.machines}) > 1
@@ -438,5 +436,6 @@ def test_killed_anywhere_and_given_up_nothing_is_forgotten(
         assert pool.store.pool()["ha_enabled"] == (not left), where
         assert bool(left) == mixed, where
         assert pool.store.pool()["other_config"].get("auto_poweron") == "true", where
-        tried += 1
-    assert tried
+        ends["given up"] += 1
+    print(f"chaos: {dict(ends)}")  # noqa: T201  (what was left out is to be seen)
+    assert ends["given up"]

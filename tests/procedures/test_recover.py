@@ -385,6 +385,7 @@ def lost_master(release: str) -> MockPool:
     return pool
 
 
+@pytest.mark.chaos
 def test_guests_are_brought_back_wherever_it_is_killed(tmp_path: Path) -> None:
     """Each guest runs once, with its disks whole."""
     want = set(running(made(vms=6)))
@@ -396,6 +397,7 @@ def test_guests_are_brought_back_wherever_it_is_killed(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("release", ["4.0.1", "8.2"])
 def test_a_master_is_replaced_wherever_it_is_killed(tmp_path: Path, release: str) -> None:
     """One master in the end, the others follow it, and each guest runs once."""

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import processes
 import pytest
-from chaos import Fate, Killed, MortalHands, mortal, session_on
+from chaos import Fate, Killed, MortalHands, kills, mortal, session_on
 from pools import RELEASES, reach, row, unharmed
 
 from mockserver import MockPool
@@ -26,8 +24,6 @@ from xenctl.procedures.reinstall import Guests
 from xenctl.procedures.running import Outcome, Run
 from xenctl.releases import find
 
-SAMPLE = int(os.environ.get("XENCTL_CHAOS_SAMPLE", "12"))
-"""How many points are tried; 0 for all."""
 URL = "http://10.9.9.9/media"
 PACK = ("acme:agent", "Agent, version 1.0")
 
@@ -283,6 +279,7 @@ def test_an_abandoned_reinstallation_leaves_the_host_enabled_and_unmarked() -> N
     assert observe(reach(pool)).mark == ""
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("route", ["media", "plugin"])
 def test_killed_anywhere_and_resumed_it_ends_the_same(route: str, tmp_path: Path) -> None:
     """Before and after every call, every act of the hands and every write of the journal."""
@@ -309,10 +306,7 @@ def test_killed_anywhere_and_resumed_it_ends_the_same(route: str, tmp_path: Path
     pool, fate = small(), Fate()
     assert attempt(pool, tmp_path / "undisturbed", fate).problems == []
     final, points = observe(reach(pool)), fate.points
-    every = [(number, after) for number in range(1, len(points) + 1) for after in (False, True)]
-    chosen = random.Random(5).sample(every, SAMPLE) if SAMPLE else every
-    print(f"chaos: {len(every)} points, {len(chosen)} kills")  # noqa: T201  (what was left out is to be seen)
-    for number, after in chosen:
+    for number, after in kills(points, 12, seed=5):
         pool, path, fate = small(), tmp_path / f"{number}-{after}", Fate(number, after)
         where = f"{'after' if after else 'before'} {points[number - 1]} (point {number})"
         with pytest.raises(Killed):

@@ -312,6 +312,7 @@ def test_a_host_that_came_with_another_edition_is_given_the_pools() -> None:
     assert "host2 was given the edition express, as the pool has it" in journal.get("report")
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("release", ["4.0.1", "8.2"])
 def test_it_comes_back_wherever_it_is_killed(tmp_path: Path, release: str) -> None:
     """With its guests at home, each once, their disks whole."""

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import random
 from collections.abc import Callable
-from copy import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos import Fate, Killed, MortalHands, mortal, session_on
+from chaos import Fate, Killed, MortalHands, kills, mortal, session_on
 from reverted import Case, fail_half_way, halt, stop_before_install
 
 from mockserver.invariants import AsBefore
@@ -116,6 +113,7 @@ def test_a_member_that_is_newer_than_a_master_that_went_back_follows(case: Calla
 # --- killed, given up, not repeated
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("master", ["upgraded", "away"])
 def test_killed_anywhere_and_resumed_it_ends_the_same(case: Callable[..., Case], tmp_path: Path, master: str) -> None:
     """Before and after every call, every act of the hands and every write of the journal; also where the master's own
@@ -143,20 +141,11 @@ def test_killed_anywhere_and_resumed_it_ends_the_same(case: Callable[..., Case],
         fail_half_way(upgraded, "host1")
     upgraded.watch(upgraded.plan_of(known))
 
-    def prepared() -> Case:
-        c = copy(upgraded)
-        c.pool = upgraded.pool.fork()
-        return c
-
-    sample = int(os.environ.get("XENCTL_CHAOS_SAMPLE", "8"))
-    c, fate = prepared(), Fate()
+    c, fate = upgraded.again(), Fate()
     assert attempt(c, tmp_path / "undisturbed", known, fate).problems == []
     c.is_as_before()
-    every = [(number, after) for number in range(1, len(fate.points) + 1) for after in (False, True)]
-    chosen = random.Random(7).sample(every, sample) if sample else every
-    print(f"chaos: {len(every)} points, {len(chosen)} kills")  # noqa: T201
-    for number, after in chosen:
-        c = prepared()
+    for number, after in kills(fate.points, 8, seed=7):
+        c = upgraded.again()
         path, fate = tmp_path / f"{number}-{after}", Fate(number, after)
         with pytest.raises(Killed):
             attempt(c, path, known, fate)

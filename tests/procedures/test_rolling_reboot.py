@@ -223,6 +223,7 @@ def small() -> MockPool:
     return pool
 
 
+@pytest.mark.chaos
 def test_killed_anywhere_and_resumed_it_ends_the_same(tmp_path: Path) -> None:
     """Before and after calls and writes of the journal."""
     killed_anywhere(small, lambda session: rolling_reboot.plan(session, stuck="suspend"), tmp_path)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos import Fate, Killed, MortalHands, mortal
+from chaos import Fate, Killed, MortalHands, kills, mortal
 from pools import RELEASES, carried_out, made, reach, row, states, unharmed
 
 from mockserver import MockPool
@@ -246,14 +245,14 @@ def test_an_abandoned_shutdown_takes_its_mark_away() -> None:
     assert {name: state for name, (state, _) in states(pool).items()} == {n: s for n, (s, _) in before.items()}
 
 
+@pytest.mark.chaos
 def test_killed_anywhere_it_ends_the_same(tmp_path: Path) -> None:
     """Before and after every call and every write of the journal, a sample of them."""
     points = Fate()
     pool = made("4.0.1", hosts=2, vms=6)
     plan = shutdown.plan(reach(pool))
     Run(reach(pool, points), plan, pool.hands, mortal(Journal.create(plan), points)).carry_out()
-    every = [(n, after) for n in range(1, len(points.points) + 1) for after in (False, True)]
-    for number, after in random.Random(3).sample(every, 20):
+    for number, after in kills(points.points, 20, seed=3):
         pool, fate, path = made("4.0.1", hosts=2, vms=6), Fate(number, after), tmp_path / f"{number}{after}"
         hands: Any = MortalHands(pool.hands, fate)
         plan = shutdown.plan(reach(pool))

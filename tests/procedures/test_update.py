@@ -274,6 +274,7 @@ def test_the_uuid_of_the_patch_that_stands_for_it_is_understood(tmp_path: Path) 
     assert {step.args["uuid"] for step in plan.steps if step.action == "apply"} == {UUID}
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("release", ["5.6", "7.1"])
 def test_killed_anywhere_and_resumed_it_ends_the_same(release: str, tmp_path: Path) -> None:
     """Before and after calls and writes of the journal."""

@@ -76,6 +76,7 @@ def test_what_stands_against_it_is_told() -> None:
     assert problems == ("host3 has not done what an earlier update asks for (reboot_host): reboot it first",)
 
 
+@pytest.mark.chaos
 def test_killed_anywhere_and_resumed_it_ends_the_same(tmp_path: Path) -> None:
     """Before and after calls and writes of the journal."""
     killed_anywhere(lambda: published(KERNEL, hosts=2, vms=4), plan, tmp_path, sample=8)

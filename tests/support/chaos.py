@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import gc
 import os
+import random
 import shutil
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mockserver import MockPool
 from mockserver.journal import Undo
@@ -27,12 +28,29 @@ from xenctl.errors import ConnectionLost, ProcedureError
 from xenctl.procedures.journal import Journal
 from xenctl.session import Session
 
+T = TypeVar("T")
+
 CHILDREN = os.cpu_count() or 1
 """How many copies live at once."""
 
 
 class Killed(BaseException):
     """The process is gone."""
+
+
+def sampled(every: Sequence[T], count: int, *, seed: int) -> list[T]:
+    """As many of all ways as `XENCTL_CHAOS_SAMPLE` says, where it is set, or else `count`; 0 stands for all of them."""
+    count = int(os.environ.get("XENCTL_CHAOS_SAMPLE", count))
+    return random.Random(seed).sample(every, min(count, len(every))) if count else list(every)
+
+
+def kills(points: Sequence[str], count: int, *, seed: int, first: int = 1) -> list[tuple[int, bool]]:
+    """Where to die, as the number of the point, from `first` on, and whether after it: a sample, as `sampled` has it. Tells
+    what was left out."""
+    every = [(number, after) for number in range(first, len(points) + 1) for after in (False, True)]
+    chosen = sampled(every, count, seed=seed)
+    print(f"\nchaos: {len(points)} points, {len(every)} kills, {len(chosen)} chosen (seed {seed})", flush=True)  # noqa: T201
+    return chosen
 
 
 @dataclass

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos import Fate, Killed, MortalHands, MortalTransport, mortal
+from chaos import Fate, Killed, MortalHands, MortalTransport, kills, mortal
 from pools import reach
 
 from mockserver import MockPool, membership
@@ -21,8 +19,6 @@ from xenctl.procedures.running import Outcome, Run
 from xenctl.session import Session
 
 ROOT = Credentials("", "root", "secret")
-POINTS = int(os.environ.get("XENCTL_CHAOS_SAMPLE", "12"))
-"""How many points of death are tried in each procedure; 0 for all."""
 
 
 def towards(pool: MockPool, host: str, fate: Fate | None = None) -> Session:
@@ -86,7 +82,7 @@ def killed_anywhere(
     *,
     master: str = "host1",
     seed: int = 5,
-    sample: int = POINTS,
+    sample: int = 12,
 ) -> None:
     """Carry a plan out, dying before and after calls, acts of hands and writes of the journal (a `sample` of them); whoever
     resumes must come to `right`."""
@@ -102,8 +98,7 @@ def killed_anywhere(
     )
     assert run.carry_out().problems == []
     assert right(pool)
-    every = [(n, after) for n in range(1, len(points.points) + 1) for after in (False, True)]
-    for number, after in random.Random(seed).sample(every, min(sample if POINTS else len(every), len(every))):
+    for number, after in kills(points.points, sample, seed=seed):
         pool, fate, path = make(), Fate(number, after), tmp_path / f"{number}{after}"
         made_plan, hands = plan(pool), MortalHands(pool.hands, fate)
         with Journal.create(made_plan, path) as journal, pytest.raises(Killed):

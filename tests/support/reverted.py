@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,13 @@ class Case:
         self.session = self.connect()
         self.before = AsBefore(self.pool)
         self.pool.watch(*sound())
+
+    def again(self) -> Case:
+        """The same once more, its pool a fork."""
+        out = copy(self)
+        out.pool = self.pool.fork()
+        out.session = out.session_later()
+        return out
 
     def connect(self) -> Session:
         return connect(self.pool.url, self.pool.username, self.pool.password, transport=self.pool.transport())

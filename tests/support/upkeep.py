@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from chaos import Fate, Killed, MortalHands, mortal
+from chaos import Fate, Killed, MortalHands, kills, mortal
 from pools import reach, row, states, unharmed
 
 from mockserver import MockPool
@@ -20,9 +18,6 @@ from xenctl.procedures.observe import PoolFacts, observe
 from xenctl.procedures.plan import Plan
 from xenctl.procedures.running import Outcome, Run
 from xenctl.session import Session
-
-SAMPLE = int(os.environ.get("XENCTL_CHAOS_SAMPLE", "12"))
-"""How many points of a procedure are tried; 0 for all."""
 
 
 def made(release: str = "8.2", **what: Any) -> MockPool:
@@ -90,7 +85,7 @@ def killed_anywhere(
     begin: Begin = plainly,
     *,
     seed: int = 7,
-    sample: int | None = None,
+    sample: int = 12,
 ) -> None:
     """Kill a procedure before and after some of its calls, acts and writes, go on with it, and see that it ends the same."""
     pool, fate = make(), Fate()
@@ -98,11 +93,7 @@ def killed_anywhere(
     assert unharmed(pool)
     final, boots = look(pool), booted(pool)
     first = next(number for number, point in enumerate(fate.points, 1) if point.startswith("journal"))
-    every = [(number, after) for number in range(first, len(fate.points) + 1) for after in (False, True)]
-    count = SAMPLE if sample is None or not SAMPLE else sample
-    chosen = random.Random(seed).sample(every, min(count, len(every))) if count else every
-    print(f"chaos: seed {seed}, {len(every)} points, {len(chosen)} kills")  # noqa: T201  (what was left out is to be seen)
-    for number, after in chosen:
+    for number, after in kills(fate.points, sample, seed=seed, first=first):
         pool, path = make(), folder / f"{number}-{after}"
         where = f"{'after' if after else 'before'} {fate.points[number - 1]} (point {number})"
         with pytest.raises(Killed):

@@ -12,6 +12,7 @@ from .. import power, vm_rules
 from ..call import Call, refuse
 from ..checks import is_hvm, operation, operation_refused
 from ..data_sources import DataSources
+from ..placement import ocaml_float
 from ..power import MARKS
 from ..rules import DUNDEE
 from ..store import Row
@@ -153,6 +154,7 @@ def call_plugin(call: Call, vm: str, plugin: str, fn: str, args: dict[str, str])
         power.contact(call, row)
         if plugin != AGENT_PLUGIN:
             raise refuse("XENAPI_MISSING_PLUGIN", plugin)
+        _assert_patient(call, row)
         if fn == "run-script":
             raise refuse("FEATURE_RESTRICTED")
         if fn not in REMOTE_DESKTOP:
@@ -165,6 +167,15 @@ def call_plugin(call: Call, vm: str, plugin: str, fn: str, args: dict[str, str])
             raise refuse("XENAPI_PLUGIN_FAILURE", "failed to execute fn", text, text)
         call.db.write(agent, other={**agent["other"], "data-ts": REMOTE_DESKTOP[fn]})
     return ""
+
+
+def _assert_patient(call: Call, vm: Row) -> None:
+    """Raise where the plugin was called for this VM a moment ago, since 7.0."""
+    guest, now = call.pool.guest(vm), call.clock.now()
+    wait = guest.asked + SINCE_LAST - now
+    if wait > 0 and call.at_least(DUNDEE):
+        raise refuse("VM_CALL_PLUGIN_RATE_LIMIT", vm.ref, ocaml_float(SINCE_LAST), ocaml_float(wait))
+    guest.asked = now
 
 
 def _not_by_xapi(call: Call, vm: str, name: str) -> Failure:

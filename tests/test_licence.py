@@ -132,7 +132,13 @@ def test_a_licence_may_allow_no_vm_with_the_vendor_device(calls: Make, release: 
     c("VM.set_has_vendor_device", vm.ref, True)
     _restrict(c, "pci_device_for_auto_update")
     record = {**c("VM.get_record", vm.ref), "power_state": "Halted"}
-    for call in (("VM.create", record), ("VM.clone", vm.ref, "no"), ("VM.set_has_vendor_device", vm.ref, True)):
+    calls_of_it: tuple[tuple[Any, ...], ...] = (
+        ("VM.create", record),
+        ("VM.clone", vm.ref, "no"),
+        ("VM.set_has_vendor_device", vm.ref, True),
+        ("VM.set_is_a_template", vm.ref, False),
+    )
+    for call in calls_of_it:
         if asks:
             assert c.refused(*call) == ["LICENCE_RESTRICTION", "PCI_device_for_auto_update"]
         else:

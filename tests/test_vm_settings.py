@@ -343,9 +343,13 @@ def test_a_suspend_image_may_be_replaced_by_its_equal(c: Any) -> None:
     assert vm["suspend_VDI"] == twin.ref
     c("VM.resume", vm.ref, False, False)
     running = c.vm("vm02").ref
-    assert c.refused("VM.set_suspend_VDI", running, old.ref) == [
-        *("VM_BAD_POWER_STATE", running, "suspended", "running"),
-    ]
+    for image in (old.ref, "none"):
+        assert c.refused("VM.set_suspend_VDI", running, image) == [
+            *("VM_BAD_POWER_STATE", running, "suspended", "running"),
+        ]
+    c("VM.suspend", vm.ref)
+    c.pool.store.write(old, type="cbt_metadata")
+    assert c.refused("VM.set_suspend_VDI", vm.ref, old.ref) == ["VDI_INCOMPATIBLE_TYPE", vm.ref, "CBT metadata"]
 
 
 def test_a_new_blob_belongs_to_the_vm(c: Any) -> None:

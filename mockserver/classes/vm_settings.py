@@ -9,6 +9,7 @@ from ..call import Call, refuse
 from ..checks import operation
 from ..licence import assert_enabled, assert_has_vendor_device
 from ..power import MARKS
+from ..storage_rules import TYPES_SPELLED
 from ..store import NULL, Row
 from . import verbs_of
 from .vm_copies import assert_quiesces
@@ -261,10 +262,11 @@ def _policy(call: Call, vm: Row, kind: str, ref: str) -> Row | None:
 @verb("suspend_VDI")
 def set_suspend_VDI(call: Call, ref: str, value: str) -> str:
     """Put another image in the place of a suspended VM's, which must hold the same."""
-    row, image = call.db.get("VM", ref), call.db.get("VDI", value)
+    row = call.db.get("VM", ref)
     _assert_state(row, "Suspended")
+    image = call.db.get("VDI", value)
     if image["type"] == "cbt_metadata":
-        raise refuse("VDI_INCOMPATIBLE_TYPE", ref, "cbt_metadata")
+        raise refuse("VDI_INCOMPATIBLE_TYPE", ref, TYPES_SPELLED["cbt_metadata"])
     old = call.db.get("VDI", row["suspend_VDI"])
     if old is image:
         return ""

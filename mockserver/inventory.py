@@ -252,9 +252,10 @@ class _Builder:
             **{"VCPUs_number": 1, "memory_actual": memory, "start_time": EPOCH, "install_time": EPOCH, **boot},
         )
         attached = state != "Halted"
-        self.device(vm, "0", "hda" if hvm else "xvda", self.disk(f"disk of vm{number:02d}", sr, 8 * GIB), attached)
+        emulated = hvm and self.store.release.order < rules.CREAM
+        self.device(vm, "0", "hda" if emulated else "xvda", self.disk(f"disk of vm{number:02d}", sr, 8 * GIB), attached)
         loaded = number % 12 in (2, 5)
-        self.device(vm, "3", "hdd" if hvm else "xvdd", disc if loaded else None, attached)
+        self.device(vm, "3", "hdd" if emulated else "xvdd", disc if loaded else None, attached)
         mac = f"00:16:3e:aa:{number // 256:02x}:{number % 256:02x}"
         self.add(
             "VIF",

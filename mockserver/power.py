@@ -15,6 +15,7 @@ from xenctl.releases import find
 from . import (
     bios,
     checks,
+    device_names,
     failover_plan,
     guests,
     hosts,
@@ -46,7 +47,7 @@ AGENT = ("guest_metrics", "VM_guest_metrics.*", "metrics", "VM_metrics.*")
 BOOT = ("domain_type", "memory_overhead", "bios_strings", "hardware_platform_version", "platform")
 RECORDS = ("last_boot_CPU_flags", "last_booted_record", "ha_always_run", *guests.GUIDANCES)
 LIVES = (
-    *(*MARKS, *MARKS_ON_HOST, *DEVICES, *PLACE, *AGENT, *BOOT, *RECORDS),
+    *(*MARKS, *MARKS_ON_HOST, *DEVICES, "VBD.device", *PLACE, *AGENT, *BOOT, *RECORDS),
     *("suspend_VDI", *passthrough.HOLDS, *vdis.WRITES),
 )
 """What a change of a VM's power state may write."""
@@ -116,7 +117,9 @@ def _attach(call: Call, vm: Row, host: Row) -> None:
     db = call.db
     passthrough.take(db, vm, host)
     drives = [vbd for vbd in db.rows("VBD", vm["VBDs"]) if not vbd["empty"] or checks.is_hvm(vm)]
-    for device in (*drives, *db.rows("VIF", vm["VIFs"]), *db.rows("VUSB", vm.get("VUSBs", ()))):
+    for vbd in drives:
+        db.write(vbd, currently_attached=True, **device_names.settled(vm, vbd, db.release.order))
+    for device in (*db.rows("VIF", vm["VIFs"]), *db.rows("VUSB", vm.get("VUSBs", ()))):
         db.write(device, currently_attached=True)
 
 

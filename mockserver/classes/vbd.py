@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from xenctl.errors import Failure
@@ -11,6 +10,7 @@ from .. import hosts, rules, storage_rules, volumes
 from ..agility import assert_stays_agile
 from ..call import Call, Steps, refuse
 from ..checks import assert_not_migrating, is_hvm, vbd_operation, vbd_refused
+from ..device_names import identity, settled
 from ..store import NULL, Row
 from . import verbs_of
 from .generic import make
@@ -18,9 +18,6 @@ from .generic import make
 verb = verbs_of("VBD")
 
 MARKS = ("current_operations",)
-DEVICE = re.compile(r"(?:[hs]|xv)d([a-p])(\d*)\Z|(\d{1,3})\Z")
-LAST = 255
-FLOPPY = re.compile(r"fd[ab]\Z")
 TYPES = frozenset("system user ephemeral suspend crashdump metadata rrd pvs_cache".split())
 """The types of disks that VMs may have."""
 
@@ -72,7 +69,7 @@ def _assert_disc(call: Call, vdi: Row) -> None:
         raise refuse("VDI_IS_NOT_ISO", vdi.ref, kind)
 
 
-@verb("currently_attached", *MARKS)
+@verb("currently_attached", "device", *MARKS)
 def plug(call: Call, ref: str) -> Steps:
     row = call.db.get("VBD", ref)
     with vbd_operation(call, row, "plug"):
@@ -90,7 +87,7 @@ def plug(call: Call, ref: str) -> Steps:
         found, disk = call.pool.domain(vm), call.pool.disk_of(row["VDI"])
         if found is not None and disk is not None and row["mode"] == "RW":
             found[1].open(disk, call.clock.now())
-        call.db.write(row, currently_attached=True)
+        call.db.write(row, currently_attached=True, **settled(vm, row, call.db.release.order))
     return ""
 
 
@@ -197,7 +194,7 @@ def _assert_sensible(call: Call, args: dict[str, Any]) -> None:
 
 def _device(call: Call, vm: Row, args: dict[str, Any]) -> str:
     """The device to take: the lowest free one for `autodetect`, else the one wanted if nothing has it."""
-    wanted, taken = args["userdevice"], {_identity(vbd["userdevice"]) for vbd in call.pool.vbds(vm)}
+    wanted, taken = args["userdevice"], {identity(vbd["userdevice"]) for vbd in call.pool.vbds(vm)}
     if wanted == "autodetect":
         numbers = map(str, range(256 if vm["is_control_domain"] else 255))
         names = ("fda", "fdb") if args["type"] == "Floppy" else numbers
@@ -205,26 +202,12 @@ def _device(call: Call, vm: Row, args: dict[str, Any]) -> str:
         if wanted is None:
             raise refuse("INVALID_DEVICE", "autodetect")
         return str(wanted)
-    identity = _identity(wanted)
-    if identity is None:
+    known = identity(wanted)
+    if known is None:
         raise refuse("INVALID_DEVICE", wanted)
-    if identity in taken:
+    if known in taken:
         raise refuse("DEVICE_ALREADY_EXISTS", wanted)
     return str(wanted)
-
-
-def _identity(device: str) -> str | None:
-    """What a device is, however it is spelled: `0`, `hda` and `xvda` are one; partitions and floppies are apart."""
-    if FLOPPY.fullmatch(device):
-        return device
-    match = DEVICE.fullmatch(device)
-    if match is None:
-        return None
-    letter, partition, digits = match.groups()
-    number = ord(letter) - ord("a") if letter else int(digits)
-    if number > LAST:
-        return None
-    return f"{number}.{int(partition)}" if partition and int(partition) else str(number)
 
 
 @verb("*", "VBD_metrics.*")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from xenctl.datamodel import load
@@ -12,6 +11,7 @@ from .. import power, vm_rules
 from ..call import Call, refuse
 from ..checks import is_hvm, operation, operation_refused
 from ..data_sources import DataSources
+from ..device_names import parse
 from ..placement import ocaml_float
 from ..power import MARKS
 from ..rules import DUNDEE
@@ -23,16 +23,11 @@ verb = verbs_of("VM")
 
 # --- free devices
 
-DISK = re.compile(r"(?:hd|sd|xvd)([a-p])|(\d+)")
-"""How block devices are called: by a letter or by a number."""
-
 
 def _number(device: str) -> int | None:
-    match = DISK.fullmatch(device)
-    if match is None:
-        return None
-    letter, digits = match.groups()
-    return ord(letter) - ord("a") if letter else int(digits)
+    """The number that a device takes; none for a partition."""
+    found = parse(device)
+    return found[1] if found is not None and not found[2] else None
 
 
 @verb()

@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,10 +22,11 @@ from typing import Any, NoReturn
 from xenctl import database
 from xenctl.errors import DatabaseError
 from xenctl.releases import find
+from xenctl.values import parse_datetime
 
 from .anonymise import anonymise
 from .durations import parse
-from .pool import MockPool
+from .pool import START, MockPool
 from .transports.server import PoolServer
 
 SHAPE: Mapping[str, Any] = {"hosts": 3, "vms": 12, "release": "8.2"}
@@ -86,6 +88,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="SHARE",
         help="let each thing take up to this share less or more, by the seed (0: as long each time)",
     )
+    out.add_argument(
+        "--start",
+        metavar="TIME",
+        help="when simulated time begins: a date and time such as 2031-05-01T08:00:00Z, or `now` (2008-12-01T00:00:00Z)",
+    )
     out.add_argument("--user", default="root", help="the one user (root)")
     out.add_argument("--password", default="secret", help="the user's password (secret)")
     out.add_argument(
@@ -122,6 +129,7 @@ def main(argv: list[str] | None = None) -> int:
             "username": options.user,
             "password": options.password,
             "durations": durations,
+            "start": _moment(options.start),
         }
         if options.dump:
             pool = MockPool.from_dump(options.dump, **who)
@@ -145,6 +153,18 @@ def main(argv: list[str] | None = None) -> int:
         print(f"mockserver: {error.strerror or error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _moment(text: str | None) -> float:
+    """A point in time as seconds since the epoch: a date and time, or `now`. Raises `ValueError`."""
+    if text is None:
+        return START
+    if text == "now":
+        return float(int(time.time()))
+    try:
+        return parse_datetime(text).timestamp()
+    except ValueError as error:
+        raise ValueError(f"--start is a date and time such as 2031-05-01T08:00:00Z, or now, not {text!r}") from error
 
 
 def _coverage(release: str | None, *, markdown: bool) -> int:

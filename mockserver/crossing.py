@@ -259,6 +259,7 @@ class Crossing:
         }
         for device in (*there.db.rows("VBD", new["VBDs"]), *there.db.rows("VIF", new["VIFs"])):
             there.db.write(device, currently_attached=attached.get(device["uuid"], False))
+        power.name_drives(there, new, there.db.release)
         passthrough.take(there.db, new, host)
         processors.arrived(there.db, new, host, resumed=False)
         power.show_console(there, new, host)

@@ -134,6 +134,12 @@ def halted(pool: MockPool, vm: Row) -> None:
         store.delete(console)
 
 
+def console_location(host: Row, vm: Row, uuid: str, release: Release) -> str:
+    """Where the console `uuid` of a guest is found: by the guest's own reference up to 5.6, since by that uuid."""
+    named = f"uuid={uuid}" if release.order >= rules.BOSTON else f"ref={vm.ref}"
+    return f"https://{host['address']}/console?{named}"
+
+
 def placeless(pool: MockPool, vm: Row) -> None:
     """Write down that `vm` is on no host, and holds nothing of one."""
     store = pool.store

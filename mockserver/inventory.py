@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from xenctl.memory import overhead
 from xenctl.values import format_datetime
 
-from . import editions, guests, hardware, licence, newcomers, processors, rules, storage_drivers
+from . import block_devices, editions, guests, hardware, licence, newcomers, processors, rules, storage_drivers
 from .pifs import GRO
 from .powerup import power_up
 from .software import software_version
@@ -27,6 +27,7 @@ MOST_NICS = 16
 UPTIME = 3600.0
 """Seconds for which the VMs of a pool have run when it is made."""
 LOCAL_STORAGE = 200 * GIB
+ISO_LIBRARY = 64 * GIB
 HARDWARE: Mapping[str, Any] = {
     "capabilities": ["xen-3.0-x86_64", "hvm-3.0-x86_32", "hvm-3.0-x86_64"],
     "supported_bootloaders": ["pygrub", "eliloader"],
@@ -72,6 +73,8 @@ def build(
             from .templates import add
 
             add(pool, store, release)
+        for host in store.table("host").values():
+            newcomers.add_consoles(pool, host)
     for vdi in store.table("VDI").values():  # nobody was told of them
         pool.upkeep.grow(vdi["SR"], vdi["virtual_size"], vdi["physical_utilisation"])
     power_up(pool, store)
@@ -89,6 +92,7 @@ def build_alone(pool: MockPool, machine: HostMachine, release: Release, *, uuid:
         for device, mac in machine.nics:
             builder.card(host, ways[device], device, mac, management=device == seen.management)
         newcomers.add_control_domain(pool, host, uuid=control_domain)
+        newcomers.add_consoles(pool, host)
         local = builder.storage("Local storage", "lvm", [host], seen.disk, shared=False)
         builder.pool_row("", host, local)
     return store
@@ -111,7 +115,7 @@ class _Builder:
         network = self.network("eth0", "xenbr0")
         rows = [self.numbered(number, network, memory) for number in range(first, first + hosts)]
         disks = self.storage("NFS virtual disk storage", "nfs", rows, max(4096, 32 * vms) * GIB, shared=True)
-        images = self.storage("ISO library", "iso", rows, 0, shared=True)
+        images = self.storage("ISO library", "iso", rows, ISO_LIBRARY, shared=True)
         for host in rows:
             self.storage(f"Local storage on {host['name_label']}", "lvm", [host], LOCAL_STORAGE, shared=False)
         self.pool_row("pool", rows[0], disks)
@@ -252,10 +256,9 @@ class _Builder:
             **{"VCPUs_number": 1, "memory_actual": memory, "start_time": EPOCH, "install_time": EPOCH, **boot},
         )
         attached = state != "Halted"
-        emulated = hvm and self.store.release.order < rules.CREAM
-        self.device(vm, "0", "hda" if emulated else "xvda", self.disk(f"disk of vm{number:02d}", sr, 8 * GIB), attached)
+        self.device(vm, "0", self.disk(f"disk of vm{number:02d}", sr, 8 * GIB), attached)
         loaded = number % 12 in (2, 5)
-        self.device(vm, "3", "hdd" if emulated else "xvdd", disc if loaded else None, attached)
+        self.device(vm, "3", disc if loaded else None, attached)
         mac = f"00:16:3e:aa:{number // 256:02x}:{number % 256:02x}"
         self.add(
             "VIF",
@@ -279,7 +282,7 @@ class _Builder:
         if host:
             fields = {"VM": vm.ref, "protocol": "rfb" if hvm else "vt100"}
             console = self.add("console", **fields)
-            self.store.write(console, location=f"https://{host['address']}/console?ref={console.ref}")
+            self.store.write(console, location=guests.console_location(host, vm, console["uuid"], self.release))
 
     @staticmethod
     def state(number: int) -> str:
@@ -287,7 +290,7 @@ class _Builder:
         place = number % 12
         return "Suspended" if place == 6 else "Halted" if place in (4, 8, 11) else "Running"
 
-    def device(self, vm: Row, number: str, name: str, vdi: Row | None, attached: bool) -> None:
+    def device(self, vm: Row, number: str, vdi: Row | None, attached: bool) -> None:
         cd = number == "3"
         self.add(
             "VBD",
@@ -298,7 +301,7 @@ class _Builder:
             empty=vdi is None,
             bootable=not cd,
             userdevice=number,
-            device=name,
+            device=block_devices.name_in(vm, number, self.release),
             unpluggable=not cd,
             currently_attached=attached and (vdi is not None or bool(vm["HVM_boot_policy"])),
         )

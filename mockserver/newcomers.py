@@ -35,6 +35,7 @@ def ensure(pool: MockPool, machine: HostMachine, host: Row) -> None:
             store.create("host_cpu", pool.new_ref(), {"uuid": pool.new_uuid(), "host": host.ref, **fields})
     if machine.system.control_domain_uuid not in store.by_uuid:
         add_control_domain(pool, host, uuid=machine.system.control_domain_uuid)
+        add_consoles(pool, host)
     call = _call(pool, machine)
     for sr, config in _unconnected(call, host):
         fields = {"uuid": pool.new_uuid(), "host": host.ref, "SR": sr.ref, "currently_attached": False}
@@ -60,6 +61,16 @@ def add_control_domain(pool: MockPool, host: Row, *, uuid: str) -> None:
         **{f"memory_{name}": size for name, size in sizes.items()},
     }
     pool.store.write(host, control_domain=pool.store.create("VM", pool.new_ref(), fields).ref)
+
+
+def add_consoles(pool: MockPool, host: Row) -> None:
+    """The consoles of a host's own domain: its screen, since 6.2 text as well."""
+    vms = pool.store.table("VM").values()
+    vm = next(vm for vm in vms if vm["is_control_domain"] and vm["resident_on"] == host.ref)
+    location = f"https://{host['address']}/console?ref={vm.ref}"
+    for protocol in ("rfb", "vt100") if pool.store.release.order >= rules.CLEARWATER else ("rfb",):
+        ref, uuid = pool.new_ref(), pool.new_uuid()
+        pool.store.create("console", ref, {"uuid": uuid, "protocol": protocol, "location": location, "VM": vm.ref})
 
 
 def _unconnected(call: Call, host: Row) -> Iterator[tuple[Row, dict[str, str]]]:

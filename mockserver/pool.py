@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from xenctl import Session
     from xenctl.datamodel import Message
 
+    from .clock import Timer
     from .inside import Inside
     from .invariants import Invariant, Violation
     from .progress import Span
@@ -119,7 +120,8 @@ class MockPool(Kept):
         self.old_events = OldEvents()
         self.views: dict[str, Store] = {}
         """The databases that sessions look at instead of the pool's own, by their references."""
-        self._waiting: list[tuple[Wait, Callable[[], None]]] = []
+        self._waiting: list[tuple[Wait, Timer, Callable[[], None]]] = []
+        """Who waits for what, with the timer that ends the waiting."""
         self.spans: dict[str, Span] = {}
         """The waits of the operations that go on, by task: how far each is."""
 
@@ -155,15 +157,17 @@ class MockPool(Kept):
         username: str = "root",
         password: str = "secret",
         durations: Durations | None = None,
+        start: float = START,
     ) -> MockPool:
         """A pool of `hosts` hosts of `release` with `vms` VMs: two shared storage repositories (disks, ISO images), a local
         one for each host; most VMs run, some are halted, one in twelve is suspended, two in twelve have a CD inserted.
 
         Each host has `nics` network cards, and `gpus` graphics cards and `usbs` USB devices that VMs can be given, where the
-        release knows them. With `templates` there are some that come with the release: see `mockserver.templates`."""
+        release knows them. With `templates` there are some that come with the release: see `mockserver.templates`. Simulated
+        time begins at `start`, in seconds since the epoch."""
         from .inventory import build
 
-        pool = cls(seed=seed, username=username, password=password, durations=durations)
+        pool = cls(seed=seed, start=start, username=username, password=password, durations=durations)
         with uncollected():
             shape = {"hosts": hosts, "vms": vms, "nics": nics, "gpus": gpus, "usbs": usbs}
             build(pool, **shape, templates=templates, release=find(release))
@@ -178,6 +182,7 @@ class MockPool(Kept):
         username: str = "root",
         password: str = "secret",
         durations: Durations | None = None,
+        start: float = START,
     ) -> MockPool:
         """The pool that a database dump describes, all hosts up, its VMs in the states that the dump says. `dump` is a path,
         the bytes, or one that was read.
@@ -185,7 +190,7 @@ class MockPool(Kept):
         Raises `DatabaseError` for a dump that cannot be read or is not of a whole pool. What it holds beyond the data model,
         or dangling, is kept and listed in `reports`; what keeps the pool from being rehearsed faithfully is in `obstacles`.
         """
-        pool = cls(seed=seed, username=username, password=password, durations=durations)
+        pool = cls(seed=seed, start=start, username=username, password=password, durations=durations)
         with uncollected():
             if isinstance(dump, bytes):
                 dump = database.read(dump, source="the dump")
@@ -208,6 +213,7 @@ class MockPool(Kept):
         username: str = "root",
         password: str = "secret",
         durations: Durations | None = None,
+        start: float = START,
     ) -> MockPool:
         """The live pool that `session` is logged in to, as it is now; nothing is changed there.
 
@@ -215,7 +221,7 @@ class MockPool(Kept):
         another. Raises what calls raise, and `DatabaseError` as `from_dump` does.
         """
         dump = live.dump_of(session)
-        return cls.from_dump(dump, seed=seed, username=username, password=password, durations=durations)
+        return cls.from_dump(dump, seed=seed, username=username, password=password, durations=durations, start=start)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the pool's database to `path` as a dump, to be used by `from_dump`, `xenctl rehearse`, `mockserver --dump`.
@@ -494,6 +500,8 @@ class MockPool(Kept):
 
     def tasks_lost(self) -> None:
         """The master restarted: what waited is gone."""
+        for _, deadline, _ in self._waiting:
+            deadline.cancel()
         self._waiting.clear()
         self.views.clear()
         self.old_events = OldEvents()
@@ -535,14 +543,12 @@ class MockPool(Kept):
 
     def when(self, wait: Wait, action: Callable[[], None]) -> None:
         """Run `action` once `wait` is over."""
-        entry = (wait, action)
 
         def over() -> None:
-            if entry in self._waiting:
-                self._waiting.remove(entry)
-                action()
+            self._waiting.remove(entry)
+            action()
 
-        self.clock.after(max(0.0, wait.deadline - self.clock.now()), over)
+        entry = wait, self.clock.after(max(0.0, wait.deadline - self.clock.now()), over), action
         self._waiting.append(entry)
 
     # --- taking back
@@ -632,7 +638,9 @@ class MockPool(Kept):
         if self._waiting:
             for entry in [entry for entry in self._waiting if entry[0].ready()]:
                 self._waiting.remove(entry)
-                entry[1]()
+                _, deadline, action = entry
+                deadline.cancel()
+                action()
             self.freshen()
         if not self.writes:
             return

@@ -14,8 +14,8 @@ from xenctl.releases import find
 
 from . import (
     bios,
+    block_devices,
     checks,
-    device_names,
     failover_plan,
     guests,
     hosts,
@@ -37,17 +37,19 @@ from .store import NULL, Row
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from xenctl.releases import Release
+
     from .pool import MockPool
 
 MARKS = ("current_operations", "message.*")
 MARKS_ON_HOST = ("host.current_operations",)
-DEVICES = tuple(f"{table}.{field}" for table, fields in guests.RELEASED.items() for field in fields)
+DEVICES = ("VBD.device", *(f"{table}.{field}" for table, fields in guests.RELEASED.items() for field in fields))
 PLACE = ("power_state", "resident_on", "scheduled_to_be_resident_on", "domid", "requires_reboot", "console.*")
 AGENT = ("guest_metrics", "VM_guest_metrics.*", "metrics", "VM_metrics.*")
 BOOT = ("domain_type", "memory_overhead", "bios_strings", "hardware_platform_version", "platform")
 RECORDS = ("last_boot_CPU_flags", "last_booted_record", "ha_always_run", *guests.GUIDANCES)
 LIVES = (
-    *(*MARKS, *MARKS_ON_HOST, *DEVICES, "VBD.device", *PLACE, *AGENT, *BOOT, *RECORDS),
+    *(*MARKS, *MARKS_ON_HOST, *DEVICES, *PLACE, *AGENT, *BOOT, *RECORDS),
     *("suspend_VDI", *passthrough.HOLDS, *vdis.WRITES),
 )
 """What a change of a VM's power state may write."""
@@ -113,27 +115,33 @@ def delay(vm: Row, field: str) -> Steps:
         yield float(vm[field])
 
 
-def _attach(call: Call, vm: Row, host: Row) -> None:
+def _attach(call: Call, vm: Row, there: hosts.Contact) -> None:
     db = call.db
-    passthrough.take(db, vm, host)
+    passthrough.take(db, vm, there.host)
     drives = [vbd for vbd in db.rows("VBD", vm["VBDs"]) if not vbd["empty"] or checks.is_hvm(vm)]
-    for vbd in drives:
-        db.write(vbd, currently_attached=True, **device_names.settled(vm, vbd, db.release.order))
-    for device in (*db.rows("VIF", vm["VIFs"]), *db.rows("VUSB", vm.get("VUSBs", ()))):
+    for device in (*drives, *db.rows("VIF", vm["VIFs"]), *db.rows("VUSB", vm.get("VUSBs", ()))):
         db.write(device, currently_attached=True)
+    name_drives(call, vm, there.machine.system.release)
+
+
+def name_drives(call: Call, vm: Row, release: Release) -> None:
+    """Write down what the attached block devices of `vm` are called on a host of `release`."""
+    for vbd in call.db.rows("VBD", vm["VBDs"]):
+        if vbd["currently_attached"]:
+            call.db.write(vbd, device=block_devices.name_in(vm, vbd["userdevice"], release))
 
 
 def show_console(call: Call, vm: Row, host: Row) -> None:
-    """Give a running VM a console on its host, or move the ones it has."""
-    consoles = call.db.rows("console", vm["consoles"])
-    for console in consoles:
-        call.db.write(console, location=f"https://{host['address']}/console?ref={console.ref}")
-    if not consoles:
-        ref = call.pool.new_ref()
+    """Give a running VM a console on its host, in the place of the one it has elsewhere."""
+    release = call.db.release
+    for console in call.db.rows("console", vm["consoles"]):
+        if console["location"] != guests.console_location(host, vm, console["uuid"], release):
+            call.db.delete(console)
+    if not vm["consoles"]:
+        ref, uuid = call.pool.new_ref(), call.pool.new_uuid()
+        location = guests.console_location(host, vm, uuid, release)
         protocol = "rfb" if checks.is_hvm(vm) else "vt100"
-        location = f"https://{host['address']}/console?ref={ref}"
-        fields = {"uuid": call.pool.new_uuid(), "protocol": protocol, "location": location, "VM": vm.ref}
-        call.db.create("console", ref, fields)
+        call.db.create("console", ref, {"uuid": uuid, "protocol": protocol, "location": location, "VM": vm.ref})
 
 
 def _hold_devices(call: Call, vm: Row, holding: Holding, *, vifs: bool = False) -> None:
@@ -247,7 +255,7 @@ def boot(call: Call, vm: Row, place: Callable[[], Row], *, paused: bool, forced:
 
 def _booted(call: Call, vm: Row, there: hosts.Contact) -> None:
     """Write down what the new domain of `vm` is like."""
-    _attach(call, vm, there.host)
+    _attach(call, vm, there)
     metrics = metrics_of(call, vm)
     call.db.write(
         metrics,
@@ -423,7 +431,7 @@ def wake(call: Call, vm: Row, there: hosts.Contact, *, paused: bool) -> Steps:
     domain = pool.start_domain(vm, machine, not paused)
     db.write(vm, resident_on=host.ref, scheduled_to_be_resident_on=NULL, domid=domain.domid)
     db.write(vm, power_state="Paused" if paused else "Running")
-    _attach(call, vm, host)
+    _attach(call, vm, there)
     show_console(call, vm, host)
     processors.arrived(db, vm, host, resumed=True)
     db.write(metrics_of(call, vm), last_updated=call.clock.stamp(), memory_actual=vm["memory_static_max"])
@@ -451,6 +459,7 @@ def move(call: Call, vm: Row, source: hosts.Contact, target: hosts.Contact) -> N
     domain = call.pool.move_domain(vm, machine, to)
     call.db.write(vm, resident_on=target.host.ref, scheduled_to_be_resident_on=NULL, domid=domain.domid)
     passthrough.take(call.db, vm, target.host)
+    name_drives(call, vm, to.system.release)
     processors.arrived(call.db, vm, target.host, resumed=False)
     guests.obey(call.pool, vm, "restart_device_model")
     show_console(call, vm, target.host)

@@ -1,4 +1,5 @@
-"""Keeps what follows from other rows right: allowed operations, and how much of its space storage has given away.
+"""Keeps what follows from other rows right: allowed operations, how much of its space storage has given away, and how much
+memory hosts have free.
 
 xapi recomputes these lists at many places, each of which knows what it has changed. Here a table says which field makes
 which lists stale; writes are noted as they happen and the lists are made anew when the call or event is over, and while it
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from typing import TYPE_CHECKING, ClassVar
 
-from . import usual
+from . import rules, usual
 from .columns import NULL
 from .journal import Kept
 from .storage_rules import pbds_of
@@ -38,12 +39,14 @@ class Upkeep(Kept):
     What is stale is no state: nothing is where a savepoint is taken, and so nothing after a rollback.
     """
 
-    UNKEPT: ClassVar = frozenset({"known", "lists", "growth"})
+    UNKEPT: ClassVar = frozenset({"known", "lists", "growth", "filled"})
 
     def __init__(self) -> None:
         self.known: dict[str, dict[Hashable, list[str]]] = {name: {} for name in usual.ALIKE}
         self.lists: dict[str, dict[str, bool]] = {name: {} for name in usual.ALIKE}
         self.growth: dict[str, tuple[int, int]] = {}
+        self.filled: dict[str, None] = {}
+        """The hosts whose guests came, went or changed their size, in that order."""
         self.replan = False
         """Whether something was written that high availability looks at."""
 
@@ -57,11 +60,12 @@ class Upkeep(Kept):
     @property
     def stale(self) -> bool:
         """Whether anything is."""
-        return bool(self.growth) or any(self.lists.values())
+        return bool(self.growth or self.filled) or any(self.lists.values())
 
     def forget(self) -> None:
         """Have nothing stale: all is as it was when nothing was."""
         self.growth.clear()
+        self.filled.clear()
         for refs in self.lists.values():
             refs.clear()
 
@@ -69,6 +73,9 @@ class Upkeep(Kept):
         """Make anew what is stale."""
         if self.growth:
             self._account(store)
+        if self.filled:
+            self._measure(store, store.rows("host", self.filled), store.write)
+            self.filled.clear()
         for vm in store.rows("VM", [ref for ref, whole in self.lists["VM"].items() if whole]):
             for table, field in DEVICES:
                 if vm.get(field):
@@ -104,6 +111,16 @@ class Upkeep(Kept):
         look = usual.Look(store)
         for table in usual.ALIKE:
             self._renew(table, list(store.table(table).values()), look, put or store.write)
+        self._measure(store, list(store.table("host").values()), put or store.write)
+
+    def _measure(self, store: Store, hosts: Iterable[Row], put: Put) -> None:
+        """Write down how much memory hosts have free; of one that does not answer nobody hears."""
+        for host in hosts:
+            metrics = store.find("host_metrics", host["metrics"])
+            if metrics is not None and metrics["live"]:
+                free = max(0, rules.memory_free(store, host))
+                if free != metrics["memory_free"]:
+                    put(metrics, memory_free=free)
 
     def _account(self, store: Store) -> None:
         """Write down what storage has given away; of one that was not looked at yet nobody knows."""
@@ -157,6 +174,28 @@ def _vm_state(upkeep: Upkeep, store: Store, write: Write) -> None:
     _vm_of_group(upkeep, store, write)
 
 
+def _vm_comes(upkeep: Upkeep, store: Store, write: Write) -> None:
+    _vm_of_group(upkeep, store, write)
+    _vm_size(upkeep, store, write)
+
+
+def _vm_size(upkeep: Upkeep, store: Store, write: Write) -> None:
+    row = _row(store, write)
+    if row is not None and row["resident_on"] != NULL:
+        upkeep.filled[row["resident_on"]] = None
+
+
+def _vm_kind(upkeep: Upkeep, store: Store, write: Write) -> None:
+    """A VM became fully virtual, or stopped to be."""
+    _vm_for_devices(upkeep, store, write)
+    _vm_size(upkeep, store, write)
+
+
+def _vm_place(upkeep: Upkeep, store: Store, write: Write) -> None:
+    """A VM went from a host, or came to one."""
+    upkeep.filled.update(dict.fromkeys(ref for ref in (write.old, write.new) if ref != NULL))
+
+
 def _vm_group(upkeep: Upkeep, store: Store, write: Write) -> None:
     """A VM came to another appliance."""
     upkeep.renew("VM", write.ref)
@@ -200,7 +239,9 @@ def _host_enabled(upkeep: Upkeep, store: Store, write: Write) -> None:
 
 def _liveness(upkeep: Upkeep, store: Store, write: Write) -> None:
     _planned(upkeep, store, write)
-    upkeep.renew("host", *(ref for ref, host in store.table("host").items() if host["metrics"] == write.ref))
+    hosts = [ref for ref, host in store.table("host").items() if host["metrics"] == write.ref]
+    upkeep.renew("host", *hosts)
+    upkeep.filled.update(dict.fromkeys(hosts))
 
 
 def _vdi_for_devices(upkeep: Upkeep, store: Store, write: Write) -> None:
@@ -314,11 +355,14 @@ STALE: dict[tuple[str, str], Stale] = dict(
         *_fields("VBD", "create delete currently_attached reserved current_operations mode", _vbd_use),
         *_fields("VBD", "VDI", _vbd_disk),
         *_fields("VBD", "VM empty", _itself),
-        *_fields("VM", "create delete", _vm_of_group),
+        *_fields("VM", "create delete", _vm_comes),
+        *_fields("VM", "resident_on scheduled_to_be_resident_on", _vm_place),
+        *_fields("VM", "memory_static_max memory_dynamic_min VCPUs_max HVM_shadow_multiplier", _vm_size),
+        *_fields("VM", "HVM_boot_policy", _vm_kind),
         *_fields("VM", "power_state", _vm_state),
         *_fields(
             "VM",
-            "current_operations guest_metrics domain_type HVM_boot_policy domid is_control_domain",
+            "current_operations guest_metrics domain_type domid is_control_domain",
             _vm_for_devices,
         ),
         *_fields("VM", "blocked_operations is_a_template is_a_snapshot snapshot_schedule protection_policy", _itself),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from xenctl import database, datamodel
 
-from . import hosts, rules
+from . import block_devices, hosts, rules
 from .call import Call, Steps, refuse
 from .holding import Marked
 from .storage_drivers import driver, rounded, taken
@@ -123,7 +123,7 @@ def attached(call: Call, contact: hosts.Contact, *disks: tuple[Row, str]) -> Ite
             "mode": mode,
             "type": "Disk",
             "userdevice": str(number),
-            "device": f"sm/backend/{vdi['uuid']}",
+            "device": block_devices.path_of(call.db.get("SR", vdi["SR"]), vdi),
             "bootable": False,
             "empty": False,
             "unpluggable": True,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from .addresses import is_ip
 from .authority import self_signed
 from .clock import VirtualClock
 from .directory import Directory
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from .faults import Faults
     from .pool import MockPool
     from .savepoint import Going, Savepoint
+    from .store import Row, Store
 
 
 class World(Kept):
@@ -128,10 +130,22 @@ class World(Kept):
             machine.address = addresses[machine.uuid]
             row = machine.pool.host_row(machine)
             if row is not None:
-                machine.pool.store.write(row, address=machine.address)
+                _follow(machine.pool.store, row, machine.address)
             kind, _, master = machine.system.role.partition(":")
             if master in new:
                 machine.system.role = f"{kind}:{new[master]}"
+
+
+def _follow(store: Store, host: Row, address: str) -> None:
+    """Write down the new address of a host wherever a database has the old one."""
+    old = host["address"]
+    store.write(host, address=address)
+    for pif in store.rows("PIF", host.get("PIFs", ())):
+        if pif.get("IP") == old and is_ip("ipv4", address):
+            store.write(pif, IP=address)
+    for vm in store.rows("VM", host["resident_VMs"]):
+        for console in store.rows("console", vm["consoles"]):
+            store.write(console, location=console["location"].replace(f"//{old}/", f"//{address}/"))
 
 
 class Shared:

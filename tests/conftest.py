@@ -19,6 +19,7 @@ from mockserver.clock import Timer, VirtualClock
 from mockserver.inventory import build
 from mockserver.journal import Kept, KeptIndex
 from mockserver.machine.disks import damage
+from mockserver.rows import Shape
 from mockserver.store import Row, Store, Table
 from xenctl.datamodel import load
 from xenctl.errors import Failure
@@ -226,6 +227,7 @@ class Look:
         VirtualClock: clock,
         Table: table,
         Store: store,
+        Shape: lambda self, shape: "Shape",  # of a release, not of a pool
         Kept: kept,
         FunctionType: function,
         MethodType: method,

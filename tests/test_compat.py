@@ -392,7 +392,7 @@ def test_a_master_that_restarts_is_logged_in_to_again() -> None:
     outcomes = []
     for sdk in (official, ours):
         with a_side(sdk, vms=0, time_scale=500) as side:
-            before, master = side.api and side.s.handle, side.api.host.get_all()[0]
+            before, master = side.s.handle, side.api.pool.get_master(side.api.pool.get_all()[0])
             side.api.host.disable(master)
             with suppress(OSError):
                 side.api.host.reboot(master)

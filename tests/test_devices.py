@@ -201,6 +201,45 @@ def test_a_device_of_a_suspended_vm_may_begin_attached(calls: Make, release: str
         assert (c("VBD.get_currently_attached", ref), c("VBD.get_device", ref)) == expected
 
 
+@pytest.mark.parametrize(
+    ("release", "vm", "number", "called"),
+    [
+        ("6.2.0", "vm03", "1", "hdb"),
+        ("6.2.0", "vm03", "16", "xvdq"),
+        ("6.2.0", "vm01", "1", "xvdb"),
+        ("6.5.0", "vm03", "1", "xvdb"),
+        ("8.2", "vm03", "hdb", "xvdb"),
+        ("8.2", "vm03", "27", "xvdab"),
+        ("8.2", "vm01", "sdb", "sdb"),
+    ],
+)
+def test_a_device_has_a_name_once_it_is_attached(calls: Make, release: str, vm: str, number: str, called: str) -> None:
+    """When it is plugged and when its VM starts; up to 6.2 fully virtual guests know the first ones as IDE drives."""
+    c = calls(release=release, vms=4)
+    disk = c("VDI.copy", c.vbd("vm04", "0")["VDI"], c.row("SR", "NFS virtual disk storage").ref)
+    vbd = c.pool.store.get("VBD", c("VBD.create", record(c, vm, VDI=disk, userdevice=number)))
+    assert vbd["device"] == ""
+    c("VBD.plug", vbd.ref)
+    assert vbd["device"] == called
+    c("VM.hard_shutdown", c.vm(vm).ref)
+    assert vbd["device"] == called
+    c.pool.store.write(vbd, device="")
+    c("VM.start", c.vm(vm).ref, False, False)
+    assert vbd["device"] == called
+
+
+@pytest.mark.parametrize("release", ["5.6.0", "8.2"])
+def test_a_disk_of_the_control_domain_has_a_path(calls: Make, release: str) -> None:
+    """Since 6.0 xapi itself works on what the storage attached; before, the domain gets a device."""
+    c = calls(release=release, vms=4)
+    dom0 = c.vm("Control domain on host: host1")
+    vdi = c.pool.store.get("VDI", c.vbd("vm04", "0")["VDI"])
+    vbd = c("VBD.create", {**record(c, "vm04", VDI=vdi.ref), "VM": dom0.ref})
+    c("VBD.plug", vbd)
+    path = f"sm/backend/{c.row('SR', 'NFS virtual disk storage')['uuid']}/{vdi['uuid']}"
+    assert c("VBD.get_device", vbd) == (path if release == "8.2" else "xvda")
+
+
 def test_a_device_must_make_sense(c: Any) -> None:
     """CDs are read only and alone may be empty; what is read only is not written; disks must be there."""
     assert c.refused("VBD.create", record(c, "vm04", type="CD", empty=True)) == ["VBD_CDS_MUST_BE_READONLY"]

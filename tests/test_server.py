@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -143,6 +143,7 @@ def test_the_command_serves_a_dump() -> None:
         (["--port", "70000"], "a port is a number from 0 to 65535, not 70000"),
         (["--time-scale", "-1"], "a time scale is a number of simulated seconds a second, not -1"),
         (["--time-scale", "nan"], "a time scale is a number of simulated seconds a second, not nan"),
+        (["--start", "today"], "--start is a date and time such as 2031-05-01T08:00:00Z, or now, not 'today'"),
         (
             ["--ready-file", "/no/such/folder/file", "--hosts", "1"],
             "cannot write /no/such/folder/file: No such file or",
@@ -198,6 +199,32 @@ def test_the_official_sdk_finds_the_master() -> None:
         assert len(session.xenapi.host.get_all()) == 3
         session.xenapi.session.logout()
         session("close")()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "begins"),
+    [
+        (["--start", "2031-05-01T10:00:00+02:00"], lambda: 1_935_388_800),
+        (["--start", "now", "--time-scale", "1"], time.time),
+        (["--dump", str(DATA / "pool-4.1.0.xml"), "--start", "now"], time.time),
+    ],
+)
+def test_the_command_begins_when_it_is_told_to(arguments: list[str], begins: Callable[[], float]) -> None:
+    """For programs that ask for what happened lately, by their own clock."""
+    with started(*arguments) as (_, ready), connect(ready["url"], "root", "secret") as session:
+        moment = session.task.get_created(session.task.create("now", ""))
+        assert abs(moment.timestamp() - begins()) < 60
+
+
+def test_the_pool_says_where_it_is_served() -> None:
+    """Of hosts, of their management interfaces and of the consoles of guests that run already."""
+    with served(hosts=2, vms=4) as server, connect(server.url, "root", "secret") as session:
+        host = session.host.get_by_name_label("host2")[0]
+        (pif,) = [pif for pif in session.PIF.get_all_records().values() if pif.host == host and pif.management]
+        vm = session.VM.get_by_name_label("vm02")[0]
+        location = session.console.get_location(session.VM.get_consoles(vm)[0])
+        assert (session.host.get_address(host), pif.IP) == ("127.0.0.2", "127.0.0.2")
+        assert location.startswith("https://127.0.0.2/console?")
 
 
 @pytest.mark.parametrize("release", ["4.0.1", "8.2"])

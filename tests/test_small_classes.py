@@ -434,9 +434,21 @@ def test_a_secret_comes_with_its_uuid(c: Any) -> None:
     assert c.refused("secret.introduce", uuid, "x", {})[0] == "INTERNAL_ERROR"
 
 
-@pytest.mark.parametrize("release", ["4.0.1", "8.2"])
+@pytest.mark.parametrize(("release", "protocols"), [("6.1.0", ["rfb"]), ("6.2.0", ["rfb", "vt100"])])
+def test_a_control_domain_has_the_consoles_of_its_host(calls: Make, release: str, protocols: list[str]) -> None:
+    """At the domain's own place: a screen, since 6.2 text as well. They go with the host."""
+    c = calls(release=release, hosts=2, vms=1)
+    vm, host = c.vm("Control domain on host: host2"), c.host("host2")
+    consoles = [get(c, "console", ref) for ref in vm["consoles"]]
+    assert sorted(console["protocol"] for console in consoles) == protocols
+    assert {console["location"] for console in consoles} == {f"https://{host['address']}/console?ref={vm.ref}"}
+    c("pool.eject", host.ref)
+    assert not {console.ref for console in consoles} & set(c("console.get_all"))
+
+
+@pytest.mark.parametrize("release", ["4.0.1", "5.6.0", "6.0.0", "8.2"])
 def test_xapi_makes_consoles_and_nobody_else(calls: Make, release: str) -> None:
-    """A VM that runs has one, at a place of its own on its host."""
+    """A VM that runs has one, on its host: at the VM's own place, since 6.0 at one of the console's own."""
     c = calls(release=release, hosts=2, vms=12)
     assert c.refused("console.create", {"other_config": {}}) == ["NOT_IMPLEMENTED", "Console.create"]
     assert c.refused("console.destroy", "any") == ["NOT_IMPLEMENTED", "Console.destroy"]
@@ -445,6 +457,8 @@ def test_xapi_makes_consoles_and_nobody_else(calls: Make, release: str) -> None:
         vm = c.vm(name)
         (ref,) = vm["consoles"]
         address = get(c, "host", vm["resident_on"])["address"]
-        assert get(c, "console", ref)["location"] == f"https://{address}/console?ref={ref}"
+        console = get(c, "console", ref)
+        place = f"ref={vm.ref}" if release in ("4.0.1", "5.6.0") else f"uuid={console['uuid']}"
+        assert console["location"] == f"https://{address}/console?{place}"
     c("VM.hard_shutdown", c.vm("vm04").ref)
     assert c.vm("vm04")["consoles"] == []

@@ -13,20 +13,123 @@ from .test_http_handlers import ask
 Make = Callable[..., Any]
 
 
+def told(c: Any, **query: Any) -> dict[str, Any]:
+    """What a host of 8.4 answers in JSON, with numbers for the values."""
+    _, text = ask(c, "GET", "/rrd_updates", json="true", **query)
+    found: dict[str, Any] = json.loads(text)
+    for row in found["data"]:
+        row["values"] = [float(value) for value in row["values"]]
+    return found
+
+
+def lately(c: Any) -> dict[str, float]:
+    """The newest averages of everything on host1, by name."""
+    found = told(c, start=str(int(c.pool.clock.now()) - 10), host="true", cf="AVERAGE")
+    return dict(zip(found["meta"]["legend"], found["data"][0]["values"], strict=True))
+
+
 def test_a_host_tells_how_much_memory_there_is(calls: Make) -> None:
-    """Its own and that of the guests on it, now; in XML, or in JSON."""
-    c = calls(release="8.2", vms=4)
-    host, vm, now = c.host("host1"), c.vm("vm01"), int(c.pool.clock.now())
+    """Its own and that of the guests on it, now."""
+    c = calls(release="8.4", vms=4)
+    host, vm = c.host("host1"), c.vm("vm01")
     assert ask(c, "GET", "/rrd_updates")[0].status == 400
-    _, text = ask(c, "GET", "/rrd_updates", start="0", host="true", json="true")
-    told = json.loads(text)
-    values = dict(zip(told["meta"]["legend"], told["data"][0]["values"], strict=True))
+    values = lately(c)
     assert values[f"AVERAGE:host:{host['uuid']}:memory_total_kib"] == c.pool.machine("host1").memory / 1024
-    assert values[f"MAX:vm:{vm['uuid']}:memory"] == vm["memory_static_max"]
-    assert (told["meta"]["rows"], told["data"][0]["t"]) == (1, now // 5 * 5)
-    _, text = ask(c, "GET", "/rrd_updates", start="0", cf="MIN", vm_uuid=vm["uuid"])
-    assert f"<columns>1</columns><legend><entry>MIN:vm:{vm['uuid']}:memory</entry></legend>".encode() in text
-    assert b"<data></data>" in ask(c, "GET", "/rrd_updates", start=str(now + 60))[1]
+    assert values[f"AVERAGE:vm:{vm['uuid']}:memory"] == vm["memory_static_max"]
+    found = told(c, start=str(int(c.pool.clock.now()) - 10), vm_uuid=vm["uuid"])
+    assert {name.rpartition(":")[0] for name in found["meta"]["legend"]} == {f"AVERAGE:vm:{vm['uuid']}"}
+    out, text = ask(c, "GET", "/rrd_updates", start="-10", vm_uuid="none")
+    assert (out.status, b"No_RRA_Available" in text) == (500, True)
+
+
+@pytest.mark.parametrize(
+    ("ago", "interval", "step", "rows"),
+    [
+        (10, "", 5, 3),
+        (599, "5", 5, 120),
+        (10, "60", 60, 0),
+        (60, "60", 60, 1),
+        (600, "", 60, 10),
+        (7199, "30", 60, 120),
+        (7200, "", 3600, 2),
+        (60, "86400", 86400, 0),
+        (10**9, "", 86400, 366),
+        (-60, "", 5, 0),
+    ],
+)
+def test_an_archive_is_chosen_for_a_client(calls: Make, ago: int, interval: str, step: int, rows: int) -> None:
+    """The finest that reaches back far enough and is not finer than the client likes; the newest row comes first and is
+    the only one of a time at which something was measured."""
+    c = calls(release="8.4", vms=1)
+    now = int(c.pool.clock.now()) + 3655
+    c.pool.clock.advance(3655)
+    found = told(c, start=str(now - ago), cf="AVERAGE", **({"interval": interval} if interval else {}))
+    end, meta = now // step * step, found["meta"]
+    assert (meta["step"], meta["end"], meta["rows"]) == (step, end, rows)
+    assert meta["start"] == (now - ago) // step * step + step
+    assert [row["t"] for row in found["data"]] == [end - step * number for number in range(rows)]
+    known = [row["values"][0] == row["values"][0] for row in found["data"]]
+    assert known == [True, *[False] * (rows - 1)][:rows]
+
+
+def test_extremes_are_kept_where_the_pool_wants_them(calls: Make) -> None:
+    """Of what is longer ago than ten minutes, where one row is of many measurements."""
+    c = calls(release="8.4", vms=1)
+    pool, (now,) = c("pool.get_all")[0], [int(c.pool.clock.now())]
+
+    def functions(**query: str) -> set[str]:
+        return {name.partition(":")[0] for name in told(c, **query)["meta"]["legend"]}
+
+    assert functions(start=str(now - 3600)) == {"AVERAGE"}
+    assert ask(c, "GET", "/rrd_updates", start=str(now), cf="MIN")[0].status == 500
+    c("pool.add_to_other_config", pool, "create_min_max_in_new_VM_RRDs", "true")
+    assert functions(start=str(now - 3600)) == {"AVERAGE", "MIN", "MAX"}
+    assert functions(start=str(now)) == {"AVERAGE"}
+    found = told(c, start=str(now), cf="MIN")
+    assert (found["meta"]["step"], found["meta"]["legend"][0].partition(":")[0]) == (60, "MIN")
+
+
+def test_statistics_are_spelled_as_the_release_does(calls: Make) -> None:
+    """Values are text in the JSON of XenServer 8; before, what is called JSON has no quotes around names."""
+    texts = {}
+    for release, kind in (("8.2", "json"), ("8.4", "json"), ("8.2", "xml")):
+        c = calls(release=release, vms=1, hosts=1)
+        now, vm = int(c.pool.clock.now()), c.vm("vm01")
+        more = {"json": "true"} if kind == "json" else {}
+        texts[release, kind] = ask(c, "GET", "/rrd_updates", start=str(now - 5), vm_uuid=vm["uuid"], **more)[1].decode()
+    names = [f"AVERAGE:vm:{vm['uuid']}:{name}" for name in ("cpu0", "memory", "vbd_xvda_write", "vif_0_rx", "vif_0_tx")]
+    memory = f"{vm['memory_static_max']:.4f}"
+    place = (now, now, 2, 5)
+    entries = ",".join(f'"{name}"' for name in names)
+    assert texts["8.2", "json"] == (
+        f"{{meta: {{start:{now},step:5,end:{now},rows:2,columns:5,legend:[{entries}]}},"
+        f"data:[{{t:{now},values:[0.1000,{memory},0.0,0.0,0.0]}},{{t:{now - 5},values:[NaN,NaN,NaN,NaN,NaN]}}]}}"
+    )
+    document = json.loads(texts["8.4", "json"])
+    assert tuple(document["meta"][key] for key in ("start", "end", "rows", "columns")) == place
+    assert document["meta"]["legend"] == names
+    assert document["data"][0] == {"t": now, "values": ["0.1000", memory, "0.0", "0.0", "0.0"]}
+    assert document["data"][1] == {"t": now - 5, "values": ["NaN"] * 5}
+    values = f"<v>0.1000</v><v>{memory}</v><v>0.0</v><v>0.0</v><v>0.0</v>"
+    assert f"<row><t>{now}</t>{values}</row><row><t>{now - 5}</t><v>NaN</v>" in texts["8.2", "xml"]
+    assert f"<legend>{''.join(f'<entry>{name}</entry>' for name in names)}</legend>" in texts["8.2", "xml"]
+
+
+def test_what_is_recorded_is_what_the_api_lists(calls: Make) -> None:
+    """Of the host and of each guest on it, with the values that a query has, and nothing that is switched off."""
+    c = calls(release="8.4", vms=4)
+    host, vm = c.host("host1"), c.vm("vm01")
+    c("host.forget_data_source_archives", host.ref, "loadavg")
+    c("VM.record_data_source", vm.ref, "memory_target")
+    values = lately(c)
+    for table, row in (("host", host), ("VM", vm)):
+        listed = {source["name_label"]: source["enabled"] for source in c(f"{table}.get_data_sources", row.ref)}
+        on = {name for name, enabled in listed.items() if enabled}
+        prefix = f"AVERAGE:{table.lower()}:{row['uuid']}:"
+        assert {name.removeprefix(prefix) for name in values if name.startswith(prefix)} == on < set(listed)
+        for name in on:
+            assert values[prefix + name] == c(f"{table}.query_data_source", row.ref, name)
+    assert {f"AVERAGE:vm:{vm['uuid']}:{name}" for name in ("cpu0", "memory_target", "vif_0_rx")} <= set(values)
 
 
 @pytest.mark.parametrize(
@@ -60,5 +163,5 @@ def test_nothing_is_measured_of_storage(calls: Make) -> None:
     c = calls(release="8.2", vms=1)
     sr = c.row("SR", "NFS virtual disk storage")
     assert c("SR.get_data_sources", sr.ref) == []
-    texts = {ask(c, "GET", "/rrd_updates", start="0", **more)[1] for more in ({}, {"sr_uuid": sr["uuid"]})}
+    texts = {ask(c, "GET", "/rrd_updates", start="-5", **more)[1] for more in ({}, {"sr_uuid": sr["uuid"]})}
     assert len(texts) == 1

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mockserver import Durations, MockPool
+from mockserver.pool import START
 from xenctl import xmlrpc
 from xenctl.errors import Failure, TaskCancelled
 from xenctl.session import connect
@@ -281,3 +282,12 @@ def test_the_pool_of_a_fresh_master_has_no_tasks(calls: Make) -> None:
     pool: MockPool = calls(release="8.2").pool
     assert pool.store.dump().tables["task"].rows == {}
     assert pool.store.dump().tables["session"].rows == {}
+
+
+def test_a_call_that_waited_for_its_parts_leaves_nothing_due(c: Any) -> None:
+    """The limit of its patience goes with it: else time, which runs on to whatever is due next, would run on to that, and
+    the call's task be dropped before anybody could read how it ended."""
+    task = c("Async.host.evacuate", c.host("host2").ref)
+    c.pool.clock.run_until_idle()
+    assert c.pool.clock.now() - START < 600
+    assert c("task.get_status", task) == "success"

@@ -1,4 +1,5 @@
-"""Lists of allowed operations: whatever was done, they are what they would be if all were made anew."""
+"""Lists of allowed operations, and the memory that hosts have free: whatever was done, they are what they would be if all
+were made anew."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ import pytest
 
 from mockserver import Trace
 from xenctl.errors import Failure
+from xenctl.memory import needed
 
 Make = Callable[..., Any]
 SEEDS = (1, 2, 3)
@@ -135,3 +137,23 @@ def test_nothing_is_stale_at_a_savepoint_nor_after_a_rollback(c: Any) -> None:
         assert c.pool.upkeep.stale
     assert not c.pool.upkeep.stale
     assert "start" not in vm["allowed_operations"]
+
+
+@pytest.mark.parametrize("release", ["4.0.1", "5.6.0", "8.2"])
+def test_free_memory_follows_guests(calls: Make, release: str) -> None:
+    """Whether they stop, move or start, and whatever they are given; of a host that is away the last word stands."""
+    c = calls(release=release, hosts=2, vms=4)
+    vm, store = c.vm("vm01"), c.pool.store
+    here, there = (store.get("host_metrics", c.host(name)["metrics"]) for name in ("host1", "host2"))
+    size, before = needed(vm, store.release), (here["memory_free"], there["memory_free"])
+    assert all(0 < metrics["memory_free"] < metrics["memory_total"] for metrics in (here, there))
+    c("VM.pool_migrate", vm.ref, c.host("host2").ref, {"live": "true"})
+    assert (here["memory_free"], there["memory_free"]) == (before[0] + size, before[1] - size)
+    c("VM.hard_shutdown", vm.ref)
+    assert (here["memory_free"], there["memory_free"]) == (before[0] + size, before[1])
+    c("VM.start_on", vm.ref, c.host("host1").ref, False, False)
+    assert here["memory_free"] == before[0] + size - needed(vm, store.release)
+    c.pool.hands.power_off("host2")
+    c.sleep(1200)
+    c("VM.power_state_reset", c.vm("vm02").ref)
+    assert (there["live"], there["memory_free"]) == (False, before[1])

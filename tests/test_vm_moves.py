@@ -19,10 +19,10 @@ GIB = 1 << 30
 
 @pytest.mark.parametrize("release", ["4.0.1", "5.5", "8.2"])
 def test_a_migration_moves_domain_and_belief(calls: Make, release: str) -> None:
-    """The guest goes on writing; its place is reserved meanwhile; its console follows."""
+    """The guest goes on writing; its place is reserved meanwhile; it gets another console."""
     c = calls(release=release, hosts=3, vms=12)
     vm, target = c.vm("vm01"), c.host("host3")
-    domid = vm["domid"]
+    domid, consoles = vm["domid"], list(vm["consoles"])
     task = c.start("VM.pool_migrate", vm.ref, target.ref, {"live": "true"})
     c.sleep(2)
     assert (vm["resident_on"], vm["scheduled_to_be_resident_on"]) == (c.host("host1").ref, target.ref)
@@ -31,7 +31,9 @@ def test_a_migration_moves_domain_and_belief(calls: Make, release: str) -> None:
     assert vm["domid"] != domid
     assert vm["uuid"] in c.pool.machine("host3").domains
     assert vm["uuid"] not in c.pool.machine("host1").domains
-    assert f"https://{target['address']}/" in c.pool.store.get("console", vm["consoles"][0])["location"]
+    (console,) = vm["consoles"]
+    assert f"https://{target['address']}/" in c.pool.store.get("console", console)["location"]
+    assert c.refused("console.get_record", consoles[0]) == ["HANDLE_INVALID", "console", consoles[0]]
     c.sleep(100)
     assert c.unharmed()
 

@@ -2,46 +2,23 @@
 
 from __future__ import annotations
 
-from .. import hosts, rules
+from .. import data_sources, hosts
 from ..call import Call
 from ..data_sources import DataSources
 from ..machine.host import HostMachine
 from ..startup import later
-from ..store import Row
 from . import verbs_of
 
 verb = verbs_of("host")
 
-BUSY = 0.1
-"""What a running guest takes of the processors, as a share of one."""
 SYNCED = "last_blob_sync_time"
 """The key of `other_config` that says when a host got the blobs that it has."""
-
-
-def _sources(call: Call, host: Row, machine: HostMachine) -> DataSources:
-    """What is measured of a host that runs."""
-    out = DataSources(machine.sources)
-    total, free = machine.memory / 1024, max(0, rules.memory_free(call.db, host)) / 1024
-    busy = sum(domain.running for domain in machine.domains.values()) * BUSY
-    cpus = len(host["host_CPUs"]) or 1
-    for row in (call.db.get("host_cpu", ref) for ref in host["host_CPUs"]):
-        number = row["number"]
-        out.add(f"cpu{number}", f"Physical cpu usage for cpu {number}", "(fraction)", min(1.0, busy / cpus), 1.0)
-    out.add("cpu_avg", "Average physical cpu usage", "(fraction)", min(1.0, busy / cpus), 1.0)
-    out.add("loadavg", "Domain0 loadavg", "(fraction)", 0.0, float(1 << 40))
-    out.add("memory_total_kib", "Total amount of memory in use", "KiB", total, total)
-    out.add("memory_free_kib", "Total amount of free memory", "KiB", free, total)
-    for device, _ in machine.nics:
-        for way in ("rx", "tx"):
-            text = f"Bytes per second {'received' if way == 'rx' else 'sent'} on physical interface {device}"
-            out.add(f"pif_{device}_{way}", text, "B/s", 0.0, float(1 << 40))
-    return out
 
 
 def _of(call: Call, ref: str) -> tuple[HostMachine, DataSources]:
     row = call.db.get("host", ref)
     machine = hosts.contact(call.pool, row).machine
-    return machine, _sources(call, row, machine)
+    return machine, data_sources.of_host(call.pool, row, machine)
 
 
 @verb()

@@ -6,11 +6,10 @@ from typing import Any
 
 from xenctl.errors import Failure
 
-from .. import hosts, rules, storage_rules, volumes
+from .. import block_devices, hosts, rules, storage_rules, volumes
 from ..agility import assert_stays_agile
 from ..call import Call, Steps, refuse
 from ..checks import assert_not_migrating, is_hvm, vbd_operation, vbd_refused
-from ..device_names import identity, settled
 from ..store import NULL, Row
 from . import verbs_of
 from .generic import make
@@ -78,16 +77,20 @@ def plug(call: Call, ref: str) -> Steps:
         assert host is not None
         if is_hvm(vm) and row["type"] != "CD" and row["mode"] == "RO":
             raise refuse("DISK_VBD_MUST_BE_READWRITE_FOR_HVM", ref)
+        name = block_devices.name_in(vm, row["userdevice"], host.machine.system.release)
         if not row["empty"]:
             vdi = call.db.get("VDI", row["VDI"])
             volumes.content(call, vdi)
-            host.needs(call.db.get("SR", vdi["SR"]), vdi)
+            sr = call.db.get("SR", vdi["SR"])
+            host.needs(sr, vdi)
+            if vm["is_control_domain"] and call.at_least(rules.BOSTON):
+                name = block_devices.path_of(sr, vdi)
         yield call.pool.durations.device
         host.check()
         found, disk = call.pool.domain(vm), call.pool.disk_of(row["VDI"])
         if found is not None and disk is not None and row["mode"] == "RW":
             found[1].open(disk, call.clock.now())
-        call.db.write(row, currently_attached=True, **settled(vm, row, call.db.release.order))
+        call.db.write(row, currently_attached=True, device=name)
     return ""
 
 
@@ -194,7 +197,7 @@ def _assert_sensible(call: Call, args: dict[str, Any]) -> None:
 
 def _device(call: Call, vm: Row, args: dict[str, Any]) -> str:
     """The device to take: the lowest free one for `autodetect`, else the one wanted if nothing has it."""
-    wanted, taken = args["userdevice"], {identity(vbd["userdevice"]) for vbd in call.pool.vbds(vm)}
+    wanted, taken = args["userdevice"], {block_devices.identity(vbd["userdevice"]) for vbd in call.pool.vbds(vm)}
     if wanted == "autodetect":
         numbers = map(str, range(256 if vm["is_control_domain"] else 255))
         names = ("fda", "fdb") if args["type"] == "Floppy" else numbers
@@ -202,10 +205,10 @@ def _device(call: Call, vm: Row, args: dict[str, Any]) -> str:
         if wanted is None:
             raise refuse("INVALID_DEVICE", "autodetect")
         return str(wanted)
-    known = identity(wanted)
-    if known is None:
+    identity = block_devices.identity(wanted)
+    if identity is None:
         raise refuse("INVALID_DEVICE", wanted)
-    if known in taken:
+    if identity in taken:
         raise refuse("DEVICE_ALREADY_EXISTS", wanted)
     return str(wanted)
 

@@ -8,10 +8,10 @@ from xenctl.datamodel import load
 from xenctl.errors import Failure
 
 from .. import power, vm_rules
+from ..block_devices import identity
 from ..call import Call, refuse
 from ..checks import is_hvm, operation, operation_refused
-from ..data_sources import DataSources
-from ..device_names import parse
+from ..data_sources import of_guest
 from ..placement import ocaml_float
 from ..power import MARKS
 from ..rules import DUNDEE
@@ -24,12 +24,6 @@ verb = verbs_of("VM")
 # --- free devices
 
 
-def _number(device: str) -> int | None:
-    """The number that a device takes; none for a partition."""
-    found = parse(device)
-    return found[1] if found is not None and not found[2] else None
-
-
 @verb()
 def get_allowed_VBD_devices(call: Call, vm: str) -> list[str]:
     """The numbers that a new block device may have: since 7.0 255 of them, before 16, or 4 without drivers."""
@@ -37,8 +31,8 @@ def get_allowed_VBD_devices(call: Call, vm: str) -> list[str]:
     limit = 255 if call.at_least(DUNDEE) else 16 if _has_drivers(call, row) else 4
     if row["is_control_domain"] and call.at_least(DUNDEE):
         limit = 256
-    used = {_number(vbd[name]) for vbd in call.pool.vbds(row) for name in ("device", "userdevice")}
-    return [str(number) for number in range(limit) if number not in used]
+    used = {identity(vbd[name]) for vbd in call.pool.vbds(row) for name in ("device", "userdevice")}
+    return [str(number) for number in range(limit) if str(number) not in used]
 
 
 @verb()
@@ -69,37 +63,12 @@ def get_boot_record(call: Call, ref: str) -> dict[str, Any]:
         return call.db.record(row)
 
 
-def _sources(call: Call, vm: Row) -> DataSources:
-    """What is measured of a running VM."""
-    found = call.pool.domain(vm)
-    busy = 0.1 if found is not None and found[1].running else 0.0
-    metrics = call.db.find("VM_metrics", vm["metrics"])
-    memory = float(metrics["memory_actual"]) if metrics is not None else 0.0
-    out = DataSources(dict(call.pool.guest(vm).sources))
-    add = out.add
-    for cpu in range(vm["VCPUs_at_startup"]):
-        add(f"cpu{cpu}", f"CPU{cpu} usage", "(fraction)", busy, 1.0)
-    add("memory", "Memory currently allocated to VM", "B", memory, float(vm["memory_static_max"]))
-    add("memory_target", "Target of VM balloon driver", "B", memory, float(vm["memory_static_max"]), standard=False)
-    for vbd in call.pool.vbds(vm):
-        if vbd["currently_attached"] and vbd["device"]:
-            for way in ("read", "write"):
-                text = f"{way.capitalize()}s from device '{vbd['device']}' in B/s"
-                add(f"vbd_{vbd['device']}_{way}", text, "B/s", 0.0, float(1 << 40), standard=way == "write")
-    for vif in (call.db.find("VIF", ref) for ref in vm["VIFs"]):
-        if vif is not None and vif["currently_attached"]:
-            for way in ("rx", "tx"):
-                text = f"Bytes per second {'received' if way == 'rx' else 'sent'} on interface number {vif['device']}"
-                add(f"vif_{vif['device']}_{way}", text, "B/s", 0.0, float(1 << 40))
-    return out
-
-
 @verb(*MARKS)
 def get_data_sources(call: Call, ref: str) -> list[dict[str, Any]]:
     row = call.db.get("VM", ref)
     with operation(call, row, "data_source_op"):
         power.contact(call, row)
-        return _sources(call, row).records()
+        return of_guest(call.pool, row).records()
 
 
 @verb(*MARKS)
@@ -119,7 +88,7 @@ def _switch(call: Call, ref: str, name: str, *, on: bool) -> None:
     row = call.db.get("VM", ref)
     with operation(call, row, "data_source_op"):
         power.contact(call, row)
-        _sources(call, row).named(name)
+        of_guest(call.pool, row).named(name)
         guest = call.pool.guest(row)
         guest.sources = (*{**dict(guest.sources), name: on}.items(),)
 
@@ -130,7 +99,7 @@ def query_data_source(call: Call, ref: str, data_source: str) -> float:
     if row["power_state"] not in ("Running", "Paused"):
         raise refuse("VM_BAD_POWER_STATE", ref, "running;paused", row["power_state"].lower())
     power.contact(call, row)
-    return _sources(call, row).query(data_source)
+    return of_guest(call.pool, row).query(data_source)
 
 
 # --- what is asked of a guest

@@ -1,6 +1,8 @@
-"""`/rrd_updates`: how much memory a host and its guests have.
+"""`/rrd_updates`: what is measured of a host and its guests, as `get_data_sources` lists it.
 
-The fake keeps no history and measures nothing else: there is one row, of now, and none where the client asks for later.
+What a host measures it keeps in archives, the finer the shorter. A client gets rows of the finest one that reaches back to
+where it asks from and whose steps are no shorter than it likes, the newest row first. The fake keeps no history: the newest
+row has what there is now, those before are of times at which nothing was measured (`NaN`), as of a host that has just begun.
 Nothing is measured of storage, so `sr_uuid` selects nothing, as `SR.get_data_sources` lists nothing.
 """
 
@@ -8,44 +10,129 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from math import isnan, nan
 
-from .. import rules
-from .base import Answer, Request, plain
+from .. import data_sources, rules
+from ..data_sources import DataSources
+from .base import Answer, Request, broken, plain
 from .running import Binding, done
 
 STEP = 5
+"""Seconds between two measurements."""
 KINDS = ("application/json", "text/xml")
 """The content types of answers."""
 FUNCTIONS = ("AVERAGE", "MIN", "MAX")
-"""What is told of each source unless the client names one."""
+"""What is kept of the measurements that make a row, of a source."""
+EXTREMES = "create_min_max_in_new_VM_RRDs"
+"""The key of the pool's `other_config` that has more than averages kept."""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """`rows` rows, each of `steps` measurements."""
+
+    rows: int
+    steps: int
+
+    @property
+    def seconds(self) -> int:
+        """From one row to the next."""
+        return STEP * self.steps
+
+    def keeps(self, function: str, extremes: bool) -> bool:
+        """Whether it has rows of `function`."""
+        return function == FUNCTIONS[0] or (extremes and self.steps > 1)
+
+
+ARCHIVES = (Archive(120, 1), Archive(120, 12), Archive(168, 720), Archive(366, 17280))
+"""Ten minutes, two hours, a week and a year."""
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """What is told: the names of columns, rows with the times they end at, and the place of both in an archive."""
+
+    start: int
+    step: int
+    end: int
+    legend: list[str]
+    rows: list[tuple[int, list[float]]]
+
+    def meta(self) -> dict[str, int]:
+        """What is told of it before the legend."""
+        place = {"start": self.start, "step": self.step, "end": self.end}
+        return {**place, "rows": len(self.rows), "columns": len(self.legend)}
 
 
 def rrd_updates(request: Request) -> Answer:
-    """The sources of the host that is asked, since `start` seconds of the epoch; as JSON or XML."""
+    """What the host that is asked has measured since `start` seconds of the epoch, or as many before now where that is
+    negative; as JSON or XML."""
     given, binding = request.arguments, Binding(request, "rrd_updates")
     if not given.get("start", "").lstrip("-").isdigit():
         return done(binding, plain(400, "Bad Request"))
-    now = int(request.pool.clock.now()) // STEP * STEP
-    functions = (given["cf"],) if given.get("cf") else FUNCTIONS
-    found = [(f"{cf}:{name}", value) for cf in functions for name, value in _sources(request)]
-    rows = [now] if int(given["start"]) <= now else []
-    meta: dict[str, Any] = {"start": now, "step": STEP, "end": now, "rows": len(rows), "columns": len(found)}
-    if _prefers_json(request):
-        data = [{"t": moment, "values": [value for _, value in found]} for moment in rows]
-        text, kind = (
-            json.dumps({"meta": {**meta, "legend": [name for name, _ in found]}, "data": data}),
-            "application/json",
-        )
-    else:
-        head = "".join(f"<{key}>{value}</{key}>" for key, value in meta.items())
-        legend = "".join(f"<entry>{name}</entry>" for name, _ in found)
-        values = "".join(f"<v>{value:.4e}</v>" for _, value in found)
-        body = "".join(f"<row><t>{moment}</t>{values}</row>" for moment in rows)
-        text = f"<xport><meta>{head}<legend>{legend}</legend></meta><data>{body}</data></xport>"
-        text, kind = f'<?xml version="1.0"?>{text}', "text/xml"
-    answer = Answer(200, text.encode(), {"content-type": kind, "access-control-allow-origin": "*"})
-    return done(binding, answer)
+    found = _excerpt(request, int(given["start"]))
+    if found is None:
+        return done(binding, broken("Rrd.No_RRA_Available"))
+    as_json = _prefers_json(request)
+    write = _xml if not as_json else _json if request.pool.store.release.order >= rules.NILE else _javascript
+    headers = {"content-type": KINDS[0] if as_json else KINDS[1], "access-control-allow-origin": "*"}
+    return done(binding, Answer(200, write(found).encode(), headers))
+
+
+def _excerpt(request: Request, start: int) -> Excerpt | None:
+    """What is asked for; None where no archive has it."""
+    now, given = int(request.pool.clock.now()) // STEP * STEP, request.arguments
+    extremes = request.pool.store.pool()["other_config"].get(EXTREMES) == "true"
+    wanted = (given["cf"],) if given.get("cf") in FUNCTIONS else FUNCTIONS
+    kept = [one for one in ARCHIVES if any(one.keeps(function, extremes) for function in wanted)]
+    measured = list(_measured(request))
+    if not kept or not measured:
+        return None
+    start = start if start >= 0 else now + start
+    interval = given.get("interval", "")
+    least = int(interval) // STEP if interval.isdigit() else 0
+    fits = (one for one in kept if one.steps >= least and start > now - one.rows * one.seconds)
+    archive = next(fits, kept[-1])
+    values = {
+        f"{function}:{whose}:{name}": value
+        for whose, sources in measured
+        for function in wanted
+        if archive.keeps(function, extremes)
+        for name, value in sources.recorded()
+    }
+    step = archive.seconds
+    end = now // step * step
+    times = [end - step * number for number in range(archive.rows) if end - step * number >= start]
+    rows = [(time, [nan] * len(values) if number else list(values.values())) for number, time in enumerate(times)]
+    return Excerpt(start // step * step + step, step, end, list(values), rows)
+
+
+def _text(value: float) -> str:
+    """A value as xapi writes it."""
+    return "NaN" if isnan(value) else f"{value:.4f}" if value else "0.0"
+
+
+def _xml(found: Excerpt) -> str:
+    head = "".join(f"<{key}>{value}</{key}>" for key, value in found.meta().items())
+    legend = "".join(f"<entry>{name}</entry>" for name in found.legend)
+    rows = (f"<row><t>{time}</t>{''.join(f'<v>{_text(v)}</v>' for v in values)}</row>" for time, values in found.rows)
+    text = f"<xport><meta>{head}<legend>{legend}</legend></meta><data>{''.join(rows)}</data></xport>"
+    return f'<?xml version="1.0"?>{text}'
+
+
+def _json(found: Excerpt) -> str:
+    data = [{"t": time, "values": [_text(value) for value in values]} for time, values in found.rows]
+    document = {"meta": {**found.meta(), "legend": found.legend}, "data": data}
+    return json.dumps(document, separators=(",", ":"))
+
+
+def _javascript(found: Excerpt) -> str:
+    """What is said to be JSON up to 8.2: names have no quotes, and numbers may be `NaN`."""
+    head = ",".join(f"{key}:{value}" for key, value in found.meta().items())
+    legend = ",".join(f'"{name}"' for name in found.legend)
+    rows = ",".join(f"{{t:{time},values:[{','.join(map(_text, values))}]}}" for time, values in found.rows)
+    return f"{{meta: {{{head},legend:[{legend}]}},data:[{rows}]}}"
 
 
 def _prefers_json(request: Request) -> bool:
@@ -78,16 +165,14 @@ def _matches(kind: str, name: str) -> bool:
     return main == "*" or (main == kind.partition("/")[0] and sub in ("*", kind.partition("/")[2]))
 
 
-def _sources(request: Request) -> Iterator[tuple[str, float]]:
-    """Each source, as `host:UUID:memory_total_kib`, and its value: KiB of a host, bytes of a guest."""
+def _measured(request: Request) -> Iterator[tuple[str, DataSources]]:
+    """Each object that is asked for, as `host:UUID`, and what is measured of it."""
     pool, wanted = request.pool, request.arguments.get("vm_uuid")
     host = pool.host_row(request.machine)
     if host is None:
         return
     if request.flag("host"):
-        yield f"host:{host['uuid']}:memory_total_kib", request.machine.memory / 1024
-        yield f"host:{host['uuid']}:memory_free_kib", rules.memory_free(pool.store, host) / 1024
-    for ref in host["resident_VMs"]:
-        vm = pool.store.get("VM", ref)
+        yield f"host:{host['uuid']}", data_sources.of_host(pool, host, request.machine)
+    for vm in pool.store.rows("VM", host["resident_VMs"]):
         if wanted in (None, "all", vm["uuid"]):
-            yield f"vm:{vm['uuid']}:memory", float(vm["memory_static_max"])
+            yield f"vm:{vm['uuid']}", data_sources.of_guest(pool, vm)

@@ -100,6 +100,8 @@ SENT: dict[str, range] = {
     "CANNOT_FIND_UPDATE": range(2),
     "OPERATION_PARTIALLY_FAILED": range(1, 999),
     "VM_SNAPSHOT_WITH_QUIESCE_NOT_SUPPORTED": range(1, 3),
+    "VGPU_TYPE_NOT_SUPPORTED": range(1, 999),
+    "VGPU_TYPE_NOT_ENABLED": range(1, 999),
     "WLB_INTERNAL_ERROR": range(3),
 }
 """Errors that xapi raises with other numbers of parameters than its data model lists."""
@@ -482,6 +484,7 @@ OWN_WORDS = (
     "Internal API ",
     "Stunnel.Stunnel_error",
     "Invalid_argument",
+    'Failure("int_of_string")',
     "cleanup_internal: ",
     "notify_new: ",
     "notify_send: ",

@@ -1,0 +1,54 @@
+"""How the block devices of a VM are called: by whoever makes them (`VBD.userdevice`), and to its guest (`VBD.device`)."""
+
+from __future__ import annotations
+
+import re
+from string import ascii_lowercase
+from typing import TYPE_CHECKING
+
+from . import rules
+from .checks import is_hvm
+
+if TYPE_CHECKING:
+    from xenctl.releases import Release
+
+    from .store import Row
+
+NAMED = re.compile(r"(?:h|s|xv)d([a-p])(\d*)\Z")
+NUMBERED = re.compile(r"\d{1,3}\Z")
+FLOPPY = re.compile(r"fd[ab]\Z")
+DEVICES = 256
+"""How many numbers there are."""
+IDE_DRIVES = 16
+"""The first devices of a fully virtual guest, which were IDE drives by name until 6.2."""
+
+
+def identity(name: str) -> str | None:
+    """What a device is, however it is spelled: `0`, `hda` and `xvda` are one; partitions and floppies are apart. None for
+    what is none."""
+    if FLOPPY.match(name):
+        return name
+    if named := NAMED.match(name):
+        number, partition = ascii_lowercase.index(named[1]), int(named[2] or 0)
+        return f"{number}.{partition}" if partition else str(number)
+    return str(int(name)) if NUMBERED.match(name) and int(name) < DEVICES else None
+
+
+def name_in(vm: Row, userdevice: str, release: Release) -> str:
+    """What a device is called in the guest of `vm`, on a host of `release`."""
+    ide = release.order < rules.CREAM
+    if NUMBERED.match(userdevice):
+        number = int(userdevice)
+        return f"{'hd' if ide and number < IDE_DRIVES and is_hvm(vm) else 'xvd'}{_letters(number)}"
+    return userdevice if ide or not userdevice.startswith("hd") else f"xv{userdevice[1:]}"
+
+
+def path_of(sr: Row, vdi: Row) -> str:
+    """What a disk is called to the control domain since 6.0, which needs no device of its own for it."""
+    return f"sm/backend/{sr['uuid']}/{vdi['uuid']}"
+
+
+def _letters(number: int) -> str:
+    """`a` for 0, `z` for 25, `aa` for 26."""
+    high, low = divmod(number, len(ascii_lowercase))
+    return (_letters(high - 1) if high else "") + ascii_lowercase[low]

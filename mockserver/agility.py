@@ -56,7 +56,7 @@ def assert_stays_agile(store: Store, vm: Row, vdi: Row) -> None:
     if protects(store) and network_rules.protected(vm):
         sr = store.get("SR", vdi["SR"])
         if not properly_shared(store, sr):
-            raise refuse("HA_CONSTRAINT_VIOLATION_SR_NOT_SHARED", sr.ref)
+            raise network_rules.ties(store, "HA_CONSTRAINT_VIOLATION_SR_NOT_SHARED", sr)
 
 
 def assert_not_needed(store: Store, sr: Row) -> None:
@@ -67,4 +67,4 @@ def assert_not_needed(store: Store, sr: Row) -> None:
         for vbd in (store.find("VBD", ref) for ref in (vdi["VBDs"] if vdi is not None else ())):
             vm = store.find("VM", vbd["VM"]) if vbd is not None else None
             if vm is not None and network_rules.protected(vm):
-                raise refuse("HA_CONSTRAINT_VIOLATION_SR_NOT_SHARED", sr.ref)
+                raise network_rules.ties(store, "HA_CONSTRAINT_VIOLATION_SR_NOT_SHARED", sr)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .busy import in_progress
 from .call import refuse
-from .checks import in_progress
 from .store import Row, Store
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ def vms_of(store: Store, appliance: Row) -> list[Row]:
 def refused(store: Store, appliance: Row, operation: str) -> Failure | None:
     """The first reason why `operation` may not be done to an appliance, as an error; None where it may."""
     if appliance["current_operations"]:
-        return in_progress("VM_appliance", appliance)
+        task, name = next(iter(appliance["current_operations"].items()))
+        return in_progress(store, "VM_appliance", appliance.ref, name, task)
     vms = vms_of(store, appliance)
     if not vms:
         return refuse("OPERATION_NOT_ALLOWED", "Appliance has no VMs.")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from .store import Row
 
-NAMED = re.compile(r"(h|s|xv|)d([a-p])\Z")
+NAMED = re.compile(r"(?:h|s|xv)d([a-p])(\d*)\Z")
 NUMBERED = re.compile(r"\d{1,3}\Z")
 FLOPPY = re.compile(r"fd[ab]\Z")
 DEVICES = 256
@@ -24,11 +24,13 @@ IDE_DRIVES = 16
 
 
 def identity(name: str) -> str | None:
-    """What a device is, however it is spelled: `0`, `hda` and `xvda` are one; floppies are apart. None for what is none."""
+    """What a device is, however it is spelled: `0`, `hda` and `xvda` are one; partitions and floppies are apart. None for
+    what is none."""
     if FLOPPY.match(name):
         return name
     if named := NAMED.match(name):
-        return str(ascii_lowercase.index(named[2]))
+        number, partition = ascii_lowercase.index(named[1]), int(named[2] or 0)
+        return f"{number}.{partition}" if partition else str(number)
     return str(int(name)) if NUMBERED.match(name) and int(name) < DEVICES else None
 
 

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import TYPE_CHECKING
 
+from xenctl.datamodel import load
 from xenctl.errors import Failure
 
-from . import rules, storage_rules, vm_rules
+from . import rules, vm_rules
+from .busy import in_progress, vm_in_progress
 from .call import Call, Steps, Wait, cancel, refuse
 from .holding import Marked
 from .store import Row, Store
@@ -72,7 +74,7 @@ def _power_state_if_idle(store: Store, vm: Row, operation: str, strict: bool) ->
 
 
 def _busy(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
-    return in_progress("VM", vm) if vm["current_operations"] and not _beside(vm, operation) else None
+    return _in_progress(store, vm) if vm["current_operations"] and not _beside(vm, operation) else None
 
 
 def _beside(vm: Row, operation: str) -> bool:
@@ -85,19 +87,19 @@ def _beside(vm: Row, operation: str) -> bool:
     return operation == "hard_reboot" and not going & {"hard_shutdown", "hard_reboot"}
 
 
-def in_progress(kind: str, row: Row) -> Failure:
-    """The error for an object that is busy: its operations, and the tasks that do them."""
-    tasks, names = list(row["current_operations"]), [spelled(name) for name in row["current_operations"].values()]
+def _in_progress(store: Store, vm: Row) -> Failure:
+    """The error for a VM that is busy: its operations, and the tasks that do them."""
+    tasks, names = list(vm["current_operations"]), [spelled(name) for name in vm["current_operations"].values()]
     if len(tasks) == 1:
-        return refuse("OTHER_OPERATION_IN_PROGRESS", kind, row.ref, names[0], tasks[0])
-    return refuse("OTHER_OPERATION_IN_PROGRESS", kind, row.ref, f"{{{','.join(names)}}}", f"{{{','.join(tasks)}}}")
+        return vm_in_progress(store, vm.ref, names[0], tasks[0])
+    return vm_in_progress(store, vm.ref, f"{{{','.join(names)}}}", f"{{{','.join(tasks)}}}")
 
 
 def _busy_then(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
     current = vm["current_operations"]
     if not current or _together(set(current.values()), operation):
         return None
-    return refuse("OTHER_OPERATION_IN_PROGRESS", f"VM.{','.join(map(spelled, current.values()))}", vm.ref)
+    return _in_progress(store, vm)
 
 
 def _together(going: set[str], operation: str) -> bool:
@@ -156,6 +158,8 @@ def _control_domain(store: Store, vm: Row, operation: str, strict: bool) -> Fail
 NEEDS_DRIVERS = ("suspend", "pool_migrate", "clean_shutdown", "clean_reboot", "changing_VCPUs_live")
 NEEDS_GUEST = vm_rules.MOVES_MEMORY.union(NEEDS_DRIVERS)
 """The operations that a guest must do its part in."""
+SAYS_WHY = load().order("25.24.0")
+"""From when on a guest may say why it must not be suspended, and paused ones are looked at, too."""
 SHUTS_DOWN = {"clean_shutdown": "feature-poweroff", "clean_reboot": "feature-reboot"}
 
 
@@ -163,10 +167,11 @@ def _features(store: Store, vm: Row, operation: str, strict: bool) -> Failure | 
     """What the guest must support: since 7.0 by the features that it names, before by the version of its drivers."""
     if store.release.order < rules.DUNDEE:
         return drivers_lacking(store, vm, operation)
-    live = vm["power_state"] in ("Running", "Paused")
+    told = store.release.order >= SAYS_WHY
+    live = vm["power_state"] in ("Running", "Paused") if told else vm["power_state"] == "Running"
     agent = store.find("VM_guest_metrics", vm["guest_metrics"])
     other = agent["other"] if agent is not None else {}
-    if live and operation in vm_rules.MOVES_MEMORY and "data-cant-suspend-reason" in other:
+    if told and live and operation in vm_rules.MOVES_MEMORY and "data-cant-suspend-reason" in other:
         return refuse("VM_NON_SUSPENDABLE", vm.ref, other["data-cant-suspend-reason"])
     if not live or not is_hvm(vm) or drivers(agent) is not None:
         return None
@@ -324,7 +329,7 @@ def _vbd_reasons(store: Store, vbd: Row, vm: Row, operation: str) -> Iterator[Fa
     attached, state = vbd["currently_attached"], vm["power_state"]
     for task, going in vbd["current_operations"].items():
         if going not in BESIDE.get(operation, ()):
-            yield storage_rules.in_progress(store, "VBD", vbd.ref, going, task)
+            yield in_progress(store, "VBD", vbd.ref, going, task)
     if operation in ("unplug", "unplug_force") and not vbd.get("unpluggable", True):
         yield refuse("VBD_NOT_UNPLUGGABLE", vbd.ref)
     if operation in ("insert", "eject") and vbd["type"] != "CD":
@@ -360,7 +365,7 @@ def _vbd_reasons(store: Store, vbd: Row, vm: Row, operation: str) -> Iterator[Fa
     if vdi is not None and operation in ("attach", "plug", "insert"):
         for task, going in vdi["current_operations"].items():
             if going not in ("mirror", "copy") or store.release.order <= rules.GEORGE:
-                yield storage_rules.in_progress(store, "VDI", vdi.ref, going, task)
+                yield in_progress(store, "VDI", vdi.ref, going, task, names=True)
 
 
 def _hotplug_lacking(store: Store, vm: Row) -> Iterator[Failure]:
@@ -430,7 +435,8 @@ def vbd_operation(call: Call, vbd: Row, name: str) -> Marked:
     return Marked(call, vbd, name)
 
 
-def assert_not_migrating(vm: Row) -> None:
+def assert_not_migrating(store: Store, vm: Row) -> None:
     """Raise for a VM that is on its way to another host: its devices must not change meanwhile."""
-    if {"pool_migrate", "migrate_send"} & set(vm["current_operations"].values()):
-        raise in_progress("VM", vm)
+    for task, going in vm["current_operations"].items():
+        if going in ("pool_migrate", "migrate_send"):
+            raise in_progress(store, "VM", vm.ref, going, task)

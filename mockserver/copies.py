@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from . import guests, vdis, volumes
 from .addresses import made_up_mac
 from .call import Call, Steps
+from .licence import assert_has_vendor_device
 from .machine.disks import unaddressed
 from .records import as_text
 from .store import EPOCH, NULL, Row
@@ -72,8 +73,10 @@ class Copy:
 def duplicate(
     call: Call, vm: Row, name: str, how: Copy, *, leave_out: Collection[str] = (), info: dict[str, str] | None = None
 ) -> Generator[float | Wait, None, Row]:
-    """A copy of `vm`, without the disks in `leave_out`. `info` says of a snapshot what the VM was like before it was
-    saved for it. What was copied is dropped where something fails."""
+    """A copy of `vm`, without the disks in `leave_out`. `info` is what a snapshot tells of itself in the place of what it
+    finds. What was copied is dropped where something fails."""
+    if vm.get("has_vendor_device") and not how.snapshot:
+        assert_has_vendor_device(call)
     state, goal = how.power_state(vm["power_state"]), call.goal
     made: list[Row] = []
     try:
@@ -90,9 +93,9 @@ def duplicate(
         raise
     new = _copy_record(call, vm, name, how, state)
     if how.snapshot:
-        told = {"power-state-at-snapshot": vm["power_state"], "disk-snapshot-type": "crash_consistent"}
+        told = snapshot_info(vm) if info is None else info
         taken = {"snapshot_of": vm.ref, "snapshot_time": call.clock.stamp(), "parent": vm.get("parent") or NULL}
-        more = {"is_a_snapshot": True, "is_a_template": True, "snapshot_info": {**told, **(info or {})}}
+        more = {"is_a_snapshot": True, "is_a_template": True, "snapshot_info": told}
         call.db.write(new, **taken, **more, snapshot_metadata=before)
         call.db.write(vm, parent=new.ref)
     for vbd, disk in disks:
@@ -104,6 +107,11 @@ def duplicate(
         guest.agent = unaddressed(guest.agent)
     call.db.write(new, suspend_VDI=image.ref if image is not None else NULL, current_operations={})
     return new
+
+
+def snapshot_info(vm: Row, kind: str = "crash_consistent") -> dict[str, str]:
+    """What a snapshot tells of itself that is taken of `vm` as it is now."""
+    return {"power-state-at-snapshot": vm["power_state"], "disk-snapshot-type": kind}
 
 
 def _devices(call: Call, vm: Row, leave_out: Collection[str]) -> Iterator[Row]:

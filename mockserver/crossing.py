@@ -143,7 +143,7 @@ class Crossing:
             return found
         db = self.here.db
         srs = {vdi["SR"]: db.get("SR", vdi["SR"]) for vdi in db.rows("VDI", list(homes))}
-        seen = volumes.seeing(self.here, srs.values())
+        seen = volumes.seeing(self.here, srs.values(), enabled=True)
         if seen is None:
             raise refuse("NO_HOSTS_AVAILABLE")
         return seen

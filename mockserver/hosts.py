@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 from xenctl.errors import Failure
 
 from . import paths, rules
+from .busy import in_progress
 from .call import DUMMY, Call, refuse
 from .holding import Marked
 from .store import Row, Store, Write
@@ -128,7 +129,7 @@ def operation_refused(store: Store, host: Row, operation: str) -> Failure | None
     """The first reason why `operation` may not be done to `host`, as an error; None where it may."""
     for task, going in host["current_operations"].items():
         if _excludes(store, going, operation):
-            return refuse("OTHER_OPERATION_IN_PROGRESS", "host", host.ref, SPELLED.get(going, going), task)
+            return in_progress(store, "host", host.ref, SPELLED.get(going, going), task)
     if host["enabled"] and operation in ("reboot", "shutdown", "apply_updates"):
         return refuse("HOST_NOT_DISABLED")
     if operation == "power_on":

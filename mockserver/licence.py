@@ -17,7 +17,7 @@ from xenctl.values import format_datetime, parse_datetime
 
 from . import editions
 from .editions import FEATURES, THERE_WHEN_UNKNOWN, Edition
-from .rules import CLEARWATER
+from .rules import CLEARWATER, DUNDEE, NILE
 
 if TYPE_CHECKING:
     from .call import Call
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .store import Row, Store
 
 COWLEY = find("5.6.100").order
+VENDOR_DEVICE_IS_FREE = NILE
 GRACE = 30 * 86400.0
 """Seconds for which a host keeps an edition that it cannot check out."""
 NEVER = "21000101T00:00:00Z"
@@ -62,6 +63,13 @@ def assert_enabled_in(store: Store, feature: str) -> None:
     """The same, asked of a database."""
     if _restricted(store, feature):
         raise Failure(["LICENCE_RESTRICTION", feature])
+
+
+def assert_has_vendor_device(call: Call) -> None:
+    """Raise where the licence allows no VM with the device by which Windows finds its drivers. From 7.0 on; the toolstack's
+    version 24.14 dropped it, and so XenServer 8 does not ask."""
+    if DUNDEE <= call.db.release.order < VENDOR_DEVICE_IS_FREE:
+        assert_enabled(call, "PCI_device_for_auto_update")
 
 
 def expiry(host: Row) -> float | None:

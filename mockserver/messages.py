@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from xenctl.errors import Failure
+from xenctl.releases import find
 
 from .journal import Kept, KeptIndex, KeptRows
 from .store import Row, Store, Write
@@ -16,6 +17,14 @@ from .store import Row, Store, Write
 if TYPE_CHECKING:
     from .pool import MockPool
 
+PRIORITIES_SINCE = find("6.2.0").order
+PRIORITIES_THEN: dict[str, int] = {
+    **dict.fromkeys(("HA_HOST_FAILED", "HA_STATEFILE_LOST"), 10),
+    "IP_CONFIGURED_PIF_CAN_UNPLUG": 5,
+    **dict.fromkeys(("HA_HOST_WAS_FENCED", "HA_PROTECTED_VM_RESTART_FAILED", "HA_POOL_OVERCOMMITTED"), 1),
+    **dict.fromkeys(("HA_POOL_DROP_IN_PLAN_EXISTS_FOR", "VM_STARTED", "VM_SHUTDOWN", "VM_REBOOTED"), 1),
+    **dict.fromkeys(("VM_SUSPENDED", "VM_RESUMED", "VM_CLONED"), 1),
+}
 LIMIT = 10_000
 """How many messages are kept; the oldest go."""
 
@@ -90,11 +99,13 @@ class MessageStore(Kept):
 
 
 def post(pool: MockPool, name: str, *, priority: int, cls: str, uuid: str, body: str) -> Row:
-    """Tell operators something about the object of class `cls` that has a uuid, in a message."""
+    """Tell operators something about the object of class `cls` that has a uuid, in a message. Up to 6.1 messages had other
+    priorities."""
+    then = pool.store.release.order < PRIORITIES_SINCE
     fields = {
         "uuid": pool.new_uuid(),
         "name": name,
-        "priority": priority,
+        "priority": PRIORITIES_THEN.get(name, priority) if then else priority,
         "cls": cls,
         "obj_uuid": uuid,
         "timestamp": pool.clock.stamp(),

@@ -20,6 +20,8 @@ STORAGE_MIGRATES = 3
 def assert_possible(move: Move) -> None:
     """Raise the first reason why the VM cannot go."""
     licence.assert_enabled(move.call, "Storage_motion")
+    if move.copies and move.vm.get("has_vendor_device"):
+        licence.assert_has_vendor_device(move.call)
     for check in ACROSS if move.to.crosses else WITHIN:
         check(move)
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from xenctl.datamodel import load
+
 from . import rules
+from .busy import device_in_progress
 from .call import Call, refuse
 from .checks import drivers, is_hvm, spelled
 from .holding import Marked
@@ -18,6 +21,7 @@ from .store import NULL, Row, Store
 if TYPE_CHECKING:
     from xenctl.errors import Failure
 
+NAMES_TIES = load().order("25.31.0")
 VIF_OPERATIONS = ("attach", "plug", "unplug")
 IN_THE_WAY = ("clean_shutdown", "hard_shutdown", "suspend", "pause")
 """What goes on with a VM while none of its interfaces is plugged or unplugged."""
@@ -34,7 +38,7 @@ def vif_refused(store: Store, vif: Row, operation: str) -> Failure | None:
 def _vif_reasons(store: Store, vif: Row, vm: Row, operation: str) -> Iterator[Failure]:
     then = store.release.order <= rules.GEORGE
     if vif["current_operations"]:
-        yield _busy(vif, then=then)
+        yield device_in_progress(store, vif)
     if operation not in ("plug", "unplug"):
         return
     if operation == "plug" and not then and vm["is_control_domain"] and vm["domid"] == 0:
@@ -54,15 +58,6 @@ def _vif_reasons(store: Store, vif: Row, vm: Row, operation: str) -> Iterator[Fa
             yield refuse("OPERATION_NOT_ALLOWED", f"Current operation on VM:{vm.ref} is {spelled(going)}")
     if vm["power_state"] == "Running" and is_hvm(vm):
         yield from _driver_reasons(store, vm)
-
-
-def _busy(vif: Row, *, then: bool) -> Failure:
-    """The error for a VIF that is busy: 5.5 told one operation, later releases all, always in braces, newest task first."""
-    current = vif["current_operations"]
-    if then:
-        return refuse("OTHER_OPERATION_IN_PROGRESS", "VIF", vif.ref, next(iter(current.values())))
-    tasks, names = reversed(list(current)), reversed(list(current.values()))
-    return refuse("OTHER_OPERATION_IN_PROGRESS", "VIF", vif.ref, f"{{{'; '.join(names)}}}", f"{{{'; '.join(tasks)}}}")
 
 
 def _driver_reasons(store: Store, vm: Row) -> Iterator[Failure]:
@@ -169,12 +164,17 @@ def protected(vm: Row) -> bool:
     return bool(vm.get("ha_always_run")) and vm.get("ha_restart_priority", "") not in ("", "best-effort")
 
 
+def ties(store: Store, code: str, what: Row) -> Failure:
+    """The error for what would tie a protected VM to some hosts. Since the toolstack's version 25.31 it says by what."""
+    if store.release.order < NAMES_TIES:
+        return refuse("HA_OPERATION_WOULD_BREAK_FAILOVER_PLAN")
+    return refuse(code, what.ref)
+
+
 def assert_stays_agile(store: Store, vm: Row, network: Row) -> None:
     """Raise where a protected VM would get an interface on a network that not every host has."""
     pool = store.pool()
     strict = pool.get("ha_enabled") and not pool.get("ha_allow_overcommit")
     if not strict or not protected(vm) or properly_shared(store, network):
         return
-    if store.release.order <= rules.GEORGE:
-        raise refuse("HA_OPERATION_WOULD_BREAK_FAILOVER_PLAN")
-    raise refuse("HA_CONSTRAINT_VIOLATION_NETWORK_NOT_SHARED", network.ref)
+    raise ties(store, "HA_CONSTRAINT_VIOLATION_NETWORK_NOT_SHARED", network)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from xenctl.errors import Failure
 
 from . import functions, pifs, rules
+from .busy import device_in_progress
 from .call import refuse
 from .checks import is_hvm
 from .store import NULL
@@ -315,8 +316,7 @@ def vusb_refused(store: Store, vusb: Row, operation: str) -> Failure | None:
     """The first reason why an operation may not be done to a virtual USB device; None where it may."""
     current, vm = vusb["current_operations"], store.get("VM", vusb["VM"])
     if current:
-        tasks, names = "; ".join(current), "; ".join(current.values())
-        return refuse("OTHER_OPERATION_IN_PROGRESS", "VUSB", vusb.ref, f"{{{names}}}", f"{{{tasks}}}")
+        return device_in_progress(store, vusb)
     if operation == "attach":
         return None
     if vm["power_state"] != "Running":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import functions, rules
 from .call import Call, refuse
-from .network_rules import bonded, is_active, is_sriov, pifs_of, protected, vifs_of
+from .network_rules import bonded, is_active, is_sriov, pifs_of, protected, ties, vifs_of
 from .store import NULL, Row, Store, Write
 
 if TYPE_CHECKING:
@@ -192,9 +192,7 @@ def assert_not_needed(store: Store, pif: Row) -> None:
     network = store.get("network", pif["network"])
     for vm in store.rows("VM", [vif["VM"] for vif in vifs_of(store, network)]):
         if protected(vm):
-            if store.release.order <= rules.NILE:
-                raise refuse("HA_OPERATION_WOULD_BREAK_FAILOVER_PLAN")
-            raise refuse("HA_CONSTRAINT_VIOLATION_NETWORK_NOT_SHARED", network.ref)
+            raise ties(store, "HA_CONSTRAINT_VIOLATION_NETWORK_NOT_SHARED", network)
 
 
 def primary_address(pif: Row) -> str:

@@ -124,13 +124,24 @@ def assert_memory(pool: MockPool, vm: Row, host: Row) -> None:
         raise refuse("HOST_NOT_ENOUGH_FREE_MEMORY", *order)
 
 
-def required_srs(store: Store, vm: Row) -> Iterable[str]:
-    """The storage repositories that `vm` needs to run: those of its disks, CDs, and its suspend image."""
+def required_srs(store: Store, vm: Row, *, image: bool = True) -> Iterable[str]:
+    """The storage repositories that `vm` needs to run: those of its disks, CDs, and, with `image`, its suspend image."""
     vdis = [vbd["VDI"] for vbd in store.rows("VBD", vm["VBDs"]) if not vbd["empty"]]
-    if vm["power_state"] == "Suspended":
+    if image and vm["power_state"] == "Suspended":
         vdis.append(vm["suspend_VDI"])
     known = store.table("SR")
     return dict.fromkeys([row["SR"] for row in store.rows("VDI", vdis) if row["SR"] in known])
+
+
+def assert_seen(call: Call, vm: Row, *more: str, image: bool = True) -> None:
+    """Raise `NO_HOSTS_AVAILABLE` unless some live host has all storage of `vm` plugged, and `more`; without `image` that of
+    its suspend image does not count."""
+    needed, store = {*required_srs(call.db, vm, image=image), *more}, call.db
+    for host in store.table("host").values():
+        plugged = {pbd["SR"] for pbd in store.rows("PBD", host["PBDs"]) if pbd["currently_attached"]}
+        if needed <= plugged and hosts.live(store, host):
+            return
+    raise refuse("NO_HOSTS_AVAILABLE")
 
 
 def choose_host(pool: MockPool, vm: Row) -> Row:

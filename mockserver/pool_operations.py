@@ -9,6 +9,7 @@ from xenctl.datamodel import load
 from xenctl.errors import Failure
 
 from . import rules
+from .busy import in_progress
 from .call import Call, refuse
 from .holding import Marked
 from .store import Row, Store
@@ -40,11 +41,11 @@ def refused(store: Store, operation: str) -> Failure | None:
     going = pool.get("current_operations", {})
     waits = WAITING if store.release.order >= GET_UPDATES_WAITS else WAITING - {"get_updates"}
     blocking = next((name for name in going.values() if name not in waits), "")
-    waiting = next(((name, task) for task, name in going.items() if name in waits), None)
     if blocking and operation not in waits:
         return refuse(f"{blocking.upper()}_IN_PROGRESS")
     if going:
-        return refuse("OTHER_OPERATION_IN_PROGRESS", "pool", pool.ref, *(waiting or ()))
+        task, name = next(iter(going.items()))
+        return in_progress(store, "pool", pool.ref, name, task)
     enabled = bool(pool.get("ha_enabled"))
     if operation in ("ha_enable", "tls_verification_enable") and enabled:
         return refuse("HA_IS_ENABLED")

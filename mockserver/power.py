@@ -58,6 +58,10 @@ PROTECTED = "restart"
 """The restart priority of a VM that high availability keeps running."""
 MESSAGES_SINCE = find("5.0.0").order
 """From when on operations on VMs are told of in messages."""
+TOLD_SINCE = dict.fromkeys(
+    "VM_MIGRATED VM_SNAPSHOTTED VM_SNAPSHOT_REVERTED VM_CHECKPOINTED VM_PAUSED VM_UNPAUSED".split(), rules.NILE
+)
+"""Which of them came later, and when."""
 PRIORITY = 5
 """The priority of such a message: nothing has to be done about it."""
 DEVICE_MODEL_SINCE = find("8.0.0").order
@@ -86,9 +90,10 @@ def contact(call: Call, vm: Row) -> hosts.Contact:
 
 
 def announce(call: Call, vm: Row, name: str, what: str) -> None:
-    """Tell operators in a message what was done to `vm`."""
-    if call.at_least(MESSAGES_SINCE):
-        body = f"VM '{vm['name_label']}' (uuid: {vm['uuid']}) {what}"
+    """Tell operators in a message what was done to `vm`. Since XenServer 8 it gives the VM's uuid."""
+    if call.at_least(TOLD_SINCE.get(name, MESSAGES_SINCE)):
+        who = f"VM '{vm['name_label']}'"
+        body = f"{who} (uuid: {vm['uuid']}) {what}" if call.at_least(rules.NILE) else f"{who} {what}"
         messages.post(call.pool, name, priority=PRIORITY, cls="VM", uuid=vm["uuid"], body=body)
 
 
@@ -210,7 +215,21 @@ def _prepare(call: Call, vm: Row) -> None:
     protect(call, vm, runs=True)
 
 
-def boot(call: Call, vm: Row, place: Callable[[], Row], *, paused: bool) -> Steps:
+def _assert_nests(call: Call, vm: Row, *, forced: bool) -> None:
+    """Raise for a guest that is to run a hypervisor of its own and may not, since 7.1: its memory must not change, unless
+    the start is `forced`, and the licence must allow it."""
+    told = vm["platform"].get("nested-virt")
+    if told is None or not call.at_least(rules.ELY):
+        return
+    if vm_rules.is_true(told) and not forced:
+        vm_rules.assert_pinned(vm, "nested virt")
+    if told.lower() not in ("true", "1", "false", "0"):
+        raise refuse("INVALID_VALUE", "platform:nested-virt", told)
+    if vm_rules.is_true(told):
+        licence.assert_enabled(call, "Nested_virt")
+
+
+def boot(call: Call, vm: Row, place: Callable[[], Row], *, paused: bool, forced: bool = False) -> Steps:
     """Start `vm` on the host that `place` gives."""
     db, pool = call.db, call.pool
     with Holding() as holding:
@@ -219,6 +238,7 @@ def boot(call: Call, vm: Row, place: Callable[[], Row], *, paused: bool) -> Step
         there = reserve(call, vm, host, "vm_start", holding)
         licence.assert_valid(pool, host)
         placement.assert_memory(pool, vm, host)
+        _assert_nests(call, vm, forced=forced)
         vm_rules.assert_can_be_built(db, vm)
         yield pool.durations.vm_create
         machine = there.check()
@@ -297,7 +317,7 @@ def stop(call: Call, vm: Row, seconds: float) -> Steps:
         return
     protect(call, vm, runs=False)
     if vm["power_state"] == "Suspended":
-        _assert_reachable(call, vm)
+        placement.assert_seen(call, vm, image=False)
         yield call.pool.durations.vm_destroy
         drop_image(call, vm)
         call.pool.force_halted(vm)
@@ -308,16 +328,6 @@ def stop(call: Call, vm: Row, seconds: float) -> Steps:
     call.pool.end_domain(vm)
     guests.stopped(call.pool, vm)
     call.pool.force_halted(vm)
-
-
-def _assert_reachable(call: Call, vm: Row) -> None:
-    """Some live host must see all the disks of `vm`."""
-    needed = set(placement.required_srs(call.db, vm))
-    for host in call.db.table("host").values():
-        pbds = [call.db.get("PBD", ref) for ref in host["PBDs"]]
-        if hosts.live(call.db, host) and needed <= {pbd["SR"] for pbd in pbds if pbd["currently_attached"]}:
-            return
-    raise refuse("NO_HOSTS_AVAILABLE")
 
 
 # --- saving to disk, and back

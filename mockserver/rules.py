@@ -33,6 +33,9 @@ CLEARWATER = find("6.2.0").order
 INVERNESS = find("7.3.0").order
 LIMA = find("7.6.0").order
 
+MAKES_SUSPENDED = load().order("1.257.0")
+"""From when on a VM may be made as a suspended one, with devices that are attached; it came after 8.2."""
+
 _HALTED = ("Halted",)
 _PAUSED = ("Paused",)
 _RUNNING = ("Running",)

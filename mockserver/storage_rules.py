@@ -14,6 +14,7 @@ from xenctl.datamodel import load
 from xenctl.releases import Release
 
 from . import rules
+from .busy import in_progress
 from .call import refuse
 from .storage_drivers import capabilities, is_tools_sr
 
@@ -58,13 +59,6 @@ SR_NEEDS: dict[str, str] = {
 """The capability that an operation on storage needs. A clone needs none: xapi can copy by itself."""
 
 SRCheck = Callable[["Store", "Row", str], "Failure | None"]
-
-
-def in_progress(store: Store, kind: str, ref: str, operation: str, task: str) -> Failure:
-    """The error for an object that is busy; only since XenServer 8 it tells everything of the operation in the way."""
-    if store.release.order >= rules.NILE:
-        return refuse("OTHER_OPERATION_IN_PROGRESS", kind, ref, operation, task)
-    return refuse("OTHER_OPERATION_IN_PROGRESS", kind, ref, *([] if kind == "VDI" else [operation]))
 
 
 def pbds_of(store: Store, sr: Row) -> list[Row]:

@@ -119,7 +119,7 @@ def clone(call: Call, vdi: Row, *, patient: bool = False) -> Steps:
         contact.check()
         if fast:
             return volumes.branch(call, vdi, snapshot=False)
-        fields = {name: vdi[name] for name in (*COPIED, "read_only") if name in vdi}
+        fields = {name: vdi[name] for name in (*COPIED, "read_only") if name in vdi and name != "tags"}
         new = volumes.make(call, sr, vdi["virtual_size"], **fields)
     call.goal = goal
     yield from _poured(call, contact, vdi, new, fresh=True)
@@ -139,7 +139,8 @@ def copy(
     with volumes.held(call, vdi=(vdi, "copy")):
         contact = volumes.seeing(call, (source, sr)) or volumes.seeing(call, (source,))
         if contact is None:
-            raise refuse("NO_HOSTS_AVAILABLE")
+            # The search says only that it found nothing, and nobody makes an error of XenAPI's of it.
+            raise refuse("INTERNAL_ERROR", "Not_found") if call.at_least(rules.BOSTON) else refuse("NO_HOSTS_AVAILABLE")
         volumes.assert_managed(vdi)
         new = into or (yield from _blank(call, sr, vdi, patient))
         if new["read_only"]:

@@ -107,16 +107,25 @@ def disks(store: Store, vm: Row) -> Iterator[Row]:
 # --- checks
 
 
+def assert_pinned(vm: Row, reason: str, **changes: int) -> None:
+    """Raise `MEMORY_CONSTRAINT_VIOLATION_MAXPIN` unless a VM's memory, or what `changes` make of it, is always its most."""
+    names = ("memory_static_min", "memory_dynamic_min", "memory_dynamic_max", "memory_static_max")
+    least, low, high, most = (changes.get(name, vm[name]) for name in names)
+    if not least <= low == high == most:
+        raise refuse("MEMORY_CONSTRAINT_VIOLATION_MAXPIN", reason)
+
+
 def immobile(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
-    """A VM that is marked so stays on its host."""
-    if strict and operation in MOVES_MEMORY and "hardware_platform_version" in vm and has_trait(store, vm, "nomigrate"):
-        return refuse("VM_IS_IMMOBILE", vm.ref)
-    return None
+    """A VM that is marked so stays on its host, since 7.1, and so does one that runs a hypervisor of its own."""
+    if not strict or operation not in MOVES_MEMORY or store.release.order < rules.ELY:
+        return None
+    stays = has_trait(store, vm, "nomigrate") or has_trait(store, vm, "nested_virt")
+    return refuse("VM_IS_IMMOBILE", vm.ref) if stays else None
 
 
 def nested(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
     """A guest that runs guests of its own keeps its memory."""
-    if strict and operation == "changing_dynamic_range" and has_trait(store, vm, "nested_virt"):
+    if strict and store.release.order >= rules.ELY and has_trait(store, vm, "nested_virt"):
         return refuse("VM_IS_USING_NESTED_VIRT", vm.ref)
     return None
 

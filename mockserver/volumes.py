@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from xenctl import database
+from xenctl import database, datamodel
 
 from . import block_devices, hosts, rules
 from .call import Call, Steps, refuse
 from .holding import Marked
 from .storage_drivers import driver, rounded, taken
-from .storage_rules import pbds_of, sr_operations, sr_refused, vdi_refused
+from .storage_rules import is_plugged, pbds_of, sr_operations, sr_refused, vdi_refused
 from .store import EPOCH, NULL, Row
 
 if TYPE_CHECKING:
@@ -50,14 +50,15 @@ def serving(call: Call, sr: Row, *, unplugged: bool = False) -> hosts.Contact:
     return found
 
 
-def seeing(call: Call, srs: Iterable[Row]) -> hosts.Contact | None:
-    """A host that has all of `srs` plugged, a member before the master; None where there is none."""
+def seeing(call: Call, srs: Iterable[Row], *, enabled: bool = False) -> hosts.Contact | None:
+    """A live host that has all of `srs` plugged, a member before the master, with `enabled` one that takes VMs; None where
+    there is none."""
     wanted, master = list(srs), call.db.pool()["master"]
     needed = {sr.ref for sr in wanted}
     for host in sorted(call.db.table("host").values(), key=lambda host: bool(host.ref == master)):
         pbds = (call.db.find("PBD", ref) for ref in host["PBDs"])
         plugged = {pbd["SR"] for pbd in pbds if pbd is not None and pbd["currently_attached"]}
-        if needed <= plugged and hosts.live(call.db, host) and host["enabled"]:
+        if needed <= plugged and hosts.live(call.db, host) and (host["enabled"] or not enabled):
             found = hosts.contact(call.pool, host)
             for sr in wanted:
                 found.needs(sr)
@@ -231,14 +232,17 @@ def make(call: Call, sr: Row, size: int, *, takes: int | None = None, **fields: 
     return row
 
 
-KEPT = "name_label name_description type sharable other_config xenstore_data on_boot allow_caching tags".split()
+KEPT = "name_label name_description type sharable other_config xenstore_data on_boot allow_caching".split()
 """What a snapshot or clone has from its disk."""
+KEEPS_TAGS = datamodel.load().order("25.37.0")
+"""From when on it has the tags, too."""
 
 
 def branch(call: Call, vdi: Row, *, snapshot: bool) -> Row:
     """A snapshot or clone of a disk, with what is on it now."""
     sr, disk = call.db.get("SR", vdi["SR"]), content(call, vdi)
-    more: dict[str, Any] = {name: vdi[name] for name in KEPT if name in vdi}
+    kept = (*KEPT, "tags") if call.at_least(KEEPS_TAGS) else KEPT
+    more: dict[str, Any] = {name: vdi[name] for name in kept if name in vdi}
     more["read_only"] = bool(vdi["read_only"]) if snapshot else False
     takes = None
     if snapshot:
@@ -285,8 +289,11 @@ GONE = ("VDI.*", "VBD.*", "VBD_metrics.*", "VM.suspend_VDI")
 
 
 def discard(call: Call, vdi: Row) -> None:
-    """Drop a disk that is of no use any more. One that cannot go now, as somebody else uses it, stays."""
-    if call.db.find("VDI", vdi.ref) is vdi and vdi_refused(call.db, vdi, "destroy") is None:
+    """Drop a disk that is of no use any more. One that cannot go now stays: somebody else uses it, or no host reaches its
+    storage."""
+    if call.db.find("VDI", vdi.ref) is not vdi or vdi_refused(call.db, vdi, "destroy") is not None:
+        return
+    if is_plugged(call.db, call.db.get("SR", vdi["SR"])):
         drop(call, vdi)
 
 

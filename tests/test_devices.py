@@ -40,11 +40,21 @@ def test_a_cd_goes_in_and_out(calls: Make, release: str, name: str) -> None:
     assert drive.ref not in disc(c)["VBDs"]
 
 
-def test_a_disk_is_no_medium(c: Any) -> None:
-    """Neither does it come out, nor does one go into a drive."""
-    disk, drive = c.vbd("vm01", "0"), c.vbd("vm01", "3")
+@pytest.mark.parametrize("release", ["5.6", "6.5", "7.0", "8.2"])
+def test_a_disk_is_no_medium(calls: Make, release: str) -> None:
+    """It does not come out; up to 6.5 it does not go into a drive, either."""
+    c = calls(release=release, hosts=1, vms=6)
+    disk, drive = c.vbd("vm04", "0"), c.vbd("vm01", "3")
     assert c.refused("VBD.eject", disk.ref) == ["VBD_NOT_REMOVABLE_MEDIA", disk.ref]
-    assert c.refused("VBD.insert", drive.ref, disk["VDI"]) == ["VDI_IS_NOT_ISO", disk["VDI"], "system"]
+    new = record(c, "vm01", VDI=disk["VDI"], type="CD", mode="RO")
+    if release in ("5.6", "6.5"):
+        kind = c.pool.store.get("SR", c.pool.store.get("VDI", disk["VDI"])["SR"])["content_type"]
+        assert c.refused("VBD.insert", drive.ref, disk["VDI"]) == ["VDI_IS_NOT_ISO", disk["VDI"], kind]
+        assert c.refused("VBD.create", new) == ["VDI_IS_NOT_ISO", disk["VDI"], kind]
+    else:
+        c("VBD.insert", drive.ref, disk["VDI"])
+        assert drive["VDI"] == disk["VDI"]
+        c("VBD.create", new)
 
 
 def test_the_drive_of_a_suspended_vm_is_shut(c: Any) -> None:
@@ -175,9 +185,20 @@ def test_a_device_takes_a_free_number(c: Any) -> None:
     assert (c("VBD.get_userdevice", first), c("VBD.get_device", first)) == ("1", "")
     for taken in ("1", "hdb", "xvdb", "0", "xvda"):
         assert c.refused("VBD.create", record(c, "vm04", **drive, userdevice=taken)) == ["DEVICE_ALREADY_EXISTS", taken]
-    for wrong in ("fish", "256", "-1", ""):
+    c("VBD.create", record(c, "vm04", **drive, userdevice="xvda1"))
+    for wrong in ("fish", "256", "-1", "", "hvda", "sdb0x"):
         assert c.refused("VBD.create", record(c, "vm04", **drive, userdevice=wrong)) == ["INVALID_DEVICE", wrong]
     c("VBD.create", record(c, "vm04", **drive, userdevice="xvdh"))
+
+
+@pytest.mark.parametrize(("release", "kept"), [("8.2", (False, "")), ("8.4", (True, "xvdh"))])
+def test_a_device_of_a_suspended_vm_may_begin_attached(calls: Make, release: str, kept: tuple[bool, str]) -> None:
+    """As an import says, since XenServer 8."""
+    c = calls(release=release, hosts=1, vms=6)
+    drive = {"type": "CD", "mode": "RO", "empty": True, "currently_attached": True, "device": "xvdh"}
+    for vm, expected in (("vm04", (False, "")), ("vm06", kept)):
+        ref = c("VBD.create", record(c, vm, **drive, userdevice="7"))
+        assert (c("VBD.get_currently_attached", ref), c("VBD.get_device", ref)) == expected
 
 
 @pytest.mark.parametrize(
@@ -226,8 +247,8 @@ def test_a_device_must_make_sense(c: Any) -> None:
     assert c.refused("VBD.create", record(c, "vm04", VDI="none")) == ["HANDLE_INVALID", "VDI", "none"]
     assert c.refused("VBD.create", record(c, "vm04", VDI=disc(c).ref)) == ["VDI_READONLY", disc(c).ref]
     assert c.refused("VBD.create", record(c, "vm04", VM="none")) == ["HANDLE_INVALID", "VM", "none"]
-    task = c.start("VM.pool_migrate", c.vm("vm01").ref, c.host("host2").ref, {})
-    busy = ["OTHER_OPERATION_IN_PROGRESS", "VM", c.vm("vm01").ref, "pool_migrate", task.ref]
+    c.start("VM.pool_migrate", c.vm("vm01").ref, c.host("host2").ref, {})
+    busy = ["OTHER_OPERATION_IN_PROGRESS", "VM", c.vm("vm01").ref, "pool_migrate"]
     assert c.refused("VBD.create", record(c, "vm01", VDI=c.vbd("vm04", "0")["VDI"])) == busy
 
 

@@ -101,6 +101,65 @@ def test_the_pool_may_do_what_all_its_hosts_may(calls: Make) -> None:
     assert c.refused("subject.add_to_roles", "any", "any") == ["ROLE_NOT_FOUND"]
 
 
+def _restrict(c: Any, feature: str) -> None:
+    c.pool.store.write(c.pool.store.pool(), restrictions={f"restrict_{feature}": "true"})
+
+
+def test_a_licence_may_take_away_what_is_done_to_vms(calls: Make) -> None:
+    """Checkpoints, a change of virtual processors, block tracking, guests that run hypervisors."""
+    c = calls(release="8.2", hosts=1, vms=6)
+    running, halted, disk = c.vm("vm01").ref, c.vm("vm04").ref, c.vbd("vm04", "0")["VDI"]
+    c("VM.add_to_platform", halted, "nested-virt", "true")
+    for key, feature, call in (
+        ("checkpoint", "Checkpoint", ("VM.checkpoint", running, "no")),
+        ("set_vcpus_number_live", "Live_set_vcpus", ("VM.set_VCPUs_number_live", running, 1)),
+        ("cbt", "CBT", ("VDI.enable_cbt", disk)),
+        ("nested_virt", "Nested_virt", ("VM.start", halted, False, False)),
+    ):
+        _restrict(c, key)
+        assert c.refused(*call) == ["LICENCE_RESTRICTION", feature]
+        c.pool.store.write(c.pool.store.pool(), restrictions={})
+        c(*call)
+    _restrict(c, "cbt")
+    c("VDI.disable_cbt", disk)
+
+
+@pytest.mark.parametrize(("release", "asks"), [("7.0", True), ("8.2", True), ("8.4", False)])
+def test_a_licence_may_allow_no_vm_with_the_vendor_device(calls: Make, release: str, asks: bool) -> None:
+    """Neither new nor changed nor copied; a snapshot is always allowed. XenServer 8 does not ask."""
+    c = calls(release=release, hosts=1, vms=6)
+    vm = c.vm("vm04")
+    c("VM.set_has_vendor_device", vm.ref, True)
+    _restrict(c, "pci_device_for_auto_update")
+    record = {**c("VM.get_record", vm.ref), "power_state": "Halted"}
+    calls_of_it: tuple[tuple[Any, ...], ...] = (
+        ("VM.create", record),
+        ("VM.clone", vm.ref, "no"),
+        ("VM.set_has_vendor_device", vm.ref, True),
+        ("VM.set_is_a_template", vm.ref, False),
+    )
+    for call in calls_of_it:
+        if asks:
+            assert c.refused(*call) == ["LICENCE_RESTRICTION", "PCI_device_for_auto_update"]
+        else:
+            c(*call)
+    c("VM.snapshot", vm.ref, "yes")
+    c("VM.set_has_vendor_device", vm.ref, False)
+
+
+def test_a_guest_with_a_hypervisor_keeps_its_memory(calls: Make) -> None:
+    """It does not start with a range of memory unless forced to, and not with a flag that is neither yes nor no."""
+    c = calls(release="8.2", hosts=1, vms=6)
+    vm = c.vm("vm04")
+    c("VM.set_memory_dynamic_range", vm.ref, vm["memory_static_min"], vm["memory_static_max"])
+    c("VM.add_to_platform", vm.ref, "nested-virt", "perhaps")
+    assert c.refused("VM.start", vm.ref, False, False) == ["INVALID_VALUE", "platform:nested-virt", "perhaps"]
+    c("VM.remove_from_platform", vm.ref, "nested-virt")
+    c("VM.add_to_platform", vm.ref, "nested-virt", "true")
+    assert c.refused("VM.start", vm.ref, False, False) == ["MEMORY_CONSTRAINT_VIOLATION_MAXPIN", "nested virt"]
+    c("VM.start", vm.ref, False, True)
+
+
 def test_xcp_ng_takes_every_name_for_its_edition(calls: Make) -> None:
     """And restricts one thing alone."""
     c = calls(release="XCP-ng 8.3")

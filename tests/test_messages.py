@@ -186,3 +186,13 @@ def test_savepoints_take_messages_back(c: Any) -> None:
     point.rollback()
     assert c("message.get_all") == [last, dropped, kept]
     assert c("message.get_by_uuid", c("message.get_record", dropped)["uuid"]) == dropped
+
+
+@pytest.mark.parametrize(("release", "priorities"), [("6.1", [10, 1, 1]), ("6.2", [3, 5, 4])])
+def test_what_xapi_tells_had_other_priorities_once(calls: Make, release: str, priorities: list[int]) -> None:
+    """Up to 6.1 the highest number was the most urgent, which 6.2 turned round; what others tell is theirs."""
+    c = calls(release=release, vms=1)
+    for name, now in (("HA_HOST_FAILED", 3), ("VM_STARTED", 5), ("HA_HOST_WAS_FENCED", 4)):
+        messages.post(c.pool, name, priority=now, cls="VM", uuid=c.vm("vm01")["uuid"], body="")
+    assert [message["priority"] for message in c.pool.messages.newest_first()] == priorities[::-1]
+    assert c("message.get_record", tell(c, "VM_STARTED", 5))["priority"] == 5

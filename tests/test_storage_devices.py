@@ -129,8 +129,9 @@ def test_some_disks_are_for_no_vm(c: Any) -> None:
         assert c.refused("VBD.create", record(c, "vm08", VDI=vdi.ref)) == error
 
 
-def test_a_device_has_metrics_and_a_place(c: Any) -> None:
+def test_a_device_has_metrics_and_a_place(calls: Make) -> None:
     """Only a suspended VM's says that it is attached; a floppy has names of its own, and a VM that can have one."""
+    c = calls(release="8.4", hosts=2, vms=12)
     vdi = c.vbd("vm04", "0")["VDI"]
     ref = c("VBD.create", record(c, "vm04", VDI=vdi, currently_attached=True, device="xvdz"))
     row = c.pool.store.get("VBD", ref)

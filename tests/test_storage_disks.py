@@ -126,6 +126,15 @@ def test_a_clone_is_a_disk_like_another(c: Any) -> None:
     assert disk(c, source).digest() == before
 
 
+def test_tags_go_with_copies(calls: Make, newest: Make) -> None:
+    """Not with snapshots and clones, before the toolstack's version 25.37."""
+    for c, kept in ((calls(release="8.4", hosts=1, vms=6), []), (newest(hosts=1, vms=6), ["mine"])):
+        source = c.vbd("vm04", "0")["VDI"]
+        c("VDI.add_tags", source, "mine")
+        assert vdi(c, c("VDI.snapshot", source))["tags"] == vdi(c, c("VDI.clone", source))["tags"] == kept
+        assert vdi(c, c("VDI.copy", source, vdi(c, source)["SR"]))["tags"] == ["mine"]
+
+
 @pytest.mark.parametrize("verb", ["snapshot", "clone", "copy"])
 def test_what_storage_keeps_for_itself_is_not_taken(c: Any, verb: str) -> None:
     """Such a disk is not managed."""
@@ -195,6 +204,14 @@ def test_a_copy_goes_into_a_disk_that_is_there(c: Any) -> None:
     assert c.refused("VDI.copy", source, NULL, NULL, small) == ["VDI_TOO_SMALL", small, str(1 << 30)]
     c.pool.store.write(vdi(c, into), read_only=True)
     assert c.refused("VDI.copy", source, NULL, NULL, into) == ["VDI_READONLY", into]
+
+
+def test_a_disabled_host_copies(calls: Make) -> None:
+    """It takes no VMs, but works on disks."""
+    c = calls(release="8.2", hosts=1, vms=6)
+    c("host.disable", c.host("host1").ref)
+    source = c.vbd("vm04", "0")["VDI"]
+    assert disk(c, c("VDI.copy", source, vdi(c, source)["SR"])).digest() == disk(c, source).digest()
 
 
 @pytest.mark.parametrize("end", ["cancelled", "lost"])

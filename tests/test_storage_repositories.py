@@ -432,8 +432,8 @@ def test_protected_vms_stay_agile(c: Any) -> None:
     c.pool.store.write(c.pool.store.pool(), ha_enabled=True)
     device = {"VM": vm.ref, "VDI": disk, "userdevice": "7", "bootable": False, "mode": "RW", "type": "Disk"}
     device |= {"empty": False, "other_config": {}, "qos_algorithm_type": "", "qos_algorithm_params": {}}
-    assert c.refused("VBD.create", device) == ["HA_CONSTRAINT_VIOLATION_SR_NOT_SHARED", local.ref]
-    assert c.refused("PBD.unplug", sr["PBDs"][0]) == ["HA_CONSTRAINT_VIOLATION_SR_NOT_SHARED", sr.ref]
+    assert c.refused("VBD.create", device) == ["HA_OPERATION_WOULD_BREAK_FAILOVER_PLAN"]
+    assert c.refused("PBD.unplug", sr["PBDs"][0]) == ["HA_OPERATION_WOULD_BREAK_FAILOVER_PLAN"]
     c("VBD.create", {**device, "VDI": c("VDI.create", image(c, sr))})
     c.pool.store.write(c.pool.store.pool(), ha_allow_overcommit=True)
     c("VBD.create", {**device, "userdevice": "8"})

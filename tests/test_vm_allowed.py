@@ -176,6 +176,20 @@ def test_what_stands_against_single_operations(calls: Make) -> None:
     assert c.refused("VM.snapshot", running.ref, "no") == error
 
 
+def test_a_vm_that_runs_a_hypervisor_stays_where_it_is(calls: Make) -> None:
+    """Since 7.1, as one that is marked so."""
+    for release, error in (("7.0", []), ("7.1", ["VM_IS_IMMOBILE"]), ("8.4", ["VM_IS_IMMOBILE"])):
+        c = calls(release=release, hosts=2, vms=6)
+        vm = c.vm("vm02")
+        metrics = c.pool.store.get("VM_metrics", vm["metrics"])
+        fields = {"nested_virt": True} if "nested_virt" in metrics else {}
+        c.pool.store.write(metrics, **fields)
+        c.pool.store.write(vm, platform={**vm["platform"], "nested-virt": "true"})
+        refused = checks.operation_refused(c.pool.store, vm, "suspend")
+        assert (refused.details[:1] if refused else []) == error
+        assert ("suspend" in c("VM.get_allowed_operations", vm.ref)) == (not error)
+
+
 def test_a_marked_vm_may_be_moved_by_force(calls: Make) -> None:
     """Since the check that keeps it is no strict one."""
     c = calls(release="8.2", hosts=2, vms=6)

@@ -229,8 +229,8 @@ def test_disks_that_cannot_be_reached_are_not_copied(c: Any) -> None:
         store.write(store.get("PBD", pbd), currently_attached=False)
     vms, disks = len(store.table("VM")), set(c.pool.disks)
     for method in ("VM.snapshot", "VM.clone"):
-        assert c.refused(method, vm.ref, "no") == ["SR_HAS_NO_PBDS", vdi["SR"]]
-    assert c.refused("VM.copy", vm.ref, "no", NULL) == ["NO_HOSTS_AVAILABLE"]
+        assert c.refused(method, vm.ref, "no") == ["NO_HOSTS_AVAILABLE"]
+    assert c.refused("VM.copy", vm.ref, "no", NULL) == ["INTERNAL_ERROR", "Not_found"]
     assert (len(store.table("VM")), set(c.pool.disks), vm["current_operations"]) == (vms, disks, {})
 
 
@@ -264,6 +264,24 @@ def test_a_checkpoint_of_a_vm_at_rest(c: Any) -> None:
         before = (vm["power_state"], vm["suspend_VDI"])
         assert new(c, "VM.checkpoint", vm.ref, "now")["power_state"] == state
         assert (vm["power_state"], vm["suspend_VDI"]) == before
+
+
+@pytest.mark.parametrize(
+    ("release", "running", "suspended"),
+    [
+        ("5.6", "Suspended", "Suspended"),
+        ("6.0", "Suspended", "Suspended"),
+        ("6.1", "Running", None),
+        ("8.4", "Running", None),
+    ],
+)
+def test_what_a_checkpoint_says_of_itself(calls: Make, release: str, running: str, suspended: str | None) -> None:
+    """It found every VM suspended up to 6.0; since then it says what it saved, and of a VM at rest nothing."""
+    c = calls(release=release, hosts=1, vms=6)
+    for name, state in (("vm02", running), ("vm06", suspended)):
+        told = new(c, "VM.checkpoint", c.vm(name).ref, "now")["snapshot_info"]
+        kind = {"disk-snapshot-type": "crash_consistent"}
+        assert told == ({"power-state-at-snapshot": state, **kind} if state else {})
 
 
 def test_a_checkpoint_that_is_cancelled_lets_the_vm_go_on(c: Any) -> None:
@@ -401,6 +419,17 @@ def test_a_revert_needs_a_snapshot_and_its_image(c: Any) -> None:
     disk = c.vbd("vm02", "0")["VDI"]
     assert c.refused("VM.revert", checkpoint.ref) == ["HOST_NOT_LIVE", c.host("host3").ref]
     assert c.vbd("vm02", "0")["VDI"] == disk
+
+
+def test_a_revert_needs_a_host_that_sees_the_storage(c: Any) -> None:
+    """The VM is off by then, but loses nothing."""
+    vm, store = c.vm("vm02"), c.pool.store
+    snapshot = new(c, "VM.snapshot", vm.ref, "then")
+    disk = c.vbd("vm02", "0")["VDI"]
+    for pbd in store.get("SR", store.get("VDI", disk)["SR"])["PBDs"]:
+        store.write(store.get("PBD", pbd), currently_attached=False)
+    assert c.refused("VM.revert", snapshot.ref) == ["NO_HOSTS_AVAILABLE"]
+    assert (vm["power_state"], c.vbd("vm02", "0")["VDI"], vm["current_operations"]) == ("Halted", disk, {})
 
 
 def test_a_revert_that_fails_halts_the_vm(c: Any) -> None:

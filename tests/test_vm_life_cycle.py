@@ -341,6 +341,19 @@ def test_a_suspended_vm_can_be_shut_down_by_force(old: Any) -> None:
     assert old.refused("VDI.get_record", image)[0] == "HANDLE_INVALID"
 
 
+def test_an_image_out_of_reach_does_not_keep_a_vm_suspended(c: Any) -> None:
+    """Only its disks must be in reach; the image stays where it is, and nobody names it any more."""
+    vm, store = c.vm("vm06"), c.pool.store
+    image = store.get("VDI", vm["suspend_VDI"])
+    elsewhere = c.row("SR", "Local storage on host1")
+    store.write(image, SR=elsewhere.ref)
+    for pbd in elsewhere["PBDs"]:
+        store.write(store.get("PBD", pbd), currently_attached=False)
+    c("VM.hard_shutdown", vm.ref)
+    assert (vm["power_state"], vm["suspend_VDI"]) == ("Halted", NULL)
+    assert c("VDI.get_type", image.ref) == "suspend"
+
+
 def test_an_old_image_with_a_cd_cannot_be_resumed_after_an_upgrade(calls: Make) -> None:
     """As the installation guide warns: it can only be shut down by force, and started then. Without a CD it resumes."""
     c = calls(release="4.0.1", hosts=2, vms=12)

@@ -116,7 +116,7 @@ def test_a_guest_moves_with_drivers(
 
 
 def test_a_guest_may_say_what_it_can_do(c: Any) -> None:
-    """Since 7.0 its features count where it has no drivers, and it may say why it cannot be suspended."""
+    """Since 7.0 its features count where it has no drivers."""
     vm = c.vm("vm03")
     agent = c.pool.store.get("VM_guest_metrics", vm["guest_metrics"])
     c.pool.store.write(agent, PV_drivers_version={}, other={"feature-suspend": "1"})
@@ -125,11 +125,27 @@ def test_a_guest_may_say_what_it_can_do(c: Any) -> None:
     c.pool.store.write(agent, other={"feature-poweroff": "1"})
     assert c.refused("VM.pool_migrate", vm.ref, c.host("host1").ref, {}) == ["VM_LACKS_FEATURE", vm.ref]
     c("VM.pool_migrate", vm.ref, c.host("host1").ref, {"force": "true"})
-    c.pool.store.write(
-        agent, PV_drivers_version={"major": "8", "minor": "0"}, other={"data-cant-suspend-reason": "GPU"}
-    )
-    assert c.refused("VM.suspend", vm.ref) == ["VM_NON_SUSPENDABLE", vm.ref, "GPU"]
-    c("VM.clean_shutdown", vm.ref)
+    c("VM.pause", vm.ref)
+    c("VM.assert_operation_valid", vm.ref, "checkpoint")
+
+
+@pytest.mark.parametrize(("release", "told"), [("8.2", False), ("8.4", True)])
+def test_a_migration_is_told_of_since_xenserver_8(calls: Make, release: str, told: bool) -> None:
+    c = calls(release=release, hosts=2, vms=6)
+    c("VM.pool_migrate", c.vm("vm01").ref, c.host("host2").ref, {})
+    assert [message["name"] for message in c.pool.messages.newest_first()] == (["VM_MIGRATED"] if told else [])
+
+
+def test_a_guest_may_say_why_it_cannot_be_suspended(calls: Make, newest: Make) -> None:
+    """Nobody listens before the toolstack's version 25.24."""
+    for c, listens in ((calls(release="8.4", vms=6), False), (newest(vms=6), True)):
+        vm, store = c.vm("vm03"), c.pool.store
+        agent = store.get("VM_guest_metrics", vm["guest_metrics"])
+        store.write(agent, PV_drivers_version={"major": "8", "minor": "0"}, other={"data-cant-suspend-reason": "GPU"})
+        if listens:
+            assert c.refused("VM.suspend", vm.ref) == ["VM_NON_SUSPENDABLE", vm.ref, "GPU"]
+        else:
+            c("VM.suspend", vm.ref)
 
 
 # --- emptying a host

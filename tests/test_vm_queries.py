@@ -26,6 +26,13 @@ def test_free_devices_are_those_that_nothing_has(c: Any) -> None:
     assert len(c("VM.get_allowed_VBD_devices", dom0)) == 256
 
 
+def test_later_releases_take_more_interfaces(calls: Make, newest: Make) -> None:
+    """XenServer 8 takes as many as releases before it."""
+    for c, limit in ((calls(release="8.4", vms=6), 7), (newest(vms=6), 16)):
+        free = c("VM.get_allowed_VIF_devices", c.vm("vm02").ref)
+        assert free == [str(number) for number in range(1, limit)]
+
+
 def test_there_were_fewer_devices_once(calls: Make) -> None:
     """Fewest for a guest without drivers."""
     c = calls(release="6.2", vms=3)
@@ -67,16 +74,22 @@ def test_what_is_measured_of_a_running_vm(c: Any) -> None:
 
 
 def test_a_guest_that_can_is_told_to_serve_desktops(c: Any) -> None:
-    """Another plugin is not there; scripts are not run."""
+    """Another plugin is not there; scripts are not run; and it is not asked again so soon."""
     vm = c.vm("vm02")
     call = ("VM.call_plugin", vm.ref)
     assert c.refused(*call, "mine", "x", {}) == ["XENAPI_MISSING_PLUGIN", "mine"]
     assert c.refused(*call, "guest-agent-operation", "x", {})[:2] == ["XENAPI_PLUGIN_FAILURE", "failed to find fn"]
+    c.sleep(4)
+    error = ["VM_CALL_PLUGIN_RATE_LIMIT", vm.ref, "10.", "6."]
+    assert c.refused(*call, "guest-agent-operation", "run-script", {}) == error
+    c.sleep(6)
     assert c.refused(*call, "guest-agent-operation", "run-script", {}) == ["FEATURE_RESTRICTED"]
+    c.sleep(10)
     refused = c.refused(*call, "guest-agent-operation", "request-rdp-on", {})
     assert refused[:2] == ["XENAPI_PLUGIN_FAILURE", "failed to execute fn"]
     agent = c.pool.store.get("VM_guest_metrics", vm["guest_metrics"])
     c.pool.store.write(agent, other={**agent["other"], "feature-ts2": "1"})
+    c.sleep(10)
     assert c(*call, "guest-agent-operation", "request-rdp-on", {}) == ""
     assert agent["other"]["data-ts"] == "1"
 

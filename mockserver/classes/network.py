@@ -33,7 +33,7 @@ def create(call: Call, args: dict[str, Any]) -> str:
     bridges = {network["bridge"] for network in call.db.table("network").values()}
     bridge = args.get("bridge", "") if call.at_least(NAMED_SINCE) else ""
     if not bridge:
-        bridge = next(name for name in (f"xapi{n}" for n in range(len(bridges) + 1)) if name not in bridges)
+        bridge = _next_bridge(call, bridges)
     else:
         trusted = call.session is None or call.session["pool"]
         if not trusted and (len(bridge) > LONGEST_NAME or bridge.startswith(OUR_NAMES)):
@@ -42,6 +42,16 @@ def create(call: Call, args: dict[str, Any]) -> str:
             raise refuse("BRIDGE_NAME_EXISTS", bridge)
     mtu = args.get("MTU", pifs.DEFAULT_MTU)
     return make(call, "network", args, bridge=bridge, MTU=mtu if mtu > 0 else pifs.DEFAULT_MTU).ref
+
+
+def _next_bridge(call: Call, taken: set[str]) -> str:
+    """A name that no network has, and that none had since the toolstack started."""
+    xapi = call.machine.xapi
+    while True:
+        name = f"xapi{xapi.bridges}"
+        xapi.bridges += 1
+        if name not in taken:
+            return name
 
 
 @verb("*")

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from .. import agility, hosts, passwords, volumes
+from ..busy import in_progress
 from ..call import Call, Steps, refuse
-from ..storage_rules import in_progress, pbds_of
+from ..storage_rules import pbds_of
 from ..store import Row
 from . import verbs_of
 

@@ -9,6 +9,7 @@ from xenctl.datamodel import load
 
 from .. import hosts, network_rules, pifs, rules
 from ..addresses import assert_cidr, assert_ip, is_ip, is_mac
+from ..busy import in_progress
 from ..call import Call, Steps, refuse
 from ..startup import synchronise_management
 from ..store import Row
@@ -328,4 +329,4 @@ def _assert_no_cluster_joins(call: Call) -> None:
     for cluster in list(call.db.table("Cluster").values())[:1]:
         for task, going in cluster["current_operations"].items():
             if going in ("enable", "add"):
-                raise refuse("OTHER_OPERATION_IN_PROGRESS", "Cluster", cluster.ref, going, task)
+                raise in_progress(call.db, "Cluster", cluster.ref, going, task)

@@ -45,8 +45,7 @@ def insert(call: Call, vbd: str, vdi: str) -> Steps:
     row, disc = call.db.get("VBD", vbd), call.db.get("VDI", vdi)
     with vbd_operation(call, row, "insert"):
         vm, sr = call.db.get("VM", row["VM"]), call.db.get("SR", disc["SR"])
-        if sr["content_type"] != "iso":
-            raise refuse("VDI_IS_NOT_ISO", vdi, disc["type"])
+        _assert_disc(call, disc)
         if not disc["managed"]:
             raise refuse("VDI_NOT_MANAGED", vdi)
         assert_stays_agile(call.db, vm, disc)
@@ -60,6 +59,13 @@ def insert(call: Call, vbd: str, vdi: str) -> Steps:
             host.check()
         call.db.write(row, VDI=vdi, empty=False)
     return ""
+
+
+def _assert_disc(call: Call, vdi: Row) -> None:
+    """Raise for what is in no library of discs; since 7.0 any disk may be in a drive."""
+    kind = call.db.get("SR", vdi["SR"])["content_type"]
+    if kind != "iso" and not call.at_least(rules.DUNDEE):
+        raise refuse("VDI_IS_NOT_ISO", vdi.ref, kind)
 
 
 @verb("currently_attached", "device", *MARKS)
@@ -161,10 +167,11 @@ def set_mode(call: Call, ref: str, value: str) -> str:
 def create(call: Call, args: dict[str, Any]) -> str:
     vm, empty = call.db.get("VM", args["VM"]), args["empty"]
     _assert_sensible(call, args)
-    assert_not_migrating(vm)
+    assert_not_migrating(call.db, vm)
     if args["type"] == "Floppy" and not is_hvm(vm):
         raise refuse("NOT_IMPLEMENTED", "VBD of type 'floppy' is not supported on PV domain")
-    at_rest = {} if vm["power_state"] == "Suspended" else {"currently_attached": False, "device": ""}
+    keeps = vm["power_state"] == "Suspended" and call.at_least(rules.MAKES_SUSPENDED)
+    at_rest = {} if keeps else {"currently_attached": False, "device": ""}
     device = _device(call, vm, args)
     if not empty:
         assert_stays_agile(call.db, vm, call.db.get("VDI", args["VDI"]))
@@ -182,6 +189,8 @@ def _assert_sensible(call: Call, args: dict[str, Any]) -> None:
         raise refuse("VBD_CDS_MUST_BE_READONLY")
     if args["empty"] and args["type"] != "CD":
         raise refuse("VBD_NOT_REMOVABLE_MEDIA", "in constructor")
+    if vdi is not None and args["type"] == "CD":
+        _assert_disc(call, vdi)
     if vdi is not None and args["mode"] == "RW" and vdi["read_only"]:
         raise refuse("VDI_READONLY", vdi.ref)
 

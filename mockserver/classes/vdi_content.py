@@ -7,6 +7,7 @@ import base64
 from .. import hosts, storage_rules, vdis, volumes
 from ..call import Call, Steps, refuse
 from ..checks import operation
+from ..licence import assert_enabled
 from ..machine.disks import BLOCK_SIZE
 from ..store import Row
 from ..vdis import MOVED, sr_of
@@ -76,7 +77,7 @@ def pool_migrate(call: Call, vdi: str, sr: str, options: dict[str, str]) -> Step
 def _host_for(call: Call, vm: Row, sr: Row) -> hosts.Contact:
     """The host that a VM runs on, or one that it could run on, where that sees `sr`."""
     if vm["power_state"] not in ("Running", "Paused"):
-        found = volumes.seeing(call, (sr,))
+        found = volumes.seeing(call, (sr,), enabled=True)
         if found is None:
             raise refuse("NO_HOSTS_AVAILABLE")
         return found
@@ -122,6 +123,8 @@ def _set_cbt(call: Call, ref: str, name: str, *, value: bool) -> str:
     sr = sr_of(call, row)
     with volumes.held(call, sr=(sr, f"vdi_{name}"), vdi=(row, name)):
         volumes.serving(call, sr)
+        if value:
+            assert_enabled(call, "CBT")
         call.db.write(row, cbt_enabled=value)
     return ""
 

@@ -35,7 +35,7 @@ def start(call: Call, vm: str, start_paused: bool, force: bool) -> Steps:
     row = call.db.get("VM", vm)
     passthrough.assert_supported(call.db, row)
     with operation(call, row, "start"):
-        yield from boot(call, row, lambda: placement.choose_host(call.pool, row), paused=start_paused)
+        yield from boot(call, row, lambda: placement.choose_host(call.pool, row), paused=start_paused, forced=force)
         yield from delay(row, "start_delay")
     announce(call, row, "VM_STARTED", f"started {on_host(call, row)}")
     return ""
@@ -47,7 +47,7 @@ def start_on(call: Call, vm: str, host: str, start_paused: bool, force: bool) ->
     passthrough.assert_supported(call.db, row)
     target = placement.host_named(call, host)
     with operation(call, row, "start_on"):
-        yield from boot(call, row, lambda: _fit(call, row, target), paused=start_paused)
+        yield from boot(call, row, lambda: _fit(call, row, target), paused=start_paused, forced=force)
         yield from delay(row, "start_delay")
     announce(call, row, "VM_STARTED", f"started {on_host(call, row)}")
     return ""

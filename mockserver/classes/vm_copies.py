@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from xenctl.errors import Failure
 from xenctl.values import Timestamp
 
-from .. import guests, power
+from .. import guests, placement, power
 from ..call import Call, Steps, refuse
 from ..checks import operation
-from ..copies import WRITES, Copy, duplicate
+from ..copies import WRITES, Copy, duplicate, snapshot_info
+from ..licence import assert_enabled
+from ..rules import TAMPA
 from ..storage_drivers import capabilities
 from ..store import Row
 from . import verbs_of
@@ -30,6 +32,7 @@ QUIESCES = ("feature-snapshot", "feature-quiesce")
 def snapshot(call: Call, vm: str, new_name: str, ignore_vdis: list[str]) -> Steps:
     row = call.db.get("VM", vm)
     with operation(call, row, "snapshot"):
+        placement.assert_seen(call, row)
         new = yield from duplicate(call, row, new_name, Copy("snapshot", snapshot=True), leave_out=ignore_vdis)
     power.announce(call, row, "VM_SNAPSHOTTED", f"snapshotted, snapshot name: {new_name}")
     return new.ref
@@ -40,9 +43,10 @@ def snapshot_with_quiesce(call: Call, vm: str, new_name: str) -> Steps:
     """A snapshot for which the guest holds its writes, up to 8.0; its agent must be able to."""
     row = call.db.get("VM", vm)
     with operation(call, row, "snapshot_with_quiesce"):
+        placement.assert_seen(call, row)
         assert_quiesces(call, row)
         how = Copy("snapshot", snapshot=True)
-        new = yield from duplicate(call, row, new_name, how, info={"disk-snapshot-type": "quiesced"})
+        new = yield from duplicate(call, row, new_name, how, info=snapshot_info(row, "quiesced"))
     return new.ref
 
 
@@ -56,21 +60,25 @@ def assert_quiesces(call: Call, vm: Row) -> None:
 
 @verb(*WRITES, *power.LIVES)
 def checkpoint(call: Call, vm: str, new_name: str) -> Steps:
-    """A snapshot with what is in memory. A running VM is saved for it and goes on where it was, whatever came of it."""
+    """A snapshot with what is in memory. A running VM is saved for it and goes on where it was, whatever came of it. Since
+    6.1 the snapshot says that the VM ran, and of any other VM nothing; before, it found every VM suspended."""
     row = call.db.get("VM", vm)
     with operation(call, row, "checkpoint"):
-        state = row["power_state"]
-        how, info = Copy("checkpoint", snapshot=True), {"power-state-at-snapshot": state}
-        if state != "Running":
-            new = yield from duplicate(call, row, new_name, how, info=info)
-        else:
+        if row["power_state"] != "Running":
+            placement.assert_seen(call, row)
+        assert_enabled(call, "Checkpoint")
+        how, runs = Copy("checkpoint", snapshot=True), row["power_state"] == "Running"
+        info = (snapshot_info(row) if runs else {}) if call.at_least(TAMPA) else None
+        if runs:
             new = yield from _saved_meanwhile(call, row, new_name, how, info)
+        else:
+            new = yield from duplicate(call, row, new_name, how, info=info)
     power.announce(call, row, "VM_CHECKPOINTED", f"checkpointed, snapshot name: {new_name}")
     return new.ref
 
 
 def _saved_meanwhile(
-    call: Call, vm: Row, name: str, how: Copy, info: dict[str, str]
+    call: Call, vm: Row, name: str, how: Copy, info: dict[str, str] | None
 ) -> Generator[float | Wait, None, Row]:
     _assert_snapshots(call, vm)
     there, error, new = power.contact(call, vm), None, None
@@ -105,6 +113,7 @@ def _assert_snapshots(call: Call, vm: Row) -> None:
 def clone(call: Call, vm: str, new_name: str) -> Steps:
     row = call.db.get("VM", vm)
     with operation(call, row, "clone"):
+        placement.assert_seen(call, row)
         new = yield from duplicate(call, row, new_name, Copy("clone"))
         _rest(call, row, new)
     return new.ref
@@ -149,6 +158,7 @@ def csvm(call: Call, vm: str) -> Steps:
     row = call.db.get("VM", vm)
     call.db.get("VDI", row["suspend_VDI"])
     with operation(call, row, "csvm"):
+        placement.assert_seen(call, row)
         new = yield from duplicate(call, row, f"{row['name_label']}-cloned-suspended", Copy("clone"))
     power.announce(call, row, "VM_CLONED", f"cloned (new uuid: {new['uuid']})")
     return new.ref

@@ -9,6 +9,7 @@ from typing import Any
 from .. import copies, hosts, power, rules, vdis, volumes
 from ..call import Call, Steps, refuse
 from ..checks import operation
+from ..licence import assert_has_vendor_device
 from ..store import NULL, Row
 from . import verbs_of
 
@@ -127,6 +128,8 @@ def set_is_a_template(call: Call, ref: str, value: bool) -> str:
 def _set_template(call: Call, vm: Row, *, template: bool) -> None:
     """Make a template of a VM that nobody protects, or a VM of a template."""
     db = call.db
+    if vm.get("has_vendor_device"):
+        assert_has_vendor_device(call)
     if not template:
         metrics = db.find("VM_metrics", vm["metrics"])
         if metrics is not None:

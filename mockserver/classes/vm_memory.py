@@ -10,6 +10,7 @@ from xenctl import memory
 from .. import power, rules, vm_rules
 from ..call import Call, Steps, refuse
 from ..checks import is_hvm, operation
+from ..licence import assert_enabled
 from ..placement import ocaml_float
 from ..power import MARKS
 from ..store import Row
@@ -43,8 +44,7 @@ def _assert_ordered(call: Call, vm: Row, **changes: int) -> None:
     least, low, high, most = (changes.get(name, vm[name]) for name in names)
     reason = _pinned(call, vm)
     if reason:
-        if not least <= low == high == most:
-            raise refuse("MEMORY_CONSTRAINT_VIOLATION_MAXPIN", reason)
+        vm_rules.assert_pinned(vm, reason, **changes)
     elif not least <= low <= high <= most:
         raise refuse("MEMORY_CONSTRAINT_VIOLATION_ORDER")
 
@@ -265,6 +265,7 @@ def set_VCPUs_number_live(call: Call, ref: str, nvcpu: int) -> str:
     row = call.db.get("VM", ref)
     with operation(call, row, "changing_VCPUs_live"):
         power.contact(call, row)
+        assert_enabled(call, "Live_set_vcpus")
         if not 1 <= nvcpu <= row["VCPUs_max"]:
             raise refuse("INVALID_VALUE", "VCPU values must satisfy: 0 < VCPUs ≤ VCPUs_max", nvcpu)
         call.db.write(row, VCPUs_at_startup=nvcpu)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from xenctl.datamodel import load
 from xenctl.errors import Failure
 
 from .. import power, vm_rules
@@ -11,11 +12,13 @@ from ..block_devices import identity
 from ..call import Call, refuse
 from ..checks import is_hvm, operation, operation_refused
 from ..data_sources import of_guest
+from ..placement import ocaml_float
 from ..power import MARKS
-from ..rules import DUNDEE, NILE
+from ..rules import DUNDEE
 from ..store import Row
 from . import verbs_of
 
+MORE_INTERFACES = load().order("25.29.0")
 verb = verbs_of("VM")
 
 # --- free devices
@@ -34,9 +37,10 @@ def get_allowed_VBD_devices(call: Call, vm: str) -> list[str]:
 
 @verb()
 def get_allowed_VIF_devices(call: Call, vm: str) -> list[str]:
-    """The numbers that a new network interface may have: since XenServer 8 16 of them, before 7, or 4 without drivers."""
+    """The numbers that a new network interface may have: 7 of them, up to 6.5 4 without drivers, and 16 since the
+    toolstack's version 25.29."""
     row = call.db.get("VM", vm)
-    limit = 16 if call.at_least(NILE) else 7 if call.at_least(DUNDEE) or _has_drivers(call, row) else 4
+    limit = 16 if call.at_least(MORE_INTERFACES) else 7 if call.at_least(DUNDEE) or _has_drivers(call, row) else 4
     vifs = (call.db.find("VIF", ref) for ref in row["VIFs"])
     used = {vif["device"] for vif in vifs if vif is not None}
     return [str(number) for number in range(limit) if str(number) not in used]
@@ -114,6 +118,7 @@ def call_plugin(call: Call, vm: str, plugin: str, fn: str, args: dict[str, str])
         power.contact(call, row)
         if plugin != AGENT_PLUGIN:
             raise refuse("XENAPI_MISSING_PLUGIN", plugin)
+        _assert_patient(call, row)
         if fn == "run-script":
             raise refuse("FEATURE_RESTRICTED")
         if fn not in REMOTE_DESKTOP:
@@ -126,6 +131,15 @@ def call_plugin(call: Call, vm: str, plugin: str, fn: str, args: dict[str, str])
             raise refuse("XENAPI_PLUGIN_FAILURE", "failed to execute fn", text, text)
         call.db.write(agent, other={**agent["other"], "data-ts": REMOTE_DESKTOP[fn]})
     return ""
+
+
+def _assert_patient(call: Call, vm: Row) -> None:
+    """Raise where the plugin was called for this VM a moment ago, since 7.0."""
+    guest, now = call.pool.guest(vm), call.clock.now()
+    wait = guest.asked + SINCE_LAST - now
+    if wait > 0 and call.at_least(DUNDEE):
+        raise refuse("VM_CALL_PLUGIN_RATE_LIMIT", vm.ref, ocaml_float(SINCE_LAST), ocaml_float(wait))
+    guest.asked = now
 
 
 def _not_by_xapi(call: Call, vm: str, name: str) -> Failure:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import copies, power
+from .. import copies, power, rules
 from ..call import Call, refuse
 from ..checks import operation_refused
+from ..licence import assert_has_vendor_device
 from ..store import EPOCH, NULL
 from . import verbs_of
 from .generic import make
@@ -19,8 +20,12 @@ SUSPENDED = ("last_booted_record", "last_boot_CPU_flags", "suspend_VDI")
 
 @verb("*", "VM_metrics.*")
 def create(call: Call, args: dict[str, Any]) -> str:
-    """A VM with metrics of its own. Its power state may be Halted or Suspended; any other is taken for Halted."""
-    ref, suspended = call.pool.new_ref(), args.get("power_state") == "Suspended"
+    """A VM with metrics of its own. Its power state may be Halted or, since XenServer 8, Suspended; any other is taken for
+    Halted."""
+    if args.get("has_vendor_device"):
+        assert_has_vendor_device(call)
+    ref = call.pool.new_ref()
+    suspended = args.get("power_state") == "Suspended" and call.at_least(rules.MAKES_SUSPENDED)
     if suspended and not all(args.get(field) and args[field] != NULL for field in SUSPENDED):
         raise refuse("VM_BAD_POWER_STATE", ref, "halted", "suspended")
     domain_type = args.get("domain_type", "unspecified")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from xenctl.errors import Failure
 
-from .. import copies, hosts, power, vdis, volumes
+from .. import copies, hosts, placement, power, vdis, volumes
 from ..call import Call, Steps, refuse
 from ..checks import operation
 from ..records import as_text, from_record
@@ -43,6 +43,7 @@ def revert(call: Call, snapshot: str) -> Steps:
         call.goal = 0.1
         yield from power.stop(call, vm, call.pool.durations.vm_destroy)
         _revert_fields(call, source, vm)
+        placement.assert_seen(call, vm)
         try:
             yield from _revert_devices(call, source, vm)
         except Failure as error:

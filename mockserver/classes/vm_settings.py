@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import bios, failover_plan, power, rules, volumes
+from .. import bios, failover_plan, placement, power, rules, volumes
 from ..call import Call, refuse
 from ..checks import operation
-from ..licence import assert_enabled
+from ..licence import assert_enabled, assert_has_vendor_device
 from ..power import MARKS
+from ..storage_rules import TYPES_SPELLED
 from ..store import NULL, Row
 from . import verbs_of
 from .vm_copies import assert_quiesces
@@ -68,6 +69,8 @@ def set_domain_type(call: Call, ref: str, value: str) -> str:
 @verb("has_vendor_device", "hardware_platform_version")
 def set_has_vendor_device(call: Call, ref: str, value: bool) -> str:
     row = call.db.get("VM", ref)
+    if value:
+        assert_has_vendor_device(call)
     _assert_state(row, "Halted")
     call.db.write(row, has_vendor_device=value)
     power.settle_hardware(call, row)
@@ -259,31 +262,21 @@ def _policy(call: Call, vm: Row, kind: str, ref: str) -> Row | None:
 @verb("suspend_VDI")
 def set_suspend_VDI(call: Call, ref: str, value: str) -> str:
     """Put another image in the place of a suspended VM's, which must hold the same."""
-    row, image = call.db.get("VM", ref), call.db.get("VDI", value)
+    row = call.db.get("VM", ref)
     _assert_state(row, "Suspended")
+    image = call.db.get("VDI", value)
     if image["type"] == "cbt_metadata":
-        raise refuse("VDI_INCOMPATIBLE_TYPE", ref, "cbt_metadata")
+        raise refuse("VDI_INCOMPATIBLE_TYPE", ref, TYPES_SPELLED["cbt_metadata"])
     old = call.db.get("VDI", row["suspend_VDI"])
     if old is image:
         return ""
-    _assert_seen_together(call, row, image)
+    placement.assert_seen(call, row, image["SR"], image=False)
     sums = [volumes.content(call, vdi).digest() for vdi in (old, image)]
     if sums[0] != sums[1]:
         told = [f"{vdi['uuid']} : {digest}" for vdi, digest in zip((old, image), sums, strict=True)]
         raise refuse("SUSPEND_VDI_REPLACEMENT_IS_NOT_IDENTICAL", *told)
     call.db.write(row, suspend_VDI=value)
     return ""
-
-
-def _assert_seen_together(call: Call, vm: Row, image: Row) -> None:
-    """Some host must reach all disks of a VM, and its image."""
-    vdis = (call.db.find("VDI", vbd["VDI"]) for vbd in call.pool.vbds(vm) if not vbd["empty"])
-    needed = {image["SR"], *(vdi["SR"] for vdi in vdis if vdi is not None)}
-    for host in call.db.table("host").values():
-        pbds = (call.db.find("PBD", ref) for ref in host["PBDs"])
-        if needed <= {pbd["SR"] for pbd in pbds if pbd is not None and pbd["currently_attached"]}:
-            return
-    raise refuse("NO_HOSTS_AVAILABLE")
 
 
 @verb("resident_on", "scheduled_to_be_resident_on")

@@ -109,6 +109,9 @@ def _schedules(at: Situation) -> Iterator[Found]:
 
 WHERE = ("pool", "host", "SR", "VDI")
 """Classes whose objects may have operations under way, guests apart."""
+DOWN = "shutdown"
+"""What a host shows from when it was told to stop or reboot until it greets the master again: a run that stopped in the
+middle may have told it."""
 
 
 def _operations(at: Situation) -> Iterator[Found]:
@@ -119,7 +122,7 @@ def _operations(at: Situation) -> Iterator[Found]:
             )
     for kind in WHERE:
         for record in at.records(kind).values():
-            busy = sorted(set(record.get("current_operations", {}).values()))
+            busy = sorted(set(record.get("current_operations", {}).values()) - ({DOWN} if at.half_done else set()))
             if busy:
                 name = record["name_label"] or record["uuid"]
                 why = f"{kind} {name} has an operation going on ({', '.join(busy)})"

@@ -35,6 +35,8 @@ V = TypeVar("V")
 
 FIXED = frozenset({str, int, float, bool, bytes, tuple, frozenset, type(None)})
 """Types whose values never change. The most usual ones; the others are told by what they are not."""
+MANY = 100_000
+"""Objects that were made without the collector."""
 FOREIGN = (defaultdict, OrderedDict, Counter, deque, bytearray)
 """Containers that cannot be kept."""
 
@@ -76,14 +78,16 @@ IDLE = Journal()
 @contextmanager
 def uncollected() -> Iterator[None]:
     """Without Python's cyclic garbage collector: while very many objects are made that all stay, it would look at each of
-    them again and again. Afterwards they count as old, so that not the next object has it look at them all."""
+    them again and again. Afterwards very many count as old, so that not the next object has it look at them all; fewer are
+    left to it, or it would never come to look for small pools that nobody has any more."""
     was = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if was:
-            if gc.get_freeze_count() == 0:  # else somebody wants what is frozen to stay so
+            many = gc.get_count()[0] > MANY
+            if many and gc.get_freeze_count() == 0:  # else somebody wants what is frozen to stay so
                 gc.freeze()
                 gc.unfreeze()
             gc.enable()

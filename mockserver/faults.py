@@ -23,6 +23,7 @@ from xenctl import xmlrpc
 from xenctl.errors import ConnectionLost, ProtocolError
 
 from . import handlers, paths
+from .call import methods, underscored
 from .handlers.base import Answer
 from .striking import AFTER, BEFORE, ERRORS, PHYSICAL, around, go_to_its_end
 
@@ -312,7 +313,7 @@ class Faults:
         return method
 
     def _messages(self, machine: HostMachine) -> dict[str, Any]:
-        return self._pool.methods(machine.system.release)
+        return methods(machine.system.release)
 
     def _name(self, host: str | None) -> str | None:
         if host is None:
@@ -396,7 +397,7 @@ class Faults:
 
     def _carry(self, machine: HostMachine, name: str, params: Sequence[Any], go: Callable[[], Any]) -> Any:
         plain, is_async = _split(name)
-        message = self._pool.underscored(machine.system.release).get(plain)
+        message = underscored(machine.system.release).get(plain)
         self.requests += 1
         plain = message.wire_name if message is not None and not is_async else plain
         arrival = Arrival(machine.pool, self.requests, machine.name, plain, is_async, tuple(params))

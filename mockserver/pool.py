@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from xenctl import database
 from xenctl.database import Database
 from xenctl.errors import Failure
-from xenctl.releases import Release, find
+from xenctl.releases import find
 
 from . import backups, classes, guests, ha_monitor, live, powerup, rules, savepoint
-from .call import Asked, Call, Steps, Wait, continue_later, dispatch, methods, underscored
+from .call import Asked, Call, Steps, Wait, continue_later, dispatch
 from .classes.event import OldEvents
 from .columns import apart
 from .faults import Faults
@@ -407,14 +407,6 @@ class MockPool(Kept):
             self.upkeep.renew("VM", *store.table("VM"))
 
     # --- calls
-
-    def methods(self, release: Release) -> dict[str, Message]:
-        """Every message that a host of `release` serves, by wire name."""
-        return methods(release)
-
-    def underscored(self, release: Release) -> dict[str, Message]:
-        """The same by their `CLASS_message` spelling."""
-        return underscored(release)
 
     def verb(self, message: Message) -> classes.Verb:
         """The function that answers `message`. Raises `NOT_IMPLEMENTED` where there is none."""

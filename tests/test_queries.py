@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mockserver import MockPool, classes
+from mockserver.call import methods
 from mockserver.store import Row
 from xenctl import datamodel
 from xenctl.datamodel import Message
@@ -39,7 +40,7 @@ def c(request: pytest.FixtureRequest, calls: Make) -> Any:
 def messages(c: Any, *kinds: str) -> Iterator[Message]:
     """The messages that follow from the data model: roles are in no table, and nobody may make or destroy consoles."""
     release = c.pool.store.release
-    for message in c.pool.methods(release).values():
+    for message in methods(release).values():
         unlike = message.class_name == "role" or message.wire_name in ("console.create", "console.destroy")
         if message.kind in kinds and not has_removed(release, message) and not unlike:
             yield message
@@ -102,7 +103,7 @@ def test_objects_are_found_by_uuid_and_name(c: Any) -> None:
         c.pool.store.write(row, name_label="of its own")
         assert c(message.wire_name, "of its own") == [row.ref]
         assert c(message.wire_name, "Of its own") == []
-    assert "pool.get_by_name_label" not in c.pool.methods(c.pool.store.release)
+    assert "pool.get_by_name_label" not in methods(c.pool.store.release)
 
 
 def test_a_handle_that_is_none_is_refused_everywhere(c: Any) -> None:

@@ -195,6 +195,12 @@ def readdress(store: Store, host: Row, address: str) -> None:
                 store.write(console, location=console["location"].replace(f"//{old}/", f"//{address}/"))
 
 
+def sees(store: Store, host: Row, srs: Iterable[str]) -> bool:
+    """Whether `host` lives and has every one of these storage repositories plugged."""
+    plugged = {pbd["SR"] for pbd in store.rows("PBD", host["PBDs"]) if pbd["currently_attached"]}
+    return plugged.issuperset(srs) and live(store, host)
+
+
 def set_live(store: Store, host: Row | None, alive: bool) -> None:
     """Write down whether the master thinks `host` lives."""
     metrics = store.find("host_metrics", host["metrics"]) if host is not None else None

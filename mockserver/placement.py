@@ -137,11 +137,8 @@ def assert_seen(call: Call, vm: Row, *more: str, image: bool = True) -> None:
     """Raise `NO_HOSTS_AVAILABLE` unless some live host has all storage of `vm` plugged, and `more`; without `image` that of
     its suspend image does not count."""
     needed, store = {*required_srs(call.db, vm, image=image), *more}, call.db
-    for host in store.table("host").values():
-        plugged = {pbd["SR"] for pbd in store.rows("PBD", host["PBDs"]) if pbd["currently_attached"]}
-        if needed <= plugged and hosts.live(store, host):
-            return
-    raise refuse("NO_HOSTS_AVAILABLE")
+    if not any(hosts.sees(store, host, needed) for host in store.table("host").values()):
+        raise refuse("NO_HOSTS_AVAILABLE")
 
 
 def choose_host(pool: MockPool, vm: Row) -> Row:

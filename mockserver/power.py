@@ -118,10 +118,12 @@ def delay(vm: Row, field: str) -> Steps:
 def _attach(call: Call, vm: Row, there: hosts.Contact) -> None:
     db = call.db
     passthrough.take(db, vm, there.host)
-    drives = [vbd for vbd in db.rows("VBD", vm["VBDs"]) if not vbd["empty"] or checks.is_hvm(vm)]
-    for device in (*drives, *db.rows("VIF", vm["VIFs"]), *db.rows("VUSB", vm.get("VUSBs", ()))):
+    release, hvm = there.machine.system.release, checks.is_hvm(vm)
+    for vbd in db.rows("VBD", vm["VBDs"]):
+        if hvm or not vbd["empty"]:
+            db.write(vbd, currently_attached=True, device=block_devices.name_in(vm, vbd["userdevice"], release))
+    for device in (*db.rows("VIF", vm["VIFs"]), *db.rows("VUSB", vm.get("VUSBs", ()))):
         db.write(device, currently_attached=True)
-    name_drives(call, vm, there.machine.system.release)
 
 
 def name_drives(call: Call, vm: Row, release: Release) -> None:

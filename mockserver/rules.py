@@ -33,6 +33,8 @@ CLEARWATER = find("6.2.0").order
 INVERNESS = find("7.3.0").order
 LIMA = find("7.6.0").order
 
+UNMANAGED_NETWORKS = load().order("24.29.0")
+"""The toolstack's version since which networks may be of cards that xapi does not manage."""
 MAKES_SUSPENDED = load().order("1.257.0")
 """From when on a VM may be made as a suspended one, with devices that are attached; it came after 8.2."""
 

@@ -19,9 +19,9 @@ WRITES = ("VDI.*", *volumes.GONE, *volumes.MARKS, *volumes.ATTACHED)
 """What may be written here."""
 BACKUP = "Pool Metadata Backup"
 """The name of the disk that backups of the pool's database are kept on; its uuid follows from its storage's."""
-COPIED = "name_label name_description type sharable other_config xenstore_data tags".split()
+COPIED = "name_label name_description type sharable other_config xenstore_data".split()
 """What a copy has from its disk."""
-MOVED = (*COPIED, "read_only", "on_boot", "allow_caching", "is_a_snapshot", "snapshot_time", "snapshot_of")
+MOVED = (*COPIED, "tags", "read_only", "on_boot", "allow_caching", "is_a_snapshot", "snapshot_time", "snapshot_of")
 """What a disk that moved has from what it was."""
 PATIENCE = 7200.0
 """Seconds that who is patient waits for other operations to end."""
@@ -119,7 +119,7 @@ def clone(call: Call, vdi: Row, *, patient: bool = False) -> Steps:
         contact.check()
         if fast:
             return volumes.branch(call, vdi, snapshot=False)
-        fields = {name: vdi[name] for name in (*COPIED, "read_only") if name in vdi and name != "tags"}
+        fields = {name: vdi[name] for name in (*COPIED, "read_only") if name in vdi}
         new = volumes.make(call, sr, vdi["virtual_size"], **fields)
     call.goal = goal
     yield from _poured(call, contact, vdi, new, fresh=True)
@@ -154,7 +154,7 @@ def copy(
 
 def _blank(call: Call, sr: Row, like: Row, patient: bool) -> Steps:
     """A new disk for a copy, which can be written whatever it is a copy of."""
-    fields = {name: like[name] for name in COPIED if name in like}
+    fields = {name: like[name] for name in (*COPIED, "tags") if name in like}
     call.goal = call.reached
     args = {**fields, "virtual_size": like["virtual_size"], "read_only": False}
     new = yield from create(call, sr, args, patient=patient)

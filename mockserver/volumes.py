@@ -56,9 +56,7 @@ def seeing(call: Call, srs: Iterable[Row], *, enabled: bool = False) -> hosts.Co
     wanted, master = list(srs), call.db.pool()["master"]
     needed = {sr.ref for sr in wanted}
     for host in sorted(call.db.table("host").values(), key=lambda host: bool(host.ref == master)):
-        pbds = (call.db.find("PBD", ref) for ref in host["PBDs"])
-        plugged = {pbd["SR"] for pbd in pbds if pbd is not None and pbd["currently_attached"]}
-        if needed <= plugged and hosts.live(call.db, host) and (host["enabled"] or not enabled):
+        if hosts.sees(call.db, host, needed) and (host["enabled"] or not enabled):
             found = hosts.contact(call.pool, host)
             for sr in wanted:
                 found.needs(sr)

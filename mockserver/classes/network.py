@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from xenctl.datamodel import load
 from xenctl.releases import find
 
-from .. import hosts, pifs
+from .. import hosts, pifs, rules
 from ..call import Call, Steps, refuse
 from ..network_rules import assert_managed, pifs_of, vifs_of
 from ..store import Row
@@ -22,8 +21,6 @@ OUR_NAMES = ("xen", "xapi", "vif", "tap", "eth")
 LONGEST_NAME = 15
 NAMED_SINCE = find("7.2.0").order
 """The release that lets a client choose the bridge."""
-MANAGED_SINCE = load().order("24.29.0")
-"""The toolstack's version since which only networks that xapi manages have purposes."""
 OPPOSITE = {"nbd": "insecure_nbd", "insecure_nbd": "nbd"}
 """The purposes of which a pool may have one."""
 
@@ -150,7 +147,7 @@ def set_default_locking_mode(call: Call, network: str, value: str) -> str:
 @verb("purpose")
 def add_purpose(call: Call, ref: str, value: str) -> str:
     row = call.db.get("network", ref)
-    if call.at_least(MANAGED_SINCE):
+    if call.at_least(rules.UNMANAGED_NETWORKS):
         assert_managed(row)
     if value not in row["purpose"]:
         if any(OPPOSITE.get(value) in network["purpose"] for network in call.db.table("network").values()):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from xenctl.datamodel import load
-
 from .. import hosts, network_rules, pifs, rules
 from ..addresses import assert_cidr, assert_ip, is_ip, is_mac
 from ..busy import in_progress
@@ -20,7 +18,6 @@ verb = verbs_of("PIF")
 
 ALSO_A_VLAN = ("*", "VLAN.*", "PIF_metrics.*", "network.MTU")
 FOUND = ("*", "PIF_metrics.*", "network.*")
-UNMANAGED_SINCE = load().order("24.29.0")
 
 
 def _contact(call: Call, pif: Row) -> hosts.Contact:
@@ -63,7 +60,7 @@ def _bridge_of(device: str) -> str:
 def _network_of(call: Call, device: str, *, managed: bool) -> Row:
     """The network of a card's bridge, which is made where there is none. Only since the toolstack's version 24.29 that of a
     card which xapi does not manage is not managed either, and has no bridge."""
-    managed = managed or not call.at_least(UNMANAGED_SINCE)
+    managed = managed or not call.at_least(rules.UNMANAGED_NETWORKS)
     bridge = _bridge_of(device) if managed else ""
     found = [network for network in call.db.table("network").values() if network["bridge"] == bridge]
     if len(found) == 1:

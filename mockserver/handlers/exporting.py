@@ -46,20 +46,13 @@ def vm_of(request: Request) -> Row:
     return store.get(*found)
 
 
-def sees(request: Request, srs: list[str], host: Row) -> bool:
-    """Whether `host` lives and is connected to every one of `srs`."""
-    store = request.pool.store
-    pbds = [store.get("PBD", ref) for ref in host["PBDs"]]
-    return hosts.live(store, host) and set(srs) <= {pbd["SR"] for pbd in pbds if pbd["currently_attached"]}
-
-
 def host_that_sees(request: Request, srs: list[str]) -> Row | None:
     """The host for a request that needs `srs`: None for the one that was asked. Raises `NO_HOSTS_AVAILABLE`."""
     here = request.pool.host_row(request.machine)
-    if here is not None and sees(request, srs, here):
+    if here is not None and hosts.sees(request.pool.store, here, srs):
         return None
     for host in request.pool.store.table("host").values():
-        if sees(request, srs, host):
+        if hosts.sees(request.pool.store, host, srs):
             return host
     raise refuse("NO_HOSTS_AVAILABLE")
 

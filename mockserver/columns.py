@@ -114,10 +114,10 @@ WRITERS = _Writers(
 
 def apart(value: Any) -> Any:
     """`value`, or a copy of it all where it could be changed by whoever else has it."""
-    if isinstance(value, dict):
-        return {key: item if type(item) in FIXED else apart(item) for key, item in value.items()}
+    if isinstance(value, dict):  # most of them are empty
+        return {key: item if type(item) in FIXED else apart(item) for key, item in value.items()} if value else {}
     if isinstance(value, list):
-        return [item if type(item) in FIXED else apart(item) for item in value]
+        return [item if type(item) in FIXED else apart(item) for item in value] if value else []
     return value
 
 

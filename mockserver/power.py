@@ -28,6 +28,7 @@ from . import (
     vdis,
     vm_rules,
     volumes,
+    vtpms,
 )
 from .call import Call, Steps, Wait, refuse
 from .holding import Holding, Marked
@@ -50,7 +51,7 @@ BOOT = ("domain_type", "memory_overhead", "bios_strings", "hardware_platform_ver
 RECORDS = ("last_boot_CPU_flags", "last_booted_record", "ha_always_run", *guests.GUIDANCES)
 LIVES = (
     *(*MARKS, *MARKS_ON_HOST, *DEVICES, *PLACE, *AGENT, *BOOT, *RECORDS),
-    *("suspend_VDI", *passthrough.HOLDS, *vdis.WRITES),
+    *("suspend_VDI", *passthrough.HOLDS, *vtpms.HOLDS, *vdis.WRITES),
 )
 """What a change of a VM's power state may write."""
 
@@ -242,6 +243,7 @@ def boot(call: Call, vm: Row, place: Callable[[], Row], *, paused: bool, forced:
         placement.assert_memory(pool, vm, host)
         _assert_nests(call, vm, forced=forced)
         vm_rules.assert_can_be_built(db, vm)
+        vtpms.plug(call, vm)
         yield pool.durations.vm_create
         machine = there.check()
         _prepare(call, vm)
@@ -289,6 +291,7 @@ def again(call: Call, vm: Row, seconds: float) -> Steps:
         licence.assert_valid(call.pool, there.host)
         volumes.reach_disks(call, there, vm)
         vm_rules.assert_can_be_built(call.db, vm)
+        vtpms.plug(call, vm)
         yield seconds
         machine = there.check()
         settle_hardware(call, vm)

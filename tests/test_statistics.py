@@ -176,6 +176,30 @@ def test_statistics_come_as_the_client_likes_them(calls: Make, accept: str, json
         assert text.startswith(b"{" if expected == "json" else b"<")
 
 
+def test_an_old_host_takes_arguments_otherwise(calls: Make) -> None:
+    """Up to 6.5 it is told of wherever it is mentioned, and `all` is taken for a VM's uuid; from 7.0 to 8.2 what is called
+    JSON cannot be without rows."""
+    for release, statuses, mentioned in (
+        ("6.5", (500, 200), True),
+        ("8.2", (200, 500), False),
+        ("8.4", (200, 200), False),
+    ):
+        c = calls(release=release, vms=1)
+        now = int(c.pool.clock.now())
+        everyone = ask(c, "GET", "/rrd_updates", start=str(now - 5), vm_uuid="all")[0].status
+        no_rows = ask(c, "GET", "/rrd_updates", start=str(now + 5), json="true")[0].status
+        assert (everyone, no_rows) == statuses
+        assert (b"host:" in ask(c, "GET", "/rrd_updates", start=str(now), host="false")[1]) == mentioned
+
+
+def test_an_interval_that_no_archive_has_is_refused(calls: Make) -> None:
+    """A day is the longest."""
+    c = calls(release="8.2", vms=1)
+    assert ask(c, "GET", "/rrd_updates", start="0", interval="86400")[0].status == 200
+    out, text = ask(c, "GET", "/rrd_updates", start="0", interval="86405")
+    assert (out.status, b"No_RRA_Available" in text) == (500, True)
+
+
 def test_nothing_is_measured_of_storage(calls: Make) -> None:
     """Asking for it adds nothing, as there are no sources."""
     c = calls(release="8.2", vms=1)

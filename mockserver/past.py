@@ -2,9 +2,9 @@
 
 What is measured has a level, which is what the fake knows of it now. It is taken to have been at that level since its host
 booted, its guest started, or somebody had it recorded; before, nothing is known (`nan`). Memory is simply that: what a guest
-had before it was given more is not remembered. What processors do swings about its level in a wave of an hour, which begins
-elsewhere for each object, as its uuid says. So the same question about the same time has the same answer for the same seed,
-after a rollback and in a fork too.
+had before it was given more is not remembered, nor when it was paused or suspended. What processors do swings about its
+level in a wave of an hour, which begins elsewhere for each object, as its uuid says. So the same question about the same
+time has the same answer for the same seed, after a rollback and in a fork too.
 
 Hosts measure every `STEP` seconds: measurement `number` is that of second `number * STEP` of the epoch. What they measured
 they keep in archives, the finer the shorter.

@@ -99,9 +99,11 @@ def build_alone(pool: MockPool, machine: HostMachine, release: Release, *, uuid:
 class _Builder:
     def __init__(self, pool: MockPool, store: Store, release: Release) -> None:
         self.pool, self.store, self.release = pool, store, release
-        up_since = datetime.fromtimestamp(pool.clock.now() - UPTIME, timezone.utc)
-        self.started = format_datetime(up_since)
+        up_since = pool.clock.now() - UPTIME
+        self.started = format_datetime(datetime.fromtimestamp(up_since, timezone.utc))
         """When the VMs that run were started."""
+        self.booted = f"{up_since:.0f}."
+        """The same of hosts and their toolstacks, as these write it."""
 
     def add(self, table: str, **fields: Any) -> Row:
         return self.store.create(table, self.pool.new_ref(), {"uuid": self.pool.new_uuid(), **fields})
@@ -161,6 +163,7 @@ class _Builder:
             software_version=software_version(self.release),
             virtual_hardware_platform_versions=rules.hardware_versions(self.release),
             boot_free_mem=memory,
+            other_config=dict.fromkeys(("boot_time", "agent_start_time"), self.booted),
             **self.licence(seen.get("cpu_info", {})),
             **seen,
             **more,

@@ -66,12 +66,14 @@ def test_a_host_is_measured_from_its_boot_on(calls: Make) -> None:
 
 
 def test_a_dump_says_how_long_a_host_has_been_up(calls: Make) -> None:
-    """So that a pool made from one tells of the time before."""
-    c = calls(release="8.2")
+    """So that a pool made from one tells of the time before; one of which it does not say so has been up for an hour."""
+    c = calls(release="8.2", hosts=2)
     for host in ("host1", "host2"):
-        c("host.add_to_other_config", c.host(host).ref, "boot_time", f"{c.pool.clock.now() - 3 * 86400:.0f}.")
+        c("host.remove_from_other_config", c.host(host).ref, "boot_time")
+    c("host.add_to_other_config", c.host("host1").ref, "boot_time", f"{c.pool.clock.now() - 3 * 86400:.0f}.")
     pool = MockPool.from_dump(c.pool.store.dump(), start=c.pool.clock.now())
-    assert len(known(whole(Calls(pool), "/host_rrd").points("memory_total_kib", 720))) == 73
+    for host, hours in (("host1", 72), ("host2", 1)):
+        assert len(known(whole(Calls(pool), "/host_rrd", on=host).points("memory_total_kib", 720))) == hours + 1
 
 
 def test_a_guest_that_moved_keeps_its_past(calls: Make) -> None:

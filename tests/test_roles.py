@@ -69,7 +69,7 @@ def test_a_user_of_the_directory_logs_in_as_a_subject(c: Any) -> None:
     subject = user(c, "alice", "read-only")
     alice = As(c, "alice")
     row = c.pool.store.get("session", alice.session)
-    assert (row["is_local_superuser"], row["subject"], row["auth_user_name"]) == (False, subject, "alice")
+    assert (row["is_local_superuser"], row["subject"], row["auth_user_name"]) == (False, subject, "EXAMPLE\\alice")
     assert row["auth_user_sid"] == c("subject.get_subject_identifier", subject)
     assert "vm.get_all" in row["rbac_permissions"] and "vm.start" not in row["rbac_permissions"]
     assert set(row["rbac_permissions"]) == set(c("subject.get_permissions_name_label", subject))
@@ -391,8 +391,34 @@ def test_the_directory_describes_subjects_since_8_4(calls: Make) -> None:
     assert c.refused("subject.create", {"subject_identifier": "none"}) == ["SUBJECT_CANNOT_BE_RESOLVED"]
     ref = c("subject.create", {"subject_identifier": sid, "other_config": {"a": "b"}})
     described = c("subject.get_other_config", ref)
-    assert (described["subject-name"], described["subject-upn"]) == ("alice", "alice@example.com")
-    assert c("auth.get_subject_information_from_identifier", sid) == described
+    assert (described["subject-name"], described["subject-upn"]) == ("EXAMPLE\\alice", "alice@example.com")
+
+
+@pytest.mark.parametrize("release", ["8.2", "8.4"])
+def test_the_directory_itself_is_asked_about_subjects(calls: Make, release: str) -> None:
+    """Not what clients have written down of them. Of groups less is known, nor in which groups they are."""
+    c = calls(release=release)
+    directory = c.pool.directory
+    directory.connect(c.pool)
+    everybody = directory.add("everybody", is_group=True)
+    staff = directory.add("staff", is_group=True, groups=("everybody",))
+    alice = directory.add("alice", password="pw", groups=("staff",))
+    c("subject.create", {"subject_identifier": alice, "other_config": {"subject-name": "somebody else"}})
+    user = c("auth.get_subject_information_from_identifier", alice)
+    assert (user["subject-name"], user["subject-is-group"]) == ("EXAMPLE\\alice", "false")
+    assert {key for key, value in user.items() if value == "false"} == {
+        "subject-is-group",
+        *(f"subject-{flaw}" for flaw in ("account-disabled", "account-expired", "account-locked", "password-expired")),
+    }
+    group = c("auth.get_subject_information_from_identifier", staff)
+    assert group == {
+        "subject-name": "EXAMPLE\\staff",
+        "subject-sid": staff,
+        "subject-gid": group["subject-gid"],
+        "subject-is-group": "true",
+    }
+    assert set(c("auth.get_group_membership", alice)) == {staff, everybody}
+    assert c("auth.get_group_membership", staff) == []
 
 
 def test_the_directory_is_asked_only_where_it_is_used(calls: Make) -> None:

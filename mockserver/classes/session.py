@@ -58,7 +58,7 @@ def _in_directory(call: Call, uname: str, pwd: str) -> dict[str, Any] | Failure:
         "is_local_superuser": False,
         "subject": subjects[0],
         "auth_user_sid": account.sid,
-        "auth_user_name": account.name,
+        "auth_user_name": account.full_name(call.pool.directory.domain),
         "rbac_permissions": permissions,
     }
 

@@ -60,9 +60,6 @@ INTERNAL = "InternalAsync."
 EXTENSIONS = "host.call_extension"
 """The permission to call what xapi does not know: it might be an extension."""
 
-SESSION_GRANULARITY = 600.0
-"""Seconds by which `session.last_active` may lag behind."""
-
 
 class Wait(NamedTuple):
     """What a verb yields to wait until `ready()` holds or the clock reaches `deadline`. `idle` says that nothing is done
@@ -350,8 +347,8 @@ def _admit(pool: MockPool, machine: HostMachine, ref: str, message: Message | No
             raise refuse("INTERNAL_ERROR", f'Internal API "{name}" call attempted with non-pool (external) session')
         if machine.xapi.mode == "member":
             raise refuse("HOST_IS_SLAVE", pool.master_address)
-    if pool.clock.now() - garbage.seconds(session["last_active"]) > SESSION_GRANULARITY:
-        pool.store.write(session, last_active=pool.clock.stamp())
+    if machine.xapi.mode == "master" and session["last_active"] != (now := pool.clock.stamp()):
+        pool.store.write(session, last_active=now)
     return session
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from xenctl.datamodel import Order
 from xenctl.releases import find
 from xenctl.values import parse_datetime
 
@@ -29,15 +30,20 @@ TASK_KEPT = 3900.0
 TASK_PENDING = 86400.0
 """Seconds after which a task that does not get on is dropped."""
 TASKS = 200
-"""Tasks beyond which completed ones are dropped, the oldest first."""
+"""Tasks beyond which as many completed ones are dropped, the oldest first."""
+PROGRESS_COUNTS_SINCE = find("6.1.0").order
+"""The first release in which a task that gets on may take longer than a day."""
 SESSION_KEPT = 86400.0
 """Seconds that a session lives without a call."""
-SESSIONS: Mapping[str, int] = {"all": 200, "pool": 400, "external": 400, "originator": 500, "user": 500}
-"""Sessions of each kind beyond which the longest unused are dropped."""
+SESSIONS: tuple[tuple[Order, Mapping[str, int]], ...] = (
+    (find("6.5.0").order, {"pool": 400, "external": 400, "originator": 500, "user": 500}),
+    (find("6.2.0").order, {"pool": 400, "external": 400, "originator": 50, "user": 50}),
+    (find("5.6.0").order, {"pool": 400, "external": 400}),
+    (find("4.0.1").order, {"all": 200}),
+)
+"""Since when, newest first, which kinds of sessions are told apart, and of how many the longest unused are dropped."""
 OWNED = ("PBD", "PIF", "host_cpu", "host_crashdump", "host_patch", "PCI", "PGPU")
 """The classes whose objects are a host's, by their field `host`."""
-GROUPED_SINCE = find("6.2.0").order
-"""The first release in which sessions have kinds; before, all are counted together."""
 
 
 @lru_cache(maxsize=1024)
@@ -81,6 +87,9 @@ def _hung(pool: MockPool, xapi: Xapi, now: float, last: float) -> set[str]:
         due = 0.0 if row["status"] in COMPLETED else seconds(row["created"]) + TASK_PENDING
         if not due or now <= due:
             continue
+        if pool.store.release.order < PROGRESS_COUNTS_SINCE:
+            out.add(ref)
+            continue
         span, before = pool.spans.get(ref), xapi.sighted.get(ref)
         seen[ref] = row["progress"]
         if span is not None and span.share(now) > span.share(now - period):
@@ -102,12 +111,10 @@ def _tasks(pool: MockPool, now: float, hung: set[str]) -> None:
             dropped = row.ref in hung
         if dropped:
             pool.store.delete(row)
-    if len(pool.store.table("task")) > TASKS:
-        left = sorted(
-            (row for row in completed if row.ref in pool.store.table("task")), key=lambda r: str(r["finished"])
-        )
-        keep = max(0, TASKS - len(left))
-        for row in left[: len(left) - keep]:
+    beyond = len(pool.store.table("task")) - TASKS
+    if beyond > 0:
+        left = [row for row in completed if row.ref in pool.store.table("task")]
+        for row in sorted(left, key=lambda row: str(row["finished"]))[:beyond]:
             pool.store.delete(row)
 
 
@@ -117,17 +124,18 @@ def _sessions(pool: MockPool, now: float) -> None:
     tasks = pool.store.table("task").values()
     busy = {task["session"] for task in tasks if task["status"] not in COMPLETED}
     groups: dict[tuple[str, str], list[Row]] = {}
+    limits = next(limits for since, limits in SESSIONS if since <= pool.store.release.order)
     for row in list(pool.store.table("session").values()):
         if _at_work(pool, row, busy):
             continue
         if now - seconds(row["last_active"]) > SESSION_KEPT:
             pool.store.delete(row)
         else:
-            groups.setdefault(_group(pool, row), []).append(row)
+            groups.setdefault(_group(row, limits), []).append(row)
     for (kind, _), rows in groups.items():
-        if len(rows) > SESSIONS[kind]:
+        if len(rows) > limits[kind]:
             rows.sort(key=lambda row: (str(row["last_active"]), row.created), reverse=True)
-            for row in rows[SESSIONS[kind] :]:
+            for row in rows[limits[kind] :]:
                 pool.store.delete(row)
 
 
@@ -139,12 +147,14 @@ def _at_work(pool: MockPool, row: Row | None, busy: set[str]) -> bool:
     return False
 
 
-def _group(pool: MockPool, row: Row) -> tuple[str, str]:
-    """The sessions with which one is counted."""
-    if pool.store.release.order < GROUPED_SINCE:
+def _group(row: Row, limits: Mapping[str, int]) -> tuple[str, str]:
+    """The sessions with which one is counted where these kinds are told apart."""
+    if "all" in limits:
         return "all", ""
     if row["pool"]:
         return "pool", ""
+    if "user" not in limits:
+        return "external", ""
     if row["auth_user_name"] not in ("", "root"):
         return "user", row["auth_user_name"]
     return ("originator", row["originator"]) if row["originator"] else ("external", "")

@@ -161,7 +161,8 @@ def test_cancelling_can_be_asynchronous(c: Any) -> None:
 
 
 def test_a_client_may_have_tasks_of_its_own(c: Any) -> None:
-    """Made pending; a completed one goes at once, a pending one is marked and goes when it is over."""
+    """Made pending; a completed one goes at once, a pending one is marked and goes when it is over. Its status says nothing
+    of when it was finished, so that the garbage collection takes any that is over for old."""
     one, two = c("task.create", "one", "first"), c("task.create", "two", "")
     record = c("task.get_record", one)
     assert (record["name_label"], record["name_description"], record["status"]) == ("one", "first", "pending")
@@ -174,8 +175,21 @@ def test_a_client_may_have_tasks_of_its_own(c: Any) -> None:
     assert c("task.get_current_operations", two) == {"task": "destroy"}
     assert c.refused("task.destroy", two) == ["MAP_DUPLICATE_KEY", "task", "current_operations", two, "task"]
     c("task.set_status", two, "failure")
+    three = c("task.create", "three", "")
+    c("task.set_status", three, "success")
+    assert c("task.get_finished", three) == "19700101T00:00:00Z"
     c.sleep(31)
     assert c("task.get_all") == []
+
+
+def test_before_6_5_a_task_that_goes_on_can_be_dropped(calls: Make) -> None:
+    """What it was for goes on."""
+    c = calls(release="6.2", vms=1)
+    task = c.start("VM.clean_shutdown", c.vm("vm01").ref)
+    c("task.destroy", task.ref)
+    assert c("task.get_all") == []
+    c.sleep(600)
+    assert (c("VM.get_power_state", c.vm("vm01").ref), c("task.get_all")) == ("Halted", [])
 
 
 def test_a_task_that_goes_on_is_dropped_when_it_ends(c: Any) -> None:

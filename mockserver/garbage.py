@@ -16,6 +16,7 @@ from xenctl.releases import find
 from xenctl.values import parse_datetime
 
 from . import licence, repositories
+from .directory import subjects_of
 from .store import NULL
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ SESSIONS: tuple[tuple[Order, Mapping[str, int]], ...] = (
     (find("4.0.1").order, {"all": 200}),
 )
 """Since when, newest first, which kinds of sessions are told apart, and of how many the longest unused are dropped."""
+VALIDATED = 2100.0
+"""Seconds after which it is looked up again whether a user of the directory may be logged in. In the product it is half an
+hour and up to ten minutes by chance."""
 OWNED = ("PBD", "PIF", "host_cpu", "host_crashdump", "host_patch", "PCI", "PGPU")
 """The classes whose objects are a host's, by their field `host`."""
 
@@ -63,6 +67,7 @@ def collect_if_due(pool: MockPool, machine: HostMachine) -> None:
             xapi.orphans = False
             _orphans(pool)
         _sessions(pool, now)
+        _revalidate(pool, machine, now)
         pool.detect_rolling_upgrade()
         licence.lapse(pool)
         repositories.sync_if_due(pool, xapi, now)
@@ -136,6 +141,24 @@ def _sessions(pool: MockPool, now: float) -> None:
         if len(rows) > limits[kind]:
             rows.sort(key=lambda row: (str(row["last_active"]), row.created), reverse=True)
             for row in rows[limits[kind] :]:
+                pool.store.delete(row)
+
+
+def _revalidate(pool: MockPool, machine: HostMachine, now: float) -> None:
+    """End the sessions of users that the directory or the pool does not let in any more, or whose directory the master has
+    left. Sessions that look at a database from a file are nobody's."""
+    master = pool.host_row(machine)
+    for row in list(pool.store.table("session").values()):
+        if row.get("is_local_superuser", True) or row.get("client_certificate", False) or row.ref in pool.views:
+            continue
+        if master is None or not master["external_auth_type"]:
+            pool.store.delete(row)
+        elif now - seconds(row["validation_time"]) > VALIDATED:
+            account = pool.directory.by_sid(row["auth_user_sid"])
+            subjects = [] if account is None or account.suspended else subjects_of(pool.store, account)
+            if subjects:
+                pool.store.write(row, validation_time=pool.clock.stamp(), subject=subjects[0])
+            else:
                 pool.store.delete(row)
 
 

@@ -55,6 +55,8 @@ DUMMY = "DummyRef:"
 DUMMY_CLASSES = ("task", "event")
 """The classes whose messages have no row in the table of tasks."""
 
+NAMES_INTERNAL_SINCE = datamodel.load().order("23.0.0")
+"""The toolstack's version since which the refusal of a message between toolstacks names it."""
 INTERNAL = "InternalAsync."
 """What toolstacks prefix to a method that is a part of what they do."""
 EXTENSIONS = "host.call_extension"
@@ -343,8 +345,8 @@ def _admit(pool: MockPool, machine: HostMachine, ref: str, message: Message | No
         raise refuse("SESSION_INVALID", ref)
     if not session["pool"]:
         if message is not None and message.pool_internal:
-            name = message.wire_name
-            raise refuse("INTERNAL_ERROR", f'Internal API "{name}" call attempted with non-pool (external) session')
+            name = f'"{message.wire_name}" ' if machine.system.release.order >= NAMES_INTERNAL_SINCE else ""
+            raise refuse("INTERNAL_ERROR", f"Internal API {name}call attempted with non-pool (external) session")
         if machine.xapi.mode == "member":
             raise refuse("HOST_IS_SLAVE", pool.master_address)
     if machine.xapi.mode == "master" and session["last_active"] != (now := pool.clock.stamp()):

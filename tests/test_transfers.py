@@ -356,7 +356,8 @@ def test_a_host_goes_to_its_backup_partition_and_back(place: Place, tmp_path: Pa
 
 @pytest.mark.parametrize("release", ["4.1.0", "6.2"])
 def test_a_patch_is_uploaded(make: Callable[..., Any], release: str) -> None:
-    """The task's result is its reference, bare of XML; a second time it is refused, as is what is no patch."""
+    """The task's result is its reference, bare of XML; a second time it is refused unless its file was cleaned away, as is
+    what is no patch."""
     patch = (
         b'#!/bin/bash\n# <patch uuid="0b0d8e8c-5c5d-4ad1-b2f1-1a2b3c4d5e6f" name-label="hotfix1" version="1.0"/>\n'
         * 1000
@@ -367,6 +368,10 @@ def test_a_patch_is_uploaded(make: Callable[..., Any], release: str) -> None:
         assert (record.name_label, record.size) == ("hotfix1", len(patch))
         with pytest.raises(errors.PATCH_ALREADY_EXISTS):
             transfers.upload_patch(place.session, patch)
+        place.session.pool_patch.clean(ref)
+        assert transfers.upload_patch(place.session, patch) == ref
+        assert place.session.pool_patch.get_all() == [ref]
+        place.session.pool_patch.precheck(ref, place.ref("host", "host1"))
         with pytest.raises(errors.INVALID_PATCH):
             transfers.upload_patch(place.session, b"nonsense")
         assert place.tidy()

@@ -11,6 +11,7 @@ import re
 from uuid import UUID
 
 from ..call import refuse
+from ..store import Row, Store
 from .archive import CHUNK
 from .base import Answer, Read, Request, Steps
 from .running import Binding, begin
@@ -40,22 +41,31 @@ def _upload(request: Request, binding: Binding) -> Steps:
     info = _info(head)
     if request.length is not None and size < request.length:
         raise refuse("INVALID_PATCH")
-    known = pool.store.by_uuid.get(info["uuid"])
+    filename, known = f"/var/patch/{digest.hexdigest()}", pool.store.by_uuid.get(info["uuid"])
     if known is not None:
-        raise refuse("PATCH_ALREADY_EXISTS", info["uuid"])
+        binding.show(result=_again(pool.store.get(*known), pool.store, filename, size))
+        return
     guidance = [name for name in info.get("after-apply-guidance", "").split(",") if name]
     fields = {
         "uuid": info["uuid"],
         "name_label": info["name-label"],
         "name_description": info.get("name-description", ""),
         "version": info.get("version", "1.0"),
-        "filename": f"/var/patch/{digest.hexdigest()}",
+        "filename": filename,
         "size": size,
         "pool_applied": False,
         "after_apply_guidance": guidance,
     }
     row = pool.store.create("pool_patch", pool.new_ref(), fields)
     binding.show(result=row.ref)
+
+
+def _again(known: Row, store: Store, filename: str, size: int) -> str:
+    """The reference of a patch that is known, which gets its file back where that was cleaned away."""
+    if known.table != "pool_patch" or known["filename"]:
+        raise refuse("PATCH_ALREADY_EXISTS", known["uuid"])
+    store.write(known, filename=filename, size=size)
+    return known.ref
 
 
 def _info(head: bytes) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from . import guests, vdis, volumes
+from . import guests, vdis, volumes, vtpms
 from .addresses import made_up_mac
 from .call import Call, Steps
 from .licence import assert_has_vendor_device
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .call import Wait
 
 WRITES = (
-    *("*", "VBD.*", "VIF.*", "VGPU.*", "VTPM.*", "VBD_metrics.*", "VIF_metrics.*", "VM_metrics.*"),
+    *("*", "VBD.*", "VIF.*", "VGPU.*", *vtpms.HOLDS, "VBD_metrics.*", "VIF_metrics.*", "VM_metrics.*"),
     *("VM_guest_metrics.*", "message.*", *vdis.WRITES),
 )
 """What making a copy of a VM may write."""
@@ -258,18 +258,17 @@ def copy_rest(call: Call, source: Row, vm: Row, *, same_macs: bool) -> None:
     for vif in [call.db.find("VIF", ref) for ref in source["VIFs"]]:
         if vif is not None:
             copy_vif(call, vm, vif, same_mac=same_macs)
-    for table in ("VGPU", "VTPM"):
-        for device in [call.db.find(table, ref) for ref in source.get(f"{table}s", ())]:
-            if device is not None:
-                free = {"currently_attached": False, "resident_on": NULL, "scheduled_to_be_resident_on": NULL}
-                fields = {**device, **free, "uuid": call.pool.new_uuid(), "VM": vm.ref, "PCI": NULL}
-                call.db.create(table, call.pool.new_ref(), fields)
+    for vgpu in call.db.rows("VGPU", source.get("VGPUs", ())):
+        free = {"currently_attached": False, "resident_on": NULL, "scheduled_to_be_resident_on": NULL}
+        fields = {**vgpu, **free, "uuid": call.pool.new_uuid(), "VM": vm.ref, "PCI": NULL}
+        call.db.create("VGPU", call.pool.new_ref(), fields)
+    vtpms.copy_all(call.pool, source, vm)
 
 
 # --- the end of one
 
 ERASED = (
-    *("*", "VBD.*", "VIF.*", "VGPU.*", "VUSB.*", "VTPM.*", "console.*", "blob.*", "PCI.attached_VMs"),
+    *("*", "VBD.*", "VIF.*", "VGPU.*", "VUSB.*", *vtpms.HOLDS, "console.*", "blob.*", "PCI.attached_VMs"),
     *("VM_metrics.*", "VM_guest_metrics.*", "VBD_metrics.*", "VIF_metrics.*"),
 )
 """What is written where a VM goes."""
@@ -289,9 +288,11 @@ def erase(call: Call, vm: Row) -> None:
     dropped = [("VM_metrics", vm["metrics"]), ("VM_guest_metrics", vm["guest_metrics"])]
     dropped += [("console", console) for console in vm["consoles"]]
     dropped += [("blob", blob) for blob in vm.get("blobs", {}).values()]
-    dropped += [(table, device) for table in ("VGPU", "VUSB", "VTPM") for device in vm.get(f"{table}s", ())]
+    dropped += [(table, device) for table in ("VGPU", "VUSB") for device in vm.get(f"{table}s", ())]
     for table, found in dropped:
         old = db.find(table, found)
         if old is not None:
             db.delete(old)
+    for vtpm in db.rows("VTPM", vm.get("VTPMs", ())):
+        vtpms.erase(db, vtpm)
     db.delete(vm)

@@ -186,15 +186,12 @@ class Crossing:
         return new
 
     def _bring_hardware(self, new: Row) -> Iterator[Row]:
-        """Virtual graphics and security modules, which an archive has not."""
-        db, there = self.here.db, self.there
+        """Virtual graphics, which an archive has not."""
         fresh = {"VM": new.ref, "currently_attached": False}
-        for vgpu in passthrough.vgpus_of(db, self.vm):
+        for vgpu in passthrough.vgpus_of(self.here.db, self.vm):
             group, kind = group_and_type(self.move, vgpu)
             placeless = dict.fromkeys(guests.ON_A_CARD, NULL)
             yield self._alike(vgpu, **fresh, **placeless, GPU_group=group, type=kind)
-        for vtpm in db.rows("VTPM", self.vm.get("VTPMs", ())) if "VTPM" in there.db.tables else ():
-            yield self._alike(vtpm, **fresh)
 
     def _alike(self, row: Row, **more: Any) -> Row:
         """A row over there like one here, with a uuid of its own where this one stays."""

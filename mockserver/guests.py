@@ -12,9 +12,11 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from xenctl.datamodel import load
+
 from . import rules
 from .machine.disks import report as reported
-from .store import NULL
+from .store import EPOCH, NULL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -132,6 +134,25 @@ def halted(pool: MockPool, vm: Row) -> None:
             store.write(device, **fields)
     for console in store.rows("console", vm["consoles"]):
         store.delete(console)
+
+
+OFF: dict[str, Any] = {"VCPUs_number": 0, "hvm": False, "nomigrate": False, "nested_virt": False}
+"""What the metrics of a VM tell that has no domain, since 6.1."""
+KEEPS_START = load().order("24.30.0")
+"""The toolstack's version since which the metrics of a VM tell when it was started also when it is off."""
+
+
+def measure_off(pool: MockPool, vm: Row) -> None:
+    """Write down what the host of `vm`, which is written down as off or saved, sees of it: since 6.1 it says so."""
+    store = pool.store
+    if store.release.order < rules.TAMPA:
+        return
+    store.write(vm, memory_target=0)
+    metrics = store.find("VM_metrics", vm["metrics"])
+    if metrics is not None:
+        halted = {"current_domain_type": "unspecified"} if vm["power_state"] == "Halted" else {}
+        forgets = {"start_time": EPOCH} if halted and store.release.order < KEEPS_START else {}
+        store.write(metrics, **OFF, **halted, **forgets)
 
 
 def console_location(host: Row, vm: Row, uuid: str, release: Release) -> str:

@@ -148,6 +148,7 @@ class Inside:
             if not pool.store.pool().get("ha_reboot_vm_on_internal_shutdown", True):
                 pool.store.write(vm, ha_always_run=False)
             pool.force_halted(vm)
+            guests.measure_off(pool, vm)
 
     def _restart(self, vm: Row, machine: HostMachine, seconds: float) -> None:
         """A new domain on the same host; the VM is off where that cannot be."""

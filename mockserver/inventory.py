@@ -227,6 +227,7 @@ class _Builder:
         state, hvm = self.state(number), number % 3 == 0
         host = hosts[(number - 1) % len(hosts)] if state == "Running" else None
         memory = self.pool.random.choice((1, 2, 2, 3, 4)) * GIB
+        seen = host is not None or self.release.order < rules.TAMPA
         vm = self.add(
             "VM",
             name_label=f"vm{number:02d}",
@@ -238,7 +239,7 @@ class _Builder:
             memory_static_min=memory // 2,
             memory_dynamic_max=memory,
             memory_dynamic_min=memory,
-            memory_target=memory,
+            memory_target=memory if seen else 0,
             VCPUs_max=1,
             VCPUs_at_startup=1,
             HVM_boot_policy="BIOS order" if hvm else "",
@@ -250,10 +251,10 @@ class _Builder:
         )
         boot: dict[str, Any] = {}
         if state != "Halted":
-            boot = {"start_time": self.started, "hvm": hvm, "current_domain_type": guests.domain_type(vm)}
+            boot = {"start_time": self.started, "hvm": hvm and seen, "current_domain_type": guests.domain_type(vm)}
         metrics = self.add(
             "VM_metrics",
-            **{"VCPUs_number": 1, "memory_actual": memory, "start_time": EPOCH, "install_time": EPOCH, **boot},
+            **{"VCPUs_number": int(seen), "memory_actual": memory, "start_time": EPOCH, "install_time": EPOCH, **boot},
         )
         attached = state != "Halted"
         self.device(vm, "0", self.disk(f"disk of vm{number:02d}", sr, 8 * GIB), attached)

@@ -28,6 +28,7 @@ from . import (
     vdis,
     vm_rules,
     volumes,
+    vtpms,
 )
 from .call import Call, Steps, Wait, refuse
 from .holding import Holding, Marked
@@ -45,12 +46,12 @@ MARKS = ("current_operations", "message.*")
 MARKS_ON_HOST = ("host.current_operations",)
 DEVICES = ("VBD.device", *(f"{table}.{field}" for table, fields in guests.RELEASED.items() for field in fields))
 PLACE = ("power_state", "resident_on", "scheduled_to_be_resident_on", "domid", "requires_reboot", "console.*")
-AGENT = ("guest_metrics", "VM_guest_metrics.*", "metrics", "VM_metrics.*")
+AGENT = ("memory_target", "guest_metrics", "VM_guest_metrics.*", "metrics", "VM_metrics.*")
 BOOT = ("domain_type", "memory_overhead", "bios_strings", "hardware_platform_version", "platform")
 RECORDS = ("last_boot_CPU_flags", "last_booted_record", "ha_always_run", *guests.GUIDANCES)
 LIVES = (
     *(*MARKS, *MARKS_ON_HOST, *DEVICES, *PLACE, *AGENT, *BOOT, *RECORDS),
-    *("suspend_VDI", *passthrough.HOLDS, *vdis.WRITES),
+    *("suspend_VDI", *passthrough.HOLDS, *vtpms.HOLDS, *vdis.WRITES),
 )
 """What a change of a VM's power state may write."""
 
@@ -242,6 +243,7 @@ def boot(call: Call, vm: Row, place: Callable[[], Row], *, paused: bool, forced:
         placement.assert_memory(pool, vm, host)
         _assert_nests(call, vm, forced=forced)
         vm_rules.assert_can_be_built(db, vm)
+        vtpms.plug(call, vm)
         yield pool.durations.vm_create
         machine = there.check()
         _prepare(call, vm)
@@ -258,21 +260,27 @@ def boot(call: Call, vm: Row, place: Callable[[], Row], *, paused: bool, forced:
 def _booted(call: Call, vm: Row, there: hosts.Contact) -> None:
     """Write down what the new domain of `vm` is like."""
     _attach(call, vm, there)
-    metrics = metrics_of(call, vm)
+    _measure(call, vm, start_time=call.clock.stamp())
+    flags = processors.booted(call.db, vm, there.host, there.machine.hardware.processors)
+    call.db.write(vm, last_boot_CPU_flags=flags)
+    if not call.at_least(rules.TAMPA):
+        call.db.write(vm, last_booted_record=as_text(call.db, vm))
+
+
+def _measure(call: Call, vm: Row, **more: Any) -> None:
+    """Write down what the host of `vm` sees of its new domain. Since 6.1 that tells how much memory it is to have, too."""
+    if call.at_least(rules.TAMPA):
+        call.db.write(vm, memory_target=vm["memory_dynamic_max"])
     call.db.write(
-        metrics,
+        metrics_of(call, vm),
         last_updated=call.clock.stamp(),
-        start_time=call.clock.stamp(),
         memory_actual=vm["memory_static_max"],
         VCPUs_number=vm["VCPUs_at_startup"],
         hvm=checks.is_hvm(vm),
         current_domain_type=guests.domain_type(vm),
         **{name: vm_rules.is_true(vm["platform"].get(key, "")) for name, key in vm_rules.PLATFORM.items()},
+        **more,
     )
-    flags = processors.booted(call.db, vm, there.host, there.machine.hardware.processors)
-    call.db.write(vm, last_boot_CPU_flags=flags)
-    if not call.at_least(rules.TAMPA):
-        call.db.write(vm, last_booted_record=as_text(call.db, vm))
 
 
 def again(call: Call, vm: Row, seconds: float) -> Steps:
@@ -283,6 +291,7 @@ def again(call: Call, vm: Row, seconds: float) -> Steps:
         licence.assert_valid(call.pool, there.host)
         volumes.reach_disks(call, there, vm)
         vm_rules.assert_can_be_built(call.db, vm)
+        vtpms.plug(call, vm)
         yield seconds
         machine = there.check()
         settle_hardware(call, vm)
@@ -330,6 +339,7 @@ def stop(call: Call, vm: Row, seconds: float) -> Steps:
     call.pool.end_domain(vm)
     guests.stopped(call.pool, vm)
     call.pool.force_halted(vm)
+    guests.measure_off(call.pool, vm)
 
 
 # --- saving to disk, and back
@@ -382,6 +392,7 @@ def save(call: Call, vm: Row) -> Steps:
         db.write(vm, power_state="Suspended")
         if call.at_least(rules.TAMPA):
             db.write(vm, last_booted_record=as_text(db, vm))
+        guests.measure_off(pool, vm)
         if "checkpoint" not in vm["current_operations"].values():
             guests.obey(pool, vm, "restart_device_model")
             guests.placeless(pool, vm)
@@ -436,7 +447,7 @@ def wake(call: Call, vm: Row, there: hosts.Contact, *, paused: bool) -> Steps:
     _attach(call, vm, there)
     show_console(call, vm, host)
     processors.arrived(db, vm, host, resumed=True)
-    db.write(metrics_of(call, vm), last_updated=call.clock.stamp(), memory_actual=vm["memory_static_max"])
+    _measure(call, vm)
     drop_image(call, vm)
     guests.report(pool, vm)
 

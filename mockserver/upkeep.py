@@ -28,7 +28,7 @@ Put = Callable[..., None]
 
 MOST_KNOWN = 4096
 """Lists of one class that are remembered."""
-DEVICES = (("VBD", "VBDs"), ("VIF", "VIFs"), ("VUSB", "VUSBs"))
+DEVICES = (("VBD", "VBDs"), ("VIF", "VIFs"), ("VUSB", "VUSBs"), ("VTPM", "VTPMs"))
 """The devices whose lists follow from their VM's state: their classes, and where the VM names them."""
 
 
@@ -376,6 +376,7 @@ STALE: dict[tuple[str, str], Stale] = dict(
         *_fields("VM", "appliance", _vm_group),
         *_fields("VIF", "create currently_attached reserved current_operations network", _itself),
         *_fields("VUSB", "create currently_attached current_operations", _itself),
+        *_fields("VTPM", "create", _itself),
         *_fields("VM_appliance", "create current_operations", _itself),
         *_fields("VM_appliance", "delete", _was_group),
         *_fields("host", "create current_operations power_on_mode", _itself),

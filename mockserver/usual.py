@@ -11,7 +11,18 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from typing import TYPE_CHECKING
 
-from . import appliances, checks, hosts, network_rules, passthrough, pool_operations, rules, storage_rules, vm_rules
+from . import (
+    appliances,
+    checks,
+    hosts,
+    network_rules,
+    passthrough,
+    pool_operations,
+    rules,
+    storage_rules,
+    vm_rules,
+    vtpms,
+)
 from .columns import NULL
 from .storage_drivers import capabilities, is_tools_sr
 
@@ -168,6 +179,7 @@ ALIKE: dict[str, tuple[Facts, Allowed]] = {
     "VBD": (of_vbd, checks.vbd_allowed_operations),
     "VIF": (of_vif, network_rules.vif_allowed_operations),
     "VUSB": (never, passthrough.vusb_allowed_operations),
+    "VTPM": (never, vtpms.allowed_operations),
     "VDI": (of_vdi, storage_rules.vdi_allowed_operations),
     "SR": (never, storage_rules.sr_allowed_operations),
     "VM_appliance": (never, appliances.allowed_operations),

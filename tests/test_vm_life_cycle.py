@@ -258,6 +258,86 @@ def test_up_to_5_5_a_suspended_vm_could_be_rebooted_by_force(old: Any) -> None:
     assert old.unharmed()
 
 
+# --- what a host sees of a VM
+
+SEEN = ("VCPUs_number", "hvm", "current_domain_type", "start_time")
+STARTED = "20081130T23:00:00Z"
+EPOCH = "19700101T00:00:00Z"
+
+
+def _seen(c: Any, name: str) -> tuple[Any, ...]:
+    """How much memory a VM is to have, and of its metrics those that the release knows."""
+    vm = c.vm(name)
+    metrics = c.pool.store.get("VM_metrics", vm["metrics"])
+    return vm["memory_target"] // GIB, *(metrics[name] for name in SEEN if name in metrics)
+
+
+@pytest.mark.parametrize(
+    ("release", "running", "saved", "off"),
+    [
+        ("6.0.0", (3, 2, STARTED), (3, 2, STARTED), (3, 2, STARTED)),
+        ("6.1.0", (3, 2, STARTED), (0, 0, STARTED), (0, 0, EPOCH)),
+        (
+            "8.2",
+            (3, 2, True, "hvm", STARTED),
+            (0, 0, False, "hvm", STARTED),
+            (0, 0, False, "unspecified", EPOCH),
+        ),
+        (
+            "",
+            (3, 2, True, "hvm", STARTED),
+            (0, 0, False, "hvm", STARTED),
+            (0, 0, False, "unspecified", STARTED),
+        ),
+    ],
+)
+@pytest.mark.parametrize("stop", ["VM.clean_shutdown", "VM.hard_shutdown", "halt"])
+def test_since_6_1_a_vm_without_a_domain_shows_nothing_of_one(
+    calls: Make, newest: Make, release: str, stop: str, running: Any, saved: Any, off: Any
+) -> None:
+    """Before, what was seen last stays. Since the toolstack's version 24.30 the time of the start stays, too."""
+    c = calls(release=release, hosts=1, vms=4) if release else newest(hosts=1, vms=4)
+    vm = c.vm("vm04")  # it is off
+    c.pool.store.write(vm, HVM_boot_policy="BIOS order", domain_type="hvm", VCPUs_max=2, VCPUs_at_startup=2)
+    limits = dict.fromkeys(("memory_static_max", "memory_dynamic_max", "memory_dynamic_min"), 3 * GIB)
+    c.pool.store.write(vm, **limits, memory_target=3 * GIB)
+    c("VM.start", vm.ref, False, False)
+    running = (*running[:-1], c.pool.clock.stamp())
+    saved, off = ((*seen[:-1], running[-1] if seen[-1] == STARTED else EPOCH) for seen in (saved, off))
+    assert _seen(c, "vm04") == running
+    c.sleep(60)
+    c("VM.suspend", vm.ref)
+    assert _seen(c, "vm04") == saved
+    c("VM.resume", vm.ref, False, False)
+    assert _seen(c, "vm04") == running
+    if stop == "halt":
+        c.pool.inside.halt("vm04")
+    else:
+        c(stop, vm.ref)
+    assert _seen(c, "vm04") == off
+    assert c.unharmed()
+
+
+def test_what_kept_a_vm_in_its_place_is_seen_of_one_that_runs(c: Any) -> None:
+    """Its platform tells it still, when it is off."""
+    vm = c.vm("vm04")
+    traits = ("nomigrate", "nested_virt")
+    c.pool.store.write(vm, platform={**vm["platform"], "nomigrate": "true", "nested-virt": "true"})
+    for verb, args, seen in (("VM.start", (False, False), True), ("VM.hard_shutdown", (), False)):
+        c(verb, vm.ref, *args)
+        metrics = c.pool.store.get("VM_metrics", vm["metrics"])
+        assert [metrics[name] for name in traits] == [seen, seen]
+
+
+@pytest.mark.parametrize(("release", "halted"), [("6.0.0", False), ("6.1.0", True), ("8.4", True)])
+def test_a_made_pool_shows_nothing_of_domains_that_are_not_there(calls: Make, release: str, halted: bool) -> None:
+    """Neither of a VM that is off, nor of one that is saved."""
+    c = calls(release=release, hosts=1, vms=12)
+    assert _seen(c, "vm01")[:2] != (0, 0)
+    for name in ("vm04", "vm06"):
+        assert (_seen(c, name)[:2] == (0, 0)) is halted
+
+
 # --- suspending and resuming
 
 

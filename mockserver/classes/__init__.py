@@ -46,7 +46,7 @@ MODULES = (
     *("vm_import", "vm_sleep"),
     *("sr", "sr_database", "pbd", "vdi", "vdi_content", "vdi_fields", "vbd", "crashdump"),
     *("vif", "network", "pif", "bond", "vlan", "tunnel", "network_sriov"),
-    *("pgpu", "gpu_group", "vgpu", "pusb", "usb_group", "vusb", "observer"),
+    *("pgpu", "gpu_group", "vgpu", "pusb", "usb_group", "vusb", "vtpm", "observer"),
     *("message", "blob", "secret", "console", "role", "subject", "auth"),
     *("host_certificates", "pool_certificates"),
     *("host_secret", "pool_secret"),

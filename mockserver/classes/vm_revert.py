@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from xenctl.errors import Failure
 
-from .. import copies, hosts, placement, power, vdis, volumes
+from .. import copies, hosts, placement, power, vdis, volumes, vtpms
 from ..call import Call, Steps, refuse
 from ..checks import operation
 from ..records import as_text, from_record
@@ -105,10 +105,11 @@ def _revert_devices(call: Call, snapshot: Row, vm: Row) -> Generator[float | Wai
     for vif in [db.find("VIF", ref) for ref in vm["VIFs"]]:
         if vif is not None:
             volumes.drop_device(call, vif)
-    for table in ("VUSB", "VGPU", "VTPM"):
-        for device in [db.find(table, ref) for ref in vm.get(f"{table}s", ())]:
-            if device is not None:
-                db.delete(device)
+    for table in ("VUSB", "VGPU"):
+        for device in db.rows(table, vm.get(f"{table}s", ())):
+            db.delete(device)
+    for vtpm in db.rows("VTPM", vm.get("VTPMs", ())):
+        vtpms.erase(db, vtpm)
     yield from _drop_disks(call, snapshot, vm)
     call.goal = 0.8
     copied = yield from _bring_back(call, snapshot)

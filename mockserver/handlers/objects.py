@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from xenctl.datamodel import types as t
 
-from .. import checks
+from .. import checks, vtpms
 from ..arguments import unmarshal
 from ..call import refuse
 from ..machine.disks import BLOCKS, Disk, report
@@ -59,6 +59,8 @@ class Objects:
         """A record's fields as the store keeps them; those that this release does not know are left out."""
         if name not in self._store.tables:
             return {}
+        if name == "VTPM":
+            return vtpms.told(wire)
         fields, shape = {}, self._store.shape(name)
         for key, f in shape.fields.items():
             fields[key] = unmarshal(f.type, wire[key], self._store.shape) if key in wire else shape.created[key]
@@ -370,6 +372,23 @@ class Objects:
             more["network"] = chosen
         self._make("VIF", identity, record, **more)
 
+    def vtpm(self, identity: str, record: dict[str, Any]) -> None:
+        """One that is made, whatever there is."""
+        store, restore = self._store, self.options.restore
+        if restore and self._known("VTPM", record["uuid"]) is not None:
+            raise refuse("IMPORT_ERROR_GENERIC", f"A VTPM with UUID {record['uuid']} already exists")
+        vm = self._device_of(record)
+        if vm is None:
+            return
+        if self.options.dry_run:
+            self._dummy(identity)
+            return
+        vtpms.assert_may_have(store, store.get("VM", vm))
+        contents, same = record["content"], {"uuid": record["uuid"]} if restore else {}
+        traits = {name: record[name] for name in vtpms.TRAITS}
+        row = vtpms.make(self.pool, vm, contents=contents, **traits, **same)
+        self._undo.append(lambda: vtpms.erase(store, row))
+
     # --- afterwards
 
     def _link_snapshots(self) -> None:
@@ -442,5 +461,6 @@ _HANDLERS: tuple[tuple[str, Callable[[Objects, str, dict[str, Any]], None]], ...
     ("network", Objects.network),
     ("VBD", Objects.vbd),
     ("VIF", Objects.vif),
+    ("VTPM", Objects.vtpm),
 )
 """What takes in each class, in order."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from xenctl import xmlrpc
 from xenctl.datamodel import types as t
 
-from .. import rules
+from .. import rules, vtpms
 from ..software import software_version
 from ..store import EPOCH, NULL, Row, Store
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 VERSION = ("hostname", "date", "product_version", "product_brand", "build_number")
 """What an archive says of the host that wrote it."""
-ORDER = ("host", "VM", "VM_metrics", "VM_guest_metrics", "VBD", "VIF", "network", "VDI", "SR")
+ORDER = ("host", "VM", "VM_metrics", "VM_guest_metrics", "VBD", "VIF", "network", "VDI", "SR", "VTPM")
 """Classes of objects, in the order in which they are written."""
 
 BLANK: dict[str, dict[str, Any]] = {
@@ -91,6 +91,9 @@ class Selection:
             vbd = self._add("VBD", ref)
             if vbd is not None and not vbd["empty"]:
                 self._add_disk(vbd["VDI"])
+        with_vtpms = self.store.release.order >= vtpms.SINCE and "vtpm" not in self._without
+        for ref in vm.get("VTPMs", ()) if with_vtpms else ():
+            self._add("VTPM", ref)
         related = [*vm.get("snapshots", []), vm.get("parent", NULL)] if self._snapshots and not alone else []
         for ref in related:
             other = self.store.find("VM", ref)
@@ -122,6 +125,8 @@ class Selection:
         return xmlrpc.encode({"version": version, "objects": objects}, lenient=True).encode()
 
     def _record(self, row: Row) -> dict[str, Any]:
+        if row.table == "VTPM":
+            return vtpms.record(self.store, row, self.ids.get(row["VM"], NULL))
         record = self.store.record(row)
         blank = {**BLANK.get(row.table, {}), "current_operations": {}, "allowed_operations": []}
         if not self._power_state:

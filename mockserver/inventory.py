@@ -11,7 +11,7 @@ from xenctl.values import format_datetime
 
 from . import block_devices, editions, guests, hardware, licence, newcomers, processors, rules, storage_drivers
 from .pifs import GRO
-from .powerup import power_up
+from .powerup import UPTIME, power_up
 from .software import software_version
 from .store import EPOCH, NULL, Row, Store
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 GIB = 1 << 30
 MOST_NICS = 16
 """Network cards that a host may have at the most."""
-UPTIME = 3600.0
-"""Seconds for which the VMs of a pool have run when it is made."""
 LOCAL_STORAGE = 200 * GIB
 ISO_LIBRARY = 64 * GIB
 HARDWARE: Mapping[str, Any] = {

@@ -21,6 +21,8 @@ SEEN = ("capabilities", "supported_bootloaders", "sched_policy", "cpu_info", "bi
 """The fields of a host's row that tell of its hardware."""
 UNKNOWN_DISK = 200 << 30
 """Bytes of local storage that a host has whose dump tells of none."""
+UPTIME = 3600.0
+"""Seconds for which hosts have run when a pool is made whose database does not tell, and the VMs of one made from counts."""
 UNKNOWN_MEMORY = 64 << 30
 """Bytes of memory that a host is given whose dump does not tell."""
 
@@ -65,6 +67,7 @@ def _power_up(pool: MockPool, store: Store) -> None:
             local_storage=[sr["uuid"] for sr in local_storage(store, row)],
             state="running",
             boots=1,
+            up_since=_up_since(row, pool.clock.now()),
             nics=tuple((pif["device"], pif["MAC"]) for pif in physical_pifs(store, row)),
             usbs=hardware.usb_devices(store, row),
             virtual_functions=hardware.virtual_functions(store, row),
@@ -160,6 +163,12 @@ def _host_release(row: Row, default: Release) -> Release:
         return of_host(row["software_version"], api)
     except ValueError:
         return default
+
+
+def _up_since(host: Row, now: float) -> float:
+    """When a host booted, as it wrote down itself: seconds, with a dot behind them."""
+    told = host["other_config"].get("boot_time", "").rstrip(".")
+    return float(told) if told.isdigit() else now - UPTIME
 
 
 def _memory(store: Store, host: Row) -> int:

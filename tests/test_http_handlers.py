@@ -97,6 +97,9 @@ HANDLERS = [
     ("PUT", "/host_restore", "put_host_restore"),
     ("PUT", "/pool_patch_upload", "put_pool_patch_upload"),
     ("GET", "/rrd_updates", "rrd_updates"),
+    ("GET", "/host_rrd", "host_rrd"),
+    ("GET", "/vm_rrds", "vm_rrd"),
+    ("GET", "/sr_rrd", "sr_rrd"),
     ("GET", "/blob", "get_blob"),
     ("PUT", "/blob", "put_blob"),
 ]

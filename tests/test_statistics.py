@@ -22,6 +22,11 @@ def told(c: Any, **query: Any) -> dict[str, Any]:
     return found
 
 
+def near(value: float) -> Any:
+    """Equal as far as five digits tell."""
+    return pytest.approx(value, rel=1e-4, nan_ok=True)
+
+
 def lately(c: Any) -> dict[str, float]:
     """The newest averages of everything on host1, by name."""
     found = told(c, start=str(int(c.pool.clock.now()) - 10), host="true", cf="AVERAGE")
@@ -34,8 +39,8 @@ def test_a_host_tells_how_much_memory_there_is(calls: Make) -> None:
     host, vm = c.host("host1"), c.vm("vm01")
     assert ask(c, "GET", "/rrd_updates")[0].status == 400
     values = lately(c)
-    assert values[f"AVERAGE:host:{host['uuid']}:memory_total_kib"] == c.pool.machine("host1").memory / 1024
-    assert values[f"AVERAGE:vm:{vm['uuid']}:memory"] == vm["memory_static_max"]
+    assert values[f"AVERAGE:host:{host['uuid']}:memory_total_kib"] == near(c.pool.machine("host1").memory / 1024)
+    assert values[f"AVERAGE:vm:{vm['uuid']}:memory"] == near(vm["memory_static_max"])
     found = told(c, start=str(int(c.pool.clock.now()) - 10), vm_uuid=vm["uuid"])
     assert {name.rpartition(":")[0] for name in found["meta"]["legend"]} == {f"AVERAGE:vm:{vm['uuid']}"}
     out, text = ask(c, "GET", "/rrd_updates", start="-10", vm_uuid="none")
@@ -58,9 +63,10 @@ def test_a_host_tells_how_much_memory_there_is(calls: Make) -> None:
     ],
 )
 def test_an_archive_is_chosen_for_a_client(calls: Make, ago: int, interval: str, step: int, rows: int) -> None:
-    """The finest that reaches back far enough and is not finer than the client likes; the newest row comes first and is
-    the only one of a time at which something was measured."""
+    """The finest that reaches back far enough and is not finer than the client likes; the newest row comes first. What is
+    known of a row is known for half of its time at least."""
     c = calls(release="8.4", vms=1)
+    begun = int(c.pool.clock.now()) - 3600
     now = int(c.pool.clock.now()) + 3655
     c.pool.clock.advance(3655)
     found = told(c, start=str(now - ago), cf="AVERAGE", **({"interval": interval} if interval else {}))
@@ -69,11 +75,11 @@ def test_an_archive_is_chosen_for_a_client(calls: Make, ago: int, interval: str,
     assert meta["start"] == (now - ago) // step * step + step
     assert [row["t"] for row in found["data"]] == [end - step * number for number in range(rows)]
     known = [row["values"][0] == row["values"][0] for row in found["data"]]
-    assert known == [True, *[False] * (rows - 1)][:rows]
+    assert known == [2 * min(row["t"] - begun + 5, step) >= step for row in found["data"]]
 
 
 def test_extremes_are_kept_where_the_pool_wants_them(calls: Make) -> None:
-    """Of what is longer ago than ten minutes, where one row is of many measurements."""
+    """Of VMs, of what is longer ago than ten minutes, where one row is of many measurements. Of hosts they always are."""
     c = calls(release="8.4", vms=1)
     pool, (now,) = c("pool.get_all")[0], [int(c.pool.clock.now())]
 
@@ -81,7 +87,11 @@ def test_extremes_are_kept_where_the_pool_wants_them(calls: Make) -> None:
         return {name.partition(":")[0] for name in told(c, **query)["meta"]["legend"]}
 
     assert functions(start=str(now - 3600)) == {"AVERAGE"}
-    assert ask(c, "GET", "/rrd_updates", start=str(now), cf="MIN")[0].status == 500
+    assert functions(start=str(now - 3600), host="true", vm_uuid="none") == {"AVERAGE", "MIN", "MAX"}
+    assert functions(start=str(now), host="true", vm_uuid="none") == {"AVERAGE"}
+    for function, more in (("MIN", {}), ("MIN", {"host": "true"}), ("LAST", {"host": "true", "vm_uuid": "none"})):
+        assert ask(c, "GET", "/rrd_updates", start=str(now), cf=function, **more)[0].status == 500
+    assert functions(start=str(now), cf="MIN", host="true", vm_uuid="none") == {"MIN"}
     c("pool.add_to_other_config", pool, "create_min_max_in_new_VM_RRDs", "true")
     assert functions(start=str(now - 3600)) == {"AVERAGE", "MIN", "MAX"}
     assert functions(start=str(now)) == {"AVERAGE"}
@@ -90,28 +100,34 @@ def test_extremes_are_kept_where_the_pool_wants_them(calls: Make) -> None:
 
 
 def test_statistics_are_spelled_as_the_release_does(calls: Make) -> None:
-    """Values are text in the JSON of XenServer 8; before, what is called JSON has no quotes around names."""
+    """Values are text of five digits in the JSON of XenServer 8; before, they have four decimals, and what is called JSON
+    has no quotes around names."""
     texts = {}
     for release, kind in (("8.2", "json"), ("8.4", "json"), ("8.2", "xml")):
         c = calls(release=release, vms=1, hosts=1)
         now, vm = int(c.pool.clock.now()), c.vm("vm01")
+        busy = c("VM.query_data_source", vm.ref, "cpu0")
+        c.sleep(5)
+        now, later = now + 5, c("VM.query_data_source", vm.ref, "cpu0")
         more = {"json": "true"} if kind == "json" else {}
         texts[release, kind] = ask(c, "GET", "/rrd_updates", start=str(now - 5), vm_uuid=vm["uuid"], **more)[1].decode()
     names = [f"AVERAGE:vm:{vm['uuid']}:{name}" for name in ("cpu0", "memory", "vbd_xvda_write", "vif_0_rx", "vif_0_tx")]
-    memory = f"{vm['memory_static_max']:.4f}"
+    memory = vm["memory_static_max"]
+    assert busy != later
+    rest = f"{memory:.4f},0.0,0.0,0.0"
     place = (now, now, 2, 5)
     entries = ",".join(f'"{name}"' for name in names)
     assert texts["8.2", "json"] == (
         f"{{meta: {{start:{now},step:5,end:{now},rows:2,columns:5,legend:[{entries}]}},"
-        f"data:[{{t:{now},values:[0.1000,{memory},0.0,0.0,0.0]}},{{t:{now - 5},values:[NaN,NaN,NaN,NaN,NaN]}}]}}"
+        f"data:[{{t:{now},values:[{later:.4f},{rest}]}},{{t:{now - 5},values:[{busy:.4f},{rest}]}}]}}"
     )
     document = json.loads(texts["8.4", "json"])
     assert tuple(document["meta"][key] for key in ("start", "end", "rows", "columns")) == place
     assert document["meta"]["legend"] == names
-    assert document["data"][0] == {"t": now, "values": ["0.1000", memory, "0.0", "0.0", "0.0"]}
-    assert document["data"][1] == {"t": now - 5, "values": ["NaN"] * 5}
-    values = f"<v>0.1000</v><v>{memory}</v><v>0.0</v><v>0.0</v><v>0.0</v>"
-    assert f"<row><t>{now}</t>{values}</row><row><t>{now - 5}</t><v>NaN</v>" in texts["8.2", "xml"]
+    assert document["data"][0] == {"t": now, "values": [f"{later:.5g}", f"{memory:.5g}", "0.0", "0.0", "0.0"]}
+    assert document["data"][1] == {"t": now - 5, "values": [f"{busy:.5g}", f"{memory:.5g}", "0.0", "0.0", "0.0"]}
+    values = f"<v>{later:.4f}</v><v>{memory:.4f}</v><v>0.0</v><v>0.0</v><v>0.0</v>"
+    assert f"<row><t>{now}</t>{values}</row><row><t>{now - 5}</t><v>{busy:.4f}</v>" in texts["8.2", "xml"]
     assert f"<legend>{''.join(f'<entry>{name}</entry>' for name in names)}</legend>" in texts["8.2", "xml"]
 
 
@@ -128,7 +144,7 @@ def test_what_is_recorded_is_what_the_api_lists(calls: Make) -> None:
         prefix = f"AVERAGE:{table.lower()}:{row['uuid']}:"
         assert {name.removeprefix(prefix) for name in values if name.startswith(prefix)} == on < set(listed)
         for name in on:
-            assert values[prefix + name] == c(f"{table}.query_data_source", row.ref, name)
+            assert values[prefix + name] == near(c(f"{table}.query_data_source", row.ref, name))
     assert {f"AVERAGE:vm:{vm['uuid']}:{name}" for name in ("cpu0", "memory_target", "vif_0_rx")} <= set(values)
 
 
@@ -150,12 +166,38 @@ def test_what_is_recorded_is_what_the_api_lists(calls: Make) -> None:
     ],
 )
 def test_statistics_come_as_the_client_likes_them(calls: Make, accept: str, json_too: bool, kind: str) -> None:
-    """By its header `Accept` since XenServer 8, else by the argument `json`; before, by that alone."""
+    """By its header `Accept` since XenServer 8, else by the argument `json`; before, by that alone, and what is called JSON
+    is not said to be."""
     query = {"start": "0", **({"json": ""} if json_too else {})}
     for release, expected in (("8.4", kind), ("8.2", "json" if json_too else "xml")):
         out, text = ask(calls(release=release), "GET", "/rrd_updates", headers={"accept": accept}, **query)
-        assert out.headers["content-type"] == {"json": "application/json", "xml": "text/xml"}[expected]
+        kinds = {"json": "application/json" if release == "8.4" else None, "xml": "text/xml"}
+        assert out.headers.get("content-type") == kinds[expected]
         assert text.startswith(b"{" if expected == "json" else b"<")
+
+
+def test_an_old_host_takes_arguments_otherwise(calls: Make) -> None:
+    """Up to 6.5 it is told of wherever it is mentioned, and `all` is taken for a VM's uuid; from 7.0 to 8.2 what is called
+    JSON cannot be without rows."""
+    for release, statuses, mentioned in (
+        ("6.5", (500, 200), True),
+        ("8.2", (200, 500), False),
+        ("8.4", (200, 200), False),
+    ):
+        c = calls(release=release, vms=1)
+        now = int(c.pool.clock.now())
+        everyone = ask(c, "GET", "/rrd_updates", start=str(now - 5), vm_uuid="all")[0].status
+        no_rows = ask(c, "GET", "/rrd_updates", start=str(now + 5), json="true")[0].status
+        assert (everyone, no_rows) == statuses
+        assert (b"host:" in ask(c, "GET", "/rrd_updates", start=str(now), host="false")[1]) == mentioned
+
+
+def test_an_interval_that_no_archive_has_is_refused(calls: Make) -> None:
+    """A day is the longest."""
+    c = calls(release="8.2", vms=1)
+    assert ask(c, "GET", "/rrd_updates", start="0", interval="86400")[0].status == 200
+    out, text = ask(c, "GET", "/rrd_updates", start="0", interval="86405")
+    assert (out.status, b"No_RRA_Available" in text) == (500, True)
 
 
 def test_nothing_is_measured_of_storage(calls: Make) -> None:

@@ -45,7 +45,7 @@ def forget_data_source_archives(call: Call, host: str, data_source: str) -> str:
 def _switch(call: Call, ref: str, name: str, *, on: bool) -> str:
     machine, sources = _of(call, ref)
     old = sources.named(name)["enabled"]
-    machine.sources[name] = on
+    machine.sources[name] = sources.switch(name, on=on)
     hosts.note(call, machine, "sources", {name: old}, {name: on})
     return ""
 

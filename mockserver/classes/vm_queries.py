@@ -67,8 +67,7 @@ def get_boot_record(call: Call, ref: str) -> dict[str, Any]:
 def get_data_sources(call: Call, ref: str) -> list[dict[str, Any]]:
     row = call.db.get("VM", ref)
     with operation(call, row, "data_source_op"):
-        power.contact(call, row)
-        return of_guest(call.pool, row).records()
+        return of_guest(call.pool, row, power.contact(call, row).machine).records()
 
 
 @verb(*MARKS)
@@ -87,10 +86,9 @@ def forget_data_source_archives(call: Call, ref: str, data_source: str) -> str:
 def _switch(call: Call, ref: str, name: str, *, on: bool) -> None:
     row = call.db.get("VM", ref)
     with operation(call, row, "data_source_op"):
-        power.contact(call, row)
-        of_guest(call.pool, row).named(name)
+        since = of_guest(call.pool, row, power.contact(call, row).machine).switch(name, on=on)
         guest = call.pool.guest(row)
-        guest.sources = (*{**dict(guest.sources), name: on}.items(),)
+        guest.sources = (*{**dict(guest.sources), name: since}.items(),)
 
 
 @verb()
@@ -98,8 +96,7 @@ def query_data_source(call: Call, ref: str, data_source: str) -> float:
     row = call.db.get("VM", ref)
     if row["power_state"] not in ("Running", "Paused"):
         raise refuse("VM_BAD_POWER_STATE", ref, "running;paused", row["power_state"].lower())
-    power.contact(call, row)
-    return of_guest(call.pool, row).query(data_source)
+    return of_guest(call.pool, row, power.contact(call, row).machine).query(data_source)
 
 
 # --- what is asked of a guest

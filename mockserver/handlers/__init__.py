@@ -5,6 +5,7 @@ running.py     the task that a handler is bound to; what drives its steps
 database.py    /pool/xmldbdump            host.py      /host_backup, /host_restore
 exporting.py   /export, /export_metadata  importing.py /import, /import_metadata
 raw.py, vhd.py /export_raw_vdi, /import_raw_vdi        patch.py, blob.py, updates.py
+rrd.py         /rrd_updates               rrd_whole.py /host_rrd, /vm_rrd, /sr_rrd; rrd_format.py: how both are written
 archive.py     archives, sent and received; checksums.py, zstd.py; records.py, objects.py: what their ova.xml says
 """
 
@@ -14,7 +15,7 @@ from xenctl.errors import Failure
 from xenctl.releases import Release
 from xenctl.releases import find as find_release
 
-from . import blob, database, exporting, host, importing, patch, raw, rrd, updates
+from . import blob, database, exporting, host, importing, patch, raw, rrd, rrd_whole, updates
 from .base import Answer, Handler, Request, failed, page, refused
 
 HANDLERS: dict[tuple[str, str], Handler] = {
@@ -30,6 +31,9 @@ HANDLERS: dict[tuple[str, str], Handler] = {
     ("PUT", "/host_restore"): Handler("put_host_restore", host.host_restore),
     ("PUT", "/pool_patch_upload"): Handler("put_pool_patch_upload", patch.pool_patch_upload, since="4.1.0"),
     ("GET", "/rrd_updates"): Handler("rrd_updates", rrd.rrd_updates),
+    ("GET", "/host_rrd"): Handler("host_rrd", rrd_whole.host_rrd, since="5.0.0"),
+    ("GET", "/vm_rrd"): Handler("vm_rrd", rrd_whole.vm_rrd, since="5.0.0"),
+    ("GET", "/sr_rrd"): Handler("sr_rrd", rrd_whole.sr_rrd, since="7.0.0"),
     ("GET", "/blob"): Handler("get_blob", blob.get_blob, since="5.0.0", public=blob.public),
     ("PUT", "/blob"): Handler("put_blob", blob.put_blob, since="5.0.0"),
     ("GET", "/updates"): Handler("get_updates", updates.get_updates, since="8.4.0", master_only=True),

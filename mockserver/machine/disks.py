@@ -107,8 +107,8 @@ class Guest(Kept):
     `ledger` is what it wrote: disk uuid to blocks. `agent` is what its guest agent reports, the fields of its guest metrics
     as a `report`, None where it has none; it does so from `up_at` on, after the start counted by `boots`, when the timer
     `booting` fires. `saved_by` is the release that wrote its suspend image, `image` what was written. `sources` are the data
-    sources that somebody switched on or off, and `asked` says when a plugin was last called for it. `settled` says whether
-    it is known if it has an agent: of a new VM it is when that is started.
+    sources that somebody switched on, with since when they are recorded, or off (None), and `asked` says when a plugin was
+    last called for it. `settled` says whether it is known if it has an agent: of a new VM it is when that is started.
     """
 
     uuid: str
@@ -122,7 +122,7 @@ class Guest(Kept):
     settled: bool = field(default=False, init=False)
     saved_by: Release | None = field(default=None, init=False)
     image: bytes | None = field(default=None, init=False)
-    sources: tuple[tuple[str, bool], ...] = field(default=(), init=False)
+    sources: tuple[tuple[str, float | None], ...] = field(default=(), init=False)
     asked: float = field(default=float("-inf"), init=False)
 
     def write_before(self, disk: Disk) -> None:

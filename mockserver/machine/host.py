@@ -215,6 +215,8 @@ class HostMachine(Kept):
     """The installer on screen. It runs from memory, and goes on showing what it found when its medium is taken out."""
     state: str = "off"
     boots: int = 0
+    up_since: float = 0.0
+    """When it was last booted from its disk."""
     domains: dict[str, Domain] = field(default_factory=dict)
     nics: tuple[tuple[str, str], ...] = ()
     """The network cards that are plugged in: device names and MACs."""
@@ -232,8 +234,8 @@ class HostMachine(Kept):
     """What was asked of the hypervisor by its debug keys since the host booted, a line each."""
     guest_agents: dict[str, str] = field(default_factory=dict)
     """How the agents of the guests here were told to behave."""
-    sources: dict[str, bool] = field(default_factory=dict)
-    """The data sources that somebody switched on or off."""
+    sources: dict[str, float | None] = field(default_factory=dict)
+    """The data sources that somebody switched on, with since when they are recorded, or off (None)."""
     observers: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What it was told of observers, by their uuids."""
     stays_disabled: bool = False
@@ -312,6 +314,7 @@ class HostMachine(Kept):
 
     def _running(self) -> None:
         self.boots += 1
+        self.up_since = self.clock.now()
         self.booted, self.livepatches = dict(self.system.installed), {}
         self.console, self.stays_disabled = [], False
         self._become("running")

@@ -55,13 +55,12 @@ DUMMY = "DummyRef:"
 DUMMY_CLASSES = ("task", "event")
 """The classes whose messages have no row in the table of tasks."""
 
+NAMES_INTERNAL_SINCE = datamodel.load().order("23.0.0")
+"""The toolstack's version since which the refusal of a message between toolstacks names it."""
 INTERNAL = "InternalAsync."
 """What toolstacks prefix to a method that is a part of what they do."""
 EXTENSIONS = "host.call_extension"
 """The permission to call what xapi does not know: it might be an extension."""
-
-SESSION_GRANULARITY = 600.0
-"""Seconds by which `session.last_active` may lag behind."""
 
 
 class Wait(NamedTuple):
@@ -346,12 +345,12 @@ def _admit(pool: MockPool, machine: HostMachine, ref: str, message: Message | No
         raise refuse("SESSION_INVALID", ref)
     if not session["pool"]:
         if message is not None and message.pool_internal:
-            name = message.wire_name
-            raise refuse("INTERNAL_ERROR", f'Internal API "{name}" call attempted with non-pool (external) session')
+            name = f'"{message.wire_name}" ' if machine.system.release.order >= NAMES_INTERNAL_SINCE else ""
+            raise refuse("INTERNAL_ERROR", f"Internal API {name}call attempted with non-pool (external) session")
         if machine.xapi.mode == "member":
             raise refuse("HOST_IS_SLAVE", pool.master_address)
-    if pool.clock.now() - garbage.seconds(session["last_active"]) > SESSION_GRANULARITY:
-        pool.store.write(session, last_active=pool.clock.stamp())
+    if machine.xapi.mode == "master" and session["last_active"] != (now := pool.clock.stamp()):
+        pool.store.write(session, last_active=now)
     return session
 
 

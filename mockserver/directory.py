@@ -29,16 +29,27 @@ class Account:
     suspended: bool = False
 
     def information(self, domain: str) -> dict[str, str]:
-        """What a subject's `other_config` holds of an account."""
-        truth = {True: "true", False: "false"}
+        """What a host of `domain` is told of an account, and what a subject's `other_config` holds of it."""
+        number = self.sid.rpartition("-")[2]
+        known = {"subject-name": self.full_name(domain), "subject-gid": number, "subject-sid": self.sid}
+        if self.is_group:
+            return {**known, "subject-is-group": "true"}
         return {
-            "subject-name": self.name,
-            "subject-displayname": self.name,
+            **known,
+            "subject-is-group": "false",
+            "subject-displayname": known["subject-name"],
+            "subject-gecos": "",
+            "subject-uid": number,
             "subject-upn": f"{self.name}@{domain}",
-            "subject-sid": self.sid,
-            "subject-is-group": truth[self.is_group],
-            "subject-account-disabled": truth[self.suspended],
+            "subject-account-disabled": "true" if self.suspended else "false",
+            "subject-account-expired": "false",
+            "subject-account-locked": "false",
+            "subject-password-expired": "false",
         }
+
+    def full_name(self, domain: str) -> str:
+        r"""The name as Windows writes it: `EXAMPLE\alice`."""
+        return f"{domain.partition('.')[0].upper()}\\{self.name}"
 
 
 DOMAIN = "S-1-5-21-1-2-3"

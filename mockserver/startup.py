@@ -79,6 +79,8 @@ class Xapi(Kept):
     sync_at: float = 0.0
     sighted: dict[str, float] = field(default_factory=dict)
     """The progress of the tasks that the last garbage collection found pending for very long."""
+    schedule: dict[str, str] = field(default_factory=dict)
+    """The last schedule of snapshots that a key was removed from, as it was before."""
     bridges: int = 0
     """How many names of bridges it has tried for new networks; it tries none again."""
     monitor: ha_monitor.Monitor = field(default_factory=ha_monitor.Monitor)

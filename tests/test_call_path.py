@@ -229,10 +229,11 @@ def test_a_release_knows_no_message_that_came_later(calls: Make, method: str, un
     assert method in calls(release=known_to).pool.dispatch("system.listMethods", [])
 
 
-def test_pool_internal_messages_are_refused(calls: Make) -> None:
+@pytest.mark.parametrize(("release", "name"), [("6.2", ""), ("8.2", ""), ("8.4", '"host.notify" ')])
+def test_pool_internal_messages_are_refused(calls: Make, release: str, name: str) -> None:
     """Before a member says that it is none of a client's business; a pool's own session passes."""
-    c = calls(release="8.2")
-    text = 'Internal API "host.notify" call attempted with non-pool (external) session'
+    c = calls(release=release)
+    text = f"Internal API {name}call attempted with non-pool (external) session"
     for on in ("host1", "host2"):
         assert c.refused("host.notify", "", "", on=on) == ["INTERNAL_ERROR", text]
     own = c.pool.dispatch("session.slave_login", [c.host("host2").ref, c.pool.master.system.pool_secret])

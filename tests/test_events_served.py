@@ -133,19 +133,67 @@ def test_a_timeout_is_simulated_time(c: Any) -> None:
     assert c.pool.clock.now() == now + 55
 
 
-@pytest.mark.parametrize("timeout", [-1.0, float("nan"), 9007200.0, float("inf")])
-def test_a_timeout_that_is_none_is_a_day(c: Any, timeout: float) -> None:
-    """Negative ones, and those beyond 104 days."""
+@pytest.mark.parametrize(
+    ("timeout", "days"), [(-1.0, 0), (float("nan"), 0), (2 * 86400.0, 2), (2000 * 86400.0, 100), (float("inf"), 100)]
+)
+def test_a_timeout_is_kept(c: Any, timeout: float, days: int) -> None:
+    """One that is over at once, too; who would wait for nothing for years gives up earlier."""
     token, now = token_now(c), c.pool.clock.now()
     c("event.from", ["*"], token, timeout)
-    assert c.pool.clock.now() == now + 86400
+    assert c.pool.clock.now() == now + days * 86400
 
 
-def test_a_long_timeout_is_kept(c: Any) -> None:
-    """A hundred days are a hundred days."""
-    token, now = token_now(c), c.pool.clock.now()
-    c("event.from", ["*"], token, 100 * 86400.0)
-    assert c.pool.clock.now() == now + 100 * 86400
+@pytest.mark.parametrize(("release", "told"), [("6.5", ["add", "mod"]), ("7.0", ["add", "mod"]), ("7.1", ["add"])])
+def test_before_7_1_what_is_new_is_modified_too(calls: Make, release: str, told: list[str]) -> None:
+    """Adds come first, then mods, with the same record."""
+    c = calls(release=release, hosts=1, vms=0)
+    token = token_now(c)
+    network = c("network.create", {"name_label": "new", "other_config": {}})
+    events = c("event.from", ["network"], token, 0)["events"]
+    assert brief(events) == [(operation, "network", network) for operation in told]
+    assert all(event["snapshot"] == c("network.get_record", network) for event in events)
+
+
+def test_tokens_of_6_0_are_not_padded(calls: Make) -> None:
+    """And what is no token is an empty one."""
+    c = calls(release="6.0", hosts=1, vms=1)
+    everything = c("event.from", ["*"], "", 0)
+    generation, _, rest = everything["token"].partition(",")
+    assert (str(int(generation)), float(rest)) == (generation, 0.0) and "." in rest
+    c("VM.set_name_description", c.vm("vm01").ref, "x")
+    assert brief(c("event.from", ["*"], everything["token"], 0)["events"]) == [("mod", "vm", c.vm("vm01").ref)]
+    told = c("event.from", ["VM"], "what?", 0)["events"]
+    assert {event["ref"] for event in told} == set(c("VM.get_all"))
+
+
+@pytest.mark.parametrize(("release", "classes"), [("6.0", ["host"]), ("6.1", ["vm", "host"])])
+def test_single_objects_can_be_told_of_since_6_1(calls: Make, release: str, classes: list[str]) -> None:
+    """Before, nothing is heard of one."""
+    c = calls(release=release, hosts=1, vms=1)
+    token = token_now(c)
+    for kind, name in (("VM", "vm01"), ("host", "host1")):
+        c(f"{kind}.set_name_description", c.row(kind, name).ref, "x")
+    events = c("event.from", [f"VM/{c.vm('vm01').ref}", "host"], token, 0)["events"]
+    assert sorted({event["class"] for event in events}) == sorted(classes)
+
+
+@pytest.mark.parametrize(("release", "disturbed"), [("6.2", True), ("6.5", False)])
+def test_before_6_5_calls_of_one_session_disturb_each_other(calls: Make, release: str, disturbed: bool) -> None:
+    """The first that is answered ends the others, as if the session were over, and takes the registration with it."""
+    c = calls(release=release, vms=1)
+    c("event.register", ["VM"])
+    token, start = token_now(c), c.pool.clock.now()
+    for method, args in (("event.from", (["VM"], token, 60.0)), ("event.next", ())):
+        c("event.register", ["VM"])
+        c.pool.clock.after(5, lambda: c("event.from", ["host"], "", 0))
+        if disturbed:
+            assert c.refused(method, *args) == ["SESSION_INVALID", c.session]
+            assert c.refused("event.next")[0] == "SESSION_NOT_REGISTERED"
+        else:
+            c.pool.clock.after(10, lambda: c("VM.set_name_description", c.vm("vm01").ref, str(c.pool.clock.now())))
+            assert c(method, *args)
+    assert c("VM.get_all")
+    assert c.pool.clock.now() == start + 10
 
 
 @pytest.mark.parametrize("token", ["x", "1", "1,", ",1", "1,2,3", "a,b"])
@@ -287,17 +335,41 @@ def test_a_subscription_can_be_taken_back(old: Any) -> None:
     assert set(old.pool.old_events.subscriptions) == {old.session}
 
 
-def test_who_does_not_keep_up_is_told_so_once(old: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The oldest events are dropped where there are too many."""
+@pytest.mark.parametrize(("release", "kept"), [("6.2", 500), ("6.5", 13)])
+def test_who_does_not_keep_up_is_told_so_once(
+    calls: Make, monkeypatch: pytest.MonkeyPatch, release: str, kept: int
+) -> None:
+    """The oldest events are dropped where there are too many: five hundred, or since 6.5 ten million bytes."""
     from mockserver.classes import event
 
-    monkeypatch.setattr(event, "QUEUE_BYTES", 20_000)
+    monkeypatch.setattr(event, "QUEUE_BYTES", 1_000_000)
+    old = calls(release=release, vms=1)
+    text = "x" * 70_000
     old("event.register", ["VM"])
-    for number in range(50):
-        old("VM.set_name_description", old.vm("vm01").ref, str(number))
-    assert old.refused("event.next") == ["EVENTS_LOST"]
+    for lost in (False, True):
+        for number in range(kept + lost):
+            old("VM.set_name_description", old.vm("vm01").ref, f"{number}" if release == "6.2" else f"{number}{text}")
+        if lost:
+            assert old.refused("event.next") == ["EVENTS_LOST"]
+        else:
+            assert len(old("event.next")) == kept
     old("VM.set_name_description", old.vm("vm01").ref, "last")
     assert [e["snapshot"]["name_description"] for e in old("event.next")] == ["last"]
+
+
+@pytest.mark.parametrize(("release", "lost"), [("6.0", True), ("6.1", False)])
+def test_before_6_1_events_are_forgotten_after_a_while(calls: Make, release: str, lost: bool) -> None:
+    """Once another comes, a quarter of an hour later."""
+    old = calls(release=release, vms=1)
+    for pause in (890, 910):
+        old("event.register", ["VM"])
+        old("VM.set_name_description", old.vm("vm01").ref, f"before {pause}")
+        old.sleep(pause)
+        old("VM.set_name_description", old.vm("vm01").ref, f"after {pause}")
+        if pause == 910 and lost:
+            assert old.refused("event.next") == ["EVENTS_LOST"]
+        else:
+            assert len(old("event.next")) == 2
 
 
 def test_the_old_interface_is_there_in_new_releases(c: Any) -> None:

@@ -95,7 +95,7 @@ def test_initial_auth_tells_the_secret_that_toolstacks_log_in_with(calls: Make) 
 
 def test_what_is_between_toolstacks_is_refused_to_users(calls: Make) -> None:
     """Each such message names itself."""
-    c = calls(hosts=2, release="8.2")
+    c = calls(hosts=2, release="8.4")
     host = c.host("host2").ref
     for method, *args in (
         ("host.tickle_heartbeat", host, {}),

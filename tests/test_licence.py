@@ -169,18 +169,33 @@ def test_xcp_ng_takes_every_name_for_its_edition(calls: Make) -> None:
 
 
 def test_while_high_availability_is_on_the_edition_stays(calls: Make) -> None:
-    """The same edition may be applied again; 5.6 lets a host take another that costs something."""
+    """5.6 lets a host take another that costs something, and any that it has."""
     for release, other in (("6.2", "xendesktop"), ("5.6", "enterprise")):
         c = calls(release=release)
         host = c.host("host1")
         c.pool.licences.add("localhost", other)
         c.pool.store.write(c.pool.store.pool(), ha_enabled=True)
         assert c.refused("host.apply_edition", host.ref, "free") == ["HA_IS_ENABLED"]
-        c("host.apply_edition", host.ref, host["edition"])
         if release == "6.2":
             assert c.refused("host.apply_edition", host.ref, other) == ["HA_IS_ENABLED"]
         else:
+            c("host.apply_edition", host.ref, host["edition"])
             c("host.apply_edition", host.ref, other)
+
+
+@pytest.mark.parametrize(
+    ("release", "allowed"),
+    [("6.0", False), ("7.0", False), ("7.1", True), ("8.1", False), ("8.2", True), ("8.4", True)],
+)
+def test_an_edition_is_renewed_while_high_availability_is_on(calls: Make, release: str, allowed: bool) -> None:
+    """Where the release or an update of it allows it."""
+    c = calls(release=release)
+    host = c.host("host1")
+    c.pool.store.write(c.pool.store.pool(), ha_enabled=True)
+    if allowed:
+        c("host.apply_edition", host.ref, host["edition"])
+    else:
+        assert c.refused("host.apply_edition", host.ref, host["edition"]) == ["HA_IS_ENABLED"]
 
 
 # --- the whole pool

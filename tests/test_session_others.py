@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -69,6 +70,35 @@ def test_who_logs_himself_out_by_his_identifier_keeps_the_session_that_does_it(s
     assert c.pool.dispatch("pool.get_all", [first])
     with pytest.raises(Failure, match="SESSION_INVALID"):
         c.pool.dispatch("pool.get_all", [second])
+
+
+@pytest.mark.parametrize("change", ["nothing", "suspended", "gone", "no subject", "group left", "directory left"])
+def test_users_are_looked_up_again(served: Any, change: str) -> None:
+    """Within three quarters of an hour, however busy they are; who leaves a group is no subject by it any more."""
+    c = served
+    alice, accounts = login(c, "alice"), c.pool.directory.accounts
+    root = c.pool.dispatch("session.create_from_db_file", [c.session, FILE])
+    if change == "suspended":
+        accounts["alice"] = replace(accounts["alice"], suspended=True)
+    elif change == "gone":
+        del accounts["alice"]
+    elif change == "no subject":
+        (staff,) = [ref for ref in c("subject.get_all") if c("session.get_subject", alice) == ref]
+        c("subject.destroy", staff)
+    elif change == "group left":
+        accounts["alice"] = replace(accounts["alice"], groups=())
+    elif change == "directory left":
+        c.pool.store.write(c.host("host1"), external_auth_type="")
+    at_once = change == "directory left"
+    for minute in range(50):
+        c.sleep(60)
+        known = alice in c.pool.store.table("session")
+        assert c("pool.get_all") == c.pool.dispatch("pool.get_all", [root])
+        if change == "nothing" or (minute < 29 and not at_once):
+            assert known and c.pool.dispatch("pool.get_all", [alice])
+    assert (alice in c.pool.store.table("session")) == (change == "nothing")
+    if change == "nothing":
+        assert c("session.get_validation_time", alice) > c("session.get_validation_time", root)
 
 
 def test_a_session_from_a_file_reads_the_database_as_it_was(calls: Make) -> None:

@@ -203,6 +203,10 @@ def test_parts_of_a_schedule_are_set_one_by_one(c: Any) -> None:
     c("VMSS.remove_from_schedule", row.ref, "min")
     c("VMSS.add_to_schedule", row.ref, "min", "45")
     assert row["schedule"]["min"] == "45"
+    c("VMSS.remove_from_schedule", row.ref, "min")
+    assert c.refused("VMSS.add_to_schedule", row.ref, "min", "46") == ["INVALID_VALUE", "schedule:min", "46"]
+    assert row["schedule"]["min"] == "45", "what was removed last is put back"
+    assert c.refused("VMSS.add_to_schedule", row.ref, "colour", "red") == ["INTERNAL_ERROR", "Not_found"]
     c("VMSS.set_retained_snapshots", row.ref, 10)
     assert c.refused("VMSS.set_retained_snapshots", row.ref, 11) == ["INVALID_VALUE", "retained_snapshots", "11"]
     c("VMSS.set_last_run_time", row.ref, "20260101T00:00:00Z")

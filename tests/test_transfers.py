@@ -356,7 +356,8 @@ def test_a_host_goes_to_its_backup_partition_and_back(place: Place, tmp_path: Pa
 
 @pytest.mark.parametrize("release", ["4.1.0", "6.2"])
 def test_a_patch_is_uploaded(make: Callable[..., Any], release: str) -> None:
-    """The task's result is its reference, bare of XML; a second time it is refused, as is what is no patch."""
+    """The task's result is its reference, bare of XML; a second time it is refused unless its file was cleaned away, as is
+    what is no patch."""
     patch = (
         b'#!/bin/bash\n# <patch uuid="0b0d8e8c-5c5d-4ad1-b2f1-1a2b3c4d5e6f" name-label="hotfix1" version="1.0"/>\n'
         * 1000
@@ -367,8 +368,47 @@ def test_a_patch_is_uploaded(make: Callable[..., Any], release: str) -> None:
         assert (record.name_label, record.size) == ("hotfix1", len(patch))
         with pytest.raises(errors.PATCH_ALREADY_EXISTS):
             transfers.upload_patch(place.session, patch)
+        place.session.pool_patch.clean(ref)
+        assert transfers.upload_patch(place.session, patch) == ref
+        assert place.session.pool_patch.get_all() == [ref]
+        place.session.pool_patch.precheck(ref, place.ref("host", "host1"))
         with pytest.raises(errors.INVALID_PATCH):
             transfers.upload_patch(place.session, b"nonsense")
+        assert place.tidy()
+
+
+UPDATE = b"""<update uuid="1b0d8e8c-5c5d-4ad1-b2f1-1a2b3c4d5e6f" name-label="update1" version="1.0" key="k">
+<name-description>Mends it</name-description></update>
+"""
+
+
+@pytest.mark.parametrize("release", ["7.1", "8.2"])
+@pytest.mark.parametrize("named", [True, False])
+def test_since_7_1_an_update_goes_onto_a_disk(make: Callable[..., Any], release: str, named: bool) -> None:
+    """In the storage that is named, else the pool's default, and is introduced; what is none, or is known, goes again."""
+    with make(release=release) as place:
+        session, sr = place.session, place.ref("SR", "NFS virtual disk storage")
+        before = set(session.VDI.get_all())
+        if named:
+            patch = transfers.upload_patch(session, UPDATE, sr=sr)
+        else:
+            session.pool.set_default_SR(session.pool.get_all()[0], sr)
+            patch = transfers.upload_patch(session, UPDATE)
+        (update,) = session.pool_update.get_all()
+        assert session.pool_patch.get_all() == [patch]
+        assert session.pool_patch.get_pool_update(patch) == update
+        assert session.pool_update.get_name_description(update) == "Mends it"
+        (vdi,) = set(session.VDI.get_all()) - before
+        assert (session.pool_update.get_vdi(update), session.VDI.get_SR(vdi)) == (vdi, sr)
+        content = io.BytesIO()
+        transfers.export_raw_vdi(session, vdi, content)
+        assert content.getvalue()[: len(UPDATE)] == UPDATE
+        for data, error in ((b"nonsense", errors.INVALID_UPDATE), (UPDATE, errors.UPDATE_ALREADY_EXISTS)):
+            with pytest.raises(error):
+                transfers.upload_patch(session, data, sr=sr)
+            assert set(session.VDI.get_all()) == before | {vdi}
+        session.pool_patch.pool_apply(patch)
+        assert set(session.pool_update.get_hosts(update)) == set(session.host.get_all())
         assert place.tidy()
 
 

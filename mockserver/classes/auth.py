@@ -36,13 +36,11 @@ def get_subject_identifier(call: Call, subject_name: str) -> str:
 
 @verb()
 def get_group_membership(call: Call, subject_identifier: str) -> list[str]:
-    return list(account(call, sid=subject_identifier).groups)
+    """The groups of a user. Of a group it is not asked in which groups it is."""
+    found = account(call, sid=subject_identifier)
+    return [] if found.is_group else list(found.groups)
 
 
 @verb()
 def get_subject_information_from_identifier(call: Call, subject_identifier: str) -> dict[str, str]:
-    """What the pool has written down of a subject, else what the directory says."""
-    for row in call.db.table("subject").values():
-        if row["subject_identifier"] == subject_identifier:
-            return dict(row["other_config"])
     return account(call, sid=subject_identifier).information(call.pool.directory.domain)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -14,7 +14,7 @@ from xenctl import datamodel
 from xenctl.releases import Release, serves
 from xenctl.wire import I4
 
-from .. import progress
+from .. import progress, rules
 from ..call import Call, Steps, Wait, refuse
 from ..journal import Kept
 from ..store import Row, Store, Write
@@ -26,10 +26,14 @@ if TYPE_CHECKING:
 verb = verbs_of("event")
 
 DAY = 86400.0
-LONGEST = float(2**53) / 1e9
-"""Seconds from which on `event.from` takes a timeout for a day."""
+LONGEST = 100 * DAY
+"""Simulated seconds after which who waits for nothing gives up, however long it would wait."""
 QUEUE_BYTES = 10_000_000
 """What the queue of old events holds, roughly; the oldest are dropped."""
+QUEUE_EVENTS = 500
+"""How many it holds before 6.5, whatever their size."""
+QUEUE_AGE = 900.0
+"""Seconds that an event stays in it before 6.1."""
 HEARTBEAT = 30.0
 """Seconds between two events of the pool that old listeners get although nothing changed."""
 
@@ -42,7 +46,10 @@ def _matches(classes: set[str], name: str, ref: str) -> bool:
     return "*" in classes or name in classes or f"{name}/{ref}" in classes
 
 
-def _folded(classes: list[str]) -> set[str]:
+def _folded(release: Release, classes: list[str]) -> set[str]:
+    """Subscriptions as they are compared. Before 6.1 one of a single object is that of a class that is not there."""
+    if release.order < rules.TAMPA:
+        return {c.lower() for c in classes}
     return {f"{c.partition('/')[0].lower()}/{c.partition('/')[2]}" if "/" in c else c.lower() for c in classes}
 
 
@@ -79,8 +86,9 @@ def _event(number: int, moment: str, table: str, operation: str, ref: str, snaps
 # --- event.from
 
 
-def collected(store: Store, classes: set[str], since: int) -> tuple[list[dict[str, Any]], int]:
-    """What happened after generation `since`, one event for each object, and the generation of the last change."""
+def collected(store: Store, classes: set[str], since: int, *, twice: bool = False) -> tuple[list[dict[str, Any]], int]:
+    """What happened after generation `since`, one event for each object, or two (`twice`) for one that is new, and the
+    generation of the last change."""
     adds: list[dict[str, Any]] = []
     mods: list[dict[str, Any]] = []
     dels: list[dict[str, Any]] = []
@@ -90,8 +98,11 @@ def collected(store: Store, classes: set[str], since: int) -> tuple[list[dict[st
         for row in sorted(store.changes(name, since), key=lambda row: row.ref):
             if _matches(classes, folded, row.ref):
                 last = max(last, row.modified)
-                into, what = (adds, "add") if row.created > since else (mods, "mod")
-                into.append(_event(row.modified, "0.0", name, what, row.ref, store.record(row)))
+                record, new = store.record(row), row.created > since
+                if new:
+                    adds.append(_event(row.modified, "0.0", name, "add", row.ref, record))
+                if twice or not new:
+                    mods.append(_event(row.modified, "0.0", name, "mod", row.ref, record))
         for created, deleted, ref in reversed(store.tables[name].deleted):
             if deleted > since >= created and _matches(classes, folded, ref):
                 last = max(last, deleted)
@@ -133,22 +144,26 @@ def _news(pool: MockPool, classes: set[str], since: int) -> bool:
 
 @verb()
 def from_(call: Call, classes: list[str], token: str, timeout: float) -> Steps:
-    since, messages = _token(token)
-    wanted, store = _folded(classes), call.db
-    deadline = call.clock.now() + (timeout if 0 <= timeout < LONGEST else DAY)
+    store, ended = call.db, _end(call)
+    since, messages = _token(store.release, token)
+    wanted, twice = _folded(store.release, classes), not call.at_least(rules.ELY)
     with _watched(call, wanted):
         told, told_last = _told(call.pool, wanted, messages)
-        events, last = collected(store, wanted, since)
-        if not told and not events and timeout != 0:
+        events, last = collected(store, wanted, since, twice=twice)
+        if not told and not events and timeout > 0:
             yield Wait(
-                deadline, lambda: _ended(call) or _changed(store, wanted, since) or _news(call.pool, wanted, messages)
+                call.clock.now() + min(timeout, LONGEST),
+                lambda: ended() or _changed(store, wanted, since) or _news(call.pool, wanted, messages),
             )
-            if _ended(call):
+            if ended():
                 raise refuse("SESSION_INVALID", call.caller)
             told, told_last = _told(call.pool, wanted, messages)
-            events, last = collected(store, wanted, since)
+            events, last = collected(store, wanted, since, twice=twice)
+    if not call.at_least(rules.CREAM):
+        call.pool.old_events.cut_off(call.caller)
     counts = {folded: I4(len(store.table(name))) for name, folded in _counted(store.release)}
-    return {"events": told + events, "valid_ref_counts": counts, "token": f"{last:020d},{told_last:020d}"}
+    form = "{:020d},{:020d}" if call.at_least(rules.TAMPA) else "{:d},{:f}"
+    return {"events": told + events, "valid_ref_counts": counts, "token": form.format(last, told_last)}
 
 
 def _watched(call: Call, classes: set[str]) -> AbstractContextManager[None]:
@@ -158,19 +173,29 @@ def _watched(call: Call, classes: set[str]) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-def _token(token: str) -> tuple[int, int]:
-    if not token:
-        return 0, 0
+def _token(release: Release, token: str) -> tuple[int, int]:
+    """The generations that a token stands for. In 6.0 the second is written as a fraction, and what is none is an empty one;
+    since 6.1 it is refused."""
     first, _, second = token.partition(",")
+    old = release.order < rules.TAMPA
     try:
-        return int(first), int(second)
+        return (int(first), int(float(second) if old else second)) if token else (0, 0)
     except ValueError:
+        if old:
+            return 0, 0
         raise refuse("EVENT_FROM_TOKEN_PARSE_FAILURE", token) from None
 
 
-def _ended(call: Call) -> bool:
-    """Whether the caller's session was ended meanwhile."""
-    return call.session is not None and call.db.find("session", call.session.ref) is not call.session
+def _end(call: Call) -> Callable[[], bool]:
+    """What tells whether the caller's session was ended since, or what waits for events in it was cut off."""
+    cut, session = call.pool.old_events.cut, call.session
+    before = cut.get(call.caller, 0)
+
+    def ended() -> bool:
+        gone = session is not None and call.db.find("session", session.ref) is not session
+        return gone or cut.get(call.caller, 0) != before
+
+    return ended
 
 
 @verb()
@@ -196,6 +221,7 @@ class OldEvents(Kept):
 
     def __init__(self) -> None:
         self.subscriptions: dict[str, Subscription] = {}
+        self.cut: dict[str, int] = {}
         self.number = 0
         self._queue: list[tuple[int, int, dict[str, Any]]] = []
         self._first = 0
@@ -204,6 +230,12 @@ class OldEvents(Kept):
     def subscription(self, session: str) -> Subscription:
         """The subscription of a session, which begins now if it has none."""
         return self.subscriptions.setdefault(session, Subscription(position=self.number))
+
+    def cut_off(self, session: str) -> None:
+        """What `event.from` does when it is over before 6.5: whatever else waits for events in its session ends, and the
+        session is not registered any more."""
+        self.subscriptions.pop(session, None)
+        self.cut[session] = self.cut.get(session, 0) + 1
 
     def note(self, pool: MockPool, write: Write) -> None:
         """Queue a change if somebody registered for it."""
@@ -234,11 +266,19 @@ class OldEvents(Kept):
         self._queue.append((self.number, size, _event(self.number, f"{now:.0f}.", name, operation, row.ref, snapshot)))
         self.number += 1
         self._bytes += size
-        while self._bytes > QUEUE_BYTES:
+        while self._overfull(store.release, now):
             self._bytes -= self._queue[self._first][1]
             self._first += 1
         if self._first * 2 > len(self._queue):
             self._queue, self._first = self._queue[self._first :], 0
+
+    def _overfull(self, release: Release, now: float) -> bool:
+        """Whether the oldest event is to be dropped."""
+        if release.order >= rules.CREAM:
+            return self._bytes > QUEUE_BYTES
+        if len(self._queue) - self._first > QUEUE_EVENTS:
+            return True
+        return release.order < rules.TAMPA and now - float(self._queue[self._first][2]["timestamp"]) > QUEUE_AGE
 
     def waiting(self, subscription: Subscription) -> Iterator[dict[str, Any]]:
         """The events that a subscriber was not told yet."""
@@ -254,13 +294,13 @@ class OldEvents(Kept):
 
 @verb()
 def register(call: Call, classes: list[str]) -> str:
-    call.pool.old_events.subscription(call.caller).classes |= _folded(classes)
+    call.pool.old_events.subscription(call.caller).classes |= _folded(call.db.release, classes)
     return ""
 
 
 @verb()
 def unregister(call: Call, classes: list[str]) -> str:
-    call.pool.old_events.subscription(call.caller).classes -= _folded(classes)
+    call.pool.old_events.subscription(call.caller).classes -= _folded(call.db.release, classes)
     return ""
 
 
@@ -272,12 +312,13 @@ def next_(call: Call) -> Steps:
     if subscription is None:
         digest = md5(call.caller.encode(), usedforsecurity=False).hexdigest()
         raise refuse("SESSION_NOT_REGISTERED", f"trackid={digest}")
+    ended = _end(call)
     with _watched(call, subscription.classes):
         if next(queue.waiting(subscription), None) is None:
             hears = _matches(subscription.classes, "pool", call.db.pool().ref)
             until = call.clock.now() + (HEARTBEAT if hears else DAY)
-            yield Wait(until, lambda: _ended(call) or next(queue.waiting(subscription), None) is not None)
-            if _ended(call):
+            yield Wait(until, lambda: ended() or next(queue.waiting(subscription), None) is not None)
+            if ended():
                 raise refuse("SESSION_INVALID", call.caller)
             if hears and next(queue.waiting(subscription), None) is None:
                 queue.add("pool", "mod", call.db.pool(), call.db, call.clock.now())

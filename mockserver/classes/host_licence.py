@@ -10,6 +10,8 @@ import base64
 import binascii
 import re
 
+from xenctl.datamodel import load
+
 from .. import editions, hosts, licence, rules
 from ..call import Call, refuse
 from ..licence import WRITES
@@ -18,6 +20,10 @@ from . import verbs_of
 
 verb = verbs_of("host")
 
+RENEWS_SINCE = load().order("22.19.0")
+"""The toolstack's version since which an edition may be applied again while high availability is on."""
+RENEWED = (rules.ELY, rules.STOCKHOLM)
+"""The older releases of which updates allow it, too."""
 LOWEST_NAMES = ("free", "express", "trial")
 NEEDED = ("sku_type", "version", "serialnumber", "sockets", "productcode", "expiry")
 """What a licence file must say."""
@@ -30,13 +36,19 @@ _ATTRIBUTE = re.compile(r"""([\w-]+)=["']([^"']*)["']""")
 
 @verb(*WRITES)
 def apply_edition(call: Call, host: str, edition: str, force: bool) -> str:
-    """While high availability is on the edition stays; 5.6 only forbade to give one up."""
+    """While high availability is on the edition stays, and in most releases is not even applied again; 5.6 only forbade to
+    give one up."""
     row = hosts.reached(call, host).host
-    ha = call.db.pool().get("ha_enabled")
-    if ha and edition != row["edition"] and (call.at_least(rules.BOSTON) or edition in LOWEST_NAMES):
+    if call.db.pool().get("ha_enabled") and not _allowed_with_ha(call, row["edition"], edition):
         raise refuse("HA_IS_ENABLED")
     licence.apply(call.pool, row, edition, force=force)
     return ""
+
+
+def _allowed_with_ha(call: Call, before: str, edition: str) -> bool:
+    if not call.at_least(rules.BOSTON):
+        return edition == before or edition not in LOWEST_NAMES
+    return edition == before and (call.at_least(RENEWS_SINCE) or call.db.release.order in RENEWED)
 
 
 @verb("license_params", "pool.restrictions")

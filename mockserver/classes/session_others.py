@@ -50,6 +50,8 @@ def create_from_db_file(call: Call, filename: str) -> str:
         "uuid": call.pool.new_uuid(),
         "this_host": host.ref if host is not None else NULL,
         "last_active": call.clock.stamp(),
+        "validation_time": call.clock.stamp(),
+        "originator": "xapi",
         "is_local_superuser": False,
         "auth_user_sid": "readonly-sid",
         "auth_user_name": FROM_FILE,

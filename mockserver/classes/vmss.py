@@ -127,17 +127,27 @@ def set_schedule(call: Call, ref: str, value: dict[str, str]) -> str:
 
 @verb("schedule")
 def add_to_schedule(call: Call, ref: str, key: str, value: str) -> str:
-    row = _row(call, ref)
-    text = _checked(key, value, tuple(DEFAULTS))
+    """A value that is none puts back what the key had when one was last removed, and then is refused: so clients that
+    replace a value by removing and adding its key keep the old one."""
+    row, before = _row(call, ref), call.xapi.schedule
+    try:
+        text, error = _checked(key, value, tuple(DEFAULTS)), None
+    except Failure as failure:
+        if key not in before:
+            raise refuse("INTERNAL_ERROR", "Not_found") from None
+        text, error = before[key], failure
     if key in row["schedule"]:
         raise refuse("MAP_DUPLICATE_KEY", "VMSS", "schedule", ref, key)
     call.db.write(row, schedule={key: text, **row["schedule"]})
+    if error is not None:
+        raise error
     return ""
 
 
 @verb("schedule")
 def remove_from_schedule(call: Call, ref: str, key: str) -> str:
     row = _row(call, ref)
+    call.xapi.schedule = row["schedule"]
     call.db.write(row, schedule={name: text for name, text in row["schedule"].items() if name != key})
     return ""
 

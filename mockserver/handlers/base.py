@@ -24,6 +24,7 @@ from .. import roles
 if TYPE_CHECKING:
     from xenctl.wire import Pieces
 
+    from ..call import Wait
     from ..machine.host import HostMachine
     from ..pool import MockPool
 
@@ -37,7 +38,7 @@ class Read:
     size: int
 
 
-Steps = Generator["bytes | Read | float", Any, None]
+Steps = Generator["bytes | Read | float | Wait", Any, Any]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from xenctl import xmlrpc
 from xenctl.releases import find
 
 from .. import rules
-from ..call import refuse
+from ..call import Wait, refuse
 from ..software import software_version
 from ..store import Row
 from .archive import CHECKSUMS, GZIP, METADATA, ZSTD, Archive, Meter, receive_disk
@@ -88,7 +88,7 @@ def _import(pool: MockPool, binding: Binding, options: Options, length: int | No
 
 def stream(
     pool: MockPool, binding: Binding, options: Options, length: int | None
-) -> Generator[bytes | Read | float, Any, list[str]]:
+) -> Generator[bytes | Read | float | Wait, Any, list[str]]:
     """Take in an archive of `length` bytes as it comes; the references of its virtual machines."""
     named = pool.store.release.order >= NAMED_SINCE
     archive = Archive(length, packings=(GZIP, ZSTD) if named else (GZIP,))

@@ -21,7 +21,7 @@ from . import vhd
 from .archive import CHUNK, DISK, END, Archive, Meter, receive_disk, send_disk
 from .base import Answer, Read, Request, Steps, plain
 from .exporting import host_that_sees
-from .running import Binding, begin, refuse_request
+from .running import Binding, begin, part, refuse_request
 
 FORMATS = {"raw": "application/octet-stream", "tar": "application/x-tar", "vhd": "application/vhd"}
 """The content types of formats."""
@@ -93,7 +93,7 @@ def import_raw_vdi(request: Request) -> Answer:
     """Write what comes to a disk, from its first byte on."""
     vdi = disk_named(request)
     if vdi is None:
-        return refuse_request(Binding(request, "VDI.import"), refuse("VDI_MISSING"), plain(400, "Bad Request"))
+        return _import_new(request)
     other = host_that_sees(request, [vdi["SR"]])
     if other is not None:
         return request.elsewhere(other["address"])
@@ -114,6 +114,46 @@ def import_raw_vdi(request: Request) -> Answer:
         binding, vdi, disk, request.length
     )
     return begin(request, binding, steps, {"content-type": "application/octet-stream"})
+
+
+def storage_named(request: Request) -> Row | None:
+    """The storage that `sr_id` names by its reference or `sr_uuid` by its uuid; None where the request names none."""
+    store = request.pool.store
+    if "sr_id" in request.arguments:
+        return store.get("SR", request.arguments["sr_id"])
+    name = request.arguments.get("sr_uuid")
+    if name is None:
+        return None
+    known = store.by_uuid.get(name)
+    if known is None or known[0] != "SR":
+        raise refuse("UUID_INVALID", "SR", name)
+    return store.get(*known)
+
+
+def _import_new(request: Request) -> Answer:
+    """Write what comes to a new disk in the storage that the request names, since 7.1."""
+    new = request.pool.store.release.order >= rules.ELY
+    sr = storage_named(request) if new else None
+    if sr is None:
+        return refuse_request(Binding(request, "VDI.import"), refuse("VDI_MISSING"), plain(400, "Bad Request"))
+    other = host_that_sees(request, [sr.ref])
+    if other is not None:
+        return request.elsewhere(other["address"])
+    binding = Binding(request, "Importing raw VDI")
+    if _format(request) != "raw" or request.length is None:
+        error = refuse("INTERNAL_ERROR", "Not enough info supplied to import")
+        return refuse_request(binding, error, plain(400, "Bad Request"))
+    return begin(request, binding, receive_new(request, binding, sr), {"content-type": "application/octet-stream"})
+
+
+def receive_new(request: Request, binding: Binding, sr: Row) -> Steps:
+    """Make a disk for what comes, write it there, and return its reference."""
+    args = {"name_label": "Imported VDI", "SR": sr.ref, "virtual_size": request.length, "type": "user"}
+    more = {"sharable": False, "read_only": False, "other_config": {}}
+    ref = yield from part(binding, "VDI.create", {**args, **more})
+    vdi = request.pool.store.get("VDI", ref)
+    yield from _receive(binding, vdi, _attached(request, vdi, writing=True), request.length)
+    return ref
 
 
 def _format(request: Request) -> str:

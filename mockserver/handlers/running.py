@@ -10,8 +10,10 @@ from collections.abc import Iterator, Mapping
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Protocol
 
+from xenctl import xmlrpc
 from xenctl.errors import ConnectionLost, Failure
 
+from .. import subtasks
 from ..call import Call, Wait, refuse
 from ..savepoint import Going
 from ..store import NULL
@@ -90,6 +92,19 @@ class CallBinding(Binding):
     def __init__(self, call: Call) -> None:
         self.pool, self._machine, self._xapi = call.pool, call.machine, call.xapi
         self.task, self._own = call.task, False
+
+
+def part(binding: Binding, method: str, *args: Any) -> Steps:
+    """Make a call that is a part of what a handler does, with all its arguments; returns its result, raises its error."""
+    db = binding.db
+    task = subtasks.start_alone(binding.pool, method, *args)
+    yield Wait(binding.pool.clock.now() + subtasks.PATIENCE, lambda: subtasks.over(db, task), idle=False)
+    row = db.get("task", task)
+    status, result, error = row["status"], row["result"], row["error_info"]
+    db.delete(row)
+    if status != "success":
+        raise Failure(error or ["TASK_CANCELLED", task])
+    return xmlrpc.loads_value(result)
 
 
 def begin(
@@ -197,10 +212,13 @@ class Exchange:
                 return None
             finally:
                 self._pool.settle("a transfer went on")
-            if not isinstance(step, float):
-                return step
             given = None
-            self._pool.wait(Wait(self._pool.clock.now() + step, self._gone, idle=False))
+            if isinstance(step, Wait):
+                self._pool.wait(Wait(step.deadline, lambda step=step: step.ready() or self._gone(), idle=False))  # type: ignore[misc]
+            elif isinstance(step, float):
+                self._pool.wait(Wait(self._pool.clock.now() + step, self._gone, idle=False))
+            else:
+                return step
         self._steps.close()
         self._pool.settle("a transfer was cut")
         raise self._lost()

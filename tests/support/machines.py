@@ -492,6 +492,7 @@ OWN_WORDS = (
     "failed to read backups",
     "Object with type domain ",
     "Sys_error(",
+    "Not_found",
     "Jsonrpc.Malformed_method_request(",
 )
 """What xapi itself calls an internal error although each argument has its type."""

@@ -23,6 +23,7 @@ from xenctl.wire import Encoded, MalformedError
 
 from . import garbage, progress, roles, rules
 from .arguments import Signature
+from .holding import Occupied
 from .savepoint import Going
 from .store import NULL
 
@@ -384,16 +385,38 @@ def _existing(call: Call, task: str) -> str:
     return task if task.startswith(DUMMY) else call.db.get("task", task).ref
 
 
+def patiently(call: Call, verb: Verb, result: Any = None) -> Steps:
+    """The steps of a verb, of which `result` has begun. While another operation holds what it is about, and it has changed
+    nothing yet, it waits for the end of that one and begins anew."""
+    db, deadline = call.db, call.clock.now() + call.pool.durations.operation_wait
+    before = db.generation
+    while True:
+        try:
+            result = call.perform(verb) if result is None else result
+            return (yield from result) if isgenerator(result) else result
+        except Occupied as busy:
+            if db.generation != before or call.clock.now() >= deadline:
+                raise
+            over = busy.over
+        yield Wait(deadline, over, idle=False)
+        before, result = db.generation, None
+
+
 def _drive(call: Call, verb: Verb) -> Any:
     """Run a verb to its end while the clock runs."""
-    pool = call.pool
-    if verb.writes is None and pool.actor is None:  # it may write whatever it does, and nobody else is at work
-        result = call.perform(verb)
-    else:
-        result = pool.as_actor(verb, call.perform, verb)
-    if not isgenerator(result):
-        return result
-    steps: Any = result
+    pool, before = call.pool, call.db.generation
+    try:
+        if verb.writes is None and pool.actor is None:  # it may write whatever it does, and nobody else is at work
+            result = call.perform(verb)
+        else:
+            result = pool.as_actor(verb, call.perform, verb)
+        if not isgenerator(result):
+            return result
+    except Occupied:
+        if call.db.generation != before:
+            raise
+        result = None
+    steps: Any = patiently(call, verb, result)
     going = pool.going[id(steps)] = Going.of(call, steps, get_ident())
     try:
         while True:

@@ -16,7 +16,7 @@ from xenctl.errors import Failure
 from . import rules, vm_rules
 from .busy import in_progress, vm_in_progress
 from .call import Call, Steps, Wait, cancel, refuse
-from .holding import Marked
+from .holding import Marked, assert_free
 from .store import Row, Store
 
 if TYPE_CHECKING:
@@ -291,10 +291,12 @@ def _plausible(store: Store, vm: Row, operation: str) -> bool:
 
 def operation(call: Call, vm: Row, name: str, *, strict: bool = True) -> Marked:
     """Hold `vm` for an operation. Raises what forbids it."""
-    refused = operation_refused(call.db, vm, name, strict=strict)
-    if refused is not None:
-        raise refused
+    assert_free(call, vm, name, operation_refused if strict else _refused_at_all)
     return Marked(call, vm, name)
+
+
+def _refused_at_all(store: Store, vm: Row, operation: str) -> Failure | None:
+    return operation_refused(store, vm, operation, strict=False)
 
 
 def interrupt(call: Call, vm: Row, name: str) -> Steps:
@@ -429,9 +431,7 @@ def vbd_allowed_operations(store: Store, vbd: Row) -> list[str] | None:
 
 def vbd_operation(call: Call, vbd: Row, name: str) -> Marked:
     """Hold a VBD for an operation. Raises what forbids it."""
-    refused = vbd_refused(call.db, vbd, name)
-    if refused is not None:
-        raise refused
+    assert_free(call, vbd, name, vbd_refused)
     return Marked(call, vbd, name)
 
 

@@ -140,9 +140,9 @@ def _copy_disks(
 
 def _copy_disk(call: Call, vdi: Row, how: Copy) -> Steps:
     if how.operation == "copy":
-        return (yield from vdis.copy(call, vdi, how.sr or vdis.sr_of(call, vdi), patient=True))
+        return (yield from vdis.copy(call, vdi, how.sr or vdis.sr_of(call, vdi)))
     make = vdis.snapshot if how.snapshot else vdis.clone
-    return (yield from make(call, vdi, patient=True))
+    return (yield from make(call, vdi))
 
 
 def disk_behind(call: Call, vbd: Row) -> Row | None:

@@ -95,4 +95,4 @@ def find_or_create(call: Call, sr: Row, wanted: Kind) -> Steps:
         "other_config": {},
         "sm_config": {"type": "raw"},
     }
-    return (yield from vdis.create(call, sr, args, full=True, patient=True))
+    return (yield from vdis.create(call, sr, args, full=True))

@@ -9,11 +9,43 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
+from xenctl.errors import Failure
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .call import Call
     from .store import Row, Store
+
+BUSY = "OTHER_OPERATION_IN_PROGRESS"
+IMPATIENT = frozenset({"call_plugin"})
+"""Operations that are refused at once where something else goes on; others wait for its end."""
+
+
+class Occupied(Failure):
+    """What is to be held is held by another operation, until it is `over`."""
+
+    def __init__(self, error: Failure, over: Callable[[], bool]) -> None:
+        super().__init__(error.details)
+        self.over = over
+
+
+def assert_free(call: Call, row: Row, name: str, refused: Callable[[Store, Row, str], Failure | None]) -> None:
+    """Raise what forbids operation `name` on `row`, as `refused` says; that another one goes on as `Occupied`."""
+    db, error = call.db, refused(call.db, row, name)
+    if error is None:
+        return
+    if error.code != BUSY or name in IMPATIENT:
+        raise error
+
+    def over() -> bool:
+        try:
+            found = refused(db, row, name) if db.find(row.table, row.ref) is row else None
+        except Failure:  # what it belongs to is gone
+            return True
+        return found is None or found.code != BUSY
+
+    raise Occupied(error, over)
 
 
 class Marked:

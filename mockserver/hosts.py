@@ -11,7 +11,7 @@ from xenctl.errors import Failure
 from . import paths, rules
 from .busy import in_progress
 from .call import DUMMY, Call, refuse
-from .holding import Marked
+from .holding import Marked, assert_free
 from .store import Row, Store, Write
 
 if TYPE_CHECKING:
@@ -166,9 +166,7 @@ def allowed_operations(store: Store, host: Row) -> list[str]:
 
 def operation(call: Call, host: Row, name: str) -> AbstractContextManager[None]:
     """Hold `host` for an operation; while versions are mixed only some are shown. Raises what forbids it."""
-    refused = operation_refused(call.db, host, name)
-    if refused is not None:
-        raise refused
+    assert_free(call, host, name, operation_refused)
     if name not in rules.HOST_UPGRADE_OPERATIONS and rules.upgrading(call.db):
         return nullcontext()
     return Marked(call, host, name)

@@ -15,7 +15,7 @@ from . import rules
 from .busy import device_in_progress
 from .call import Call, refuse
 from .checks import drivers, is_hvm, spelled
-from .holding import Marked
+from .holding import Marked, assert_free
 from .store import NULL, Row, Store
 
 if TYPE_CHECKING:
@@ -81,9 +81,7 @@ def vif_allowed_operations(store: Store, vif: Row) -> list[str] | None:
 
 def vif_operation(call: Call, vif: Row, name: str) -> Marked:
     """Hold a VIF for an operation. Raises what forbids it."""
-    refused = vif_refused(call.db, vif, name)
-    if refused is not None:
-        raise refused
+    assert_free(call, vif, name, vif_refused)
     return Marked(call, vif, name)
 
 

@@ -20,7 +20,7 @@ from xenctl.errors import Failure
 from xenctl.releases import find
 
 from . import backups, classes, guests, ha_monitor, live, powerup, rules, savepoint
-from .call import Asked, Call, Steps, Wait, continue_later, dispatch
+from .call import Asked, Call, Wait, continue_later, dispatch, patiently
 from .classes.event import OldEvents
 from .columns import apart
 from .faults import Faults
@@ -506,13 +506,7 @@ class MockPool(Kept):
             if complete:
                 self.finish_task(call.task, error, xmlrpc.encode("" if result is None else result, lenient=True))
 
-        def steps() -> Steps:
-            result = call.perform(verb)
-            if hasattr(result, "send"):
-                result = yield from result
-            return result
-
-        continue_later(call, steps(), finish)
+        continue_later(call, patiently(call, verb), finish)
 
     def as_actor(self, verb: classes.Verb, action: Callable[..., Any], *args: Any) -> Any:
         """Run `action` as `verb`, whose writes are held against what it declares."""

@@ -11,7 +11,7 @@ from xenctl.errors import Failure
 from . import rules
 from .busy import in_progress
 from .call import Call, refuse
-from .holding import Marked
+from .holding import Marked, assert_free
 from .store import Row, Store
 
 SINCE = {
@@ -69,9 +69,7 @@ def operation(call: Call, name: str) -> Iterator[None]:
     pool = call.db.pool()
     if pool.get("is_psr_pending"):
         raise refuse("POOL_SECRET_ROTATION_PENDING")
-    error = refused(call.db, name)
-    if error is not None:
-        raise error
+    assert_free(call, pool, name, lambda store, _, operation: refused(store, operation))
     with Marked(call, pool, name):
         yield
 

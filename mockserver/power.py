@@ -363,7 +363,7 @@ def _new_image(call: Call, vm: Row, sr: Row) -> Steps:
     named = dict.fromkeys(("name_label", "name_description"), "Suspend image")
     args = {**named, "type": "suspend", "virtual_size": size, "sharable": False, "read_only": False}
     try:
-        return (yield from vdis.create(call, sr, args, full=True, patient=True))
+        return (yield from vdis.create(call, sr, args, full=True))
     except Failure as error:
         if error.code == "SR_BACKEND_FAILURE_44":
             raise refuse("SR_SUSPEND_SPACE_INSUFFICIENT", sr.ref) from error

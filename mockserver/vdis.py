@@ -1,7 +1,7 @@
 """What is done to disks in some time: each holds the disk and its storage meanwhile, as XenAPI shows it.
 
-The verbs on disks do one of these; the verbs on VMs do one for each disk of a VM. Those are `patient`: where something else
-goes on they wait until it is over, for else no two VMs with disks on the same storage could be copied at once.
+The verbs on disks do one of these; the verbs on VMs do one for each disk of a VM. Where something else goes on they wait
+until it is over, for else no two VMs with disks on the same storage could be copied at once.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 from . import hosts, rules, storage_rules, volumes
 from .call import Call, Steps, Wait, refuse
+from .holding import BUSY
 from .storage_drivers import capabilities
 from .storage_rules import TYPES_SPELLED
 from .store import Row
@@ -23,8 +24,6 @@ COPIED = "name_label name_description type sharable other_config xenstore_data".
 """What a copy has from its disk."""
 MOVED = (*COPIED, "tags", "read_only", "on_boot", "allow_caching", "is_a_snapshot", "snapshot_time", "snapshot_of")
 """What a disk that moved has from what it was."""
-PATIENCE = 7200.0
-"""Seconds that who is patient waits for other operations to end."""
 
 
 def sr_of(call: Call, vdi: Row) -> Row:
@@ -32,16 +31,16 @@ def sr_of(call: Call, vdi: Row) -> Row:
     return call.db.get("SR", vdi["SR"])
 
 
-def _free(call: Call, patient: bool, *, sr: tuple[Row, str] | None = None, vdi: tuple[Row, str] | None = None) -> Steps:
-    """Wait, if `patient`, until no other operation is in the way; whatever else is in the way, `held` says."""
-    deadline = call.clock.now() + PATIENCE
+def _free(call: Call, *, sr: tuple[Row, str] | None = None, vdi: tuple[Row, str] | None = None) -> Steps:
+    """Wait until no other operation is in the way; whatever else is in the way, `held` says."""
+    deadline = call.clock.now() + call.pool.durations.operation_wait
 
     def busy() -> bool:
         checks = ((sr, storage_rules.sr_refused), (vdi, storage_rules.vdi_refused))
         found = [check(call.db, *on) for on, check in checks if on is not None and _there(call, on[0])]
-        return any(error is not None and error.code == "OTHER_OPERATION_IN_PROGRESS" for error in found)
+        return any(error is not None and error.code == BUSY for error in found)
 
-    while patient and busy() and call.clock.now() < deadline:
+    while busy() and call.clock.now() < deadline:
         yield Wait(deadline, lambda: not busy(), idle=False)
     for on in (sr, vdi):
         if on is not None:
@@ -55,9 +54,9 @@ def _there(call: Call, row: Row) -> bool:
 # --- made and dropped
 
 
-def create(call: Call, sr: Row, args: dict[str, Any], *, full: bool = False, patient: bool = False) -> Steps:
+def create(call: Call, sr: Row, args: dict[str, Any], *, full: bool = False) -> Steps:
     """A new, empty disk: returns its row. One that is `full` takes all of its room at once, whatever its storage does."""
-    yield from _free(call, patient, sr=(sr, "vdi_create"))
+    yield from _free(call, sr=(sr, "vdi_create"))
     with volumes.held(call, sr=(sr, "vdi_create")):
         return (yield from made(call, sr, args, full=full))
 
@@ -76,10 +75,10 @@ def made(call: Call, sr: Row, args: dict[str, Any], *, full: bool = False) -> St
     return volumes.make(call, sr, size, takes=size if full else None, **fields)
 
 
-def destroy(call: Call, vdi: Row, *, patient: bool = False) -> Steps:
+def destroy(call: Call, vdi: Row) -> Steps:
     """Destroy a disk. Raises `VDI_IN_USE` where somebody uses it."""
     sr = sr_of(call, vdi)
-    yield from _free(call, patient, sr=(sr, "vdi_destroy"), vdi=(vdi, "destroy"))
+    yield from _free(call, sr=(sr, "vdi_destroy"), vdi=(vdi, "destroy"))
     with volumes.held(call, sr=(sr, "vdi_destroy"), vdi=(vdi, "destroy")):
         contact = volumes.serving(call, sr)
         volumes.assert_managed(vdi)
@@ -93,10 +92,10 @@ def destroy(call: Call, vdi: Row, *, patient: bool = False) -> Steps:
 # --- snapshots and clones
 
 
-def snapshot(call: Call, vdi: Row, *, patient: bool = False) -> Steps:
+def snapshot(call: Call, vdi: Row) -> Steps:
     """A snapshot with what is on a disk when it is made: returns its row."""
     sr = sr_of(call, vdi)
-    yield from _free(call, patient, sr=(sr, "vdi_snapshot"), vdi=(vdi, "snapshot"))
+    yield from _free(call, sr=(sr, "vdi_snapshot"), vdi=(vdi, "snapshot"))
     with volumes.held(call, sr=(sr, "vdi_snapshot"), vdi=(vdi, "snapshot")):
         contact = volumes.serving(call, sr)
         volumes.assert_managed(vdi)
@@ -105,11 +104,11 @@ def snapshot(call: Call, vdi: Row, *, patient: bool = False) -> Steps:
         return volumes.branch(call, vdi, snapshot=True)
 
 
-def clone(call: Call, vdi: Row, *, patient: bool = False) -> Steps:
+def clone(call: Call, vdi: Row) -> Steps:
     """A clone: returns its row. Storage that cannot clone, where the release does not mind, makes a copy."""
     sr = sr_of(call, vdi)
     fast = "VDI_CLONE" in capabilities(call.db, sr["type"])
-    yield from _free(call, patient, sr=(sr, "vdi_clone"), vdi=(vdi, "clone"))
+    yield from _free(call, sr=(sr, "vdi_clone"), vdi=(vdi, "clone"))
     goal = call.goal
     with volumes.held(call, sr=(sr, "vdi_clone"), vdi=(vdi, "clone")):
         contact = volumes.serving(call, sr)
@@ -129,20 +128,18 @@ def clone(call: Call, vdi: Row, *, patient: bool = False) -> Steps:
 # --- copies
 
 
-def copy(
-    call: Call, vdi: Row, sr: Row, *, into: Row | None = None, base: Row | None = None, patient: bool = False
-) -> Steps:
+def copy(call: Call, vdi: Row, sr: Row, *, into: Row | None = None, base: Row | None = None) -> Steps:
     """A copy on `sr`, or in the disk `into` that is there; of a disk with a `base` only what differs from that. Returns
     the row of the copy."""
     source, goal = sr_of(call, vdi), call.goal
-    yield from _free(call, patient, vdi=(vdi, "copy"))
+    yield from _free(call, vdi=(vdi, "copy"))
     with volumes.held(call, vdi=(vdi, "copy")):
         contact = volumes.seeing(call, (source, sr)) or volumes.seeing(call, (source,))
         if contact is None:
             # The search says only that it found nothing, and nobody makes an error of XenAPI's of it.
             raise refuse("INTERNAL_ERROR", "Not_found") if call.at_least(rules.BOSTON) else refuse("NO_HOSTS_AVAILABLE")
         volumes.assert_managed(vdi)
-        new = into or (yield from _blank(call, sr, vdi, patient))
+        new = into or (yield from _blank(call, sr, vdi))
         if new["read_only"]:
             raise refuse("VDI_READONLY", new.ref)
         if new["virtual_size"] < vdi["virtual_size"]:
@@ -152,12 +149,12 @@ def copy(
     return new
 
 
-def _blank(call: Call, sr: Row, like: Row, patient: bool) -> Steps:
+def _blank(call: Call, sr: Row, like: Row) -> Steps:
     """A new disk for a copy, which can be written whatever it is a copy of."""
     fields = {name: like[name] for name in (*COPIED, "tags") if name in like}
     call.goal = call.reached
     args = {**fields, "virtual_size": like["virtual_size"], "read_only": False}
-    new = yield from create(call, sr, args, patient=patient)
+    new = yield from create(call, sr, args)
     call.db.write(new, allow_caching=like.get("allow_caching", False))
     return new
 

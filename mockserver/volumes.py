@@ -10,7 +10,7 @@ from xenctl import database, datamodel
 
 from . import block_devices, hosts, rules
 from .call import Call, Steps, refuse
-from .holding import Marked
+from .holding import Marked, assert_free
 from .storage_drivers import driver, rounded, taken
 from .storage_rules import is_plugged, pbds_of, sr_operations, sr_refused, vdi_refused
 from .store import EPOCH, NULL, Row
@@ -101,9 +101,7 @@ def held(call: Call, *, sr: tuple[Row, str] | None = None, vdi: tuple[Row, str] 
 
 
 def _hold(call: Call, stack: ExitStack, row: Row, name: str, check: Callable[..., Any]) -> None:
-    refused = check(call.db, row, name)
-    if refused is not None:
-        raise refused
+    assert_free(call, row, name, check)
     stack.enter_context(Marked(call, row, name))
 
 

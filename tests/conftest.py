@@ -52,6 +52,15 @@ class Calls:
             self(method, *args, on=on)
         return caught.value.details
 
+    def refused_at_once(self, method: str, *args: Any, on: str | None = None) -> list[str]:
+        """The same of a call that does not wait for other operations to end."""
+        pool, usual = self.pool, self.pool.durations
+        pool.durations = replace(usual, operation_wait=0.0)
+        try:
+            return self.refused(method, *args, on=on)
+        finally:
+            pool.durations = usual
+
     def again(self) -> Calls:
         """Another session, or one with the master that came back."""
         return Calls(self.pool)

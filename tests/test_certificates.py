@@ -386,7 +386,11 @@ def test_a_refreshed_certificate_is_known_before_it_is_shown(c: Any) -> None:
     task = c.start("host.refresh_server_certificate", host.ref)
     new = system.files[f"{trust.POOL_FOLDER}{host['uuid']}.new.pem"]
     assert system.files[f"{trust.POOL_FOLDER}{host['uuid']}.pem"] == old != new
-    assert c.refused("pool.enable_tls_verification") == ["OTHER_OPERATION_IN_PROGRESS", "pool", c.pool.store.pool().ref]
+    assert c.refused_at_once("pool.enable_tls_verification") == [
+        "OTHER_OPERATION_IN_PROGRESS",
+        "pool",
+        c.pool.store.pool().ref,
+    ]
     c.until(lambda: task["status"] != "pending")
     assert task["status"] == "success" and shown(c, "host2").ref != row
     assert system.files[f"{trust.POOL_FOLDER}{host['uuid']}.pem"] == new

@@ -83,7 +83,7 @@ def test_a_drive_does_one_thing_at_a_time(c: Any) -> None:
     drive = c.vbd("vm02", "3")
     task = c.start("VBD.eject", drive.ref)
     assert drive["current_operations"] == {task.ref: "eject"}
-    assert c.refused("VBD.eject", drive.ref) == ["OTHER_OPERATION_IN_PROGRESS", "VBD", drive.ref, "eject"]
+    assert c.refused_at_once("VBD.eject", drive.ref) == ["OTHER_OPERATION_IN_PROGRESS", "VBD", drive.ref, "eject"]
     c.sleep(5)
     assert (task["status"], drive["current_operations"], drive["empty"]) == ("success", {}, True)
 

@@ -47,7 +47,7 @@ def test_a_host_that_is_updated_is_not_enabled(calls: Make) -> None:
     host = c.host("host2")
     c("host.disable", host.ref)
     c.pool.store.write(host, current_operations={"task": "apply_updates"})
-    assert c.refused("host.enable", host.ref)[:3] == ["OTHER_OPERATION_IN_PROGRESS", "host", host.ref]
+    assert c.refused_at_once("host.enable", host.ref)[:3] == ["OTHER_OPERATION_IN_PROGRESS", "host", host.ref]
 
 
 @pytest.mark.parametrize("method", ["host.shutdown", "host.reboot"])
@@ -60,7 +60,12 @@ def test_a_host_that_was_told_to_stop_shows_it(calls: Make, method: str, name: s
     c(method, host.ref)
     assert list(host["current_operations"].values()) == ["shutdown"]
     assert "reboot" not in host["allowed_operations"]
-    assert c.refused("host.reboot", host.ref)[:4] == ["OTHER_OPERATION_IN_PROGRESS", "host", host.ref, "shutdown"]
+    assert c.refused_at_once("host.reboot", host.ref)[:4] == [
+        "OTHER_OPERATION_IN_PROGRESS",
+        "host",
+        host.ref,
+        "shutdown",
+    ]
     c.until(lambda: machine.xapi.mode not in ("master", "member"))
     assert list(host["current_operations"].values()) == ["shutdown"]
     if method == "host.shutdown":

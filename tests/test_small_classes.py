@@ -99,7 +99,7 @@ def test_an_appliance_does_one_thing_at_a_time(c: Any) -> None:
     (part,) = [t for t in c.pool.store.table("task").values() if t["subtask_of"] == task.ref]
     assert part["name_label"] == "Async.VM.start"
     error = ["OTHER_OPERATION_IN_PROGRESS", "VM_appliance", row.ref]
-    assert c.refused("VM_appliance.shutdown", row.ref) == error
+    assert c.refused_at_once("VM_appliance.shutdown", row.ref) == error
     c.sleep(60)
     assert (task["status"], c.vm("vm04")["power_state"]) == ("success", "Paused")
     c("VM_appliance.hard_shutdown", row.ref)

@@ -286,7 +286,7 @@ def test_a_reboot_comes_back_by_itself(calls: Make) -> None:
     host, machine = c.host("host2"), c.pool.machine("host2")
     c("host.disable", host.ref)
     c("host.reboot", host.ref)
-    assert c.refused("host.reboot", host.ref)[0] == "OTHER_OPERATION_IN_PROGRESS"
+    assert c.refused_at_once("host.reboot", host.ref)[0] == "OTHER_OPERATION_IN_PROGRESS"
     boots, started = machine.boots, c.pool.clock.now()
     c.until(lambda: bool(host["enabled"]))
     d = c.pool.durations

@@ -197,12 +197,12 @@ def test_storage_does_one_thing_at_a_time(calls: Make) -> None:
     assert sr["current_operations"] == {task.ref: "scan"}
     assert sr["allowed_operations"] == []
     busy = ["OTHER_OPERATION_IN_PROGRESS", "SR", sr.ref, "scan"]
-    assert c.refused("VDI.create", image(c)) == busy
-    assert c.refused("PBD.plug", sr["PBDs"][0]) == busy
+    assert c.refused_at_once("VDI.create", image(c)) == busy
+    assert c.refused_at_once("PBD.plug", sr["PBDs"][0]) == busy
     c.sleep(10)
     task = c.start("VDI.create", image(c))
     busy = ["OTHER_OPERATION_IN_PROGRESS", "SR", sr.ref, "VDI.create"]
-    assert c.refused("SR.scan", sr.ref) == busy
+    assert c.refused_at_once("SR.scan", sr.ref) == busy
     c.sleep(10)
     assert (task["status"], sr["current_operations"]) == ("success", {})
     assert "scan" in sr["allowed_operations"]

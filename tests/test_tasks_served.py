@@ -270,7 +270,7 @@ def test_tasks_do_not_outlive_the_master(calls: Make) -> None:
     vm = c.vm("vm02")
     assert vm["resident_on"] == c.host("host2").ref
     task = c.start("VM.pool_migrate", vm.ref, c.host("host3").ref, {})
-    assert c.refused("VM.start", vm.ref, False, False)[0] == "OTHER_OPERATION_IN_PROGRESS"
+    assert c.refused_at_once("VM.start", vm.ref, False, False)[0] == "OTHER_OPERATION_IN_PROGRESS"
     c.pool.master.power_off()
     c.sleep(300)
     assert vm["current_operations"] == {}

@@ -189,7 +189,7 @@ def test_a_vif_does_one_thing_at_a_time(calls: Make) -> None:
         task = c.start("VIF.unplug", mine.ref)
         assert mine["current_operations"] == {task.ref: "unplug"}
         assert mine["allowed_operations"] == []
-        assert c.refused("VIF.unplug", mine.ref) == ["OTHER_OPERATION_IN_PROGRESS", "VIF", mine.ref, "unplug"]
+        assert c.refused_at_once("VIF.unplug", mine.ref) == ["OTHER_OPERATION_IN_PROGRESS", "VIF", mine.ref, "unplug"]
         c.sleep(5)
         assert (task["status"], mine["current_operations"]) == ("success", {})
 

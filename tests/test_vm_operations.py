@@ -171,7 +171,11 @@ def test_what_is_busy_says_with_what(calls: Make) -> None:
         caller = calls(release=release, vms=4)
         vm = caller.vm("vm01")
         caller.start("VM.clean_shutdown", vm.ref)
-        assert caller.refused("VM.pause", vm.ref) == ["OTHER_OPERATION_IN_PROGRESS", "VM.clean_shutdown", vm.ref]
+        assert caller.refused_at_once("VM.pause", vm.ref) == [
+            "OTHER_OPERATION_IN_PROGRESS",
+            "VM.clean_shutdown",
+            vm.ref,
+        ]
         caller.sleep(60)
         assert vm["power_state"] == "Halted"
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from xenctl.errors import Failure
+
 from .. import agility, hosts, passwords, volumes
 from ..busy import in_progress
 from ..call import Call, Steps, refuse
+from ..holding import assert_free
 from ..storage_rules import pbds_of
-from ..store import Row
+from ..store import Row, Store
 from . import verbs_of
 
 verb = verbs_of("PBD")
@@ -57,7 +60,7 @@ def unplug(call: Call, ref: str) -> Steps:
     row = call.db.get("PBD", ref)
     sr = call.db.get("SR", row["SR"])
     if _serves(call, sr, row):
-        _assert_disks_idle(call, sr)
+        assert_free(call, sr, "unplug", _disk_busy)
     with volumes.held(call, sr=(sr, "unplug")):
         contact = hosts.reached(call, row["host"])
         if row["currently_attached"]:
@@ -78,10 +81,12 @@ def _serves(call: Call, sr: Row, pbd: Row) -> bool:
     return bool(pbd["host"] == call.db.pool()["master"]) if sr["shared"] else len(pbds_of(call.db, sr)) == 1
 
 
-def _assert_disks_idle(call: Call, sr: Row) -> None:
-    for vdi in (call.db.find("VDI", ref) for ref in sr["VDIs"]):
-        for task, name in vdi["current_operations"].items() if vdi is not None else ():
-            raise in_progress(call.db, "VDI", vdi.ref if vdi is not None else "", name, task)
+def _disk_busy(store: Store, sr: Row, operation: str) -> Failure | None:
+    """That something is done to one of the storage's disks."""
+    for vdi in store.rows("VDI", sr["VDIs"]):
+        for task, name in vdi["current_operations"].items():
+            return in_progress(store, "VDI", vdi.ref, name, task)
+    return None
 
 
 def _assert_spared_by_ha(call: Call, sr: Row) -> None:

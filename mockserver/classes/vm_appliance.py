@@ -8,7 +8,7 @@ from typing import Any
 from .. import placement, subtasks
 from ..appliances import refused, vms_of
 from ..call import Call, Steps, refuse
-from ..holding import Marked
+from ..holding import Marked, assert_free
 from ..licence import assert_enabled
 from ..store import Row
 from . import verbs_of
@@ -59,9 +59,7 @@ def shutdown(call: Call, ref: str) -> Steps:
 
 def _perform(call: Call, appliance: Row, name: str, state: str, *args: Any) -> Steps:
     """Do `VM.name` to every VM that is not in `state`, one order after another; those that refuse do not stop the rest."""
-    reason = refused(call.db, appliance, name)
-    if reason is not None:
-        raise reason
+    assert_free(call, appliance, name, refused)
     with Marked(call, appliance, name):
         targets = [vm for vm in vms_of(call.db, appliance) if vm["power_state"] != state]
         targets.sort(key=_order, reverse=name != "start")

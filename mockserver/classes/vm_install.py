@@ -83,7 +83,7 @@ def _make_disks(call: Call, asked: list[tuple[Disk, Row]]) -> Steps:
             args: dict[str, Any] = {"name_label": disk.device, "name_description": "Created by template provisioner"}
             args |= {"type": disk.kind, "virtual_size": disk.size, "sharable": False, "read_only": False}
             call.goal = number / len(asked)
-            made.append((disk, (yield from vdis.create(call, sr, args, patient=True))))
+            made.append((disk, (yield from vdis.create(call, sr, args))))
     except BaseException:
         for _, vdi in made:
             volumes.discard(call, vdi)

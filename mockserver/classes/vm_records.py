@@ -7,6 +7,7 @@ from typing import Any
 from .. import copies, power, rules
 from ..call import Call, refuse
 from ..checks import operation_refused
+from ..holding import assert_free
 from ..licence import assert_has_vendor_device
 from ..store import EPOCH, NULL
 from . import verbs_of
@@ -68,10 +69,8 @@ def create(call: Call, args: dict[str, Any]) -> str:
 @verb(*copies.ERASED)
 def destroy(call: Call, ref: str) -> str:
     """The VM with its devices; its disks stay, and so does its suspend image. What was made from it is its parent's."""
-    row, db = call.db.get("VM", ref), call.db
-    refused = operation_refused(db, row, "destroy")
-    if refused is not None:
-        raise refused
+    row = call.db.get("VM", ref)
+    assert_free(call, row, "destroy", operation_refused)
     if row["other_config"].get("default_template") == "true":
         raise refuse("VM_CANNOT_DELETE_DEFAULT_TEMPLATE")
     copies.erase(call, row)

@@ -116,7 +116,7 @@ def _revert_devices(call: Call, snapshot: Row, vm: Row) -> Generator[float | Wai
     image = db.find("VDI", snapshot["suspend_VDI"])
     call.goal = 1.0
     if image is not None:
-        image = yield from vdis.clone(call, image, patient=True)
+        image = yield from vdis.clone(call, image)
     for vbd, vdi in copied:
         copies.copy_vbd(call, vm, vbd, vdi)
     copies.copy_rest(call, snapshot, vm, same_macs=True)
@@ -143,7 +143,7 @@ def _drop_disks(call: Call, snapshot: Row, vm: Row) -> Generator[float | Wait, N
         if vdi is not None and vdi.ref in old:
             ledger.pop(vdi["uuid"], None)
             call.goal = call.reached
-            yield from vdis.destroy(call, vdi, patient=True)
+            yield from vdis.destroy(call, vdi)
     power.drop_image(call, vm)
 
 
@@ -157,7 +157,7 @@ def _bring_back(call: Call, snapshot: Row) -> Generator[float | Wait, None, list
             if vdi is None:
                 out.append((vbd, NULL if vbd["empty"] else vbd["VDI"]))
                 continue
-            clone = yield from vdis.clone(call, vdi, patient=True)
+            clone = yield from vdis.clone(call, vdi)
             made.append(clone)
             out.append((vbd, clone.ref))
             of = vdi["snapshot_of"]

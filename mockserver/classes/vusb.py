@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .. import hosts, passthrough
 from ..call import Call, Steps, refuse
-from ..holding import Marked
+from ..holding import Marked, assert_free
 from ..licence import assert_enabled
 from . import verbs_of
 from .generic import make
@@ -33,9 +33,7 @@ def create(call: Call, vm: str, group: str, other_config: dict[str, str]) -> str
 @verb("currently_attached", "current_operations")
 def unplug(call: Call, ref: str) -> Steps:
     row = call.db.get("VUSB", ref)
-    refused = passthrough.vusb_refused(call.db, row, "unplug")
-    if refused is not None:
-        raise refused
+    assert_free(call, row, "unplug", passthrough.vusb_refused)
     with Marked(call, row, "unplug"):
         vm = call.db.get("VM", row["VM"])
         contact = hosts.reached(call, vm["resident_on"])

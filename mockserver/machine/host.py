@@ -58,7 +58,8 @@ class Durations:
     `migrate_setup` and its memory at `migrate_rate`, suspending and resuming `save_setup` and the memory at `save_rate`.
 
     Storage and the rest: `device` for plugging one, `volume` for a disk made or changed, `scan` of a repository, `copy_rate`
-    of disks, `transfer_rate` of uploads and downloads, `host_backup`, `patch` for applying one.
+    of disks, `transfer_rate` of uploads and downloads, `host_backup`, `patch` for applying one. `operation_wait` is how long
+    a call waits for another operation on its object to end; with 0 it is refused at once.
     """
 
     jitter: float = 0.0
@@ -90,6 +91,7 @@ class Durations:
     save_rate: float = 80e6
     transfer_rate: float = 100e6
     host_backup: float = 60.0
+    operation_wait: float = 7200.0
     restore_fuse: float = 30.0
     toolstack_fuse: float = 10.0
     ha_join: float = 10.0

@@ -209,6 +209,7 @@ def test_a_toolstack_that_starts_anew_is_no_reboot() -> None:
     """The moment that counts is when the host booted; how long it is up is measured anew each time."""
     pool = made()
     host, moment = row(pool, "host", "host2"), pool.clock.now() - 5000.0
+    call(pool, "host.remove_from_other_config", host.ref, "boot_time")
     call(pool, "host.add_to_other_config", host.ref, "boot_time", f"{moment:.0f}.")
     plan = rolling_reboot.plan(reach(pool), ["host2"])
     journal = stopped(pool, plan, "reboot", "host2")

@@ -106,4 +106,4 @@ def killed_anywhere(
 
 def booted(pool: MockPool) -> dict[str, bool]:
     """Which hosts have booted since the pool was made."""
-    return {host["name_label"]: "boot_time" in host["other_config"] for host in pool.store.table("host").values()}
+    return {machine.name: machine.boots > 1 for machine in pool.machines}

@@ -259,6 +259,10 @@ class Journal:
         with self._writing() as db:
             db.execute("UPDATE log SET number=0 WHERE number >= ?", (number,))
 
+    def acted(self) -> bool:
+        """Whether any step was begun, under whatever plan."""
+        return self._db.execute("SELECT 1 FROM log WHERE phase='intent' LIMIT 1").fetchone() is not None
+
     def finished(self) -> int:
         """The number of the last step that was done, 0 for none."""
         query = "SELECT max(number) FROM log WHERE phase IN ('done', 'held')"

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from .comparison import Comparison
     from .hands import Hands
 
-BUSY, BUSY_TIMEOUT = "OTHER_OPERATION_IN_PROGRESS", 2 * 3600.0
-"""What a guest answers on which something is at work, and the seconds in which that may end."""
+BUSY_TIMEOUT = 2 * 3600.0
+"""Seconds in which an operation may end that is at work on a guest."""
 LOST_TIMEOUT = 900.0
 """Seconds in which the effect of a call may show whose answer was lost."""
 PASSED_OVER = "passed over"
@@ -150,6 +150,9 @@ class Run:
         """The hosts whose turns were taken by this process."""
         self.before = {host.uuid: host.before for host in plan.hosts}
         self.number, self.marked = 0, False
+        self._unwatched = set[str]()
+        """Guests on which an operation may be at work that nobody waits for: of a process that was killed, or of a call
+        whose answer was lost."""
         self._refs: dict[str, Any] = {}
         knows = getattr(hands, "knows", None)
         if knows is not None:
@@ -245,6 +248,7 @@ class Run:
     def do(self, step: Step) -> None:
         """Do one step by itself, unless it holds."""
         kind = KINDS[step.action]
+        self._wait_until_idle(step)
         if not kind.holds(self, step):
             kind.act(self, step)
             if not kind.holds(self, step):
@@ -302,6 +306,8 @@ class Run:
         finished = self.journal.finished()
         self.begun = {step.host for step in self.plan.steps[:finished] if step.action == "turn"}
         self.number, self.marked = finished + 1, False
+        if self.journal.acted():  # a process that was killed may have left any of them at work
+            self._unwatched = {step.vm for step in self.plan.steps if step.vm}
         for step in self.plan.steps[:finished]:
             self._marks(step)
 
@@ -405,6 +411,7 @@ class Run:
         kind = KINDS[step.action]
         for attempt in range(ATTEMPTS, 0, -1):
             try:
+                self._wait_until_idle(step)
                 if self._is_excused(step) or kind.holds(self, step):
                     return attempt == ATTEMPTS
                 self.assert_ours(step)
@@ -423,8 +430,7 @@ class Run:
                 if attempt == 1:
                     raise
                 self.journal.note(f"step {number} is tried again: {error}")
-                if isinstance(error, Failure) and error.code == BUSY and step.vm:
-                    self.until(lambda: self._idle(step), "the operation on the guest does not end", BUSY_TIMEOUT)
+                self._unwatched |= {step.vm} - {""}
             else:
                 raise ProcedureError("no error came, but the pool does not show it done")
             self.session.clock.sleep(PAUSES * self.poll)
@@ -438,9 +444,14 @@ class Run:
             and self.session.VM.get_power_state(self.vm(step.vm)) == "Halted"
         )
 
-    def _idle(self, step: Step) -> bool:
-        """Whether nothing is at work on the step's guest: a process that was killed may have left an operation under way."""
-        return not self.session.VM.get_current_operations(self.vm(step.vm))
+    def _wait_until_idle(self, step: Step) -> None:
+        """Wait for the end of what may be at work on the step's guest since before: a second operation would wait for it,
+        too, and then be done once more."""
+        if step.vm in self._unwatched:
+            vm = self.vm(step.vm)
+            idle = "the operation on the guest does not end"
+            self.until(lambda: not self.session.VM.get_current_operations(vm), idle, BUSY_TIMEOUT)
+            self._unwatched.discard(step.vm)
 
     def _comes_to_hold(self, step: Step) -> bool:
         """Whether what a step is for holds after all, within the time that a lost answer is given."""

@@ -71,6 +71,19 @@ def test_a_gate_stops_before_a_hosts_turn_and_the_run_goes_on_later(
     assert [change for change in journal.changes() if not change.undone] == []
 
 
+def test_a_guest_that_is_still_moving_is_not_moved_again(pool: MockPool, session: Session) -> None:
+    """A second migration would wait for the first one to end, and then be done, too: a run that was killed while it went on
+    does not ask for one."""
+    plan = rolling_upgrade.plan(session)
+    journal, called = Journal.create(plan), Fate()
+    dies = session_on(pool, Fate(until="Async.VM.pool_migrate", after=True))
+    with pytest.raises(Killed):
+        rolling_upgrade.run(dies, plan, pool.hands, journal=journal)
+    assert rolling_upgrade.run(session_on(pool, called), plan, pool.hands, journal=journal).problems == []
+    moves = [step for step in plan.steps if step.action == "migrate"]
+    assert called.points.count("Async.VM.pool_migrate") + 1 == len(moves) > 1
+
+
 def test_a_moved_guest_stops_the_run_before_the_next_turn(pool: MockPool, session: Session) -> None:
     """Somebody else moved one: the difference is named, and planning anew goes on from there, to the old homes."""
     journal = half_done(pool, session)

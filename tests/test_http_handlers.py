@@ -492,39 +492,6 @@ def test_what_an_import_of_a_disk_does_not_take(calls: Make, query: Any, status:
     assert outcome(c, task) == ("failure", error)
 
 
-@pytest.mark.parametrize("name", ["sr_id", "sr_uuid"])
-def test_a_disk_may_be_made_for_what_comes_since_7_1(calls: Make, name: str) -> None:
-    """In the storage that is named, as large as what comes; the task's result is the disk."""
-    for release in ("7.0", "7.1", "8.2"):
-        c = calls(release=release, vms=1)
-        task, sr = new_task(c), c.row("SR", "NFS virtual disk storage")
-        out, _ = ask(
-            c,
-            "PUT",
-            "/import_raw_vdi",
-            b"x" * 2 * MIB,
-            task_id=task,
-            **{name: sr.ref if name == "sr_id" else sr["uuid"]},
-        )
-        if release == "7.0":
-            assert (out.status, outcome(c, task)) == (400, ("failure", ["VDI_MISSING"]))
-            continue
-        status, error = outcome(c, task)
-        assert (out.status, status, error) == (200, "success", [])
-        vdi = c.pool.store.get("VDI", xmlrpc.loads_value(c("task.get_result", task)))
-        assert (vdi["name_label"], vdi["virtual_size"], vdi["SR"]) == ("Imported VDI", 2 * MIB, sr.ref)
-
-
-def test_a_disk_cannot_be_made_for_what_is_no_plain_disk(calls: Make) -> None:
-    c = calls(release="8.2", vms=1)
-    task, before = new_task(c), set(c("VDI.get_all"))
-    more = {"sr_id": c.row("SR", "NFS virtual disk storage").ref, "format": "vhd"}
-    out, _ = ask(c, "PUT", "/import_raw_vdi", b"x", task_id=task, **more)
-    assert out.status == 400
-    assert outcome(c, task) == ("failure", ["INTERNAL_ERROR", "Not enough info supplied to import"])
-    assert set(c("VDI.get_all")) == before
-
-
 def test_a_disk_whose_bytes_stop_coming(calls: Make) -> None:
     """Fewer than were announced are a failure."""
     c = calls(release="8.2", vms=4)

@@ -36,7 +36,7 @@ def duplicated(call: Call, config: dict[str, str]) -> dict[str, str]:
     if "secret" not in call.db.tables:
         return dict(config)
     return {
-        key: make_secret(call, _secret(call, value)["value"])["uuid"] if key.endswith(SUFFIX) else value
+        key: make_secret(call, call.db.identified("secret", value)["value"])["uuid"] if key.endswith(SUFFIX) else value
         for key, value in config.items()
     }
 
@@ -52,10 +52,3 @@ def clean_out(call: Call, config: dict[str, str]) -> None:
 def make_secret(call: Call, value: str) -> Row:
     """A new secret."""
     return call.db.create("secret", call.pool.new_ref(), {"uuid": call.pool.new_uuid(), "value": value})
-
-
-def _secret(call: Call, uuid: str) -> Row:
-    found = call.db.by_uuid.get(uuid)
-    if found is None or found[0] != "secret":
-        raise refuse("UUID_INVALID", "secret", uuid)
-    return call.db.get(*found)

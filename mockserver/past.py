@@ -24,6 +24,7 @@ PERIOD: Final = 720
 SWING: Final = 0.5
 """How far a wave goes from its level, as a share of it."""
 WAVE: Final = tuple(1 + SWING * sin(2 * pi * number / PERIOD) for number in range(PERIOD))
+TWO_WAVES: Final = WAVE + WAVE
 _SUMS: Final = (0.0, *accumulate(WAVE))
 
 AVERAGE, MIN, MAX = FUNCTIONS = ("AVERAGE", "MIN", "MAX")
@@ -94,7 +95,7 @@ class Course:
             return self.level * (whole * _SUMS[PERIOD] + _sum(start, rest)) / count
         if count >= PERIOD:
             return self.level * (1 - SWING if function == MIN else 1 + SWING)
-        found = (WAVE + WAVE)[start : start + count]
+        found = TWO_WAVES[start : start + count]
         return self.level * (min(found) if function == MIN else max(found))
 
 

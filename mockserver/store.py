@@ -119,6 +119,13 @@ class Store(Writer):
         except KeyError:
             return None
 
+    def identified(self, name: str, uuid: str) -> Row:
+        """The row of class `name` that has a uuid. Raises `UUID_INVALID`."""
+        table, ref = self.by_uuid.get(uuid, ("", ""))
+        if table != name:
+            raise Failure(["UUID_INVALID", name, uuid])
+        return self.tables[name].rows[ref]
+
     def rows(self, name: str, refs: Collection[str]) -> list[Row]:
         """The rows of those references that lead to any."""
         if not refs or name not in self.tables:

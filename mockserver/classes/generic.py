@@ -93,10 +93,7 @@ def get_by_uuid(message: Message) -> Function:
     table = message.class_name
 
     def verb(call: Call, uuid: str) -> str:
-        found = call.db.by_uuid.get(uuid)
-        if found is None or found[0] != table:
-            raise refuse("UUID_INVALID", table, uuid)
-        return found[1]
+        return call.db.identified(table, uuid).ref
 
     return verb
 

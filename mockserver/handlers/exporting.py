@@ -40,10 +40,9 @@ def vm_of(request: Request) -> Row:
     store, given = request.pool.store, request.arguments
     if "ref" in given:
         return store.get("VM", given["ref"])
-    found = store.by_uuid.get(given.get("uuid", ""))
-    if found is None or found[0] != "VM":
-        raise refuse("UUID_INVALID", "VM", given["uuid"]) if "uuid" in given else refuse("INTERNAL_ERROR", "Not_found")
-    return store.get(*found)
+    if "uuid" not in given:
+        raise refuse("INTERNAL_ERROR", "Not_found")
+    return store.identified("VM", given["uuid"])
 
 
 def host_that_sees(request: Request, srs: list[str]) -> Row | None:

@@ -73,12 +73,7 @@ def storage_of(request: Request) -> Row | None:
     store, given = request.pool.store, request.arguments
     if "sr_id" in given:
         return store.get("SR", given["sr_id"])
-    if "sr_uuid" not in given:
-        return None
-    found = store.by_uuid.get(given["sr_uuid"])
-    if found is None or found[0] != "SR":
-        raise refuse("UUID_INVALID", "SR", given["sr_uuid"])
-    return store.get(*found)
+    return store.identified("SR", given["sr_uuid"]) if "sr_uuid" in given else None
 
 
 def _import(pool: MockPool, binding: Binding, options: Options, length: int | None) -> Steps:

@@ -18,7 +18,8 @@ from ..call import refuse
 from ..store import Row, Store
 from .archive import CHUNK
 from .base import Answer, Read, Request, Steps
-from .raw import receive_new, storage_named
+from .importing import storage_of
+from .raw import receive_new
 from .running import Binding, begin, part, refuse_request
 
 LOOKED_AT = 1 << 16
@@ -33,7 +34,7 @@ def pool_patch_upload(request: Request) -> Answer:
     if request.pool.store.release.order < rules.ELY:
         binding = Binding(request, "Uploading host patch")
         return begin(request, binding, _upload(request, binding))
-    binding, sr = Binding(request, "Uploading update"), storage_named(request)
+    binding, sr = Binding(request, "Uploading update"), storage_of(request)
     if request.length is None:
         return refuse_request(binding, refuse("INTERNAL_ERROR", "Not enough info supplied to import"))
     if sr is None:

@@ -21,6 +21,7 @@ from . import vhd
 from .archive import CHUNK, DISK, END, Archive, Meter, receive_disk, send_disk
 from .base import Answer, Read, Request, Steps, plain
 from .exporting import host_that_sees
+from .importing import storage_of
 from .running import Binding, begin, part, refuse_request
 
 FORMATS = {"raw": "application/octet-stream", "tar": "application/x-tar", "vhd": "application/vhd"}
@@ -42,13 +43,7 @@ def disk_named(request: Request) -> Row | None:
 
 def _known(request: Request, name: str) -> Row:
     store = request.pool.store
-    found = store.find("VDI", name)
-    if found is not None:
-        return found
-    known = store.by_uuid.get(name)
-    if known is None or known[0] != "VDI":
-        raise refuse("UUID_INVALID", "VDI", name)
-    return store.get(*known)
+    return store.find("VDI", name) or store.identified("VDI", name)
 
 
 def export_raw_vdi(request: Request) -> Answer:
@@ -116,24 +111,10 @@ def import_raw_vdi(request: Request) -> Answer:
     return begin(request, binding, steps, {"content-type": "application/octet-stream"})
 
 
-def storage_named(request: Request) -> Row | None:
-    """The storage that `sr_id` names by its reference or `sr_uuid` by its uuid; None where the request names none."""
-    store = request.pool.store
-    if "sr_id" in request.arguments:
-        return store.get("SR", request.arguments["sr_id"])
-    name = request.arguments.get("sr_uuid")
-    if name is None:
-        return None
-    known = store.by_uuid.get(name)
-    if known is None or known[0] != "SR":
-        raise refuse("UUID_INVALID", "SR", name)
-    return store.get(*known)
-
-
 def _import_new(request: Request) -> Answer:
     """Write what comes to a new disk in the storage that the request names, since 7.1."""
     new = request.pool.store.release.order >= rules.ELY
-    sr = storage_named(request) if new else None
+    sr = storage_of(request) if new else None
     if sr is None:
         return refuse_request(Binding(request, "VDI.import"), refuse("VDI_MISSING"), plain(400, "Bad Request"))
     other = host_that_sees(request, [sr.ref])

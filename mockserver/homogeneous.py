@@ -87,8 +87,8 @@ def _each(store: Store, host: Row) -> set[tuple[Any, ...]]:
 
 
 def other_patches(here: Store, me: Row, there: Store, master: Row) -> Iterator[Failure]:
-    """Patches that one of the two lacks, from 6.1 to 7.0; a forced join minds them, too."""
-    if rules.TAMPA <= here.release.order < rules.ELY:
+    """Patches that one of the two lacks, from 6.1 to 7.1; a forced join minds them, too."""
+    if rules.TAMPA <= here.release.order < software.FALCON:
         mine, theirs = _patches(here, me), _patches(there, master)
         if set(mine) != set(theirs):
             told = " -- ".join(f"{who} has {' '.join(uuids)}" for who, uuids in (("Remote", theirs), ("Local", mine)))
@@ -101,9 +101,7 @@ def _patches(store: Store, host: Row) -> list[str]:
 
 
 def other_updates(here: Store, me: Row, there: Store, master: Row) -> Iterator[Failure]:
-    """Updates that all hosts must have and one of the two lacks: in 7.1, with its hotfixes, and since 7.3."""
-    if software.FALCON <= here.release.order < rules.INVERNESS:
-        return
+    """Updates that all hosts must have and one of the two lacks."""
 
     def enforced(store: Store, host: Row) -> set[str]:
         updates = store.rows("pool_update", host.get("updates", ()))

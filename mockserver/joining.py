@@ -353,6 +353,7 @@ LATER: dict[Check, tuple[int, ...]] = {
     _has_management: rules.BOSTON,
     _no_bonds: rules.INVERNESS,
     _vlans: rules.INVERNESS,
+    _updates: rules.INVERNESS,
     _no_guidance: load().order("24.31.0"),
     _plugins: load().order("24.37.0"),
     _cluster_there: load().order("25.8.0"),

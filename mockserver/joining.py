@@ -349,7 +349,7 @@ CHECKS: tuple[Check, ...] = (
 )
 
 LATER: dict[Check, tuple[int, ...]] = {
-    _backend: software.COWLEY,
+    _backend: rules.COWLEY,
     _has_management: rules.BOSTON,
     _no_bonds: rules.INVERNESS,
     _vlans: rules.INVERNESS,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from inspect import isgenerator
+from math import inf
 from threading import get_ident
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -23,7 +24,7 @@ from xenctl.wire import Encoded, MalformedError
 
 from . import garbage, progress, roles, rules
 from .arguments import Signature
-from .holding import Occupied
+from .holding import BUSY, Occupied
 from .savepoint import Going
 from .store import NULL
 
@@ -400,6 +401,20 @@ def patiently(call: Call, verb: Verb, result: Any = None) -> Steps:
             over = busy.over
         yield Wait(deadline, over, idle=False)
         before, result = db.generation, None
+
+
+def until_free(call: Call, refused: Callable[[], Failure | None], patience: float = inf) -> Steps:
+    """Wait in the middle of a verb while `refused()` tells of another operation, for `patience` seconds at the most. Returns
+    what it says in the end."""
+    deadline = call.clock.now() + min(patience, call.pool.durations.operation_wait)
+
+    def over() -> bool:
+        error = refused()
+        return error is None or error.code != BUSY
+
+    while not over() and call.clock.now() < deadline:
+        yield Wait(deadline, over, idle=False)
+    return refused()
 
 
 def _drive(call: Call, verb: Verb) -> Any:

@@ -408,12 +408,13 @@ def _harmless(store: Store, vbd: Row) -> bool:
     return vm is not None and (vm["power_state"] == "Suspended" or bool(vm["is_control_domain"]))
 
 
-def assert_attachable(store: Store, vm: Row) -> None:
-    """Raise the first reason why a disk of `vm` cannot be given to it."""
+def attachment_refused(store: Store, vm: Row) -> Failure | None:
+    """The first reason why a disk of `vm` cannot be given to it."""
     for vbd in store.rows("VBD", vm["VBDs"]):
         refused = vbd_refused(store, vbd, "attach")
         if refused is not None:
-            raise refused
+            return refused
+    return None
 
 
 def vbd_operations(release: Release) -> Iterable[str]:

@@ -9,7 +9,7 @@ installed, so it is there at once. A VM without such a disk has none, nor has on
 from __future__ import annotations
 
 import re
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from xenctl.datamodel import load
@@ -28,20 +28,25 @@ if TYPE_CHECKING:
 
 REGULAR = re.compile(":".join(["[0-9A-Fa-f]+"] * 3 + ["([0-9A-Fa-f]+)"] * 3)).fullmatch
 """Matches a regular address of the hardware, its last three parts apart."""
-AGENT: Mapping[str, Any] = {
-    "PV_drivers_version": {"major": "4", "minor": "0", "micro": "1", "build": "1"},
-    "PV_drivers_up_to_date": True,
-    "os_version": {"name": "Debian GNU/Linux 4.0", "distro": "debian"},
-    "other": {"feature-suspend": "1", "feature-shutdown": "1", "feature-reboot": "1"},
-}
-"""What an agent reports of which nobody knows more, beside addresses."""
+
+
+@cache
+def agent_of(release: Release) -> Mapping[str, Any]:
+    """What an agent reports of which nobody knows more, beside addresses: it came with `release`."""
+    parts = dict(zip(("major", "minor", "micro"), release.product_version.split("."), strict=True))
+    return {
+        "PV_drivers_version": {**parts, "build": "1"},
+        "PV_drivers_up_to_date": True,
+        "os_version": {"name": "Debian GNU/Linux 4.0", "distro": "debian"},
+        "other": {"feature-suspend": "1", "feature-shutdown": "1", "feature-reboot": "1"},
+    }
 
 
 def started(pool: MockPool, vm: Row) -> None:
     """The guest in `vm` begins to boot; its agent reports when it is up, unless the guest is started again before."""
     guest, seconds = pool.guest(vm), pool.durations.vm_boot
     if not guest.settled:
-        guest.settled, guest.agent = True, reported(AGENT) if pool.written_disks(vm) else None
+        guest.settled, guest.agent = True, reported(agent_of(pool.store.release)) if pool.written_disks(vm) else None
     guest.boots += 1
     guest.up_at = pool.clock.now() + seconds
     guest.booting = pool.clock.after(seconds, partial(report, pool, vm))

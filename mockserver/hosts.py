@@ -80,6 +80,12 @@ def note(call: Call, machine: HostMachine, what: str, old: object, new: object) 
     call.db.on_write(Write("write", "machine", machine.uuid, what, old, new, call.clock.now()))
 
 
+def keep_disabled(call: Call, machine: HostMachine) -> None:
+    """Have a host take no guests before it has booted anew."""
+    old, machine.stays_disabled = machine.stays_disabled, True
+    note(call, machine, "stays_disabled", old, machine.stays_disabled)
+
+
 def send_out(call: Call, machine: HostMachine, file: str, url: str) -> None:
     """A file of a host leaves the pool; what left, and where to, is in `MockPool.uploads`."""
     pool = call.pool
@@ -141,9 +147,11 @@ def operation_refused(store: Store, host: Row, operation: str) -> Failure | None
 
 
 def _excludes(store: Store, going: str, operation: str) -> bool:
-    """Whether an operation that goes on forbids another: since 5.6 emptying a host forbids placing on it and the other way
+    """Whether an operation that goes on forbids another: since 6.0 emptying a host forbids placing on it and the other way
     round, before that emptying it forbade everything but switching it on."""
-    if store.release.order <= rules.GEORGE:
+    if store.release.order < rules.BOSTON:
+        if going == operation == "provision":
+            return True
         return operation != "power_on" and bool({going, operation} & rules.EMPTYING)
     return (
         (going in rules.EMPTYING and operation in rules.PLACING)
@@ -153,6 +161,19 @@ def _excludes(store: Store, going: str, operation: str) -> bool:
         or (going == "apply_updates" and operation in ("reboot", "shutdown", "enable", "apply_updates"))
         or going == operation == "provision"
     )
+
+
+def assert_out_of_use(store: Store, host: Row) -> None:
+    """Raise for a host that takes VMs, or where a guest runs or the control domain holds a disk."""
+    if host["enabled"]:
+        raise refuse("HOST_NOT_DISABLED")
+    for vm in guests_of(store, host):
+        if vm["power_state"] == "Running":
+            raise refuse("HOST_IN_USE", host.ref, "vm", vm.ref)
+    for vm in store.rows("VM", host["resident_VMs"]):
+        for vbd in store.rows("VBD", vm["VBDs"]) if vm["is_control_domain"] else ():
+            if vbd["currently_attached"]:
+                raise refuse("HOST_IN_USE", host.ref, "vbd", vbd.ref)
 
 
 def allowed_operations(store: Store, host: Row) -> list[str]:

@@ -82,7 +82,7 @@ class Inside:
             row = self.named(vm)
             self._acting(row)
             guest, said = pool.guest(row), apart(fields)
-            guest.settled, guest.agent = True, report({**(guest.agent or guests.AGENT), **said})
+            guest.settled, guest.agent = True, report({**(guest.agent or guests.agent_of(pool.store.release)), **said})
             metrics = pool.store.find("VM_guest_metrics", row["guest_metrics"])
             if metrics is not None and pool.master_serves:
                 pool.store.write(metrics, **said, last_updated=pool.clock.stamp())

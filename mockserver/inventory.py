@@ -272,7 +272,9 @@ class _Builder:
             currently_attached=attached,
         )
         networks = guests.addresses([{"device": "0", "MAC": mac}], self.release)
-        agent = self.add("VM_guest_metrics", **guests.AGENT, networks=networks, last_updated=self.pool.clock.stamp())
+        agent = self.add(
+            "VM_guest_metrics", **guests.agent_of(self.release), networks=networks, last_updated=self.pool.clock.stamp()
+        )
         known: dict[str, Any] = {"metrics": metrics.ref, "guest_metrics": agent.ref, "memory_overhead": overhead(vm)}
         if attached:
             known["last_boot_CPU_flags"] = processors.booted(self.store, vm, host or hosts[0], PROCESSORS)

@@ -1,25 +1,24 @@
 """Whether a host may join a pool: what is compared, in the order in which xapi looks, as a table of checks.
 
 Each check looks at the joining host's own database and at the pool's, and says why not. Fields and tables that a release
-lacks cannot differ. From 7.6 on a host may come with its management interface on a VLAN; before, only with bare cards.
+lacks cannot differ. From 7.3 on a host may come with its management interface on a VLAN; before, only on a bare card.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from xenctl.datamodel import load
 from xenctl.errors import Failure
 
-from . import editions, licence, pifs, rules, software
+from . import editions, homogeneous, licence, pifs, rules, software
 from .call import Call, refuse
 from .storage_drivers import is_tools_sr
 from .store import Row, Store
 
 RESTRICTED_SIZE = 3
 """Hosts that a pool has at the most where its licence restricts that."""
-OTHER_PRODUCT = "POOL_JOINING_HOST_MUST_HAVE_SAME_PRODUCT_VERSION"
 NBD = ("nbd", "insecure_nbd")
 IGNORES_CASE = load().order("24.33.0")
 
@@ -40,6 +39,11 @@ class Join:
     @property
     def master(self) -> Row:
         return self.there.get("host", self.there.pool()["master"])
+
+    @property
+    def software(self) -> tuple[dict[str, str], dict[str, str]]:
+        """What the host and the master say of their software."""
+        return self.me["software_version"], self.master["software_version"]
 
 
 def assert_possible(join: Join) -> None:
@@ -135,44 +139,14 @@ def _no_guidance(join: Join) -> Iterator[Failure]:
             yield refuse("HOST_PENDING_MANDATORY_GUIDANCE_NOT_EMPTY", row.ref)
 
 
-def _brand(software: dict[str, str]) -> str | None:
-    return software.get("product_brand", software.get("platform_name"))
-
-
 def _compatible(join: Join) -> Iterator[Failure]:
-    """From 5.6 to 6.0 the versions of the products were compared; before, none that a forced join would have to heed."""
-    mine, theirs = (row["software_version"] for row in (join.me, join.master))
-    if join.here.release.order < rules.TAMPA:
-        if join.here.release.order > rules.GEORGE and mine.get("product_version") != theirs.get("product_version"):
-            yield refuse(OTHER_PRODUCT)
-    elif any(tell(mine) != tell(theirs) for tell in (lambda found: found.get("platform_version"), _brand)):
-        yield refuse("HOSTS_NOT_COMPATIBLE")
+    return homogeneous.incompatible(join.here.release.order, *join.software)
 
 
 def _homogeneous(join: Join) -> Iterator[Failure]:
-    """Builds are not compared, CPUs only by their makers."""
-    if join.forced:
-        return
-
-    def told(software: dict[str, str]) -> tuple[str | None, ...]:
-        pack = "package-linux" in software or "xs:linux" in software
-        return software.get("xapi", ""), _brand(software), software.get("git_id", ""), str(pack)
-
-    mine, theirs = (row["software_version"] for row in (join.me, join.master))
-    old = "platform_version" not in mine
-    if told(mine) != told(theirs) or (old and mine.get("product_version") != theirs.get("product_version")):
-        yield refuse("HOSTS_NOT_HOMOGENEOUS", "Software version differs")
-    pools = join.there.pool().get("cpu_info") or _processor(join.there, join.master)
-    if _processor(join.here, join.me).get("vendor") != pools.get("vendor"):
-        yield refuse("HOSTS_NOT_HOMOGENEOUS", "CPUs differ")
-
-
-def _processor(store: Store, host: Row) -> dict[str, str]:
-    """What a host's processors are; 5.5 and older had a row for each, and nothing in the host's."""
-    told: dict[str, str] = host.get("cpu_info") or next(
-        ({"vendor": cpu["vendor"]} for cpu in store.table("host_cpu").values() if cpu["host"] == host.ref), {}
-    )
-    return told
+    if not join.forced:
+        yield from homogeneous.other_build(join.here.release.order, *join.software)
+        yield from homogeneous.other_processors(join.here, join.me, join.there, join.master)
 
 
 def _no_shared_storage(join: Join) -> Iterator[Failure]:
@@ -184,15 +158,14 @@ def _no_shared_storage(join: Join) -> Iterator[Failure]:
 
 
 def _bare_cards(join: Join) -> Iterator[Failure]:
-    """What was asked before 7.6."""
-    rows = [join.here.get("PIF", ref) for ref in join.me["PIFs"]]
-    bare = {pif.ref for pif in pifs.physical_pifs(join.here, join.me)}
+    """What was asked before 7.3: up to 6.5 of the management interface only, then of all."""
+    order, bare = join.here.release.order, {pif.ref for pif in pifs.physical_pifs(join.here, join.me)}
     managing = pifs.management(join.here, join.me)
-    if join.here.release.order < rules.LIMA:
+    if order < rules.DUNDEE:
         if managing is not None and managing.ref not in bare:
             yield refuse("POOL_JOINING_HOST_MUST_HAVE_PHYSICAL_MANAGEMENT_NIC")
-        if len(bare) != len(rows):
-            yield refuse("POOL_JOINING_HOST_MUST_ONLY_HAVE_PHYSICAL_PIFS")
+    elif order < rules.INVERNESS and not bare.issuperset(join.me["PIFs"]):
+        yield refuse("POOL_JOINING_HOST_MUST_ONLY_HAVE_PHYSICAL_PIFS")
 
 
 def _no_bonds(join: Join) -> Iterator[Failure]:
@@ -206,7 +179,7 @@ def _vlans(join: Join) -> Iterator[Failure]:
         if not join.here.get("PIF", vlan["untagged_PIF"])["management"]:
             yield refuse("POOL_JOINING_HOST_HAS_NON_MANAGEMENT_VLANS")
     tags = [pif["VLAN"] if pif is not None else -1 for pif in _managements(join)]
-    if join.here.release.order >= rules.LIMA and tags[0] != tags[1]:
+    if tags[0] != tags[1]:
         yield refuse("POOL_JOINING_HOST_MANAGEMENT_VLAN_DOES_NOT_MATCH", *tags)
 
 
@@ -216,7 +189,7 @@ def _managements(join: Join) -> tuple[Row | None, Row | None]:
 
 
 def _backend(join: Join) -> Iterator[Failure]:
-    mine, theirs = (row["software_version"].get("network_backend", "bridge") for row in (join.me, join.master))
+    mine, theirs = (told.get("network_backend", "bridge") for told in join.software)
     if mine != theirs:
         yield refuse("OPERATION_NOT_ALLOWED", "Network backends differ")
     fields = ("protocol", "address", "port")
@@ -225,6 +198,10 @@ def _backend(join: Join) -> Iterator[Failure]:
     )
     if mine == "openvswitch" and own and own[:1] != pools[:1]:
         yield refuse("OPERATION_NOT_ALLOWED", "SDN controller differs")
+    if join.here.release.order < software.FALCON:
+        controller, other = (store.pool().get("vswitch_controller", "") for store in (join.here, join.there))
+        if mine == "openvswitch" and controller not in ("", other):
+            yield refuse("OPERATION_NOT_ALLOWED", "vswitch controller address differs")
 
 
 def _addresses(join: Join) -> Iterator[Failure]:
@@ -257,6 +234,19 @@ def _directory(join: Join) -> Iterator[Failure]:
         yield refuse("POOL_JOINING_EXTERNAL_AUTH_MISMATCH")
 
 
+def _restrictions(join: Join) -> Iterator[Failure]:
+    """Up to 5.6 all that licences take away was compared: of the pool, what they take from any of its hosts."""
+    if join.here.release.order > rules.MIDNIGHT_RIDE:
+        return
+
+    def taken(hosts: Iterable[Row]) -> set[str]:
+        params = [item for host in hosts for item in host["license_params"].items()]
+        return {key for key, value in params if key.startswith("restrict_") and value == "true"}
+
+    if taken([join.me]) != taken(join.there.table("host").values()):
+        yield refuse("LICENCE_RESTRICTION")
+
+
 def _edition(join: Join) -> Iterator[Failure]:
     """Different editions are compared by the ranks that the joining host's licensing daemon gives them."""
     mine, theirs = join.me.get("edition", ""), [h.get("edition", "") for h in join.there.table("host").values()]
@@ -266,12 +256,18 @@ def _edition(join: Join) -> Iterator[Failure]:
     for edition in (*theirs, mine):
         known = editions.edition(join.here.release, edition)
         if known is None:
-            yield refuse("LICENSE_HOST_POOL_MISMATCH", f'Edition "{edition}" from pool is not known to v6d.')
+            yield _mismatch(join, f'Edition "{edition}" from pool is not known to v6d.')
             return
         ranks[edition] = known.rank
     lowest = min(theirs, key=ranks.__getitem__)
     if ranks[lowest] != ranks[mine]:
-        yield refuse("LICENSE_HOST_POOL_MISMATCH", f'host edition = "{mine}"', f'pool edition = "{lowest}"')
+        yield _mismatch(join, f'host edition = "{mine}"', f'pool edition = "{lowest}"')
+
+
+def _mismatch(join: Join, *told: str) -> Failure:
+    """The error for another edition; up to 6.2 it told nothing."""
+    old = join.here.release.order < rules.CREAM
+    return refuse("LICENCE_RESTRICTION") if old else refuse("LICENSE_HOST_POOL_MISMATCH", *told)
 
 
 def _versions(join: Join) -> Iterator[Failure]:
@@ -281,19 +277,17 @@ def _versions(join: Join) -> Iterator[Failure]:
     mine, theirs = (f"{row['API_version_major']}.{row['API_version_minor']}" for row in (join.me, join.master))
     if mine != theirs:
         yield refuse("POOL_JOINING_HOST_MUST_HAVE_SAME_API_VERSION", mine, theirs)
-    mine, theirs = (row["software_version"].get("db_schema", "") for row in (join.me, join.master))
+    mine, theirs = (told.get("db_schema", "") for told in join.software)
     if mine != theirs:
         yield refuse("POOL_JOINING_HOST_MUST_HAVE_SAME_DB_SCHEMA", mine, theirs)
 
 
-def _updates(join: Join) -> Iterator[Failure]:
-    def alike(store: Store, host: Row) -> set[str]:
-        rows = (store.get("pool_update", ref) for ref in host.get("updates", ()))
-        return {row["uuid"] for row in rows if row["enforce_homogeneity"]}
+def _patches(join: Join) -> Iterator[Failure]:
+    return homogeneous.other_patches(join.here, join.me, join.there, join.master)
 
-    if alike(join.here, join.me) != alike(join.there, join.master):
-        names = join.me["name_label"], join.master["name_label"]
-        yield refuse("HOSTS_NOT_HOMOGENEOUS", "Updates on local host {} and pool host {} differ".format(*names))
+
+def _updates(join: Join) -> Iterator[Failure]:
+    return homogeneous.other_updates(join.here, join.me, join.there, join.master)
 
 
 # --- trust, and what goes on
@@ -349,14 +343,20 @@ Check = Callable[[Join], Iterator[Failure]]
 CHECKS: tuple[Check, ...] = (
     *(_size, _has_management, _ha_here, _clustered, _cluster_there, _ha_there, _not_myself, _alone),
     *(_no_running_vms, _no_busy_vms, _no_guidance, _compatible, _homogeneous, _no_shared_storage),
-    *(_bare_cards, _no_bonds, _vlans, _directory, _edition, _backend, _versions, _updates, _addresses, _purposes),
+    *(_bare_cards, _no_bonds, _vlans, _directory, _edition, _restrictions, _backend, _patches, _versions, _updates),
+    *(_addresses, _purposes),
     *(_tls, _authorities, _purposes_of_trust, _no_updates_going_on, _plugins),
 )
 
 LATER: dict[Check, tuple[int, ...]] = {
+    _backend: rules.COWLEY,
+    _has_management: rules.BOSTON,
+    _no_bonds: rules.INVERNESS,
+    _vlans: rules.INVERNESS,
+    _updates: rules.INVERNESS,
     _no_guidance: load().order("24.31.0"),
     _plugins: load().order("24.37.0"),
     _cluster_there: load().order("25.8.0"),
     _purposes_of_trust: load().order("26.13.0"),
 }
-"""The toolstack's versions with which checks came that no release before had."""
+"""The releases, or the toolstack's versions, with which checks came; the others say themselves whether they look."""

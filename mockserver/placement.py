@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from xenctl import memory
 from xenctl.errors import Failure
 
-from . import binpack, checks, hosts, network_rules, passthrough, processors, rules
+from . import binpack, checks, hosts, leaving, network_rules, passthrough, processors, rules
 from .call import Call, refuse
 from .store import Row, Store
 
@@ -219,7 +219,8 @@ def evacuation(pool: MockPool, host: Row, *, protected_only: bool = True) -> dic
     guests = hosts.guests_of(store, host)
     targets = evacuation_targets(store, host)
     if not targets:
-        return {vm.ref: refuse("NO_HOSTS_AVAILABLE", vm.ref) for vm in guests}
+        code = "NO_HOSTS_AVAILABLE" if store.release.order >= rules.BOSTON else "HOST_NOT_ENOUGH_FREE_MEMORY"
+        return {vm.ref: refuse(code, vm.ref) for vm in guests}
     plan: dict[str, Row | Failure] = {}
     movable: list[Row] = []
     for vm in guests:
@@ -230,7 +231,7 @@ def evacuation(pool: MockPool, host: Row, *, protected_only: bool = True) -> dic
         else:
             movable.append(vm)
     for vm in guests:
-        refused = checks.operation_refused(store, vm, "pool_migrate")
+        refused = leaving.refused(store, vm)
         if refused is not None:
             plan[vm.ref] = refused
     places = packed(store, movable, targets)

@@ -30,7 +30,7 @@ from . import (
     volumes,
     vtpms,
 )
-from .call import Call, Steps, Wait, refuse
+from .call import Call, Steps, Wait, refuse, until_free
 from .holding import Holding, Marked
 from .records import as_text
 from .store import NULL, Row
@@ -71,6 +71,8 @@ VENDOR_DEVICE = 2
 """The version of the virtual hardware that knows the device by which Windows finds its drivers."""
 PATIENCE = 1200.0
 """Seconds that a guest is given to shut down."""
+DISK_PATIENCE = 120.0
+"""Seconds that a VM waits for disks with which something else is done."""
 
 
 # --- what starting and stopping share
@@ -147,11 +149,15 @@ def show_console(call: Call, vm: Row, host: Row) -> None:
         call.db.create("console", ref, {"uuid": uuid, "protocol": protocol, "location": location, "VM": vm.ref})
 
 
-def _hold_devices(call: Call, vm: Row, holding: Holding, *, vifs: bool = False) -> None:
+def _hold_devices(call: Call, vm: Row, holding: Holding, *, vifs: bool = False) -> Steps:
     """Hold the block devices of `vm` while they are attached, so that nobody else takes a disk meanwhile; with `vifs` its
-    virtual interfaces, too."""
+    virtual interfaces, too. What is busy among disks and their devices is waited for, but not for long."""
     db = call.db
-    checks.assert_attachable(db, vm)
+    refused = checks.attachment_refused(db, vm)
+    if refused is not None:
+        refused = yield from until_free(call, lambda: checks.attachment_refused(db, vm), DISK_PATIENCE)
+    if refused is not None:
+        raise refused
     interfaces = db.rows("VIF", vm["VIFs"]) if vifs else []
     if any(vif["current_operations"] for vif in interfaces):
         raise refuse("OPERATION_NOT_ALLOWED", "Failed to lock all VIFs")
@@ -236,7 +242,7 @@ def boot(call: Call, vm: Row, place: Callable[[], Row], *, paused: bool, forced:
     """Start `vm` on the host that `place` gives."""
     db, pool = call.db, call.pool
     with Holding() as holding:
-        _hold_devices(call, vm, holding, vifs=True)
+        yield from _hold_devices(call, vm, holding, vifs=True)
         host = place()
         there = reserve(call, vm, host, "vm_start", holding)
         licence.assert_valid(pool, host)
@@ -286,7 +292,7 @@ def _measure(call: Call, vm: Row, **more: Any) -> None:
 def again(call: Call, vm: Row, seconds: float) -> Steps:
     """A new domain in the place of the old one; XenAPI shows the VM running throughout."""
     with Holding() as holding:
-        _hold_devices(call, vm, holding, vifs=True)
+        yield from _hold_devices(call, vm, holding, vifs=True)
         there = contact(call, vm)
         licence.assert_valid(call.pool, there.host)
         volumes.reach_disks(call, there, vm)
@@ -418,7 +424,7 @@ def restore(call: Call, vm: Row, place: Callable[[], Row], *, paused: bool, forc
         call.pool.force_halted(vm)
         raise refuse("VM_HAS_NO_SUSPEND_VDI", "VM", vm.ref)
     with Holding() as holding:
-        _hold_devices(call, vm, holding)
+        yield from _hold_devices(call, vm, holding)
         host = place()
         there = reserve(call, vm, host, "vm_resume", holding)
         licence.assert_valid(call.pool, host)

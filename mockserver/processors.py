@@ -254,6 +254,17 @@ def arrived(store: Store, vm: Row, host: Row, *, resumed: bool) -> None:
 # --- what is compared
 
 
+def alike(mine: Mapping[str, str], theirs: Mapping[str, str], mask: str) -> bool:
+    """Whether two hosts have processors of one maker, with the same features of those that `mask` leaves, if it is given."""
+
+    def counts(told: Mapping[str, str]) -> tuple[str | None, tuple[int, ...]]:
+        words = _words(told.get("features", ""))
+        kept = tuple(a & b for a, b in zip(words, _words(mask), strict=False)) if _words(mask) else words
+        return told.get("vendor"), kept
+
+    return counts(mine) == counts(theirs)
+
+
 def refused(store: Store, vm: Row, host: Row, asker: str) -> Failure | None:
     """Why a guest that is not halted cannot go on on `host`'s processors, as an error; None where it can, or where `asker`
     does not look at processors in this release."""

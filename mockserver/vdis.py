@@ -7,14 +7,17 @@ until it is over, for else no two VMs with disks on the same storage could be co
 from __future__ import annotations
 
 import uuid as uuids
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import hosts, rules, storage_rules, volumes
-from .call import Call, Steps, Wait, refuse
+from .call import Call, Steps, refuse, until_free
 from .holding import BUSY
 from .storage_drivers import capabilities
 from .storage_rules import TYPES_SPELLED
 from .store import Row
+
+if TYPE_CHECKING:
+    from xenctl.errors import Failure
 
 WRITES = ("VDI.*", *volumes.GONE, *volumes.MARKS, *volumes.ATTACHED)
 """What may be written here."""
@@ -33,15 +36,15 @@ def sr_of(call: Call, vdi: Row) -> Row:
 
 def _free(call: Call, *, sr: tuple[Row, str] | None = None, vdi: tuple[Row, str] | None = None) -> Steps:
     """Wait until no other operation is in the way; whatever else is in the way, `held` says."""
-    deadline = call.clock.now() + call.pool.durations.operation_wait
 
-    def busy() -> bool:
-        checks = ((sr, storage_rules.sr_refused), (vdi, storage_rules.vdi_refused))
-        found = [check(call.db, *on) for on, check in checks if on is not None and _there(call, on[0])]
-        return any(error is not None and error.code == BUSY for error in found)
+    def refused() -> Failure | None:
+        for on, check in ((sr, storage_rules.sr_refused), (vdi, storage_rules.vdi_refused)):
+            error = check(call.db, *on) if on is not None and _there(call, on[0]) else None
+            if error is not None and error.code == BUSY:
+                return error
+        return None
 
-    while busy() and call.clock.now() < deadline:
-        yield Wait(deadline, lambda: not busy(), idle=False)
+    yield from until_free(call, refused)
     for on in (sr, vdi):
         if on is not None:
             call.db.get(on[0].table, on[0].ref)

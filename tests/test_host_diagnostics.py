@@ -283,7 +283,7 @@ def test_a_host_on_its_way_down_stays_disabled(c: Any) -> None:
     c("host.prepare_for_poweroff", host.ref)
     assert machine.domains == {} and c.vm("vm02")["resident_on"] == c.host("host1").ref
     assert not any(c("PBD.get_currently_attached", pbd) for pbd in host["PBDs"])
-    assert c.refused("host.enable", host.ref) == ["HOST_DISABLED_UNTIL_REBOOT", host.ref]
+    assert c.refused("host.enable", host.ref) == ["HOST_DISABLED_UNTIL_REBOOT"]
     c("host.restart_agent", host.ref)
     c.sleep(5)
     c.until(lambda: machine.xapi.complete)

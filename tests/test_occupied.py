@@ -86,6 +86,32 @@ def test_who_asks_for_what_is_held_waits(c: Any, begins: Any, follows: Any) -> N
     assert (first["status"], second["status"], second["error_info"]) == ("success", "success", [])
 
 
+@pytest.mark.parametrize("release", ["5.6", "8.2"])
+@pytest.mark.parametrize(
+    ("state", "method"), [("Halted", "start"), ("Running", "hard_reboot"), ("Suspended", "resume")]
+)
+def test_a_vm_waits_for_its_disks_but_not_for_long(calls: Make, release: str, state: str, method: str) -> None:
+    """In the middle of its operation, for two minutes; then it is told what is in its way, and is as it was."""
+    c = calls(release=release, hosts=1, vms=4)
+    vm, disk, args = c.vm("vm04"), c.row("VDI", "disk of vm04"), () if method == "hard_reboot" else (False, False)
+    if state != "Halted":
+        c("VM.start", vm.ref, False, False)
+    if state == "Suspended":
+        c("VM.suspend", vm.ref)
+    began = c.pool.clock.now()
+    c.pool.durations = Durations(volume=300.0)
+    c.start("VDI.snapshot", disk.ref, {})
+    first = c.start(f"VM.{method}", vm.ref, *args)
+    assert (vm["power_state"], vm["current_operations"]) == (state, {first.ref: method})
+    c.until(lambda: first["status"] != "pending")
+    assert (first["error_info"][:3], c.pool.clock.now() - began) == ([BUSY, "VDI", disk.ref], 120.0)
+    assert (vm["power_state"], vm["current_operations"]) == (state, {})
+    c.sleep(100)
+    c(f"VM.{method}", vm.ref, *args)
+    assert vm["power_state"] == "Running"
+    assert c.unharmed()
+
+
 def test_who_waits_can_be_cancelled(c: Any) -> None:
     """The operation that is waited for goes on."""
     vm = c.vm("vm01")

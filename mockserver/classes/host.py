@@ -58,12 +58,12 @@ def enable(call: Call, host: str) -> str:
 
 def _assert_can_enable(call: Call, contact: hosts.Contact) -> None:
     host = contact.host
-    if not contact.machine.xapi.complete:
+    if call.at_least(rules.TAMPA) and not contact.machine.xapi.complete:
         raise refuse("HOST_STILL_BOOTING")
     if host.get("pending_guidances"):
         raise refuse("HOST_PENDING_MANDATORY_GUIDANCE_NOT_EMPTY", host.ref)
     if contact.machine.stays_disabled:
-        raise refuse("HOST_DISABLED_UNTIL_REBOOT", host.ref)
+        raise refuse("HOST_DISABLED_UNTIL_REBOOT", *([host.ref] if call.at_least(rules.NILE) else []))
     for pbd in call.db.rows("PBD", host["PBDs"]):
         if not pbd["currently_attached"]:
             agility.assert_not_needed(call.db, call.db.get("SR", pbd["SR"]))
@@ -72,13 +72,13 @@ def _assert_can_enable(call: Call, contact: hosts.Contact) -> None:
             pifs.assert_not_needed(call.db, pif)
 
 
-@verb(*MARKS)
+@verb(*MARKS, "machine.stays_disabled")
 def shutdown(call: Call, host: str) -> str:
     _halt(call, call.db.get("host", host), "shutdown")
     return ""
 
 
-@verb(*MARKS)
+@verb(*MARKS, "machine.stays_disabled")
 def reboot(call: Call, host: str) -> str:
     _halt(call, call.db.get("host", host), "reboot")
     return ""
@@ -91,10 +91,10 @@ def _halt(call: Call, host: Row, name: str) -> None:
         machine = hosts.contact(call.pool, host).machine
         if machine.ha_daemon and not liveset.reaches(call.pool, machine):
             raise refuse("HA_LOST_STATEFILE")
-        if call.db.release.order <= rules.GEORGE:
-            for vm in hosts.guests_of(call.db, host):
-                if vm["power_state"] in ("Running", "Paused"):
-                    raise refuse("HOST_IN_USE", host.ref, "vm", vm.ref)
+        if not call.at_least(rules.BOSTON):
+            hosts.assert_out_of_use(call.db, host)
+        if not call.at_least(rules.KOLKATA):  # later releases say so on their way down
+            hosts.keep_disabled(call, machine)
         stopping = {**host["current_operations"], call.pool.new_ref(): "shutdown"}
         call.db.write(host, current_operations=stopping)
         later(
@@ -142,7 +142,7 @@ def evacuate(call: Call, host: str, network: str, evacuate_batch_size: int) -> S
             if isinstance(found, Failure):
                 raise found
         waiting = [(vm, target.ref) for vm, target in plan.items() if isinstance(target, Row)]
-        options = {"live": "true"}
+        options = {"live": "true"} if call.at_least(rules.MIDNIGHT_RIDE) else {}
         if network != NULL:
             for target in dict.fromkeys(target for _, target in waiting):
                 pifs.assert_has_address(db, target, db.get("network", network))
@@ -152,7 +152,7 @@ def evacuate(call: Call, host: str, network: str, evacuate_batch_size: int) -> S
             batch, waiting = waiting[:at_once], waiting[at_once:]
             going = [subtasks.start(call, "VM.pool_migrate", vm, target, options) for vm, target in batch]
             for error in (yield from subtasks.wait(call, going)):
-                if error.code != "VM_BAD_POWER_STATE":  # a guest that stopped meanwhile is in nobody's way
+                if error.code != "VM_BAD_POWER_STATE" or not call.at_least(rules.CLEARWATER):  # it stopped meanwhile
                     raise error
         left = hosts.guests_of(db, row)
         if left:

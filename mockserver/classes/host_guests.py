@@ -53,8 +53,7 @@ def prepare_for_poweroff(call: Call, host: str) -> Steps:
     startup.shut_guests_down(call.pool, machine)
     for pbd in (call.db.get("PBD", ref) for ref in row["PBDs"]):
         call.db.write(pbd, currently_attached=False)
-    old, machine.stays_disabled = machine.stays_disabled, True
-    hosts.note(call, machine, "stays_disabled", old, machine.stays_disabled)
+    hosts.keep_disabled(call, machine)
     return ""
 
 

@@ -52,7 +52,7 @@ def set_multipathing(call: Call, host: str, value: bool) -> str:
 def enable_local_storage_caching(call: Call, host: str, sr: str) -> str:
     """From now on the host keeps what it reads of shared disks on `sr`, which nobody else has."""
     row, cache = hosts.reached(call, host).host, call.db.get("SR", sr)
-    assert_out_of_use(call, row)
+    hosts.assert_out_of_use(call.db, row)
     pbds = pbds_of(call.db, cache)
     if cache["shared"] or len(pbds) != 1 or "SR_SUPPORTS_LOCAL_CACHING" not in capabilities(call.db, cache["type"]):
         raise refuse("SR_OPERATION_NOT_SUPPORTED")
@@ -67,7 +67,7 @@ def enable_local_storage_caching(call: Call, host: str, sr: str) -> str:
 @verb("local_cache_sr", "SR.local_cache_enabled")
 def disable_local_storage_caching(call: Call, host: str) -> str:
     row = hosts.reached(call, host).host
-    assert_out_of_use(call, row)
+    hosts.assert_out_of_use(call.db, row)
     _stop_caching(call, row)
     return ""
 
@@ -77,19 +77,6 @@ def _stop_caching(call: Call, host: Row) -> None:
     call.db.write(host, local_cache_sr=NULL)
     if before is not None:
         call.db.write(before, local_cache_enabled=False)
-
-
-def assert_out_of_use(call: Call, host: Row) -> None:
-    """Raise for a host that takes VMs, or where a guest runs or the control domain holds a disk."""
-    if host["enabled"]:
-        raise refuse("HOST_NOT_DISABLED")
-    for vm in hosts.guests_of(call.db, host):
-        if vm["power_state"] == "Running":
-            raise refuse("HOST_IN_USE", host.ref, "vm", vm.ref)
-    for vm in (call.db.get("VM", ref) for ref in host["resident_VMs"]):
-        for vbd in call.pool.vbds(vm) if vm["is_control_domain"] else ():
-            if vbd["currently_attached"]:
-                raise refuse("HOST_IN_USE", host.ref, "vbd", vbd.ref)
 
 
 # --- names and power

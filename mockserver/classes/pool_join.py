@@ -15,7 +15,8 @@ from xenctl.datamodel import load
 
 from .. import backups, grafting, licence, membership, rules, subtasks, trust
 from ..call import Call, Steps, dispatch, refuse
-from ..joining import OTHER_PRODUCT, Join, assert_possible
+from ..homogeneous import OTHER_PRODUCT
+from ..joining import Join, assert_possible
 from ..startup import restart_later
 from . import verbs_of
 from .host_membership import create_row
@@ -56,7 +57,7 @@ def _join(call: Call, address: str, username: str, password: str, *, forced: boo
         me = call.db.get("host", call.db.pool()["master"])
         assert_possible(Join(call, me, master.pool.store, forced))
         secret = ask("pool.initial_auth")
-        if call.db.release.order <= rules.GEORGE and call.db.release.schema != master.pool.store.release.schema:
+        if call.db.release.order < rules.BOSTON and call.db.release.schema != master.pool.store.release.schema:
             raise refuse(OTHER_PRODUCT)  # it fetched the pool's database before anything else, and could not read it
         trusted = _exchanged(call, master, ask) if trust.has_types(master.pool.store) else {}
         _bring(call, master)

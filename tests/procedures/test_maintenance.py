@@ -125,6 +125,18 @@ def test_a_guest_without_drivers_is_named() -> None:
         assert problem.startswith(f"{guest} cannot leave host2, nor be suspended or shut down cleanly: it has no parav")
 
 
+@pytest.mark.parametrize("release", ["5.0", "5.6.100", "6.0"])
+def test_a_guest_with_an_older_releases_drivers_leaves_all_the_same(release: str) -> None:
+    """Though such a pool would not empty the host itself; one without hardware virtualisation needs none at all."""
+    pool = made(release)
+    for number, agent in enumerate(list(pool.store.table("VM_guest_metrics").values())):
+        version = {"major": "4", "minor": "1", "micro": "0"} if number % 2 else {}
+        pool.store.write(agent, PV_drivers_version=version)
+    assert call(pool, "host.get_vms_which_prevent_evacuation", row(pool, "host", "host2").ref)
+    assert entered(pool)[0].problems == []
+    assert on(pool, "host2") == []
+
+
 def test_where_no_room_is_left_the_guest_is_named_with_what_each_host_has() -> None:
     """The biggest have been placed; the one that is left is told with its size."""
     pool = made("8.2")

@@ -58,8 +58,9 @@ OF_ONE_HOST = frozenset(
 )
 """What one host lacks. The pool names the first of those that may take guests, though another has all that it takes; the
 plan's own board knows which."""
-ASKED_SINCE = "5.6"
-"""The release whose reasons can be trusted: up to 5.5 a host is not emptied without current drivers in every guest."""
+ASKED_SINCE = "6.1"
+"""The release whose reasons can be trusted: up to 5.6 Feature Pack 1 a host is not emptied without current drivers in every
+guest, in 6.0 not without drivers in those that need none to migrate."""
 
 
 @dataclass

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mockserver.call import Wait
 from mockserver.storage_drivers import rounded
 
 Make = Callable[..., Any]
@@ -229,6 +230,39 @@ def test_a_shutdown_is_clean_where_it_can_be(c: Any) -> None:
     c("VM.shutdown", c.vm("vm06").ref)
     assert {c.vm(n)["power_state"] for n in ("vm01", "vm03", "vm06")} == {"Halted"}
     assert c.unharmed()
+
+
+def test_a_shutdown_of_a_busy_vm_waits_and_is_clean_then(c: Any) -> None:
+    """What else goes on with a VM does not make a clean shutdown impossible, and neither does a block of that operation."""
+    vm = c.vm("vm01")
+    c("VM.add_to_blocked_operations", vm.ref, "clean_shutdown", "no")
+    now, moved = c.pool.clock.now(), []
+    task = c.start("VM.pool_migrate", vm.ref, c.host("host2").ref, {"live": "true"})
+    c.pool.when(
+        Wait(now + 3600, lambda: c.pool.store.get("task", task.ref)["status"] == "success"),
+        lambda: moved.append(c.pool.clock.now()),
+    )
+    c("VM.shutdown", vm.ref)
+    assert vm["power_state"] == "Halted"
+    assert now < moved[0] <= c.pool.clock.now() - c.pool.durations.vm_shutdown
+
+
+def test_a_paused_vm_is_shut_down_by_force_after_a_minute(c: Any) -> None:
+    """It cannot say that it has heard; where its own delay is shorter, less is waited. Without drivers it is off at once."""
+    taken = {}
+    for name, delay in (("vm01", 0), ("vm02", 20), ("vm03", 0)):
+        vm = c.vm(name)
+        c("VM.pause", vm.ref)
+        c("VM.set_shutdown_delay", vm.ref, delay)
+        if name == "vm03":
+            c.pool.store.delete(c.pool.store.get("VM_guest_metrics", vm["guest_metrics"]))
+        now = c.pool.clock.now()
+        c("VM.shutdown", vm.ref)
+        assert vm["power_state"] == "Halted"
+        taken[name] = c.pool.clock.now() - now
+    forced = taken["vm03"]
+    assert taken == {"vm01": forced + 60, "vm02": forced + 20 + 20, "vm03": forced}
+    assert forced < 20
 
 
 @pytest.mark.parametrize("method", ["clean_reboot", "hard_reboot"])

@@ -294,6 +294,25 @@ def test_up_to_5_5_a_suspended_vm_could_be_rebooted_by_force(old: Any) -> None:
 
 # --- what a host sees of a VM
 
+
+def test_a_vm_that_is_reverted_to_a_checkpoint_started_when_that_one_did(c: Any) -> None:
+    """The image has it: neither a later start of the VM nor its loss in the metrics of what is suspended matters."""
+    vm = c.vm("vm01")
+
+    def started(vm: Any) -> str:
+        return str(c.pool.store.get("VM_metrics", vm["metrics"])["start_time"])
+
+    first = started(vm)
+    snapshot = c.pool.store.get("VM", c("VM.checkpoint", vm.ref, "saved"))
+    assert (started(vm), started(snapshot)) == (first, EPOCH)
+    c("VM.hard_reboot", vm.ref)
+    assert started(vm) > first
+    c("VM.revert", snapshot.ref)
+    assert (vm["power_state"], started(vm)) == ("Suspended", EPOCH)
+    c("VM.resume", vm.ref, False, False)
+    assert started(vm) == first
+
+
 SEEN = ("VCPUs_number", "hvm", "current_domain_type", "start_time")
 STARTED = "20081130T23:00:00Z"
 EPOCH = "19700101T00:00:00Z"
@@ -310,11 +329,11 @@ def _seen(c: Any, name: str) -> tuple[Any, ...]:
     ("release", "running", "saved", "off"),
     [
         ("6.0.0", (3, 2, STARTED), (3, 2, STARTED), (3, 2, STARTED)),
-        ("6.1.0", (3, 2, STARTED), (0, 0, STARTED), (0, 0, EPOCH)),
+        ("6.1.0", (3, 2, STARTED), (0, 0, EPOCH), (0, 0, EPOCH)),
         (
             "8.2",
             (3, 2, True, "hvm", STARTED),
-            (0, 0, False, "hvm", STARTED),
+            (0, 0, False, "hvm", EPOCH),
             (0, 0, False, "unspecified", EPOCH),
         ),
         (
@@ -329,7 +348,8 @@ def _seen(c: Any, name: str) -> tuple[Any, ...]:
 def test_since_6_1_a_vm_without_a_domain_shows_nothing_of_one(
     calls: Make, newest: Make, release: str, stop: str, running: Any, saved: Any, off: Any
 ) -> None:
-    """Before, what was seen last stays. Since the toolstack's version 24.30 the time of the start stays, too."""
+    """Before, what was seen last stays. Since the toolstack's version 24.30 the time of the start stays, too; a
+    resumed VM tells it in any release."""
     c = calls(release=release, hosts=1, vms=4) if release else newest(hosts=1, vms=4)
     vm = c.vm("vm04")  # it is off
     c.pool.store.write(vm, HVM_boot_policy="BIOS order", domain_type="hvm", VCPUs_max=2, VCPUs_at_startup=2)

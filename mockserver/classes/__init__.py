@@ -44,7 +44,7 @@ MODULES = (
         "vm_queries",
     ),
     *("vm_import", "vm_sleep"),
-    *("sr", "sr_database", "pbd", "vdi", "vdi_content", "vdi_fields", "vbd", "crashdump"),
+    *("sr", "sr_database", "pbd", "vdi", "vdi_content", "vdi_fields", "vdi_moves", "vbd", "crashdump"),
     *("vif", "network", "pif", "bond", "vlan", "tunnel", "network_sriov"),
     *("pgpu", "gpu_group", "vgpu", "pusb", "usb_group", "vusb", "vtpm", "observer"),
     *("message", "blob", "secret", "console", "role", "subject", "auth"),

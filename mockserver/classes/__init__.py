@@ -52,7 +52,7 @@ MODULES = (
     *("host_secret", "pool_secret"),
     *("host_external_auth", "pool_external_auth"),
     *("host_files", "pool_files"),
-    *("vm_appliance", "vmss", "pool_patch", "pool_update", "host_patch", "host_crashdump"),
+    *("vm_appliance", "vmss", "vmpp", "pool_patch", "pool_update", "host_patch", "host_crashdump"),
     *("host_licence", "pool_licence", "balancing", "repository", "host_updates", "vswitch", "audit"),
 )
 

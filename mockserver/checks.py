@@ -6,7 +6,7 @@ an operation: it is checked, and shown in `current_operations`, from which follo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -177,14 +177,21 @@ def _features(store: Store, vm: Row, operation: str, strict: bool) -> Failure | 
         return None
     lacks = (
         (strict and operation in vm_rules.MOVES_MEMORY and other.get("feature-suspend") != "1")
-        or (
-            strict
-            and operation in SHUTS_DOWN
-            and "1" not in map(other.get, ("feature-shutdown", SHUTS_DOWN[operation]))
-        )
+        or (strict and operation in SHUTS_DOWN and not _hears(other, operation))
         or (operation == "changing_VCPUs_live" and other.get("feature-vcpu-hotplug") != "1")
     )
     return refuse("VM_LACKS_FEATURE", vm.ref) if lacks else None
+
+
+def deaf(store: Store, vm: Row) -> bool:
+    """Whether nothing in a guest hears that it is to shut down, whatever it does and whatever else forbids it."""
+    agent = store.find("VM_guest_metrics", vm["guest_metrics"])
+    return is_hvm(vm) and drivers(agent) is None and not _hears(agent["other"] if agent else {}, "clean_shutdown")
+
+
+def _hears(other: Mapping[str, str], operation: str) -> bool:
+    """Whether a guest names a feature that lets it shut down when it is told to."""
+    return "1" in map(other.get, ("feature-shutdown", SHUTS_DOWN[operation]))
 
 
 def is_hvm(vm: Row) -> bool:

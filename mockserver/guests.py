@@ -144,7 +144,7 @@ def halted(pool: MockPool, vm: Row) -> None:
 OFF: dict[str, Any] = {"VCPUs_number": 0, "hvm": False, "nomigrate": False, "nested_virt": False}
 """What the metrics of a VM tell that has no domain, since 6.1."""
 KEEPS_START = load().order("24.30.0")
-"""The toolstack's version since which the metrics of a VM tell when it was started also when it is off."""
+"""The toolstack's version since which the metrics of a VM tell when it was started also when it is off or saved."""
 
 
 def measure_off(pool: MockPool, vm: Row) -> None:
@@ -156,8 +156,12 @@ def measure_off(pool: MockPool, vm: Row) -> None:
     metrics = store.find("VM_metrics", vm["metrics"])
     if metrics is not None:
         halted = {"current_domain_type": "unspecified"} if vm["power_state"] == "Halted" else {}
-        forgets = {"start_time": EPOCH} if halted and store.release.order < KEEPS_START else {}
-        store.write(metrics, **OFF, **halted, **forgets)
+        store.write(metrics, **OFF, **halted, **forgotten(store.release))
+
+
+def forgotten(release: Release) -> dict[str, Any]:
+    """What the metrics of a VM without a domain no longer tell, in `release`, until it is resumed."""
+    return {"start_time": EPOCH} if rules.TAMPA <= release.order < KEEPS_START else {}
 
 
 def console_location(host: Row, vm: Row, uuid: str, release: Release) -> str:

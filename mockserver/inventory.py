@@ -253,6 +253,9 @@ class _Builder:
         boot: dict[str, Any] = {}
         if state != "Halted":
             boot = {"start_time": self.started, "hvm": hvm and seen, "current_domain_type": guests.domain_type(vm)}
+        if state == "Suspended":
+            self.pool.guest(vm).started = self.started
+            boot |= guests.forgotten(self.release)
         metrics = self.add(
             "VM_metrics",
             **{"VCPUs_number": int(seen), "memory_actual": memory, "start_time": EPOCH, "install_time": EPOCH, **boot},

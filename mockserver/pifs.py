@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from xenctl.releases import find
+
 from . import functions, rules
 from .call import Call, refuse
 from .network_rules import bonded, is_active, is_sriov, pifs_of, protected, ties, vifs_of
@@ -16,10 +18,14 @@ from .store import NULL, Row, Store, Write
 
 if TYPE_CHECKING:
     from .machine.host import HostMachine
+    from .pool import MockPool
+    from .startup import Xapi
 
 VLAN_MAC = "fe:ff:ff:ff:ff:ff"
 """The MAC that every VLAN's PIF shows."""
 DEFAULT_MTU = 1500
+BRIDGES_NAMED = find("7.2.0").order
+"""The release since which the bridge of a new network may be chosen."""
 GRO = {"gro": "on"}
 """The properties of a fresh physical PIF."""
 PROPERTIES = {"gro": ("on", "off")}
@@ -314,6 +320,16 @@ def _split(call: Call, logical: Row) -> None:
 def _card_beneath(store: Store, logical: Row) -> Row | None:
     physical = beneath(store, logical)
     return store.find("PCI", physical["PCI"]) if physical is not None else None
+
+
+def new_bridge(pool: MockPool, xapi: Xapi) -> str:
+    """A name that no network has, and that none had since the toolstack started."""
+    taken = {network["bridge"] for network in pool.store.table("network").values()}
+    while True:
+        name = f"xapi{xapi.bridges}"
+        xapi.bridges += 1
+        if name not in taken:
+            return name
 
 
 def attach_network(call: Call, network: Row, host: str, *, force: bool = False) -> None:

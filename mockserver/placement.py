@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from xenctl import memory
@@ -168,6 +169,18 @@ def _fitting(store: Store, vm: Row) -> list[Row]:
         return []
     needs = Needs.of(store, vm)
     return [host for host in store.table("host").values() if _can_take(store, vm, host, needs)]
+
+
+def fitting(pool: MockPool, vm: Row, *, asker: str = "choose") -> list[Row]:
+    """The hosts that could run `vm`, and have room for it."""
+    out = []
+    for host in pool.store.table("host").values():
+        if "evacuate" in host["current_operations"].values() or rules.placing_refused(pool.store, host):
+            continue
+        with suppress(Failure):
+            assert_can_boot_here(pool, vm, host, asker=asker)
+            out.append(host)
+    return out
 
 
 def _can_take(store: Store, vm: Row, host: Row, needs: Needs) -> bool:

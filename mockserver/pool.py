@@ -101,6 +101,8 @@ class MockPool(Kept):
         self.uploads: tuple[tuple[str, str], ...] = ()
         """What hosts sent out of the pool: names of files, and the URLs that they went to."""
         self.messages = MessageStore()
+        self.alerts: list[tuple[float, str, str]] = []
+        """What policies that protect VMs told of their runs: when, the policy's uuid, and what, packed."""
         self.plugins = Plugins()
         self.extensions: dict[str, PluginFunction] = {}
         """What xapi knows beside its own calls, by name: see `mockserver.plugins`."""

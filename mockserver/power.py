@@ -394,7 +394,9 @@ def save(call: Call, vm: Row) -> Steps:
                 raise refuse("VM_BAD_POWER_STATE", vm.ref, "Running", vm["power_state"])
             disk = volumes.content(call, image)
             pool.end_domain(vm)
-            pool.guest(vm).save(disk, machine.system.release)
+            guest = pool.guest(vm)
+            guest.save(disk, machine.system.release)
+            guest.started = metrics_of(call, vm)["start_time"]
         db.write(vm, power_state="Suspended")
         if call.at_least(rules.TAMPA):
             db.write(vm, last_booted_record=as_text(db, vm))
@@ -453,7 +455,8 @@ def wake(call: Call, vm: Row, there: hosts.Contact, *, paused: bool) -> Steps:
     _attach(call, vm, there)
     show_console(call, vm, host)
     processors.arrived(db, vm, host, resumed=True)
-    _measure(call, vm)
+    started = pool.guest(vm).started
+    _measure(call, vm, **({"start_time": started} if started else {}))
     drop_image(call, vm)
     guests.report(pool, vm)
 

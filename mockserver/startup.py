@@ -28,6 +28,7 @@ from . import (
     liveset,
     newcomers,
     observers,
+    packages,
     passthrough,
     processors,
     rules,
@@ -77,6 +78,10 @@ class Xapi(Kept):
     login_limits: dict[str, int] = field(default_factory=dict)
     """How many may log in at a time where that was changed, by the field of the pool that it began with."""
     sync_at: float = 0.0
+    attached: dict[str, int] = field(default_factory=dict)
+    """How many need each update's package of those that it has attached, by the update's uuid."""
+    applying: set[str] = field(default_factory=set)
+    """The uuids of the updates that are being applied to its host."""
     sighted: dict[str, float] = field(default_factory=dict)
     """The progress of the tasks that the last garbage collection found pending for very long."""
     schedule: dict[str, str] = field(default_factory=dict)
@@ -477,6 +482,7 @@ def complete(pool: MockPool, machine: HostMachine, xapi: Xapi) -> None:
         if sr is not None and liveset.connected(machine, sr) and sr["uuid"] not in pool.storage.destroyed:
             pool.store.write(pbd, currently_attached=True)
     xapi.complete = True
+    packages.tidy(pool, xapi, host)
     storage_is_there = not machine.system.armed or all(pbd["currently_attached"] for pbd in pbds)
     if storage_is_there and not host.get("pending_guidances") and not machine.stays_disabled:
         pool.store.write(host, enabled=True)

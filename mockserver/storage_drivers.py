@@ -21,7 +21,7 @@ MIB = 1 << 20
 
 _DISK = "VDI_CREATE VDI_DELETE VDI_ATTACH VDI_DETACH "
 _MODERN = "VDI_CLONE VDI_SNAPSHOT VDI_RESIZE VDI_UPDATE VDI_MIRROR VDI_RESET_ON_BOOT VDI_CONFIG_CBT "
-_LUN = "SR_PROBE SR_UPDATE SR_METADATA VDI_GENERATE_CONFIG " + _DISK + _MODERN
+_LUN = "SR_PROBE SR_UPDATE SR_METADATA SR_TRIM VDI_GENERATE_CONFIG " + _DISK + _MODERN
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Driver:
 
 
 DRIVERS: dict[str, Driver] = {
-    "lvm": Driver("Local VHD on LVM", "SR_PROBE SR_UPDATE " + _DISK + _MODERN, thick=True, grain=4 * MIB),
+    "lvm": Driver("Local VHD on LVM", "SR_PROBE SR_UPDATE SR_TRIM " + _DISK + _MODERN, thick=True, grain=4 * MIB),
     "lvmoiscsi": Driver("VHD over iSCSI", _LUN, thick=True, grain=4 * MIB),
     "lvmohba": Driver("VHD over HBA", _LUN, thick=True, grain=4 * MIB),
     "ext": Driver("Local EXT3 VHD", "SR_PROBE SR_UPDATE SR_SUPPORTS_LOCAL_CACHING " + _DISK + _MODERN),
@@ -66,6 +66,7 @@ CAME_WITH: dict[str, str] = {
     "SR_SUPPORTS_LOCAL_CACHING": "5.6.100",
     "SR_METADATA": "6.0.0",
     "VDI_MIRROR": "6.1.0",
+    "SR_TRIM": "6.5.0",
     "VDI_CONFIG_CBT": "7.3.0",
 }
 """The release that a capability came with."""

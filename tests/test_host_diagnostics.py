@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -292,6 +293,26 @@ def test_a_host_on_its_way_down_stays_disabled(c: Any) -> None:
     c.until(lambda: not machine.answers)
     c.until(lambda: machine.xapi.complete)
     assert host["enabled"] and all(c("PBD.get_currently_attached", pbd) for pbd in host["PBDs"])
+    assert c.unharmed()
+
+
+@pytest.mark.parametrize(("used", "limit"), [(1 << 30, 240), (64 << 30, 64 * 8 * 1024 / 1000)])
+def test_an_evacuation_on_the_way_down_has_its_time(c: Any, used: int, limit: float) -> None:
+    """Four minutes, or more where much memory is in use; then it is cancelled, and the guests are shut down."""
+    host, machine = c.host("host2"), c.pool.machine("host2")
+    metrics = c.pool.store.get("host_metrics", host["metrics"])
+    guests = [
+        vm for vm in c.pool.store.table("VM").values() if vm["resident_on"] == host.ref and not vm["is_control_domain"]
+    ]
+    c.pool.durations = replace(c.pool.durations, migrate_rate=1.0)
+    c.pool.store.write(metrics, memory_total=used + metrics["memory_free"])
+    c("host.disable", host.ref)
+    now = c.pool.clock.now()
+    c("host.prepare_for_poweroff", host.ref)
+    assert limit <= c.pool.clock.now() - now < limit + 120
+    assert guests and all(vm["power_state"] == "Halted" and not vm["current_operations"] for vm in guests)
+    assert machine.domains == {}
+    assert {task["status"] for task in c.pool.store.table("task").values()} <= {"cancelled"}
     assert c.unharmed()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 from networks import cards, get, network, pif, vif
 
 from xenctl.releases import find
+from xenctl.session import connect
+from xenctl.transfers import export_vm, import_vm
 
 Make = Callable[..., Any]
 NULL = "OpaqueRef:NULL"
@@ -130,7 +133,40 @@ def test_a_joining_members_network_is_taken_as_it_is(c: Any) -> None:
     assert (record["name_label"], record["MTU"], record["bridge"]) == ("theirs", 9000, "xenbr9")
 
 
+@pytest.mark.parametrize(("release", "second"), [("7.1", "xapi0"), ("7.2", "storage")])
+def test_a_network_that_comes_with_a_vm_gets_its_bridge_as_a_new_one_does(
+    calls: Make, release: str, second: str
+) -> None:
+    """The name of the one that it was on, where a client can choose it."""
+    source, target = calls(release=release, hosts=1, vms=4), calls(release=release, hosts=1, vms=0)
+    theirs, data = network(source, name_label="theirs"), io.BytesIO()
+    source.pool.store.write(theirs, bridge="storage")
+    source("VIF.destroy", vif(source, "vm04").ref)
+    record = {
+        "VM": source.vm("vm04").ref,
+        "network": theirs.ref,
+        "device": "0",
+        "MAC": "",
+        "MTU": 1500,
+        "other_config": {},
+    }
+    source("VIF.create", {**record, "qos_algorithm_type": "", "qos_algorithm_params": {}})
+    with connect(source.pool.url, "root", "secret", transport=source.pool.transport()) as session:
+        export_vm(session, source.vm("vm04").ref, data)
+    with connect(target.pool.url, "root", "secret", transport=target.pool.transport()) as session:
+        import_vm(session, data.getvalue())
+    assert target.row("network", "theirs")["bridge"] == second
+    assert network(target)["bridge"] == ("xapi1" if second == "xapi0" else "xapi0")
+
+
 # --- cards
+
+
+@pytest.mark.parametrize(("device", "bridge"), [("eth1", "xenbr1"), ("eth1f0", "xenbr1f0"), ("em1", "brem1")])
+def test_the_bridge_of_a_card_has_a_name_by_that_of_the_card(c: Any, device: str, bridge: str) -> None:
+    """Any that begins as Linux's own names do counts as one of those."""
+    (card,) = cards(c, "host1", device)
+    assert get(c, "network", card["network"])["bridge"] == bridge
 
 
 def test_a_scan_finds_cards(c: Any) -> None:

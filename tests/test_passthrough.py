@@ -205,7 +205,8 @@ def test_virtual_graphics_are_made_of_types_that_go_together(c: Any) -> None:
     assert c.refused(*create, "0", {}, kind(c, "GRID K140Q").ref)[0] == "VGPU_TYPE_NOT_COMPATIBLE"
     assert c.refused(*create, "0", {}, "OpaqueRef:none") == ["INVALID_VALUE", "type", "OpaqueRef:none"]
     c.pool.store.write(kind(c, "passthrough"), compatible_types_in_vm=[kind(c, "passthrough").ref])
-    assert c.refused(*create, "21", {}) == ["INVALID_DEVICE", "21"]
+    for bad in ("21", "-1"):
+        assert c.refused(*create, bad, {}) == ["INVALID_DEVICE", bad]
     second = c.pool.store.get("VGPU", c(*create, "7", {}))
     assert second["type"] == vgpu["type"]
     assert c.refused(*create, "7", {}) == ["DEVICE_ALREADY_EXISTS", "7"]
@@ -214,6 +215,60 @@ def test_virtual_graphics_are_made_of_types_that_go_together(c: Any) -> None:
     error = c.refused("VGPU.destroy", vgpu.ref)
     assert error == ["OPERATION_NOT_ALLOWED", "vGPU currently attached to a running VM"]
     assert vm["VGPUs"] == [vgpu.ref]
+
+
+@pytest.mark.parametrize("release", ["6.2", "6.5", "7.0", "8.0"])
+def test_up_to_8_0_a_vm_had_one_virtual_graphics(calls: Make, release: str) -> None:
+    """At a place of its own; before 7.0 it might have been on, and up to 6.2 it might give back what it does not use."""
+    c = calls(release=release, hosts=2, vms=6)
+    vm = hvms(c)[0]
+    found = list(c.pool.store.table("GPU_group").values())
+    there = found[0].ref if found else c("GPU_group.create", "cards", "", {})
+    create = ("VGPU.create", vm.ref, there)
+    assert vm["power_state"] == "Running"
+    if release >= "7":
+        assert c.refused(*create, "0", {})[0] == "VM_BAD_POWER_STATE"
+        c("VM.hard_shutdown", vm.ref)
+    assert c.refused(*create, "1", {}) == ["INVALID_DEVICE", "1"]
+    ref = c(*create, "0", {})
+    assert c.refused(*create, "0", {}) == ["DEVICE_ALREADY_EXISTS", "0"]
+    if release < "7":
+        error = ["OPERATION_NOT_ALLOWED", "vGPU currently attached to a running VM"]
+        if release == "6.5":
+            assert c.refused("VGPU.destroy", ref) == error
+            return
+        c.pool.store.write(c.pool.store.get("VGPU", ref), currently_attached=True)
+        assert c.refused("VGPU.destroy", ref) == error
+        c.pool.store.write(c.pool.store.get("VGPU", ref), currently_attached=False)
+    c("VGPU.destroy", ref)
+    assert vm["VGPUs"] == []
+
+
+@pytest.mark.parametrize(("release", "refused"), [("7.6", True), ("8.0", False)])
+def test_a_snapshot_with_memory_is_given_virtual_graphics(calls: Make, release: str, refused: bool) -> None:
+    """Since 8.0, as a migration of it wants."""
+    c = calls(release=release, hosts=2, vms=6)
+    snapshot = c("VM.checkpoint", hvms(c)[0].ref, "saved")
+    there = next(iter(c.pool.store.table("GPU_group").values()), None)
+    create = ("VGPU.create", snapshot, there.ref if there else c("GPU_group.create", "cards", "", {}), "0", {})
+    if refused:
+        assert c.refused(*create) == ["VM_BAD_POWER_STATE", snapshot, "halted", "suspended"]
+    else:
+        assert c("VGPU.get_VM", c(*create)) == snapshot
+
+
+def test_a_type_that_a_card_does_not_support_any_more_is_not_enabled_once_more(c: Any) -> None:
+    """Though it still is; all at once it may stay."""
+    card, whole = card_of(c, "host1"), kind(c, "passthrough")
+    rest = [ref for ref in card["supported_VGPU_types"] if ref != whole.ref]
+    c.pool.store.write(card, supported_VGPU_types=rest)
+    assert whole.ref in card["enabled_VGPU_types"]
+    assert c.refused("PGPU.add_enabled_VGPU_types", card.ref, whole.ref) == [
+        "VGPU_TYPE_NOT_SUPPORTED",
+        whole.ref,
+        *rest,
+    ]
+    c("PGPU.set_enabled_VGPU_types", card.ref, [whole.ref])
 
 
 def test_the_types_of_a_card_are_switched_on_and_off(c: Any) -> None:

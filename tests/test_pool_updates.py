@@ -118,3 +118,112 @@ def test_the_file_of_a_patch_is_the_masters(calls: Make) -> None:
     c.pool.hands.power_off("host2")
     refused = c.refused("pool_patch.clean_on_host", row.ref, c.host("host2").ref)
     assert refused == ["CANNOT_CONTACT_HOST", c.host("host2").ref]
+
+
+# --- the package while somebody needs it
+
+
+def introduced(c: Any) -> tuple[Any, Any]:
+    """An update, and the disk with its package."""
+    vdi = package(c)
+    return c.pool.store.get("pool_update", c("pool_update.introduce", vdi.ref)), vdi
+
+
+def test_a_package_is_detached_when_nobody_needs_it_any_more(calls: Make) -> None:
+    """Each who attached it must detach it; who detaches what nobody attached is told nothing."""
+    c = calls(release="8.2")
+    row, vdi = introduced(c)
+    c("pool_update.attach", row.ref)
+    (vbd,) = vdi["VBDs"]
+    c("pool_update.attach", row.ref)
+    assert vdi["VBDs"] == [vbd]
+    c("pool_update.detach", row.ref)
+    assert vdi["VBDs"] == [vbd]
+    c("pool_update.detach", row.ref)
+    assert vdi["VBDs"] == []
+    c("pool_update.detach", row.ref)
+
+
+def test_a_package_that_somebody_needs_is_not_cleaned_away(calls: Make) -> None:
+    """Cleaning counts as one of those who let go."""
+    c = calls(release="8.2")
+    row, vdi = introduced(c)
+    c("pool_update.attach", row.ref)
+    c("pool_update.attach", row.ref)
+    assert c.refused("pool_update.pool_clean", row.ref)[:2] == ["VDI_IN_USE", vdi.ref]
+    assert row["vdi"] == vdi.ref
+    c("pool_update.pool_clean", row.ref)
+    assert (row["vdi"], c.pool.store.find("VDI", vdi.ref)) == (NULL, None)
+
+
+@pytest.mark.parametrize(("release", "code"), [("8.1", "DEVICE_ALREADY_DETACHED"), ("8.2", "INTERNAL_ERROR")])
+def test_a_package_that_was_unplugged_meanwhile_is_told_of(calls: Make, release: str, code: str) -> None:
+    """Since 8.2 by the toolstack itself, also when another one attaches it."""
+    c = calls(release=release)
+    row, vdi = introduced(c)
+    c("pool_update.attach", row.ref)
+    (vbd,) = vdi["VBDs"]
+    c.pool.store.write(c.pool.store.get("VBD", vbd), currently_attached=False)
+    lost = f"pool_update: expected VBDs=[ {vbd} ] to be attached but they aren't!"
+    told = [code, lost if code == "INTERNAL_ERROR" else vbd]
+    assert c.refused("pool_update.detach", row.ref) == told
+    if code == "INTERNAL_ERROR":
+        assert c.refused("pool_update.attach", row.ref) == told
+    else:
+        c("pool_update.attach", row.ref)
+
+
+def test_a_toolstack_lets_go_of_what_the_one_before_attached(calls: Make) -> None:
+    """It has counted nobody."""
+    c = calls(release="8.2", hosts=1)
+    row, vdi = introduced(c)
+    c("pool_update.attach", row.ref)
+    c("pool_update.attach", row.ref)
+    c("host.restart_agent", c.host("host1").ref)
+    c.sleep(600)
+    assert vdi["VBDs"] == []
+
+
+def test_the_package_is_attached_while_it_is_installed(calls: Make) -> None:
+    """Nobody cleans it away, nobody installs it twice on a host, and on another host it may go on beside."""
+    c = calls(release="8.2")
+    row, vdi = introduced(c)
+    one, two = c.host("host1"), c.host("host2")
+    c.start("pool_update.apply", row.ref, one.ref)
+    c.sleep(c.pool.durations.device * 2 + 1)
+    assert len(vdi["VBDs"]) == 1
+    assert c.refused("pool_update.apply", row.ref, one.ref) == [
+        "OTHER_OPERATION_IN_PROGRESS",
+        "Applying the update",
+        row.ref,
+    ]
+    c("pool_update.apply", row.ref, two.ref)
+    c.sleep(600)
+    assert (one["updates"], two["updates"], vdi["VBDs"]) == ([row.ref], [row.ref], [])
+
+
+@pytest.mark.parametrize(("release", "first"), [("8.1", -1), ("8.2", 0)])
+def test_a_pool_is_updated_in_the_order_of_the_references(calls: Make, release: str, first: int) -> None:
+    """The hosts that failed are told the other way round, and the others are updated all the same."""
+    c = calls(release=release, hosts=4)
+    row, _ = introduced(c)
+    order = sorted(c.pool.store.table("host"))
+    order = order if first == 0 else order[::-1]
+    master = c.pool.store.pool()["master"]
+    down = [host for host in order if host != master][:2]
+    for host in down:
+        c.pool.machine_of(c.pool.store.get("host", host)).power_off()
+    assert c.refused("pool_update.pool_apply", row.ref) == ["UPDATE_POOL_APPLY_FAILED", *reversed(down)]
+    assert set(row["hosts"]) == set(order) - set(down)
+
+
+@pytest.mark.parametrize(("release", "left"), [("7.5", 1), ("7.6", 0)])
+def test_no_host_waits_for_a_boot_for_an_update_that_is_no_more(calls: Make, release: str, left: int) -> None:
+    """Since 7.6; before, the reference dangles."""
+    c = calls(release=release)
+    row, _ = introduced(c)
+    host = c.host("host1")
+    c("pool_update.apply", row.ref, host.ref)
+    c.pool.store.write(host, updates=[])
+    c("pool_update.destroy", row.ref)
+    assert len(host["updates_requiring_reboot"]) == left

@@ -262,15 +262,87 @@ def test_a_disk_moves_under_a_running_guest(c: Any) -> None:
 
 
 def test_a_disk_moves_only_with_a_vm(c: Any) -> None:
-    """And only to storage that the VM's host sees."""
+    """One that no VM has stays, whatever would see it there."""
     ref = c("VDI.create", image(c))
     assert c.refused("VDI.pool_migrate", ref, c.row("SR", LVM).ref, {}) == ["VDI_NEEDS_VM_FOR_MIGRATE", ref]
-    other, vm = c.row("SR", "Local storage on host2"), c.vm("vm01")
-    assert c.refused("VDI.pool_migrate", c.vbd("vm01", "0")["VDI"], other.ref, {}) == [
-        "VM_REQUIRES_SR",
-        vm.ref,
-        other.ref,
-    ]
+
+
+@pytest.mark.parametrize("name", ["vm04", "vm06"])
+def test_a_disk_of_a_vm_that_is_off_moves_where_it_could_run(c: Any, name: str) -> None:
+    """Since 7.0. A host that sees both is held meanwhile; the VM stays off, or suspended."""
+    vm, vbd, target = c.vm(name), c.vbd(name, "0"), c.row("SR", "Local storage on host2")
+    state = vm["power_state"]
+    task = c.start("VDI.pool_migrate", vbd["VDI"], target.ref, {})
+    c.sleep(5)
+    assert list(c.host("host2")["current_operations"].values()) == ["vm_migrate"]
+    assert vm["scheduled_to_be_resident_on"] == c.host("host2").ref
+    c.sleep(600)
+    assert task["status"] == "success"
+    assert vdi(c, vbd["VDI"])["SR"] == target.ref
+    assert (vm["power_state"], vm["resident_on"], vm["scheduled_to_be_resident_on"]) == (state, NULL, NULL)
+    c("VM.start" if state == "Halted" else "VM.resume", vm.ref, False, False)
+    assert vm["resident_on"] == c.host("host2").ref
+    assert c.unharmed()
+
+
+def test_a_disk_of_a_vm_that_could_run_nowhere_stays(c: Any) -> None:
+    """Neither where no host that sees the storage is enabled, nor where none has room."""
+    vm, vbd, target = c.vm("vm04"), c.vbd("vm04", "0"), c.row("SR", "Local storage on host2")
+    c("host.disable", c.host("host2").ref)
+    assert c.refused("VDI.pool_migrate", vbd["VDI"], target.ref, {}) == ["NO_HOSTS_AVAILABLE"]
+    c("host.enable", c.host("host2").ref)
+    c.pool.store.write(vm, memory_static_max=1 << 50, memory_dynamic_max=1 << 50)
+    assert c.refused("VDI.pool_migrate", vbd["VDI"], target.ref, {}) == ["NO_HOSTS_AVAILABLE"]
+
+
+def test_a_vm_follows_its_disk_to_a_host_that_sees_the_storage(c: Any) -> None:
+    """Since 7.0; it goes on running, and is announced by nothing."""
+    vm, vbd, target = c.vm("vm01"), c.vbd("vm01", "0"), c.row("SR", "Local storage on host2")
+    assert vm["resident_on"] == c.host("host1").ref
+    messages = len(c("message.get_all"))
+    c("VDI.pool_migrate", vbd["VDI"], target.ref, {})
+    assert (vm["power_state"], vm["resident_on"]) == ("Running", c.host("host2").ref)
+    assert vdi(c, vbd["VDI"])["SR"] == target.ref
+    assert len(c("message.get_all")) == messages
+    c.sleep(100)
+    assert c.unharmed()
+
+
+def test_two_local_disks_of_a_vm_do_not_part(c: Any) -> None:
+    """No host would see both."""
+    vm, one, two = c.vm("vm01"), c.row("SR", "Local storage on host1"), c.row("SR", "Local storage on host2")
+    other = c("VDI.create", {**image(c), "SR": one.ref})
+    vbd = {
+        "VM": vm.ref,
+        "VDI": other,
+        "userdevice": "5",
+        "bootable": False,
+        "mode": "RW",
+        "type": "Disk",
+        "empty": False,
+    }
+    c("VBD.create", {**vbd, "other_config": {}, "qos_algorithm_type": "", "qos_algorithm_params": {}})
+    assert c.refused("VDI.pool_migrate", c.vbd("vm01", "0")["VDI"], two.ref, {}) == ["NO_HOSTS_AVAILABLE"]
+
+
+def test_a_disk_whose_changes_are_tracked_stays(c: Any) -> None:
+    """Since 7.3."""
+    ref = c.vbd("vm01", "0")["VDI"]
+    c("VDI.enable_cbt", ref)
+    assert c.refused("VDI.pool_migrate", ref, c.row("SR", LVM).ref, {}) == ["VDI_CBT_ENABLED", ref]
+
+
+@pytest.mark.parametrize("release", ["6.2", "6.5"])
+def test_up_to_6_5_a_disk_moved_only_under_a_vm_that_runs_where_it_is(calls: Make, release: str) -> None:
+    """And only one that nobody else had attached."""
+    c = calls(release=release, hosts=3, vms=12)
+    ref, target = c.vbd("vm04", "0")["VDI"], c.row("SR", "Local storage on host2")
+    assert c.refused("VDI.pool_migrate", ref, target.ref, {}) == ["VDI_NEEDS_VM_FOR_MIGRATE", ref]
+    vm = c.vm("vm01")
+    ref = c.vbd("vm01", "0")["VDI"]
+    assert c.refused("VDI.pool_migrate", ref, target.ref, {}) == ["VM_REQUIRES_SR", vm.ref, target.ref]
+    assert c("VDI.pool_migrate", ref, c.row("SR", LVM).ref, {}) == c.vbd("vm01", "0")["VDI"]
+    assert c.unharmed()
 
 
 # --- destroying

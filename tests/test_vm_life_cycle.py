@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mockserver.call import Wait
 from mockserver.storage_drivers import rounded
 
 Make = Callable[..., Any]
@@ -231,6 +232,39 @@ def test_a_shutdown_is_clean_where_it_can_be(c: Any) -> None:
     assert c.unharmed()
 
 
+def test_a_shutdown_of_a_busy_vm_waits_and_is_clean_then(c: Any) -> None:
+    """What else goes on with a VM does not make a clean shutdown impossible, and neither does a block of that operation."""
+    vm = c.vm("vm01")
+    c("VM.add_to_blocked_operations", vm.ref, "clean_shutdown", "no")
+    now, moved = c.pool.clock.now(), []
+    task = c.start("VM.pool_migrate", vm.ref, c.host("host2").ref, {"live": "true"})
+    c.pool.when(
+        Wait(now + 3600, lambda: c.pool.store.get("task", task.ref)["status"] == "success"),
+        lambda: moved.append(c.pool.clock.now()),
+    )
+    c("VM.shutdown", vm.ref)
+    assert vm["power_state"] == "Halted"
+    assert now < moved[0] <= c.pool.clock.now() - c.pool.durations.vm_shutdown
+
+
+def test_a_paused_vm_is_shut_down_by_force_after_a_minute(c: Any) -> None:
+    """It cannot say that it has heard; where its own delay is shorter, less is waited. Without drivers it is off at once."""
+    taken = {}
+    for name, delay in (("vm01", 0), ("vm02", 20), ("vm03", 0)):
+        vm = c.vm(name)
+        c("VM.pause", vm.ref)
+        c("VM.set_shutdown_delay", vm.ref, delay)
+        if name == "vm03":
+            c.pool.store.delete(c.pool.store.get("VM_guest_metrics", vm["guest_metrics"]))
+        now = c.pool.clock.now()
+        c("VM.shutdown", vm.ref)
+        assert vm["power_state"] == "Halted"
+        taken[name] = c.pool.clock.now() - now
+    forced = taken["vm03"]
+    assert taken == {"vm01": forced + 60, "vm02": forced + 20 + 20, "vm03": forced}
+    assert forced < 20
+
+
 @pytest.mark.parametrize("method", ["clean_reboot", "hard_reboot"])
 def test_a_reboot_is_a_new_domain_in_the_same_place(c: Any, method: str) -> None:
     """XenAPI shows it running throughout; drivers report anew."""
@@ -260,6 +294,25 @@ def test_up_to_5_5_a_suspended_vm_could_be_rebooted_by_force(old: Any) -> None:
 
 # --- what a host sees of a VM
 
+
+def test_a_vm_that_is_reverted_to_a_checkpoint_started_when_that_one_did(c: Any) -> None:
+    """The image has it: neither a later start of the VM nor its loss in the metrics of what is suspended matters."""
+    vm = c.vm("vm01")
+
+    def started(vm: Any) -> str:
+        return str(c.pool.store.get("VM_metrics", vm["metrics"])["start_time"])
+
+    first = started(vm)
+    snapshot = c.pool.store.get("VM", c("VM.checkpoint", vm.ref, "saved"))
+    assert (started(vm), started(snapshot)) == (first, EPOCH)
+    c("VM.hard_reboot", vm.ref)
+    assert started(vm) > first
+    c("VM.revert", snapshot.ref)
+    assert (vm["power_state"], started(vm)) == ("Suspended", EPOCH)
+    c("VM.resume", vm.ref, False, False)
+    assert started(vm) == first
+
+
 SEEN = ("VCPUs_number", "hvm", "current_domain_type", "start_time")
 STARTED = "20081130T23:00:00Z"
 EPOCH = "19700101T00:00:00Z"
@@ -276,11 +329,11 @@ def _seen(c: Any, name: str) -> tuple[Any, ...]:
     ("release", "running", "saved", "off"),
     [
         ("6.0.0", (3, 2, STARTED), (3, 2, STARTED), (3, 2, STARTED)),
-        ("6.1.0", (3, 2, STARTED), (0, 0, STARTED), (0, 0, EPOCH)),
+        ("6.1.0", (3, 2, STARTED), (0, 0, EPOCH), (0, 0, EPOCH)),
         (
             "8.2",
             (3, 2, True, "hvm", STARTED),
-            (0, 0, False, "hvm", STARTED),
+            (0, 0, False, "hvm", EPOCH),
             (0, 0, False, "unspecified", EPOCH),
         ),
         (
@@ -295,7 +348,8 @@ def _seen(c: Any, name: str) -> tuple[Any, ...]:
 def test_since_6_1_a_vm_without_a_domain_shows_nothing_of_one(
     calls: Make, newest: Make, release: str, stop: str, running: Any, saved: Any, off: Any
 ) -> None:
-    """Before, what was seen last stays. Since the toolstack's version 24.30 the time of the start stays, too."""
+    """Before, what was seen last stays. Since the toolstack's version 24.30 the time of the start stays, too; a
+    resumed VM tells it in any release."""
     c = calls(release=release, hosts=1, vms=4) if release else newest(hosts=1, vms=4)
     vm = c.vm("vm04")  # it is off
     c.pool.store.write(vm, HVM_boot_policy="BIOS order", domain_type="hvm", VCPUs_max=2, VCPUs_at_startup=2)

@@ -44,7 +44,7 @@ MODULES = (
         "vm_queries",
     ),
     *("vm_import", "vm_sleep"),
-    *("sr", "sr_database", "pbd", "vdi", "vdi_content", "vdi_fields", "vbd", "crashdump"),
+    *("sr", "sr_database", "pbd", "vdi", "vdi_content", "vdi_fields", "vdi_moves", "vbd", "crashdump"),
     *("vif", "network", "pif", "bond", "vlan", "tunnel", "network_sriov"),
     *("pgpu", "gpu_group", "vgpu", "pusb", "usb_group", "vusb", "vtpm", "observer"),
     *("message", "blob", "secret", "console", "role", "subject", "auth"),
@@ -52,7 +52,7 @@ MODULES = (
     *("host_secret", "pool_secret"),
     *("host_external_auth", "pool_external_auth"),
     *("host_files", "pool_files"),
-    *("vm_appliance", "vmss", "pool_patch", "pool_update", "host_patch", "host_crashdump"),
+    *("vm_appliance", "vmss", "vmpp", "pool_patch", "pool_update", "host_patch", "host_crashdump"),
     *("host_licence", "pool_licence", "balancing", "repository", "host_updates", "vswitch", "audit"),
 )
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from xenctl.releases import find
-
 from .. import hosts, pifs, rules
 from ..call import Call, Steps, refuse
 from ..network_rules import assert_managed, pifs_of, vifs_of
@@ -19,36 +17,23 @@ verb = verbs_of("network")
 OUR_NAMES = ("xen", "xapi", "vif", "tap", "eth")
 """What the name of a bridge that somebody chose must not begin with."""
 LONGEST_NAME = 15
-NAMED_SINCE = find("7.2.0").order
-"""The release that lets a client choose the bridge."""
 OPPOSITE = {"nbd": "insecure_nbd", "insecure_nbd": "nbd"}
 """The purposes of which a pool may have one."""
 
 
 @verb("*")
 def create(call: Call, args: dict[str, Any]) -> str:
-    bridges = {network["bridge"] for network in call.db.table("network").values()}
-    bridge = args.get("bridge", "") if call.at_least(NAMED_SINCE) else ""
+    bridge = args.get("bridge", "") if call.at_least(pifs.BRIDGES_NAMED) else ""
     if not bridge:
-        bridge = _next_bridge(call, bridges)
+        bridge = pifs.new_bridge(call.pool, call.machine.xapi)
     else:
         trusted = call.session is None or call.session["pool"]
         if not trusted and (len(bridge) > LONGEST_NAME or bridge.startswith(OUR_NAMES)):
             raise refuse("INVALID_VALUE", "bridge", bridge)
-        if bridge in bridges:
+        if any(network["bridge"] == bridge for network in call.db.table("network").values()):
             raise refuse("BRIDGE_NAME_EXISTS", bridge)
     mtu = args.get("MTU", pifs.DEFAULT_MTU)
     return make(call, "network", args, bridge=bridge, MTU=mtu if mtu > 0 else pifs.DEFAULT_MTU).ref
-
-
-def _next_bridge(call: Call, taken: set[str]) -> str:
-    """A name that no network has, and that none had since the toolstack started."""
-    xapi = call.machine.xapi
-    while True:
-        name = f"xapi{xapi.bridges}"
-        xapi.bridges += 1
-        if name not in taken:
-            return name
 
 
 @verb("*")

@@ -26,11 +26,16 @@ def _assert_unused(call: Call, pgpu: Row, kind: str) -> None:
         raise refuse("PGPU_IN_USE_BY_VM", *users)
 
 
+def _assert_supported(pgpu: Row, kind: str) -> None:
+    if kind not in pgpu["supported_VGPU_types"]:
+        raise refuse("VGPU_TYPE_NOT_SUPPORTED", kind, *pgpu["supported_VGPU_types"])
+
+
 def _enable(call: Call, ref: str, value: list[str]) -> str:
     row, db = call.db.get("PGPU", ref), call.db
     for kind in value:
-        if kind not in row["enabled_VGPU_types"] and kind not in row["supported_VGPU_types"]:
-            raise refuse("VGPU_TYPE_NOT_SUPPORTED", kind, *row["supported_VGPU_types"])
+        if kind not in row["enabled_VGPU_types"]:
+            _assert_supported(row, kind)
     for kind in row["enabled_VGPU_types"]:
         if kind not in value:
             _assert_unused(call, row, kind)
@@ -46,7 +51,9 @@ def set_enabled_VGPU_types(call: Call, ref: str, value: list[str]) -> str:
 
 @verb("enabled_VGPU_types", *GROUPED)
 def add_enabled_VGPU_types(call: Call, ref: str, value: str) -> str:
-    return _enable(call, ref, [*call.db.get("PGPU", ref)["enabled_VGPU_types"], value])
+    row = call.db.get("PGPU", ref)
+    _assert_supported(row, value)
+    return _enable(call, ref, [*row["enabled_VGPU_types"], value])
 
 
 @verb("enabled_VGPU_types", *GROUPED)

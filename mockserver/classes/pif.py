@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from .. import hosts, network_rules, pifs, rules
@@ -54,7 +53,7 @@ def destroy(call: Call, ref: str) -> Steps:
 
 def _bridge_of(device: str) -> str:
     """The bridge that belongs to a card, by custom."""
-    return re.sub(r"\Aeth(?=\d+\Z)", "xenbr", device) if re.fullmatch(r"eth\d+", device) else f"br{device}"
+    return f"xenbr{device[3:]}" if device.startswith("eth") else f"br{device}"
 
 
 def _network_of(call: Call, device: str, *, managed: bool) -> Row:

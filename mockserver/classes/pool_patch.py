@@ -18,7 +18,7 @@ def _on(call: Call, patch: Row) -> set[str]:
     return {row["host"] for row in rows if row["applied"]}
 
 
-@verb()
+@verb("VBD.*")
 def precheck(call: Call, ref: str, host: str) -> Steps:
     row = call.db.get("pool_patch", ref)
     if call.at_least(ELY):
@@ -91,7 +91,7 @@ def pool_clean(call: Call, ref: str) -> Steps:
     return ""
 
 
-@verb("*", "pool_update.*")
+@verb("*", "pool_update.*", "host.updates_requiring_reboot")
 def destroy(call: Call, ref: str) -> str:
     row = call.db.get("pool_patch", ref)
     if call.at_least(ELY):

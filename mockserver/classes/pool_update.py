@@ -4,9 +4,12 @@ older clients see it."""
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from uuid import UUID
 
-from .. import hosts, rules, subtasks, volumes
+from xenctl.errors import Failure
+
+from .. import hosts, packages, rules, subtasks, volumes
 from ..call import Call, Steps, refuse
 from ..store import NULL, Row
 from . import verbs_of
@@ -21,7 +24,7 @@ _ATTRIBUTE = re.compile(rb"""([\w-]+)=["']([^"']*)["']""")
 _DESCRIPTION = re.compile(rb"<name-description>([^<]+)</name-description>")
 AFTERWARDS = frozenset({"restartHVM", "restartPV", "restartHost", "restartXAPI"})
 """What an update may ask to be restarted."""
-APPLIED = ("host.updates", "host.updates_requiring_reboot", "host_patch.*", "pool_patch.*")
+APPLIED = ("host.updates", "host.updates_requiring_reboot", "host_patch.*", "pool_patch.*", "VBD.*")
 
 
 def _patch_of(call: Call, update: Row) -> Row:
@@ -46,7 +49,7 @@ def introduce(call: Call, vdi: str) -> Steps:
     disk = call.db.get("VDI", vdi)
     if disk["type"] == "cbt_metadata":
         raise refuse("VDI_INCOMPATIBLE_TYPE", vdi, "cbt_metadata")
-    contact = hosts.contact(call.pool, _host_of(call, disk))
+    contact = hosts.contact(call.pool, packages.server_of(call, disk))
     yield call.pool.durations.device
     contact.check()
     info = update_info(volumes.content(call, disk).read(0, LOOKED_AT))
@@ -110,31 +113,54 @@ def _noted(call: Call, info: dict[str, str], vdi: str) -> str:
 # --- on hosts
 
 
-@verb()
+@verb("VBD.*")
 def precheck(call: Call, ref: str, host: str) -> Steps:
+    """Whether an update may be applied to a host, as its package tells."""
     row = call.db.get("pool_update", ref)
     contact = hosts.reached(call, host)
-    if _package(call, row) is None:
+    vdi = _package(call, row)
+    if vdi is None:
         raise refuse("CANNOT_FIND_UPDATE")
-    yield call.pool.durations.device
+    yield from packages.attach(call, row, vdi)
+    _detach(call, row, vdi)
     contact.check()
     return "ok"
 
 
 @verb(*APPLIED)
 def apply(call: Call, ref: str, host: str) -> Steps:
+    """Install an update on a host, after a check. Its package is attached meanwhile; a second installation is refused at
+    once."""
     row, target = call.db.get("pool_update", ref), call.db.get("host", host)
     contact = hosts.contact(call.pool, target)
     if ref in target["updates"]:
         raise refuse("UPDATE_ALREADY_APPLIED", ref)
-    yield from precheck(call, ref, host)
-    yield call.pool.durations.patch
+    going = contact.machine.xapi.applying
+    if row["uuid"] in going:
+        raise refuse("OTHER_OPERATION_IN_PROGRESS", "Applying the update", ref)
+    going.add(row["uuid"])
+    try:
+        yield from precheck(call, ref, host)
+        yield from _install(call, row, target, contact)
+    finally:
+        going.discard(row["uuid"])
+    return ""
+
+
+def _install(call: Call, row: Row, target: Row, contact: hosts.Contact) -> Steps:
+    ref, vdi = row.ref, _package(call, row)
+    if vdi is None:
+        raise refuse("CANNOT_FIND_UPDATE")
+    yield from packages.attach(call, row, vdi)
+    try:
+        yield call.pool.durations.patch
+    finally:
+        _detach(call, row, vdi)
     contact.check()
     call.db.write(target, updates=[ref, *target["updates"]])
     if "restartHost" in row["after_apply_guidance"]:
         call.db.write(target, updates_requiring_reboot=[ref, *target["updates_requiring_reboot"]])
     note_applied(call, _patch_of(call, row), target)
-    return ""
 
 
 def note_applied(call: Call, patch: Row, host: Row) -> None:
@@ -150,15 +176,16 @@ def note_applied(call: Call, patch: Row, host: Row) -> None:
 
 @verb()
 def pool_apply(call: Call, ref: str) -> Steps:
-    """To every host that lacks it; the others go on where one fails."""
+    """To every host that lacks it, in the order of their references, before 8.2 from the last to the first; the others go on
+    where one fails. Those that failed are told in the reverse order."""
     row = call.db.get("pool_update", ref)
-    missing = [host for host in call.db.table("host") if host not in row["hosts"]]
+    missing = {host for host in call.db.table("host") if host not in row["hosts"]}
     if not missing:
         raise refuse("UPDATE_ALREADY_APPLIED_IN_POOL", ref)
-    failed = []
-    for host in missing:
+    failed: list[str] = []
+    for host in sorted(missing, reverse=not call.at_least(rules.STOCKHOLM)):
         errors = yield from subtasks.wait(call, [subtasks.start(call, "pool_update.apply", ref, host)])
-        failed += [host] if errors else []
+        failed[:0] = [host] if errors else []
     if failed:
         raise refuse("UPDATE_POOL_APPLY_FAILED", *failed)
     return ""
@@ -184,22 +211,6 @@ def resync_host(call: Call, host: str) -> str:
 # --- the package
 
 
-def _dom0_vbds(call: Call, vdi: Row) -> list[Row]:
-    """The devices by which control domains hold a disk."""
-    vbds = [vbd for vbd in (call.db.find("VBD", ref) for ref in vdi["VBDs"]) if vbd is not None]
-    return [vbd for vbd in vbds if call.db.get("VM", vbd["VM"])["is_control_domain"]]
-
-
-def _host_of(call: Call, vdi: Row) -> Row:
-    """A host that sees a disk, the master before others."""
-    pbds = [call.db.get("PBD", ref) for ref in call.db.get("SR", vdi["SR"])["PBDs"]]
-    seen = [pbd["host"] for pbd in pbds if pbd["currently_attached"]]
-    if not seen:
-        raise refuse("SR_HAS_NO_PBDS", vdi["SR"])
-    master = call.db.pool()["master"]
-    return call.db.get("host", master if master in seen else seen[0])
-
-
 @verb("VBD.*")
 def attach(call: Call, ref: str, use_localhost_proxy: bool) -> Steps:
     """Let a host serve the package; returns the settings by which others install from there."""
@@ -207,15 +218,8 @@ def attach(call: Call, ref: str, use_localhost_proxy: bool) -> Steps:
     vdi = _package(call, row)
     if vdi is None:
         raise refuse("CANNOT_FIND_UPDATE", row["uuid"])
-    host = _host_of(call, vdi)
-    contact = hosts.contact(call.pool, host)
-    if not _dom0_vbds(call, vdi):
-        yield call.pool.durations.device
-        contact.check()
-        taken = {vbd["userdevice"] for vbd in call.pool.vbds(call.db.get("VM", host["control_domain"]))}
-        device = next(str(n) for n in range(len(taken) + 1) if str(n) not in taken)
-        fields = {"VM": host["control_domain"], "VDI": vdi.ref, "userdevice": device, "mode": "RO", "type": "Disk"}
-        make(call, "VBD", fields, currently_attached=True, empty=False, unpluggable=True)
+    host = packages.server_of(call, vdi)
+    yield from packages.attach(call, row, vdi)
     address = "127.0.0.1" if use_localhost_proxy else host["address"]
     return _settings(row, f"http://{address}/update/{host['uuid']}/{row['uuid']}/vdi")
 
@@ -235,28 +239,30 @@ def detach(call: Call, ref: str) -> str:
     vdi = _package(call, row)
     if vdi is None:
         raise refuse("CANNOT_FIND_UPDATE", row["uuid"])
-    _detach(call, vdi)
+    packages.detach(call, row, vdi)
     return ""
 
 
-def _detach(call: Call, vdi: Row) -> None:
-    for vbd in _dom0_vbds(call, vdi):
-        call.db.delete(vbd)
+def _detach(call: Call, update: Row, vdi: Row) -> None:
+    """Let go of a package, if it and its host are still there."""
+    if call.db.find("VDI", vdi.ref) is vdi:
+        with suppress(Failure):
+            packages.detach(call, update, vdi)
 
 
 @verb("vdi", "VBD.*")
 def pool_clean(call: Call, ref: str) -> Steps:
-    """Destroy the disk with the package; one that is gone is no error."""
+    """Destroy the disk with the package, unless somebody still needs it; one that is gone is no error."""
     row = call.db.get("pool_update", ref)
     vdi = _package(call, row)
     if vdi is not None:
-        _detach(call, vdi)
+        packages.detach(call, row, vdi)
         yield from subtasks.run(call, "VDI.destroy", vdi.ref)
         call.db.write(row, vdi=NULL)
     return ""
 
 
-@verb("*", "pool_patch.*")
+@verb("*", "pool_patch.*", "host.updates_requiring_reboot")
 def destroy(call: Call, ref: str) -> str:
     row = call.db.get("pool_update", ref)
     if row["hosts"]:
@@ -264,4 +270,9 @@ def destroy(call: Call, ref: str) -> str:
     patch = _patch_of(call, row)
     call.db.delete(row)
     call.db.delete(patch)
+    if call.at_least(rules.LIMA):
+        for host in call.db.table("host").values():
+            left = [one for one in host["updates_requiring_reboot"] if one != ref]
+            if left != host["updates_requiring_reboot"]:
+                call.db.write(host, updates_requiring_reboot=left)
     return ""

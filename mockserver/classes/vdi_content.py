@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import base64
 
-from .. import hosts, storage_rules, vdis, volumes
+from .. import storage_rules, vdis, volumes
 from ..call import Call, Steps, refuse
-from ..checks import operation
 from ..licence import assert_enabled
 from ..machine.disks import BLOCK_SIZE
 from ..store import Row
-from ..vdis import MOVED, sr_of
+from ..vdis import sr_of
 from . import verbs_of
 
 verb = verbs_of("VDI")
@@ -38,71 +37,6 @@ def copy(call: Call, vdi: str, sr: str, base_vdi: str, into_vdi: str) -> Steps:
     target = sr_of(call, into) if into is not None else call.db.get("SR", sr)
     new = yield from vdis.copy(call, row, target, into=into, base=call.db.find("VDI", base_vdi))
     return new.ref
-
-
-# --- moving while in use
-
-
-@verb(
-    "*",
-    *volumes.MARKS,
-    "VBD.*",
-    "VM.current_operations",
-    "host.current_operations",
-)
-def pool_migrate(call: Call, vdi: str, sr: str, options: dict[str, str]) -> Steps:
-    """To other storage that the VM's host sees, while the VM runs on; the disk has another uuid there."""
-    row, target = call.db.get("VDI", vdi), call.db.get("SR", sr)
-    vbds = [vbd for vbd in (call.db.find("VBD", ref) for ref in row["VBDs"]) if vbd is not None]
-    if not vbds:
-        raise refuse("VDI_NEEDS_VM_FOR_MIGRATE", vdi)
-    vm = call.db.get("VM", vbds[0]["VM"])
-    with operation(call, vm, "migrate_send"):
-        contact = _host_for(call, vm, target)
-        with hosts.operation(call, contact.host, "vm_migrate"), volumes.held(call, vdi=(row, "mirror")):
-            volumes.assert_managed(row)
-            size = volumes.fitting_size(target, row["virtual_size"])
-            new = volumes.make(call, target, size, **{name: row[name] for name in MOVED if name in row})
-            done = False
-            try:
-                yield from volumes.pour(call, contact, row, new)
-                done = True
-            finally:
-                if not done and call.db.find("VDI", new.ref) is new:
-                    volumes.drop(call, new)
-            _replace(call, row, new, vbds)
-    return new.ref
-
-
-def _host_for(call: Call, vm: Row, sr: Row) -> hosts.Contact:
-    """The host that a VM runs on, or one that it could run on, where that sees `sr`."""
-    if vm["power_state"] not in ("Running", "Paused"):
-        found = volumes.seeing(call, (sr,), enabled=True)
-        if found is None:
-            raise refuse("NO_HOSTS_AVAILABLE")
-        return found
-    plugged = {pbd["host"] for pbd in storage_rules.pbds_of(call.db, sr) if pbd["currently_attached"]}
-    if vm["resident_on"] not in plugged:
-        raise refuse("VM_REQUIRES_SR", vm.ref, sr.ref)
-    return hosts.reached(call, vm["resident_on"])
-
-
-def _replace(call: Call, old: Row, new: Row, vbds: list[Row]) -> None:
-    """Put a disk in the place of another: guests go on to write where they did, and know it by its new name."""
-    before, after = volumes.content(call, old), call.pool.disks[new["uuid"]]
-    for domain in list(before.writers):
-        domain.close(before, call.clock.now())
-        domain.open(after, call.clock.now())
-    for guest in call.pool.guests.values():
-        if before.uuid in guest.ledger:
-            guest.ledger[after.uuid] = guest.ledger.pop(before.uuid)
-    for vbd in vbds:
-        call.db.write(vbd, VDI=new.ref)
-    for branch in [call.db.find("VDI", ref) for ref in old.get("snapshots", [])]:
-        if branch is not None:
-            call.db.write(branch, snapshot_of=new.ref)
-    call.pool.disks.pop(before.uuid, None)
-    call.db.delete(old)
 
 
 # --- changed blocks

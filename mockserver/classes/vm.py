@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .. import checks, guests, hosts, licence, passthrough, placement
 from ..call import Call, Steps, refuse
-from ..checks import operation, operation_refused
+from ..checks import operation
 from ..power import (
     LIVES,
     MARKS,
@@ -26,6 +26,9 @@ from ..store import Row
 from . import verbs_of
 
 verb = verbs_of("VM")
+
+ACKNOWLEDGEMENT = 60.0
+"""How many seconds a guest has to say that it has heard that it is to shut down."""
 
 # --- starting
 
@@ -94,9 +97,11 @@ def shutdown(call: Call, vm: str) -> Steps:
     """Cleanly where the guest can and does so in time, by force where not. The time is the VM's own delay, if it has one."""
     row = call.db.get("VM", vm)
     seconds, patience = call.pool.durations.vm_shutdown, float(row.get("shutdown_delay") or PATIENCE)
-    clean = operation_refused(call.db, row, "clean_shutdown") is None
     with operation(call, row, "shutdown"):
-        if not clean:
+        if row["power_state"] == "Suspended" or checks.deaf(call.db, row):
+            yield from _force_off(call, row)
+        elif row["power_state"] == "Paused":  # it cannot say that it has heard
+            yield min(ACKNOWLEDGEMENT, patience)
             yield from _force_off(call, row)
         elif seconds <= patience and not stalled(call.pool, row):
             yield from stop(call, row, seconds)

@@ -76,13 +76,13 @@ def migrate_send(
         crossing.eject_discs(move)
         if move.to.crosses:
             return (yield from crossing.Crossing(move, holding).go())
-        source = yield from _within(move, holding)
+        source = yield from within(move, holding)
     if source is not None:
         power.announce_move(call, row, source, move.to.host)
     return vm
 
 
-def _within(move: Move, holding: Holding) -> Steps:
+def within(move: Move, holding: Holding) -> Steps:
     """Move a VM within its pool; returns the host that it came from, None for one that does not run."""
     call, row, db, target = move.call, move.vm, move.call.db, move.to.host
     source = power.contact(call, row) if row["power_state"] == "Running" else None

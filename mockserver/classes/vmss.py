@@ -59,10 +59,15 @@ def _checked(key: str, value: str, known: tuple[str, ...]) -> str:
 
 
 def _spelled(key: str, value: str, among: tuple[str, ...]) -> str:
-    found = next((member for member in among if member.lower() == value.lower()), None)
+    found = spelled(value, among)
     if found is None:
         raise _bad(key, value)
     return found
+
+
+def spelled(value: str, among: tuple[str, ...]) -> str | None:
+    """The one of these that is meant, whatever its case; None for none."""
+    return next((member for member in among if member.lower() == value.lower()), None)
 
 
 def _complete(frequency: str, schedule: dict[str, str]) -> dict[str, str]:
@@ -187,8 +192,8 @@ def snapshot_now(call: Call, ref: str) -> Steps:
     row = _row(call, ref)
     for vm in list(row["VMs"]):
         try:
-            name = yield from _snapshot(call, row, call.db.get("VM", vm))
-            yield from _thin_out(call, row, vm)
+            name = yield from take(call, row, call.db.get("VM", vm), row["type"], "is_vmss_snapshot")
+            yield from thin_out(call, vm, "is_vmss_snapshot", row["retained_snapshots"])
         except Failure as error:
             _tell(call, row, "VMSS_SNAPSHOT_FAILED", f"{vm}: {error.code}")
         else:
@@ -198,21 +203,22 @@ def snapshot_now(call: Call, ref: str) -> Steps:
     return ""
 
 
-def _snapshot(call: Call, row: Row, vm: Row) -> Steps:
-    """One snapshot of a VM: returns its name, which says of which schedule it is and when it was taken."""
+def take(call: Call, row: Row, vm: Row, kind: str, mark: str) -> Steps:
+    """One snapshot of a VM, marked by a field of its own: returns its name, which says of which schedule it is and when it
+    was taken."""
     name, before = f"{row['name_label']} {call.clock.stamp()}", set(vm["snapshots"])
-    yield from subtasks.run(call, f"VM.{row['type']}", vm.ref, name, *TAKES[row["type"]])
+    yield from subtasks.run(call, f"VM.{kind}", vm.ref, name, *TAKES[kind])
     for snapshot in (call.db.get("VM", ref) for ref in vm["snapshots"] if ref not in before):
         if snapshot["name_label"] == name:
-            call.db.write(snapshot, is_vmss_snapshot=True)
+            call.db.write(snapshot, **{mark: True})
     return name
 
 
-def _thin_out(call: Call, row: Row, vm: str) -> Steps:
-    """Destroy the oldest snapshots that schedules took of a VM, with their disks, until no more than wanted are left."""
+def thin_out(call: Call, vm: str, mark: str, retained: int) -> Steps:
+    """Destroy the oldest snapshots of a VM that are marked, with their disks, until no more than wanted are left."""
     snapshots = [call.db.get("VM", ref) for ref in call.db.get("VM", vm)["snapshots"]]
-    ours = sorted((s for s in snapshots if s["is_vmss_snapshot"]), key=lambda s: str(s["snapshot_time"]))
-    for old in ours[: -row["retained_snapshots"]]:
+    ours = sorted((s for s in snapshots if s[mark]), key=lambda s: str(s["snapshot_time"]))
+    for old in ours[:-retained]:
         disks = [vbd["VDI"] for vbd in call.pool.vbds(old) if vbd["type"] != "CD" and not vbd["empty"]]
         disks += [old["suspend_VDI"]] if old["suspend_VDI"] != NULL else []
         yield from subtasks.run(call, "VM.destroy", old.ref)

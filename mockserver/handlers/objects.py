@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from xenctl.datamodel import types as t
 
-from .. import checks, vtpms
+from .. import checks, pifs, vtpms
 from ..arguments import unmarshal
 from ..call import refuse
 from ..machine.disks import BLOCKS, Disk, report
@@ -317,7 +317,9 @@ class Objects:
             self._dummy(identity)
         else:
             other = {**record["other_config"], "import_task": self.binding.task}
-            self._make("network", identity, record, bridge=f"xapi{len(rows)}", other_config=other)
+            bridge = record["bridge"] if self._store.release.order >= pifs.BRIDGES_NAMED else ""
+            bridge = bridge or pifs.new_bridge(self.pool, self.pool.master.xapi)
+            self._make("network", identity, record, bridge=bridge, other_config=other)
 
     def vbd(self, identity: str, record: dict[str, Any]) -> None:
         if self.options.restore and self._known("VBD", record["uuid"]) is not None:

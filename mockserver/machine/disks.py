@@ -106,7 +106,8 @@ class Guest(Kept):
 
     `ledger` is what it wrote: disk uuid to blocks. `agent` is what its guest agent reports, the fields of its guest metrics
     as a `report`, None where it has none; it does so from `up_at` on, after the start counted by `boots`, when the timer
-    `booting` fires. `saved_by` is the release that wrote its suspend image, `image` what was written. `sources` are the data
+    `booting` fires. `saved_by` is the release that wrote its suspend image, `image` what was written, `started` when it was
+    started that is in there, as XenAPI spells it, empty where nobody knows. `sources` are the data
     sources that somebody switched on, with since when they are recorded, or off (None), and `asked` says when a plugin was
     last called for it. `settled` says whether it is known if it has an agent: of a new VM it is when that is started.
     """
@@ -122,6 +123,7 @@ class Guest(Kept):
     settled: bool = field(default=False, init=False)
     saved_by: Release | None = field(default=None, init=False)
     image: bytes | None = field(default=None, init=False)
+    started: str = field(default="", init=False)
     sources: tuple[tuple[str, float | None], ...] = field(default=(), init=False)
     asked: float = field(default=float("-inf"), init=False)
 
@@ -144,6 +146,7 @@ class Guest(Kept):
         """Be in the state that `other` is in; what is on this guest's own `disks` must stay from now on."""
         self.settled, self.agent = other.settled, other.agent
         self.writes, self.image, self.saved_by = other.writes, other.image, other.saved_by
+        self.started = other.started
         self.ledger = {disk.uuid: dict(disk.blocks) for disk in disks}
 
 

@@ -22,7 +22,7 @@ from xenctl.releases import find
 
 from ..call import Steps, refuse
 from ..journal import Kept
-from . import prepare_host_upgrade
+from . import coalesce_leaf, prepare_host_upgrade, trim
 from .base import Asked, PluginError, PluginFunction, PluginSteps
 
 if TYPE_CHECKING:
@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 
     from ..hosts import Contact
 
-SHIPPED: dict[str, dict[str, tuple[str, PluginFunction]]] = {"prepare_host_upgrade.py": prepare_host_upgrade.FUNCTIONS}
+SHIPPED: dict[str, dict[str, tuple[str, PluginFunction]]] = {
+    "coalesce-leaf": coalesce_leaf.FUNCTIONS,
+    "prepare_host_upgrade.py": prepare_host_upgrade.FUNCTIONS,
+    "trim": trim.FUNCTIONS,
+}
 """The plugins of the product: for each function, the first release that has it."""
 
 

@@ -13,6 +13,7 @@ NEWER = {
 ELSEWHERE = {
     *("VM.atomic_set_resident_on", "VM.hard_reboot_internal"),  # toolstacks alone may call them
     "VM.set_protection_policy",  # gone before 7.0
+    "pool_update.detach",  # as often as it was attached
     "VM.set_suspend_VDI",  # needs another image with the same bytes
 }
 
@@ -122,5 +123,4 @@ PREPARED: dict[str, tuple[str, ...]] = {
     "pool.disable_repository_proxy": ("pool.configure_repository_proxy",),
     "pool.enable_local_storage_caching": AT_REST,
     "pool.remove_from_guest_agent_config": ("pool.add_to_guest_agent_config",),
-    "pool_update.detach": ("pool_update.attach",),
 }

@@ -18,7 +18,6 @@ PROBED: dict[str, str] = {
     "host.local_assert_healthy": "test_host_ha.py::test_a_toolstack_that_answers_is_well",
     "host.sm_dp_destroy": "test_host_diagnostics.py::test_storage_tells_which_disks_are_in_use",
     "message.get_by_uuid": "test_messages.py::test_a_message_is_about_an_object",
-    "pool_patch.precheck": "test_small_classes.py::test_a_patch_that_was_cleaned_cannot_be_applied",
     "role.get_by_uuid": "test_roles.py::test_roles_are_the_same_everywhere",
     "session.local_logout": "test_sessions_served.py::test_a_local_session_is_known_to_its_host_alone",
     "session.logout_subject_identifier": (

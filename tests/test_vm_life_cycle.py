@@ -39,7 +39,7 @@ def test_a_start_makes_a_domain_and_says_so(c: Any) -> None:
     assert vm["guest_metrics"] == NULL
     assert c.refused("VM_guest_metrics.get_record", old_agent)[0] == "HANDLE_INVALID"
     c.sleep(31)
-    assert c("VM_guest_metrics.get_record", vm["guest_metrics"])["PV_drivers_version"]["major"] == "4"
+    assert c("VM_guest_metrics.get_record", vm["guest_metrics"])["PV_drivers_version"]["major"] == "8"
     assert c.unharmed()
 
 

@@ -1,6 +1,6 @@
 """Whether an operation may be done to a VM or to one of its block devices: checks that several verbs share, in xapi's order.
 
-Each era of xapi is a list of checks; the first that finds a reason to refuse wins. `operation` holds a VM for the time of
+There is one list of checks; the first that finds a reason to refuse wins. `operation` holds a VM for the time of
 an operation: it is checked, and shown in `current_operations`, from which follows what is allowed meanwhile.
 """
 
@@ -20,18 +20,19 @@ from .holding import Marked, assert_free
 from .store import Row, Store
 
 if TYPE_CHECKING:
+    from xenctl.datamodel import Order
     from xenctl.releases import Release
 
 Check = Callable[[Store, Row, str, bool], "Failure | None"]
 OF_CONTROL_DOMAINS = ("changing_VCPUs", "changing_static_range", "changing_memory_limits")
-"""What may be done to a control domain while it runs."""
+"""What may be done to a control domain while it runs, since 7.1."""
 PATIENCE = 1200.0
 """Simulated seconds that an operation waits for those it cancelled."""
 
 
 def operation_refused(store: Store, vm: Row, operation: str, *, strict: bool = True) -> Failure | None:
     """The first reason why `operation` may not be done to `vm`, as an error; None where it may."""
-    for check in _checks(operation, store.release.order <= rules.GEORGE):
+    for check in _checks(operation):
         refused = check(store, vm, operation, strict)
         if refused is not None:
             return refused
@@ -49,6 +50,9 @@ def _blocked(store: Store, vm: Row, operation: str, strict: bool) -> Failure | N
 
 
 def _power_state(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
+    """Up to 5.6 that of a busy VM counted for nothing."""
+    if vm["current_operations"] and store.release.order < rules.BOSTON:
+        return None
     legal = _power_states(store, vm, operation)
     if vm["power_state"] in legal:
         return None
@@ -58,9 +62,10 @@ def _power_state(store: Store, vm: Row, operation: str, strict: bool) -> Failure
 
 def _power_states(store: Store, vm: Row, operation: str) -> tuple[str, ...]:
     """The power states in which `operation` may be done to this VM."""
-    if operation in OF_CONTROL_DOMAINS and vm["is_control_domain"]:
+    order = store.release.order
+    if operation in OF_CONTROL_DOMAINS and vm["is_control_domain"] and order >= rules.ELY:
         return "Halted", "Running"
-    if operation in ("clone", "copy") and _clones_suspended(store, vm):
+    if operation in ("clone", "copy") and order >= rules.TAMPA and _clones_suspended(store, vm):
         return "Halted", "Suspended"
     return rules.power_states(operation, store.release)
 
@@ -69,19 +74,18 @@ def _clones_suspended(store: Store, vm: Row) -> bool:
     return bool(vm.get("is_a_snapshot")) or store.pool()["other_config"].get("allow_clone_suspended_vm") == "true"
 
 
-def _power_state_if_idle(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
-    return None if vm["current_operations"] else _power_state(store, vm, operation, strict)
-
-
 def _busy(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
-    return _in_progress(store, vm) if vm["current_operations"] and not _beside(vm, operation) else None
+    return _in_progress(store, vm) if vm["current_operations"] and not _beside(store, vm, operation) else None
 
 
-def _beside(vm: Row, operation: str) -> bool:
+def _beside(store: Store, vm: Row, operation: str) -> bool:
     """Whether `operation` may begin beside those that go on."""
-    going = set(vm["current_operations"].values())
-    if _together(going, operation) or (len(going) == 1 and (*going, operation) in rules.DURING):
+    names = list(vm["current_operations"].values())
+    going = set(names)
+    if _together(going, operation) or (len(names) == 1 and (names[0], operation) in rules.during(store.release)):
         return True
+    if store.release.order < rules.DUNDEE:
+        return False
     if operation == "hard_shutdown":
         return "hard_shutdown" not in going
     return operation == "hard_reboot" and not going & {"hard_shutdown", "hard_reboot"}
@@ -95,13 +99,6 @@ def _in_progress(store: Store, vm: Row) -> Failure:
     return vm_in_progress(store, vm.ref, f"{{{','.join(names)}}}", f"{{{','.join(tasks)}}}")
 
 
-def _busy_then(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
-    current = vm["current_operations"]
-    if not current or _together(set(current.values()), operation):
-        return None
-    return _in_progress(store, vm)
-
-
 def _together(going: set[str], operation: str) -> bool:
     return any(operation in group and going <= group for group in rules.TOGETHER)
 
@@ -112,19 +109,16 @@ def is_default_template(vm: Row) -> bool:
 
 
 def _template(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
+    """Up to 5.5 the error did not say what was to be done."""
     if not vm["is_a_template"] or vm.get("is_a_snapshot"):
         return None
-    ours = operation in ("destroy", "migrate_send") and not is_default_template(vm)
-    return (
-        None if ours or operation in rules.TEMPLATE_OPERATIONS else refuse("VM_IS_TEMPLATE", vm.ref, spelled(operation))
-    )
-
-
-def _template_then(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
-    if not vm["is_a_template"] or operation in rules.TEMPLATE_OPERATIONS_THEN:
+    order = store.release.order
+    since = rules.TEMPLATE_OPERATIONS.get(operation)
+    if since is not None and since <= order:
         return None
-    ours = operation == "destroy" and not is_default_template(vm)
-    return None if ours else refuse("VM_IS_TEMPLATE", vm.ref, spelled(operation))
+    if operation in ("destroy", "migrate_send")[: 2 if order >= rules.DUNDEE else 1] and not is_default_template(vm):
+        return None
+    return refuse("VM_IS_TEMPLATE", vm.ref, *([] if order <= rules.GEORGE else [spelled(operation)]))
 
 
 def _snapshot(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
@@ -148,25 +142,44 @@ def _revert(store: Store, vm: Row, operation: str, strict: bool) -> Failure | No
 def _control_domain(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
     if not vm["is_control_domain"]:
         return None
-    if vm_rules.is_domain_zero(vm) and operation in ("changing_VCPUs", "destroy"):
+    order, since = store.release.order, rules.DOM0_OPERATIONS.get(operation)
+    if order >= rules.ELY and vm_rules.is_domain_zero(vm) and operation in ("changing_VCPUs", "destroy"):
         return refuse("OPERATION_NOT_ALLOWED", "This operation is not allowed on dom0")
-    if operation not in rules.DOM0_OPERATIONS:
-        return refuse("OPERATION_NOT_ALLOWED", "This operation is not allowed on a control domain")
-    return None
+    if since is not None and since <= order:
+        return None
+    return refuse("OPERATION_NOT_ALLOWED", _ON_CONTROL_DOMAINS[order >= rules.ELY])
 
 
-NEEDS_DRIVERS = ("suspend", "pool_migrate", "clean_shutdown", "clean_reboot", "changing_VCPUs_live")
-NEEDS_GUEST = vm_rules.MOVES_MEMORY.union(NEEDS_DRIVERS)
+_ON_CONTROL_DOMAINS = {
+    False: "Operations on domain 0 are not allowed",
+    True: "This operation is not allowed on a control domain",
+}
+"""How control domains are left alone, up to 7.0 and since."""
+
+
+DRIVERS = frozenset("clean_shutdown clean_reboot changing_VCPUs_live".split())
+"""What a guest with hardware virtualisation does only with drivers."""
+NEEDS_DRIVERS: tuple[tuple[Order, frozenset[str]], ...] = (
+    (rules.CREAM, DRIVERS),
+    (rules.TAMPA, DRIVERS | vm_rules.MOVES_MEMORY),
+    (rules.BOSTON, frozenset({"suspend", "checkpoint", "pool_migrate"})),
+    (rules.MIDNIGHT_RIDE, DRIVERS | {"suspend", "checkpoint", "pool_migrate"}),
+    (rules.ALWAYS, DRIVERS | {"suspend", "pool_migrate"}),
+)
+"""The operations for which a guest was asked for drivers before 7.0, by release, the latest first."""
+NEEDS_GUEST = vm_rules.MOVES_MEMORY | DRIVERS
 """The operations that a guest must do its part in."""
 SAYS_WHY = load().order("25.24.0")
 """From when on a guest may say why it must not be suspended, and paused ones are looked at, too."""
 SHUTS_DOWN = {"clean_shutdown": "feature-poweroff", "clean_reboot": "feature-reboot"}
+LACKING = {**dict.fromkeys(SHUTS_DOWN, "_SHUTDOWN"), "changing_VCPUs_live": "_VCPU_HOTPLUG"}
+"""How the error for a feature that a guest lacks ended in 7.0, by operation; `_SUSPEND` for any other."""
 
 
 def _features(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
-    """What the guest must support: since 7.0 by the features that it names, before by the version of its drivers."""
+    """What the guest must support: since 7.0 by the features that it names, before by its drivers."""
     if store.release.order < rules.DUNDEE:
-        return drivers_lacking(store, vm, operation)
+        return _drivers_lacking(store, vm, operation)
     told = store.release.order >= SAYS_WHY
     live = vm["power_state"] in ("Running", "Paused") if told else vm["power_state"] == "Running"
     agent = store.find("VM_guest_metrics", vm["guest_metrics"])
@@ -180,7 +193,8 @@ def _features(store: Store, vm: Row, operation: str, strict: bool) -> Failure | 
         or (strict and operation in SHUTS_DOWN and not _hears(other, operation))
         or (operation == "changing_VCPUs_live" and other.get("feature-vcpu-hotplug") != "1")
     )
-    return refuse("VM_LACKS_FEATURE", vm.ref) if lacks else None
+    which = LACKING.get(operation, "_SUSPEND") if store.release.order < rules.ELY else ""
+    return refuse(f"VM_LACKS_FEATURE{which}", vm.ref) if lacks else None
 
 
 def deaf(store: Store, vm: Row) -> bool:
@@ -212,22 +226,56 @@ def drivers(agent: Row | None) -> tuple[int, int] | None:
     return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else None
 
 
-def drivers_lacking(store: Store, vm: Row, operation: str, strict: bool = True) -> Failure | None:
-    """The error for a running HVM guest whose drivers cannot suspend, migrate or shut down cleanly, before 7.0."""
-    if operation not in NEEDS_DRIVERS or vm["power_state"] != "Running" or not is_hvm(vm):
+def _drivers_lacking(store: Store, vm: Row, operation: str) -> Failure | None:
+    """The error for a running guest whose drivers cannot do their part in an operation, before 7.0.
+
+    Up to 5.6 drivers of version 3 could not move, guests without hardware virtualisation needed some for that, too, and
+    Red Hat Enterprise Linux 3 was told apart. In 6.1 and 6.2 only a guest with it is asked, whatever the version, and since
+    6.2 not for what its `platform:unrestricted_save` takes upon itself.
+    """
+    order = store.release.order
+    needing = next(operations for since, operations in NEEDS_DRIVERS if since <= order)
+    if operation not in needing or vm["power_state"] != "Running":
         return None
-    version = drivers(store.find("VM_guest_metrics", vm["guest_metrics"]))
-    if version is None:
-        if store.release.order <= rules.GEORGE:
-            return refuse("OPERATION_NOT_ALLOWED", "This operation cannot be performed without PV drivers")
+    moves = operation in vm_rules.MOVES_MEMORY
+    if moves and order >= rules.CLEARWATER and vm_rules.is_true(vm["platform"].get(UNRESTRICTED, "")):
+        return None
+    agent = store.find("VM_guest_metrics", vm["guest_metrics"])
+    version = drivers(agent)
+    if is_hvm(vm) and version is None:
+        if order <= rules.GEORGE:
+            text = f"{operation} not possible for HVM domains (are PV drivers installed?)"
+            return refuse("OPERATION_NOT_ALLOWED", text)
         return refuse("VM_MISSING_PV_DRIVERS", vm.ref)
-    if operation in vm_rules.MOVES_MEMORY and version[0] < 4:
-        return refuse("VM_OLD_PV_DRIVERS", vm.ref, *version)
-    return None
+    if order >= rules.BOSTON:
+        return None
+    several = operation == "changing_VCPUs_live" or int(vm["VCPUs_max"]) != 1
+    if agent is not None and is_rhel3(agent) and several and operation in OF_RHEL3:
+        return refuse("OPERATION_NOT_ALLOWED", f"{operation} not possible for SMP RHEL 3 linux guests")
+    if not moves or (version is not None and version[0] >= OLDEST_THAT_MOVES):
+        return None
+    if agent is None or version is None:
+        return refuse("VM_MISSING_PV_DRIVERS", vm.ref)
+    return refuse("VM_OLD_PV_DRIVERS", agent.ref, *version, agent["PV_drivers_version"].get("micro", "-1"))
+
+
+UNRESTRICTED = "unrestricted_save"
+OF_RHEL3 = ("suspend", "pool_migrate", "changing_VCPUs_live")
+OLDEST_THAT_MOVES = 4
+"""The major version of the oldest drivers with which a guest could be saved or moved."""
+
+
+def is_rhel3(agent: Row) -> bool:
+    """Whether a guest runs Red Hat Enterprise Linux 3."""
+    told = agent["os_version"]
+    return (told.get("distro"), told.get("major")) == ("rhel", "3")
 
 
 def _suspended_clone(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
-    if operation in ("clone", "copy") and vm["power_state"] == "Suspended" and not _clones_suspended(store, vm):
+    """Up to 6.0 whether a suspended VM may be cloned was asked late; since, that is a matter of power states."""
+    if store.release.order >= rules.TAMPA or operation not in ("clone", "copy"):
+        return None
+    if vm["power_state"] == "Suspended" and not _clones_suspended(store, vm):
         return refuse("VM_BAD_POWER_STATE", vm.ref, "halted", "suspended")
     return None
 
@@ -246,6 +294,7 @@ CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
     (vm_rules.nested, frozenset({"changing_dynamic_range"})),
     (_control_domain, ANY),
     (_features, NEEDS_GUEST),
+    (_suspended_clone, frozenset({"clone", "copy"})),
     (vm_rules.quiesce, frozenset({"snapshot_with_quiesce"})),
     (vm_rules.on_boot, vm_rules.COPIES_DISKS | {"pool_migrate"}),
     (vm_rules.pinned, vm_rules.MOVES_MEMORY | {"snapshot"}),
@@ -254,26 +303,13 @@ CHECKS: tuple[tuple[Check, frozenset[str]], ...] = (
     (vm_rules.upgrading, ANY),
     (vm_rules.one_vtpm, frozenset({"create_vtpm"})),
 )
-"""In xapi's order, each with the operations that it looks at."""
-CHECKS_THEN: tuple[tuple[Check, frozenset[str]], ...] = (
-    (_blocked, ANY),
-    (_power_state_if_idle, ANY),
-    (_busy_then, ANY),
-    (_template_then, ANY),
-    (_provision, frozenset({"provision"})),
-    (_control_domain, ANY),
-    (drivers_lacking, NEEDS_GUEST),
-    (_suspended_clone, frozenset({"clone", "copy"})),
-)
-"""What releases up to 5.5 checked."""
+"""In xapi's order, each with the operations that it looks at. What a release did not ask for yet, its check passes."""
 
 
 @cache
-def _checks(operation: str, then: bool) -> tuple[Check, ...]:
-    """The checks that look at one operation, `then` those of releases up to 5.5."""
-    return tuple(
-        check for check, operations in (CHECKS_THEN if then else CHECKS) if not operations or operation in operations
-    )
+def _checks(operation: str) -> tuple[Check, ...]:
+    """The checks that look at one operation."""
+    return tuple(check for check, operations in CHECKS if not operations or operation in operations)
 
 
 # --- what is allowed
@@ -291,9 +327,9 @@ def allowed_operations(store: Store, vm: Row) -> list[str]:
 def _plausible(store: Store, vm: Row, operation: str) -> bool:
     """Whether neither power state nor what goes on forbids an operation. It makes no error, since few are ever read."""
     current, legal = vm["current_operations"], vm["power_state"] in _power_states(store, vm, operation)
-    if store.release.order <= rules.GEORGE:
-        return legal or bool(current)
-    return legal and (not current or _beside(vm, operation))
+    if store.release.order < rules.BOSTON:
+        return _beside(store, vm, operation) if current else legal
+    return legal and (not current or _beside(store, vm, operation))
 
 
 def operation(call: Call, vm: Row, name: str, *, strict: bool = True) -> Marked:
@@ -308,9 +344,8 @@ def _refused_at_all(store: Store, vm: Row, operation: str) -> Failure | None:
 
 def interrupt(call: Call, vm: Row, name: str) -> Steps:
     """Cancel what `name` cancels before it begins, and wait until it is over."""
-    if call.db.release.order <= rules.GEORGE:
-        return
-    going = [task for task, op in vm["current_operations"].items() if op in rules.INTERRUPTS[name]]
+    cancelled = rules.interrupts(call.db.release, name)
+    going = [task for task, op in vm["current_operations"].items() if op in cancelled]
     for task in going:
         if call.db.find("task", task) is not None:
             cancel(call.pool, task, call.task)

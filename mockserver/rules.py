@@ -15,8 +15,12 @@ from xenctl.memory import needed
 from xenctl.releases import Release, find
 
 if TYPE_CHECKING:
+    from xenctl.datamodel import Order
+
     from .store import Row, Store
 
+ALWAYS = find("4.0.1").order
+"""The first release there is."""
 BOSTON = find("6.0.0").order
 MIDNIGHT_RIDE = find("5.6.0").order
 COWLEY = find("5.6.100").order
@@ -73,13 +77,14 @@ POWER_STATES: dict[str, tuple[str, ...]] = {
 }
 """The power states in which an operation is legal, in the order in which the error lists them."""
 
-POWER_STATES_THEN: dict[str, tuple[str, ...]] = {
-    "destroy": _HALTED,
-    "clone": ("Halted", "Suspended"),
-    "copy": ("Halted", "Suspended"),
-    "hard_reboot": _LIVE,
+POWER_STATES_UNTIL: dict[str, tuple[Order, tuple[str, ...]]] = {
+    "destroy": (BOSTON, _HALTED),
+    "clone": (TAMPA, ("Halted", "Suspended")),
+    "copy": (TAMPA, ("Halted", "Suspended")),
+    "hard_reboot": (MIDNIGHT_RIDE, _LIVE),
+    "migrate_send": (DUNDEE, _RUNNING),
 }
-"""Where releases up to 5.5 differed."""
+"""Where earlier releases differed: the first that had the above, and what was legal before."""
 
 ADVERTISED_THEN = frozenset(
     "snapshot copy clone start start_on pause unpause clean_shutdown hard_shutdown clean_reboot hard_reboot suspend resume "
@@ -104,16 +109,25 @@ CAME_WITH = {
 }
 """When operations came that no message is named after."""
 
-TEMPLATE_OPERATIONS = frozenset(
-    "changing_dynamic_range changing_static_range changing_memory_limits changing_shadow_memory changing_VCPUs "
-    "changing_NVRAM clone copy export metadata_export provision".split()
-)
-TEMPLATE_OPERATIONS_THEN = frozenset("clone copy export provision".split())
+TEMPLATE_OPERATIONS: dict[str, Order] = {
+    **dict.fromkeys("clone copy export provision".split(), ALWAYS),
+    **dict.fromkeys(
+        "changing_dynamic_range changing_static_range changing_memory_limits metadata_export".split(), MIDNIGHT_RIDE
+    ),
+    "changing_VCPUs": find("5.6.100").order,
+    "changing_shadow_memory": TAMPA,
+    "changing_NVRAM": CAME_WITH["changing_NVRAM"],
+}
+"""What may be done to templates, and since when."""
 SNAPSHOT_OPERATIONS = frozenset("revert clone copy export destroy hard_shutdown metadata_export".split())
-DOM0_OPERATIONS = frozenset(
-    "data_source_op changing_memory_live awaiting_memory_live metadata_export changing_dynamic_range "
-    "changing_memory_limits changing_static_range start start_on changing_VCPUs destroy".split()
-)
+DOM0_OPERATIONS: dict[str, Order] = {
+    **dict.fromkeys("data_source_op changing_memory_live awaiting_memory_live".split(), ALWAYS),
+    **dict.fromkeys("metadata_export changing_dynamic_range".split(), MIDNIGHT_RIDE),
+    "start": TAMPA,
+    **dict.fromkeys("changing_memory_limits changing_static_range changing_VCPUs destroy".split(), ELY),
+    "start_on": find("7.2.0").order,
+}
+"""What may be done to control domains, and since when."""
 
 SPELLED: dict[str, str] = {
     "assert_operation_valid": "assertoperationvalid",
@@ -131,21 +145,34 @@ TOGETHER = (
 )
 """Operations that may go on at the same time as others of their group."""
 
-DURING = (
-    ("snapshot_with_quiesce", "snapshot"),
-    ("migrate_send", "metadata_export"),
-    ("migrate_send", "clean_shutdown"),
-    ("migrate_send", "clean_reboot"),
+DURING: tuple[tuple[str, str, Order, Order | None], ...] = (
+    ("snapshot_with_quiesce", "snapshot", MIDNIGHT_RIDE, None),
+    ("reverting", "hard_shutdown", MIDNIGHT_RIDE, DUNDEE),
+    *(("migrate_send", name, TAMPA, None) for name in ("metadata_export", "clean_shutdown", "clean_reboot")),
+    *(("migrate_send", name, TAMPA, DUNDEE) for name in ("hard_shutdown", "hard_reboot")),
+    *(("migrate_send", name, TAMPA, NILE) for name in ("start", "start_on")),
+    ("clean_shutdown", "hard_shutdown", CLEARWATER, DUNDEE),
+    ("clean_reboot", "hard_reboot", CLEARWATER, DUNDEE),
 )
-"""Pairs of the one operation that goes on and another that may begin."""
+"""Pairs of the one operation that goes on and another that may begin, since which release and until which. From 7.0 on
+force may break into nearly everything."""
 
-INTERRUPTS: dict[str, frozenset[str]] = {
-    "hard_shutdown": frozenset(
-        "clean_shutdown clean_reboot hard_reboot pool_migrate call_plugin shutdown suspend".split()
+INTERRUPTS: tuple[tuple[Order, dict[str, frozenset[str]]], ...] = (
+    (
+        DUNDEE,
+        {
+            "hard_shutdown": frozenset(
+                "clean_shutdown clean_reboot hard_reboot pool_migrate call_plugin shutdown suspend".split()
+            ),
+            "hard_reboot": frozenset("clean_shutdown clean_reboot pool_migrate call_plugin suspend".split()),
+        },
     ),
-    "hard_reboot": frozenset("clean_shutdown clean_reboot pool_migrate call_plugin suspend".split()),
-}
-"""What an operation cancels before it begins, since 5.6."""
+    (
+        CLEARWATER,
+        {"hard_shutdown": frozenset({"clean_shutdown"}), "hard_reboot": frozenset({"clean_reboot"})},
+    ),
+)
+"""What an operation cancels before it begins, the latest releases first; nothing before 6.2."""
 
 UPGRADE_OPERATIONS = frozenset(
     "assert_operation_valid changing_memory_live changing_shadow_memory_live changing_VCPUs_live clean_reboot "
@@ -153,7 +180,7 @@ UPGRADE_OPERATIONS = frozenset(
     "make_into_template migrate_send migrate pause pool_migrate power_state_reset provision resume resume_on send_sysrq "
     "send_trigger start start_on suspend unpause update_allowed_operations".split()
 )
-"""What may be done to a VM while versions are mixed: advertised by every release, enforced since 6.0."""
+"""What may be done to a VM while versions are mixed: advertised by every release, enforced since 7.3."""
 
 HOST_UPGRADE_OPERATIONS = frozenset({"evacuate", "provision"})
 """What a host advertises, and notes as going on, while versions are mixed; the rest is not refused."""
@@ -164,9 +191,23 @@ EMPTYING = frozenset({"evacuate", "reboot", "shutdown"})
 
 def power_states(operation: str, release: Release) -> tuple[str, ...]:
     """The power states in which `operation` is legal on a pool whose master runs `release`."""
-    if release.order <= GEORGE and operation in POWER_STATES_THEN:
-        return POWER_STATES_THEN[operation]
-    return POWER_STATES[operation]
+    since, before = POWER_STATES_UNTIL.get(operation, (ALWAYS, ()))
+    return before if release.order < since else POWER_STATES[operation]
+
+
+@cache
+def during(release: Release) -> frozenset[tuple[str, str]]:
+    """Pairs of the one operation that goes on and another that may begin."""
+    return frozenset(
+        (going, begins)
+        for going, begins, since, until in DURING
+        if since <= release.order and (until is None or release.order < until)
+    )
+
+
+def interrupts(release: Release, operation: str) -> frozenset[str]:
+    """The operations that `operation` cancels before it begins."""
+    return next((table[operation] for since, table in INTERRUPTS if since <= release.order), frozenset())
 
 
 @cache

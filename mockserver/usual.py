@@ -39,7 +39,7 @@ UNUSUAL = tuple(
 """What most VMs have none of: a check may look at more of it."""
 FEATURES = (
     *("data-cant-suspend-reason", "feature-suspend", "feature-shutdown", "feature-poweroff", "feature-reboot"),
-    "feature-vcpu-hotplug",
+    *("feature-vcpu-hotplug", *vm_rules.QUIESCES),
 )
 """What a guest's agent says that the checks of a VM look at."""
 TRAITS = ("cbt_enabled", "on_boot", "sharable", "is_a_snapshot", "managed")
@@ -94,7 +94,10 @@ def _features(agent: Row) -> Iterable[Hashable]:
 def of_vm(look: Look, vm: Row) -> Hashable | None:
     """The facts of a VM like most."""
     get, store = vm.get, look.store
-    if any(map(get, UNUSUAL)) or "is_system_domain" in vm["other_config"]:
+    if any(map(get, UNUSUAL)) or "is_system_domain" in vm["other_config"] or checks.UNRESTRICTED in vm["platform"]:
+        return None
+    agent = store.find("VM_guest_metrics", vm["guest_metrics"])
+    if agent is not None and checks.is_rhel3(agent):
         return None
     for field, kind, _ in vm_rules.MEMBERSHIPS:
         if get(field, NULL) != NULL and store.find(kind, vm[field]) is not None:

@@ -130,22 +130,30 @@ def nested(store: Store, vm: Row, operation: str, strict: bool) -> Failure | Non
     return None
 
 
+QUIESCES = ("feature-snapshot", "feature-quiesce")
+"""What the agent of a guest says that can hold its writes for a snapshot."""
+
+
 def quiesce(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
-    """Snapshots for which the guest holds its writes went with 8.1."""
-    if operation == "snapshot_with_quiesce" and store.release.order >= QUEBEC:
-        return refuse("VM_SNAPSHOT_WITH_QUIESCE_NOT_SUPPORTED", vm.ref)
-    return None
+    """Snapshots for which the guest holds its writes need an agent that can do so, since 5.6, and went with 8.1."""
+    if operation != "snapshot_with_quiesce" or store.release.order <= rules.GEORGE:
+        return None
+    agent = store.find("VM_guest_metrics", vm["guest_metrics"])
+    told = agent["other"] if agent is not None else {}
+    able = store.release.order < QUEBEC and any(feature in told for feature in QUIESCES)
+    return None if able else refuse("VM_SNAPSHOT_WITH_QUIESCE_NOT_SUPPORTED", vm.ref)
 
 
 def on_boot(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
-    """A disk that is reset at each boot has nothing that a copy could hold."""
+    """A disk that is reset at each boot has nothing that a copy could hold. The error was misspelled up to 6.2."""
     if operation not in COPIES_DISKS and operation != "pool_migrate":
         return None
     for vdi in disks(store, vm):
         config = vdi.get("sm_config", {})
         resets = config.get("on_boot") == "reset"
         if resets and (operation != "pool_migrate" or is_true(config.get("caching", ""))):
-            return refuse("VDI_ON_BOOT_MODE_INCOMPATIBLE_WITH_OPERATION")
+            spelling = "INCOMPATIBLE" if store.release.order >= rules.CREAM else "INCOMPATABLE"
+            return refuse(f"VDI_ON_BOOT_MODE_{spelling}_WITH_OPERATION")
     return None
 
 
@@ -211,8 +219,8 @@ def one_vtpm(store: Store, vm: Row, operation: str, strict: bool) -> Failure | N
 
 
 def upgrading(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
-    """While versions are mixed some operations wait, since 6.0."""
+    """While versions are mixed some operations wait, since 7.3."""
     refused = (
-        store.release.order >= rules.BOSTON and operation not in rules.UPGRADE_OPERATIONS and rules.upgrading(store)
+        store.release.order >= rules.INVERNESS and operation not in rules.UPGRADE_OPERATIONS and rules.upgrading(store)
     )
     return refuse("NOT_SUPPORTED_DURING_UPGRADE") if refused else None

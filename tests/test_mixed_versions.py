@@ -224,10 +224,11 @@ def test_since_6_0_nothing_moves_backwards(calls: Make, before: str, after: str)
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "enforced"), [("5.5", "5.6", False), ("5.6", "6.0", True), ("8.1", "8.2", True)]
+    ("before", "after", "enforced"),
+    [("5.5", "5.6", False), ("7.1", "7.2", False), ("7.2", "7.3", True), ("8.1", "8.2", True)],
 )
 def test_some_operations_are_not_offered_meanwhile(calls: Make, before: str, after: str, enforced: bool) -> None:
-    """They disappear from the list; since 6.0 they are refused too, after every other reason."""
+    """They disappear from the list; since 7.3 they are refused too, after every other reason."""
     c = mixed(calls, before, after)
     halted, running = c.vm("vm04"), c.vm("vm02")
     for vm in (halted, running):

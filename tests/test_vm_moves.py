@@ -85,34 +85,98 @@ def test_a_migration_needs_the_storage_there(old: Any) -> None:
     old("VM.pool_migrate", vm.ref, old.host("host3").ref, {})
 
 
+OLD = {"major": "3", "minor": "2"}
+
+
 @pytest.mark.parametrize(
     ("release", "version", "error"),
     [
-        ("4.0.1", {}, ["OPERATION_NOT_ALLOWED", "This operation cannot be performed without PV drivers"]),
+        ("4.0.1", {}, ["OPERATION_NOT_ALLOWED", "{} not possible for HVM domains (are PV drivers installed?)"]),
         ("5.6", {}, ["VM_MISSING_PV_DRIVERS", "vm"]),
+        ("6.0", {}, ["VM_MISSING_PV_DRIVERS", "vm"]),
+        ("6.2", {}, ["VM_MISSING_PV_DRIVERS", "vm"]),
+        ("6.5", {}, None),
+        ("7.0", {}, ["VM_LACKS_FEATURE_SUSPEND", "vm"]),
         ("8.2", {}, ["VM_LACKS_FEATURE", "vm"]),
-        ("4.1", {"major": "3", "minor": "2"}, ["VM_OLD_PV_DRIVERS", "vm", "3", "2"]),
-        ("5.6", {"major": "3", "minor": "2"}, ["VM_OLD_PV_DRIVERS", "vm", "3", "2"]),
+        ("4.1", OLD, ["VM_OLD_PV_DRIVERS", "agent", "3", "2", "-1"]),
+        ("5.6", {**OLD, "micro": "5"}, ["VM_OLD_PV_DRIVERS", "agent", "3", "2", "5"]),
+        ("6.0", OLD, None),
         ("4.1", {"major": "4", "minor": "0"}, None),
-        ("8.2", {"major": "3", "minor": "2"}, None),
+        ("8.2", OLD, None),
     ],
 )
 def test_a_guest_moves_with_drivers(
     calls: Make, release: str, version: dict[str, str], error: list[str] | None
 ) -> None:
-    """One with hardware virtualisation needs them to migrate and to be suspended; a paravirtual one never."""
+    """One with hardware virtualisation needs them to migrate and to be suspended, but not in 6.5. Up to 5.6 they must not be
+    old."""
     c = calls(release=release, hosts=2, vms=12)
     vm, host = c.vm("vm03"), c.host("host2").ref
     agent = c.pool.store.get("VM_guest_metrics", vm["guest_metrics"])
     c.pool.store.write(agent, PV_drivers_version=version, other={})
+    names = {"vm": vm.ref, "agent": agent.ref}
     for method, args in (("VM.pool_migrate", [host, {}]), ("VM.suspend", [])):
         if error is None:
             c(method, vm.ref, *args)
         else:
-            assert c.refused(method, vm.ref, *args) == [vm.ref if part == "vm" else part for part in error]
-    paravirtual = c.vm("vm01")
-    c.pool.store.delete(c.pool.store.get("VM_guest_metrics", paravirtual["guest_metrics"]))
-    c("VM.pool_migrate", paravirtual.ref, host, {})
+            expected = [names.get(part, part).replace("{}", method[3:]) for part in error]
+            assert c.refused(method, vm.ref, *args) == expected
+
+
+@pytest.mark.parametrize("release", ["4.0.1", "5.5", "5.6", "6.0", "8.2"])
+def test_a_paravirtual_guest_moves_without_an_agent_since_6_0(calls: Make, release: str) -> None:
+    """Before, it had to tell of its drivers as any other; to be shut down it never had to."""
+    c = calls(release=release, hosts=2, vms=12)
+    vm, host = c.vm("vm01"), c.host("host2").ref
+    c.pool.store.delete(c.pool.store.get("VM_guest_metrics", vm["guest_metrics"]))
+    for method, args in (("VM.pool_migrate", [host, {}]), ("VM.suspend", [])):
+        if release in ("6.0", "8.2"):
+            c(method, vm.ref, *args)
+        else:
+            assert c.refused(method, vm.ref, *args) == ["VM_MISSING_PV_DRIVERS", vm.ref]
+    if vm["power_state"] == "Running":
+        c("VM.clean_shutdown", vm.ref)
+
+
+@pytest.mark.parametrize(("release", "needs"), [("5.6", True), ("6.0", False), ("6.1", True), ("6.5", True)])
+def test_a_guest_shuts_down_with_drivers(calls: Make, release: str, needs: bool) -> None:
+    """One with hardware virtualisation, that is; 6.0 did not ask."""
+    c = calls(release=release, hosts=1, vms=12)
+    vm = c.vm("vm03")
+    c.pool.store.write(c.pool.store.get("VM_guest_metrics", vm["guest_metrics"]), PV_drivers_version={}, other={})
+    if needs:
+        assert c.refused("VM.clean_shutdown", vm.ref) == ["VM_MISSING_PV_DRIVERS", vm.ref]
+    else:
+        c("VM.clean_shutdown", vm.ref)
+
+
+@pytest.mark.parametrize(("release", "may"), [("6.1", False), ("6.2", True)])
+def test_a_guest_may_be_moved_at_the_owners_risk(calls: Make, release: str, may: bool) -> None:
+    """With a key in its platform, since 6.2."""
+    c = calls(release=release, hosts=2, vms=12)
+    vm, host = c.vm("vm03"), c.host("host2").ref
+    c.pool.store.write(c.pool.store.get("VM_guest_metrics", vm["guest_metrics"]), PV_drivers_version={}, other={})
+    c("VM.add_to_platform", vm.ref, "unrestricted_save", "true")
+    assert ("pool_migrate" in vm["allowed_operations"]) == may
+    if may:
+        c("VM.pool_migrate", vm.ref, host, {})
+    else:
+        assert c.refused("VM.pool_migrate", vm.ref, host, {}) == ["VM_MISSING_PV_DRIVERS", vm.ref]
+
+
+@pytest.mark.parametrize(("release", "told"), [("4.1", True), ("5.6", True), ("6.0", False)])
+def test_a_guest_of_rhel_3_with_several_processors_stays(calls: Make, release: str, told: bool) -> None:
+    """Up to 5.6, whatever its drivers."""
+    c = calls(release=release, hosts=2, vms=12)
+    vm, host = c.vm("vm01"), c.host("host2").ref
+    agent = c.pool.store.get("VM_guest_metrics", vm["guest_metrics"])
+    c.pool.store.write(agent, os_version={"distro": "rhel", "major": "3"})
+    c.pool.store.write(vm, VCPUs_max=2)
+    if told:
+        text = "pool_migrate not possible for SMP RHEL 3 linux guests"
+        assert c.refused("VM.pool_migrate", vm.ref, host, {}) == ["OPERATION_NOT_ALLOWED", text]
+        c.pool.store.write(vm, VCPUs_max=1)
+    c("VM.pool_migrate", vm.ref, host, {})
 
 
 def test_a_guest_may_say_what_it_can_do(c: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mockserver import checks, rules
+from xenctl.releases import find
 
 Make = Callable[..., Any]
 NULL = "OpaqueRef:NULL"
@@ -45,19 +46,25 @@ LEGAL = {
     "hard_reboot": ("Paused", "Running"),
     "migrate_send": ("Halted", "Suspended", "Running"),
 }
-LEGAL_THEN = LEGAL | {"destroy": HALTED, "hard_reboot": LIVE, "clone": AT_REST, "copy": AT_REST}
+LEGAL_IN_6_1 = LEGAL | {"migrate_send": RUNNING}
+LEGAL_IN_6_0 = LEGAL_IN_6_1 | {"clone": AT_REST, "copy": AT_REST}
+LEGAL_IN_5_6 = LEGAL_IN_6_0 | {"destroy": HALTED}
+LEGAL_THEN = LEGAL_IN_5_6 | {"hard_reboot": LIVE}
 NOT_FOR_EVERY_VM = {
     "provision": ["PROVISION_ONLY_ALLOWED_ON_TEMPLATE"],
     "revert": ["REVERT_ONLY_ALLOWED_ON_SNAPSHOT"],
     "query_services": ["NOT_SYSTEM_DOMAIN", "vm"],
     "snapshot_with_quiesce": ["VM_SNAPSHOT_WITH_QUIESCE_NOT_SUPPORTED", "vm"],
 }
-SINCE = {"revert": ("5.6", "8.2"), "query_services": ("5.6", "8.2"), "snapshot_with_quiesce": ("8.2",)}
-"""The releases of the test below that look at some of these."""
+THEN, THEN_TOO = ("4.0.1", "5.5"), ("provision", "revert", "query_services")
 
 
 @pytest.mark.parametrize(
-    ("release", "legal"), [("8.2", LEGAL), ("5.6", LEGAL), ("5.5", LEGAL_THEN), ("4.0.1", LEGAL_THEN)]
+    ("release", "legal"),
+    [
+        *(("8.2", LEGAL), ("7.0", LEGAL), ("6.5", LEGAL_IN_6_1), ("6.1", LEGAL_IN_6_1), ("6.0", LEGAL_IN_6_0)),
+        *(("5.6", LEGAL_IN_5_6), ("5.5", LEGAL_THEN), ("4.0.1", LEGAL_THEN)),
+    ],
 )
 def test_an_operation_is_legal_in_some_power_states(
     calls: Make, release: str, legal: dict[str, tuple[str, ...]]
@@ -70,8 +77,8 @@ def test_an_operation_is_legal_in_some_power_states(
         for state, name in STATES.items():
             vm = c.vm(name).ref
             if state in states:
-                refused = NOT_FOR_EVERY_VM.get(operation) if release in SINCE.get(operation, release) else None
-                if release in ("5.5", "4.0.1") and operation in ("clone", "copy") and state == "Suspended":
+                refused = NOT_FOR_EVERY_VM.get(operation) if release not in THEN or operation in THEN_TOO else None
+                if operation in ("clone", "copy") and state == "Suspended":
                     expected = ["VM_BAD_POWER_STATE", vm, "halted", "suspended"]
                     assert c.refused("VM.assert_operation_valid", vm, operation) == expected
                 elif refused:
@@ -127,20 +134,46 @@ def test_the_owner_may_block_an_operation(c: Any) -> None:
     c("VM.clean_shutdown", vm.ref)
 
 
-@pytest.mark.parametrize("release", ["4.0.1", "8.2"])
+@pytest.mark.parametrize("release", ["4.0.1", "5.5", "5.6", "8.2"])
 def test_a_template_is_no_vm(calls: Make, release: str) -> None:
-    """It may be copied and destroyed, not run; those that came with the product may not be destroyed either."""
+    """It may be copied and destroyed, not run; those that came with the product may not be destroyed either. Since 5.6 the
+    error says what was to be done."""
     c = calls(release=release, vms=4)
     vm = c.vm("vm04")
+
+    def tells(operation: str) -> list[str]:
+        return [] if release in THEN else [operation]
+
     c.pool.store.write(vm, is_a_template=True)
     c("VM.update_allowed_operations", vm.ref)
-    assert c.refused("VM.start", vm.ref, False, False) == ["VM_IS_TEMPLATE", vm.ref, "start"]
+    assert c.refused("VM.start", vm.ref, False, False) == ["VM_IS_TEMPLATE", vm.ref, *tells("start")]
     assert {"clone", "copy", "export", "destroy"} <= set(vm["allowed_operations"])
     assert "start" not in vm["allowed_operations"]
     c("VM.add_to_other_config", vm.ref, "default_template", "true")
-    assert c.refused("VM.destroy", vm.ref) == ["VM_IS_TEMPLATE", vm.ref, "destroy"]
+    assert c.refused("VM.destroy", vm.ref) == ["VM_IS_TEMPLATE", vm.ref, *tells("destroy")]
     c("VM.remove_from_other_config", vm.ref, "default_template")
     c("VM.destroy", vm.ref)
+
+
+@pytest.mark.parametrize(
+    ("operation", "since", "before"),
+    [
+        ("changing_dynamic_range", "5.6", "5.5"),
+        ("changing_VCPUs", "5.6.100", "5.6"),
+        ("changing_shadow_memory", "6.1", "6.0"),
+        ("migrate_send", "7.0", "6.5"),
+    ],
+)
+def test_more_and_more_may_be_done_to_a_template(calls: Make, operation: str, since: str, before: str) -> None:
+    """Each release added something."""
+    for release in (since, before):
+        c = calls(release=release, vms=4)
+        vm = c.vm("vm01" if operation == "migrate_send" and release == before else "vm04")
+        c.pool.store.write(vm, is_a_template=True)
+        if release == since:
+            c("VM.assert_operation_valid", vm.ref, operation)
+        else:
+            assert c.refused("VM.assert_operation_valid", vm.ref, operation)[0] == "VM_IS_TEMPLATE"
 
 
 def test_errors_spell_some_operations_in_their_own_way(c: Any) -> None:
@@ -151,12 +184,14 @@ def test_errors_spell_some_operations_in_their_own_way(c: Any) -> None:
     assert c.refused("VM.assert_operation_valid", vm.ref, "create_template")[2] == "(unknown operation)"
 
 
-@pytest.mark.parametrize("release", ["4.0.1", "5.5", "8.2"])
+@pytest.mark.parametrize("release", ["4.0.1", "5.5", "6.5", "7.0", "7.1", "8.2"])
 def test_a_control_domain_is_left_alone(calls: Make, release: str) -> None:
-    """It runs as long as its host does."""
+    """It runs as long as its host does. Up to 7.0 it was called domain 0."""
     c = calls(release=release)
     dom0 = c.vm("Control domain on host: host1").ref
     text = "This operation is not allowed on a control domain"
+    if release not in ("7.1", "8.2"):
+        text = "Operations on domain 0 are not allowed"
     for method in ("clean_shutdown", "hard_shutdown", "suspend", "pause", "clean_reboot"):
         assert c.refused(f"VM.{method}", dom0) == ["OPERATION_NOT_ALLOWED", text]
     assert c.refused("VM.pool_migrate", dom0, c.host("host2").ref, {}) == ["OPERATION_NOT_ALLOWED", text]
@@ -191,32 +226,63 @@ def test_several_operations_are_named_together(c: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("going", "begins", "may", "may_then"),
+    ("going", "begins", "since"),
     [
-        ("copy", "clone", True, True),
-        ("snapshot", "snapshot", True, True),
-        ("checkpoint", "snapshot", True, True),
-        ("get_boot_record", "get_boot_record", True, True),
-        ("clone", "snapshot", False, False),
-        ("migrate_send", "metadata_export", True, False),
-        ("clean_shutdown", "hard_shutdown", True, False),
-        ("hard_shutdown", "hard_shutdown", False, False),
-        ("suspend", "hard_reboot", True, False),
-        ("hard_shutdown", "hard_reboot", False, False),
-        ("hard_reboot", "hard_shutdown", True, False),
-        ("pause", "suspend", False, False),
+        ("copy", "clone", "4.0.1"),
+        ("snapshot", "snapshot", "4.0.1"),
+        ("checkpoint", "snapshot", "4.0.1"),
+        ("get_boot_record", "get_boot_record", "4.0.1"),
+        ("clone", "snapshot", None),
+        ("migrate_send", "metadata_export", "6.1"),
+        ("migrate_send", "hard_shutdown", "6.1"),
+        ("migrate_send", "clean_reboot", "6.1"),
+        ("snapshot_with_quiesce", "snapshot", "5.6"),
+        ("reverting", "hard_shutdown", "5.6"),
+        ("clean_shutdown", "hard_shutdown", "6.2"),
+        ("clean_reboot", "hard_reboot", "6.2"),
+        ("hard_shutdown", "hard_shutdown", None),
+        ("suspend", "hard_reboot", "7.0"),
+        ("clean_shutdown", "hard_reboot", "7.0"),
+        ("hard_shutdown", "hard_reboot", None),
+        ("hard_reboot", "hard_shutdown", "7.0"),
+        ("pause", "suspend", None),
     ],
 )
-def test_some_operations_may_go_on_together(calls: Make, going: str, begins: str, may: bool, may_then: bool) -> None:
-    """Long copies, snapshots; and force breaks in, which it did not up to 5.5."""
-    for release, expected in (("8.2", may), ("5.5", may_then)):
+def test_some_operations_may_go_on_together(calls: Make, going: str, begins: str, since: str | None) -> None:
+    """Long copies, snapshots; and force breaks in: since 6.2 into what is clean, since 7.0 into nearly everything."""
+    for release in ("4.0.1", "5.5", "5.6", "6.0", "6.1", "6.2", "6.5", "7.0", "8.2"):
         c = calls(release=release, vms=4)
         vm = c.vm("vm04" if begins in ("clone", "export") else "vm01")
         c.pool.store.write(vm, current_operations={"OpaqueRef:task": going})
-        if expected:
+        if since is not None and find(since).order <= find(release).order:
             c("VM.assert_operation_valid", vm.ref, begins)
         else:
             assert c.refused("VM.assert_operation_valid", vm.ref, begins)[0] == "OTHER_OPERATION_IN_PROGRESS"
+
+
+@pytest.mark.parametrize("release", ["5.6", "6.0"])
+def test_a_busy_vm_says_so_first_up_to_5_6(calls: Make, release: str) -> None:
+    """Since 6.0 its power state counts before."""
+    c = calls(release=release, vms=4)
+    vm = c.vm("vm01")
+    c.pool.store.write(vm, current_operations={"OpaqueRef:task": "clean_shutdown"})
+    code = "OTHER_OPERATION_IN_PROGRESS" if release == "5.6" else "VM_BAD_POWER_STATE"
+    assert c.refused_at_once("VM.assert_operation_valid", vm.ref, "start")[0] == code
+
+
+@pytest.mark.parametrize("release", ["6.1", "6.2", "6.5", "7.0"])
+def test_what_force_ends_follows_the_release(calls: Make, release: str) -> None:
+    """Nothing up to 6.1, then a clean shutdown, and since 7.0 a suspend, too."""
+    for method, since in (("VM.clean_shutdown", "6.2"), ("VM.suspend", "7.0")):
+        c = calls(release=release, vms=4)
+        vm = c.vm("vm01")
+        task = c.start(method, vm.ref)
+        c.sleep(1)
+        if find(since).order <= find(release).order:
+            c("VM.hard_shutdown", vm.ref)
+            assert (vm["power_state"], task["status"]) == ("Halted", "cancelled")
+        else:
+            assert c.refused_at_once("VM.hard_shutdown", vm.ref)[0] == "OTHER_OPERATION_IN_PROGRESS"
 
 
 def test_force_ends_what_goes_on(c: Any) -> None:
@@ -352,6 +418,8 @@ def test_operators_are_told_what_was_done(calls: Make, old: Any, release: str, p
         ("snapshot", ["now"], "VM_SNAPSHOTTED", "snapshotted, snapshot name: now"),
         ("clean_shutdown", [], "VM_SHUTDOWN", "shutdown"),
     ):
+        if method == "suspend":
+            c.sleep(c.pool.durations.vm_boot)
         before = len(list(c.pool.messages.newest_first()))
         c(f"VM.{method}", vm.ref, *args)
         if not all_told and method in ("pause", "unpause", "snapshot"):

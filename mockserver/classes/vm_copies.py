@@ -12,9 +12,10 @@ from ..call import Call, Steps, refuse
 from ..checks import operation
 from ..copies import WRITES, Copy, duplicate, snapshot_info
 from ..licence import assert_enabled
-from ..rules import TAMPA
+from ..rules import MIDNIGHT_RIDE, TAMPA
 from ..storage_drivers import capabilities
 from ..store import Row
+from ..vm_rules import QUIESCES
 from . import verbs_of
 
 if TYPE_CHECKING:
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from ..call import Wait
 
 verb = verbs_of("VM")
-
-QUIESCES = ("feature-snapshot", "feature-quiesce")
-"""What the agent of a guest says that can hold its writes for a snapshot."""
 
 
 @verb(*WRITES)
@@ -42,7 +40,7 @@ def snapshot(call: Call, vm: str, new_name: str, ignore_vdis: list[str]) -> Step
 def snapshot_with_quiesce(call: Call, vm: str, new_name: str) -> Steps:
     """A snapshot for which the guest holds its writes, up to 8.0; its agent must be able to."""
     row = call.db.get("VM", vm)
-    with operation(call, row, "snapshot_with_quiesce"):
+    with operation(call, row, "snapshot_with_quiesce" if call.at_least(MIDNIGHT_RIDE) else "snapshot"):
         placement.assert_seen(call, row)
         assert_quiesces(call, row)
         how = Copy("snapshot", snapshot=True)
@@ -54,8 +52,11 @@ def assert_quiesces(call: Call, vm: Row) -> None:
     """Raise for a guest whose agent cannot hold its writes."""
     agent = call.db.find("VM_guest_metrics", vm["guest_metrics"])
     other = agent["other"] if agent is not None else {}
-    if not any(other.get(feature) == "1" for feature in QUIESCES):
-        raise refuse("VM_SNAPSHOT_WITH_QUIESCE_NOT_SUPPORTED", vm.ref)
+    if any(other.get(feature) == "1" for feature in QUIESCES):
+        return
+    if not call.at_least(MIDNIGHT_RIDE):
+        raise refuse("VM_SNAPSHOT_FAILED", "Quiesce snapshot not supported")
+    raise refuse("VM_SNAPSHOT_WITH_QUIESCE_NOT_SUPPORTED", vm.ref)
 
 
 @verb(*WRITES, *power.LIVES)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 BOSTON = find("6.0.0").order
 MIDNIGHT_RIDE = find("5.6.0").order
+COWLEY = find("5.6.100").order
 TAMPA = find("6.1.0").order
 GEORGE = find("5.5.0").order
 MIAMI = find("4.1.0").order
@@ -30,7 +31,9 @@ NILE = find("8.4.0").order
 DUNDEE = find("7.0.0").order
 CREAM = find("6.5.0").order
 CLEARWATER = find("6.2.0").order
+FALCON = find("7.2.0").order
 INVERNESS = find("7.3.0").order
+KOLKATA = find("7.5.0").order
 LIMA = find("7.6.0").order
 
 UNMANAGED_NETWORKS = load().order("24.29.0")

@@ -55,14 +55,14 @@ def _restricted(store: Store, feature: str) -> bool:
 
 
 def assert_enabled(call: Call, feature: str) -> None:
-    """Raise `LICENCE_RESTRICTION` where the licence takes `feature` away."""
+    """Raise `LICENCE_RESTRICTION` where the licence takes `feature` away; since 7.0 the error names it."""
     assert_enabled_in(call.db, feature)
 
 
 def assert_enabled_in(store: Store, feature: str) -> None:
     """The same, asked of a database."""
     if _restricted(store, feature):
-        raise Failure(["LICENCE_RESTRICTION", feature])
+        raise Failure(["LICENCE_RESTRICTION", *([feature] if store.release.order >= DUNDEE else [])])
 
 
 def assert_has_vendor_device(call: Call) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from xenctl.values import format_datetime
 
-from . import backups
+from . import backups, pifs, rules
 from .call import refuse
 from .network_rules import bonded
 from .startup import restart_later
@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
 PROPOSAL_LASTS = 600.0
 """Seconds after which a proposal that nobody committed is forgotten."""
+CONFIGURED = {
+    "IPv4": ("PIF_HAS_NO_NETWORK_CONFIGURATION", "ip_configuration_mode"),
+    "IPv6": ("PIF_HAS_NO_V6_NETWORK_CONFIGURATION", "ipv6_configuration_mode"),
+}
+"""By type of address, the error for a PIF that has none, and the field that tells."""
 
 
 def lead(machine: HostMachine) -> None:
@@ -45,12 +50,21 @@ def armed(machine: HostMachine) -> bool:
 
 
 def assert_manageable(store: Store, pif: Row) -> None:
-    """Raise where a host cannot be reached by a PIF."""
-    if bonded(store, pif):
+    """Raise where a host cannot be reached by a PIF. Up to 7.2 the errors do not say which. 6.1 and 6.2 compare it with the
+    PIF that the host is reached by, and look at nothing else where there is none."""
+    release = store.release.order
+    if release >= rules.BOSTON and bonded(store, pif):
         raise refuse("CANNOT_PLUG_BOND_SLAVE", pif.ref)
-    six = pif.get("primary_address_type", "IPv4") == "IPv6"
-    if pif.get("ipv6_configuration_mode" if six else "ip_configuration_mode", "None") == "None":
-        raise refuse("PIF_HAS_NO_V6_NETWORK_CONFIGURATION" if six else "PIF_HAS_NO_NETWORK_CONFIGURATION", pif.ref)
+    kind = pif.get("primary_address_type", "IPv4")
+    if rules.TAMPA <= release < rules.CREAM:
+        now = pifs.management(store, store.get("host", pif["host"]))
+        if now is None:
+            return
+        if now["primary_address_type"] != kind:
+            raise refuse("PIF_INCOMPATIBLE_PRIMARY_ADDRESS_TYPE")
+    code, field = CONFIGURED[kind]
+    if pif.get(field, "None") == "None":
+        raise refuse(code, *([pif.ref] if release >= rules.INVERNESS else []))
 
 
 def resolve(pool: MockPool, name: str) -> str:

@@ -36,12 +36,12 @@ def vif_refused(store: Store, vif: Row, operation: str) -> Failure | None:
 
 
 def _vif_reasons(store: Store, vif: Row, vm: Row, operation: str) -> Iterator[Failure]:
-    then = store.release.order <= rules.GEORGE
+    late = store.release.order >= rules.STOCKHOLM
     if vif["current_operations"]:
         yield device_in_progress(store, vif)
     if operation not in ("plug", "unplug"):
         return
-    if operation == "plug" and not then and vm["is_control_domain"] and vm["domid"] == 0:
+    if operation == "plug" and late and vm["is_control_domain"] and vm["domid"] == 0:
         yield refuse("OPERATION_NOT_ALLOWED", "Control domain does not support hotplug")
     network = store.find("network", vif["network"])
     if network is not None and is_sriov(store, network):
@@ -53,7 +53,7 @@ def _vif_reasons(store: Store, vif: Row, vm: Row, operation: str) -> Iterator[Fa
         yield refuse("DEVICE_ALREADY_ATTACHED", vif.ref)
     elif operation == "unplug" and not plugged:
         yield refuse("DEVICE_ALREADY_DETACHED", vif.ref)
-    for going in () if then else vm["current_operations"].values():
+    for going in vm["current_operations"].values() if store.release.order >= rules.DUNDEE else ():
         if going in IN_THE_WAY:
             yield refuse("OPERATION_NOT_ALLOWED", f"Current operation on VM:{vm.ref} is {spelled(going)}")
     if vm["power_state"] == "Running" and is_hvm(vm):
@@ -61,14 +61,26 @@ def _vif_reasons(store: Store, vif: Row, vm: Row, operation: str) -> Iterator[Fa
 
 
 def _driver_reasons(store: Store, vm: Row) -> Iterator[Failure]:
-    """Since 7.0 a guest says whether it can; before, and where it says nothing, the version of its drivers tells."""
+    """Since 7.0 a guest says whether it can; before, and where it says nothing, the version of its drivers tells. Since 7.1
+    it is enough that there are some, and up to 6.1 they had to be up to date."""
     agent = store.find("VM_guest_metrics", vm["guest_metrics"])
     claim = agent.get("can_use_hotplug_vif", "unspecified") if agent is not None else "unspecified"
     if claim == "no":
         yield refuse("OPERATION_NOT_ALLOWED", "VM states it does not support VIF hotplug.")
-    detected = agent is not None and agent.get("PV_drivers_detected", False)
-    if claim == "unspecified" and not detected and drivers(agent) is None:
+    release = store.release.order
+    detected = release >= rules.ELY and agent is not None and agent.get("PV_drivers_detected", False)
+    if claim == "unspecified" and not detected:
+        yield from _version_reasons(store, vm, agent)
+
+
+def _version_reasons(store: Store, vm: Row, agent: Row | None) -> Iterator[Failure]:
+    version = drivers(agent)
+    if version is None:
         yield refuse("VM_MISSING_PV_DRIVERS", vm.ref)
+    elif agent is not None and store.release.order < rules.CLEARWATER and not agent["PV_drivers_up_to_date"]:
+        micro = agent["PV_drivers_version"].get("micro", "-1")
+        whose = vm.ref if store.release.order >= rules.BOSTON else agent.ref
+        yield refuse("VM_OLD_PV_DRIVERS", whose, *version, micro)
 
 
 def vif_allowed_operations(store: Store, vif: Row) -> list[str] | None:
@@ -152,8 +164,12 @@ def assert_can_see(store: Store, host: Row, network: Row) -> None:
 
 
 def properly_shared(store: Store, network: Row) -> bool:
-    """Whether every enabled host has a PIF on `network` that is in no bond."""
-    there = {pif["host"] for pif in pifs_of(store, network) if not bonded(store, pif)}
+    """Whether every enabled host has a PIF on `network` that is in no bond; up to 6.1, one that is up."""
+    late = store.release.order >= rules.CLEARWATER
+    counted = [
+        pif for pif in pifs_of(store, network) if (not bonded(store, pif) if late else pif["currently_attached"])
+    ]
+    there = {pif["host"] for pif in counted}
     return all(host.ref in there for host in store.table("host").values() if host["enabled"])
 
 
@@ -167,6 +183,17 @@ def ties(store: Store, code: str, what: Row) -> Failure:
     if store.release.order < NAMES_TIES:
         return refuse("HA_OPERATION_WOULD_BREAK_FAILOVER_PLAN")
     return refuse(code, what.ref)
+
+
+def assert_no_controller(store: Store) -> None:
+    """Raise where a controller rules the virtual switches, so that the pool cannot lock addresses."""
+    host = store.get("host", store.pool()["master"])
+    if store.release.order >= rules.FALCON:
+        controlled = bool(store.table("SDN_controller"))
+    else:
+        controlled = bool(store.pool().get("vswitch_controller"))
+    if controlled and host["software_version"].get("network_backend") == "openvswitch":
+        raise refuse("OPERATION_NOT_ALLOWED", "A vswitch controller is active")
 
 
 def assert_stays_agile(store: Store, vm: Row, network: Row) -> None:

@@ -30,12 +30,13 @@ GRO = {"gro": "on"}
 """The properties of a fresh physical PIF."""
 PROPERTIES = {"gro": ("on", "off")}
 
-MOVES = ("currently_attached", "MTU", "MAC", "network.MTU", "PCI.*", "network_sriov.*")
+MOVES = ("currently_attached", "MTU", "MAC", "PCI.*", "network_sriov.*")
 """What bringing a PIF up or down may write, as verbs of class `PIF` declare it."""
 MOVED = tuple(name if "." in name else f"PIF.{name}" for name in MOVES)
 """The same, as verbs of other classes declare it."""
 
-IP_FIELDS: dict[str, Any] = {"ip_configuration_mode": "None", "IP": "", "netmask": "", "gateway": "", "DNS": ""}
+NO_ADDRESS: dict[str, Any] = {"ip_configuration_mode": "None"}
+IP_FIELDS: dict[str, Any] = {**NO_ADDRESS, "IP": "", "netmask": "", "gateway": "", "DNS": ""}
 """What a PIF without an address holds."""
 
 
@@ -136,8 +137,9 @@ def assert_no_tunnels(store: Store, pif: Row) -> None:
 
 
 def assert_not_management(store: Store, pif: Row) -> None:
-    """Raise where a PIF is how its host is reached."""
-    if pif.get("management"):
+    """Raise where a PIF is how its host is reached; up to 6.2 one that is down did not count."""
+    counts = store.release.order >= rules.CREAM or pif.get("currently_attached", True)
+    if counts and pif.get("management"):
         raise refuse("PIF_IS_MANAGEMENT_INTERFACE", pif.ref)
 
 
@@ -161,6 +163,14 @@ def assert_unprotected(store: Store, pif: Row) -> None:
         raise refuse("REDO_LOG_IS_ENABLED")
 
 
+def assert_not_for_liveness(store: Store, pif: Row) -> None:
+    """Up to 5.5 hosts under high availability kept the interfaces that they needed for it, whatever else was asked."""
+    if store.release.order > rules.GEORGE or not store.pool().get("ha_enabled") or bonded(store, pif):
+        return
+    if pif.get("disallow_unplug") or pif.get("management"):
+        raise refuse("PIF_DOES_NOT_ALLOW_UNPLUG", pif.ref)
+
+
 def assert_no_sriov(store: Store, pif: Row) -> None:
     """Neither that of an SR-IOV network, nor the card under one."""
     if kind(store, pif) == "sriov":
@@ -177,12 +187,12 @@ def assert_no_clustering(store: Store, pif: Row) -> None:
 
 
 def assert_no_guests(store: Store, pif: Row) -> None:
-    """Raise where a live guest on the PIF's host is connected to its network."""
+    """Raise where a live guest on the PIF's host is connected to its network; since 7.0 one that starts counts, too."""
     for vif in vifs_of(store, store.get("network", pif["network"])):
         vm = store.find("VM", vif["VM"])
         if vm is None:
             continue
-        starting = "attach" in vif["current_operations"].values()
+        starting = store.release.order >= rules.DUNDEE and "attach" in vif["current_operations"].values()
         if starting and pif["host"] in (vm["resident_on"], vm["scheduled_to_be_resident_on"]):
             raise refuse("VIF_IN_USE", pif["network"], vif.ref)
         live = vm["power_state"] in ("Running", "Paused")
@@ -227,15 +237,26 @@ def assert_can_unplug(call: Call, pif: Row) -> None:
     assert_unprotected(store, pif)
     if store.release.order <= rules.GEORGE:
         assert_not_members_management(store, pif)
-        return
-    assert_not_management(store, pif)
+        assert_not_for_liveness(store, pif)
+    else:
+        assert_not_management(store, pif)
     if store.get("host", pif["host"])["enabled"]:
         assert_not_needed(store, pif)
-    assert_no_guests(store, pif)
-    if pif.get("disallow_unplug"):
-        raise refuse("PIF_DOES_NOT_ALLOW_UNPLUG", pif.ref)
+    assert_idle(store, pif)
     for access in carried_by(store, pif):
         assert_can_unplug(call, access)
+
+
+def assert_idle(store: Store, pif: Row) -> None:
+    """Raise where guests use a PIF's network, or the PIF must stay up."""
+    assert_no_guests(store, pif)
+    assert_may_go_down(pif)
+
+
+def assert_may_go_down(pif: Row) -> None:
+    """Raise for a PIF that must stay up."""
+    if pif.get("disallow_unplug"):
+        raise refuse("PIF_DOES_NOT_ALLOW_UNPLUG", pif.ref)
 
 
 def carried_by(store: Store, pif: Row) -> list[Row]:
@@ -275,24 +296,57 @@ def assert_no_sriov_network(store: Store, network: Row, code: str) -> None:
 # --- up and down
 
 
+def displaced(store: Store, pif: Row) -> list[Row]:
+    """The PIFs that go down when one comes up: the members of a bond. Up to 5.6 FP1 they do so for a VLAN on the bond, too,
+    and for a member its bond goes down with all VLANs on that."""
+    then = store.release.order < rules.BOSTON
+    lowest = (beneath(store, pif) if then and pif["VLAN"] != -1 else pif) or pif
+    bonds = lowest.get("bond_master_of", ())[:1]
+    if bonds:
+        return store.rows("PIF", store.get("Bond", bonds[0])["slaves"])
+    mine = store.find("Bond", pif.get("bond_slave_of", NULL)) if then and lowest is pif else None
+    if mine is None:
+        return []
+    master = store.get("PIF", mine["master"])
+    return [master, *store.rows("PIF", [vlan["untagged_PIF"] for vlan in vlans_on(store, master)])]
+
+
+def assert_displaceable(store: Store, pif: Row, *, management: bool = False) -> None:
+    """Raise where what goes down when a PIF comes up is in use, which was looked at up to 5.6 FP1. `management` says that
+    the PIF is about to be the management interface, so that the old one may go down."""
+    if store.release.order >= rules.BOSTON:
+        return
+    going = displaced(store, pif)
+    for other in going:
+        assert_may_go_down(other)
+    for other in going:
+        for there in () if management else local(store, other["host"], other["network"]):
+            if there.get("management"):
+                raise refuse("PIF_IS_MANAGEMENT_INTERFACE", there.ref)
+        assert_no_guests(store, other)
+
+
+def assert_not_bonded(call: Call, pif: Row) -> None:
+    """Raise for a member of a bond, which since 6.0 cannot be up by itself; 6.0 names its network instead."""
+    if bonded(call.db, pif) and call.at_least(rules.BOSTON):
+        raise refuse("CANNOT_PLUG_BOND_SLAVE", pif.ref if call.at_least(rules.TAMPA) else pif["network"])
+
+
 def bring_up(call: Call, pif: Row) -> None:
-    """Attach a PIF to its network. The members of a bond go down with it, get its network's MTU, and give it their MAC."""
+    """Attach a PIF to its network. The members of a bond go down with it, and since 8.1 give it their MAC."""
     store = call.db
-    network = store.get("network", pif["network"])
-    mtu = network.get("MTU", DEFAULT_MTU)
+    for other in displaced(store, pif):
+        store.write(other, currently_attached=False)
     for ref in pif.get("bond_master_of", ())[:1]:
         bond = store.get("Bond", ref)
-        for member in (store.get("PIF", slave) for slave in bond["slaves"]):
-            store.write(member, currently_attached=False)
-            store.write(store.get("network", member["network"]), MTU=mtu)
         primary = store.find("PIF", bond.get("primary_slave", NULL))
-        if primary is not None and bond.get("auto_update_mac", True):
+        if primary is not None and bond.get("auto_update_mac", False):
             store.write(pif, MAC=primary["MAC"])
     if kind(store, pif) == "sriov":
         _split(call, pif)
     store.write(pif, currently_attached=True)
-    if pif["MTU"] < 0:
-        store.write(pif, MTU=mtu)
+    if pif["MTU"] < 0 and call.at_least(rules.COWLEY):
+        store.write(pif, MTU=store.get("network", pif["network"]).get("MTU", DEFAULT_MTU))
 
 
 def bring_down(call: Call, pif: Row) -> None:
@@ -337,7 +391,7 @@ def attach_network(call: Call, network: Row, host: str, *, force: bool = False) 
     without one gets a bridge of its own.
 
     Raises `BRIDGE_NOT_AVAILABLE` where the network is somebody else's and the host has no such bridge,
-    `CANNOT_PLUG_BOND_SLAVE` where the PIF is a member of a bond.
+    `CANNOT_PLUG_BOND_SLAVE` where the PIF is a member of a bond, and up to 5.6 FP1 what `assert_displaceable` does.
     """
     machine, bridge = call.pool.machine_of(call.db.get("host", host)), network["bridge"]
     there = local(call.db, host, network.ref)
@@ -348,9 +402,9 @@ def attach_network(call: Call, network: Row, host: str, *, force: bool = False) 
     if not there and machine is not None:
         set_bridges(call, machine, machine.bridges | {bridge})
     for pif in there:
+        assert_displaceable(call.db, pif)
         if pif.get("managed", True) and (force or not pif.get("currently_attached", True)):
-            if bonded(call.db, pif):
-                raise refuse("CANNOT_PLUG_BOND_SLAVE", pif.ref)
+            assert_not_bonded(call, pif)
             bring_up(call, pif)
 
 
@@ -408,10 +462,15 @@ def drop(call: Call, pif: Row) -> None:
         call.db.delete(metrics)
 
 
+def address_type_on(call: Call, beneath: Row) -> str:
+    """The primary type of address of what is built on a PIF: since XenServer 8 that PIF's, before always IPv4."""
+    return str(beneath.get("primary_address_type", "IPv4")) if call.at_least(rules.NILE) else "IPv4"
+
+
 def move_address(call: Call, source: Row, target: Row) -> None:
-    """Give the IPv4 configuration of one PIF to another."""
+    """Give the IPv4 configuration of one PIF to another; up to 6.1 the first only had none any more, and kept the rest."""
     call.db.write(target, **{name: source[name] for name in IP_FIELDS})
-    call.db.write(source, **IP_FIELDS)
+    call.db.write(source, **(IP_FIELDS if call.at_least(rules.CLEARWATER) else NO_ADDRESS))
 
 
 def move_management(call: Call, source: Row, target: Row) -> None:

@@ -35,6 +35,7 @@ NILE = find("8.4.0").order
 DUNDEE = find("7.0.0").order
 CREAM = find("6.5.0").order
 CLEARWATER = find("6.2.0").order
+FALCON = find("7.2.0").order
 INVERNESS = find("7.3.0").order
 KOLKATA = find("7.5.0").order
 LIMA = find("7.6.0").order

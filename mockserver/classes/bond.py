@@ -1,12 +1,14 @@
 """Bonds: several cards as one. Since 6.0 what its members carried moves to a bond, and back to its primary member.
 
-Up to 5.6 a bond was only written down: whoever made one moved the address, the VLANs and the guests.
+Up to 5.6 FP1 a bond was only written down: whoever made one moved the address, the VLANs and the guests.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from xenctl.datamodel import Order
 
 from .. import hosts, network_rules, pifs, rules
 from ..addresses import is_mac
@@ -18,20 +20,21 @@ from .generic import make
 
 verb = verbs_of("Bond")
 
-WRITES = ("*", "PIF.*", "PIF_metrics.*", "network.MTU", "VLAN.*", "tunnel.*", "VIF.network", "Cluster_host.PIF")
+WRITES = ("*", "PIF.*", "PIF_metrics.*", "VLAN.*", "tunnel.*", "VIF.network", "Cluster_host.PIF")
 
 
 @dataclass(frozen=True)
 class Property:
-    """One property of a bond: what it is where nobody says, empty for nothing, and which values it may have."""
+    """One property of a bond: what it is where nobody says, empty for nothing, which values it may have, and since when."""
 
     default: str
     valid: Callable[[str], bool]
+    since: Order = rules.CREAM
 
 
 PROPERTIES: dict[str, dict[str, Property]] = {
     "lacp": {
-        "hashing_algorithm": Property("tcpudp_ports", {"src_mac", "tcpudp_ports"}.__contains__),
+        "hashing_algorithm": Property("tcpudp_ports", {"src_mac", "tcpudp_ports"}.__contains__, rules.TAMPA),
         "lacp-time": Property("slow", {"fast", "slow"}.__contains__),
         "lacp-aggregation-key": Property("", lambda text: text.lstrip("-").isdecimal()),
         "lacp-fallback-ab": Property("true", {"true", "false"}.__contains__),
@@ -43,29 +46,34 @@ PROPERTIES: dict[str, dict[str, Property]] = {
 # --- properties
 
 
-def _is_valid(mode: str, name: str, value: str) -> bool:
-    known = PROPERTIES.get(mode, {}).get(name)
+def _known(call: Call, mode: str) -> dict[str, Property]:
+    return {name: one for name, one in PROPERTIES.get(mode, {}).items() if call.at_least(one.since)}
+
+
+def _is_valid(call: Call, mode: str, name: str, value: str) -> bool:
+    known = _known(call, mode).get(name)
     return known is not None and known.valid(value)
 
 
-def _assert_valid(mode: str, name: str, value: str) -> None:
-    if not _is_valid(mode, name, value):
+def _assert_valid(call: Call, mode: str, name: str, value: str) -> None:
+    if not _is_valid(call, mode, name, value):
         raise refuse("INVALID_VALUE", "properties", f"{name} = {value}")
 
 
-def _completed(mode: str, properties: dict[str, str]) -> dict[str, str]:
+def _completed(call: Call, mode: str, properties: dict[str, str]) -> dict[str, str]:
     """Properties, with the defaults of those left out."""
-    known = PROPERTIES.get(mode, {})
+    known = _known(call, mode)
     left_out = {name: known[name].default for name in known if name not in properties and known[name].default}
     return {**left_out, **properties}
 
 
-@verb("mode", "properties", *pifs.MOVED)
+@verb("mode", "properties", "PIF.other_config", *pifs.MOVED)
 def set_mode(call: Call, ref: str, value: str) -> str:
     row = call.db.get("Bond", ref)
     master = _contact(call, row)[1]
-    kept = {name: text for name, text in row["properties"].items() if _is_valid(value, name, text)}
-    call.db.write(row, mode=value, properties=_completed(value, kept))
+    kept = {name: text for name, text in row.get("properties", {}).items() if _is_valid(call, value, name, text)}
+    call.db.write(row, mode=value, properties=_completed(call, value, kept))
+    _tell_mode(call, master, value)
     pifs.bring_up(call, master)
     return ""
 
@@ -74,11 +82,17 @@ def set_mode(call: Call, ref: str, value: str) -> str:
 def set_property(call: Call, ref: str, name: str, value: str) -> str:
     row = call.db.get("Bond", ref)
     master = _contact(call, row)[1]
-    _assert_valid(row["mode"], name, value)
+    _assert_valid(call, row["mode"], name, value)
     rest = {key: text for key, text in row["properties"].items() if key != name}
     call.db.write(row, properties={name: value, **rest})
     pifs.bring_up(call, master)
     return ""
+
+
+def _tell_mode(call: Call, master: Row, mode: str) -> None:
+    """What sets interfaces up in 6.0 does not look at bonds yet: the mode is told by the PIF, too."""
+    if rules.BOSTON <= call.db.release.order < rules.TAMPA:
+        call.db.write(master, other_config={**master["other_config"], "bond-mode": mode})
 
 
 def _contact(call: Call, bond: Row) -> tuple[hosts.Contact, Row]:
@@ -111,8 +125,8 @@ def create(
     if MAC and not is_mac(MAC):
         raise refuse("MAC_INVALID", MAC)
     for name, value in properties.items():
-        _assert_valid(mode, name, value)
-    primary = _primary(rows) if call.at_least(rules.BOSTON) else rows[0]
+        _assert_valid(call, mode, name, value)
+    primary = _primary(call, rows) if call.at_least(rules.BOSTON) else rows[0]
     _assert_can_bond(call, rows, primary)
     yield call.pool.durations.device
     contact.check()
@@ -124,17 +138,20 @@ def create(
         host=host,
         MAC=MAC or primary["MAC"],
         MTU=-1,
-        metrics=NULL if then else pifs.make_metrics(call),
-        primary_address_type=primary.get("primary_address_type", "IPv4"),
+        metrics=pifs.make_metrics(call) if call.at_least(rules.CLEARWATER) else NULL,
+        primary_address_type=pifs.address_type_on(call, primary),
         properties=primary.get("properties", {}),
     )
-    fields = {"mode": mode, "properties": _completed(mode, properties), "auto_update_mac": not MAC}
+    fields = {"mode": mode, "properties": _completed(call, mode, properties), "auto_update_mac": not MAC}
     bond = make(call, "Bond", fields, master=master.ref, primary_slave=NULL if then else primary.ref)
     carried = _Carried.by(call, host, rows)
     for row in rows:
         db.write(row, bond_slave_of=bond.ref)
+    _tell_mode(call, master, mode)
     if not then:
         carried.move(call, primary, master)
+        for row in () if call.at_least(rules.CLEARWATER) else rows:
+            db.write(row, **pifs.NO_ADDRESS)
         if any(row["disallow_unplug"] for row in rows):
             for row in rows:
                 db.write(row, disallow_unplug=False)
@@ -142,15 +159,15 @@ def create(
     return bond.ref
 
 
-def _primary(members: list[Row]) -> Row:
+def _primary(call: Call, members: list[Row]) -> Row:
     """The member whose address the bond takes over: the management interface, else one with an address, else the first."""
     managing = [pif for pif in members if pif["management"]]
-    return [*managing, *_with_address(members), *members][0]
+    return [*managing, *_with_address(call, members), *members][0]
 
 
-def _with_address(members: list[Row]) -> list[Row]:
+def _with_address(call: Call, members: list[Row]) -> list[Row]:
     def mode(pif: Row) -> str:
-        six = pif.get("primary_address_type", "IPv4") == "IPv6"
+        six = pifs.address_type_on(call, pif) == "IPv6"
         return str(pif["ipv6_configuration_mode" if six else "ip_configuration_mode"])
 
     return [pif for pif in members if mode(pif) != "None"]
@@ -160,7 +177,7 @@ def _assert_can_bond(call: Call, members: list[Row], primary: Row) -> None:
     """Raise the first reason why PIFs cannot be one bond."""
     db = call.db
     for pif in members:
-        if pif.get("primary_address_type") != primary.get("primary_address_type"):
+        if pifs.address_type_on(call, pif) != pifs.address_type_on(call, primary):
             raise refuse("PIF_INCOMPATIBLE_PRIMARY_ADDRESS_TYPE", pif.ref)
     for pif in members:
         _assert_can_join(call, pif)
@@ -170,28 +187,31 @@ def _assert_can_bond(call: Call, members: list[Row], primary: Row) -> None:
         return
     if any(pif.get("properties") != members[0].get("properties") for pif in members):
         raise refuse("INCOMPATIBLE_PIF_PROPERTIES")
-    if len(_with_address(members)) > 1:
+    if call.at_least(rules.DUNDEE) and len(_with_address(call, members)) > 1:
         raise refuse("PIF_BOND_MORE_THAN_ONE_IP")
     for row in [row for pif in members for row in pifs.vlans_on(db, pif)]:
         network_rules.assert_no_trunks(db, db.get("network", db.get("PIF", row["untagged_PIF"])["network"]))
 
 
 def _assert_can_join(call: Call, pif: Row) -> None:
-    pifs.assert_managed(call.db, pif)
+    """Who manages a member was looked at last up to 7.4."""
+    if call.at_least(rules.KOLKATA):
+        pifs.assert_managed(call.db, pif)
     if network_rules.bonded(call.db, pif):
         raise refuse("PIF_ALREADY_BONDED", pif.ref)
     what = pifs.kind(call.db, pif)
     if what == "vlan":
         raise refuse("PIF_VLAN_EXISTS", pif["device_name"])
-    if what == "tunnel":
+    if what == "tunnel" and call.at_least(rules.BOSTON):
         raise refuse("IS_TUNNEL_ACCESS_PIF", pif.ref)
     if what == "sriov":
         raise refuse("PIF_IS_SRIOV_LOGICAL", pif.ref)
     _assert_management_may_move(call, pif)
+    pifs.assert_managed(call.db, pif)
 
 
 def _assert_management_may_move(call: Call, pif: Row) -> None:
-    if call.at_least(rules.BOSTON) and call.db.pool().get("ha_enabled") and pif["management"]:
+    if call.at_least(rules.TAMPA) and call.db.pool().get("ha_enabled") and pif["management"]:
         raise refuse("HA_CANNOT_CHANGE_BOND_STATUS_OF_MGMT_IFACE")
 
 
@@ -206,8 +226,8 @@ def destroy(call: Call, ref: str) -> Steps:
     then = not call.at_least(rules.BOSTON)
     if then:
         pifs.assert_no_vlans(db, master)
-        if master["currently_attached"]:
-            pifs.assert_not_management(db, master)
+        pifs.assert_not_management(db, master)
+        pifs.assert_idle(db, master)
     _assert_management_may_move(call, master)
     members = [db.get("PIF", member) for member in row["slaves"]]
     yield call.pool.durations.device
@@ -222,10 +242,9 @@ def destroy(call: Call, ref: str) -> Steps:
         if plugged:
             for member in members:
                 pifs.bring_up(call, member)
-        db.write(primary, disallow_unplug=fixed)
+        if fixed:
+            db.write(primary, disallow_unplug=True)
     db.delete(row)
-    for member in members:
-        db.write(member, bond_slave_of=NULL)
     pifs.drop(call, master)
     return ""
 
@@ -287,7 +306,8 @@ def _is_local(call: Call, host: str, vm: str) -> bool:
 
 
 def _move_vlan(call: Call, host: str, row: Row, target: Row) -> None:
-    """Put a VLAN on another PIF: a new one with the address of the old, or the one with its tag that is there already."""
+    """Put a VLAN on another PIF: a new one, or the one with its tag that is there already. Only since 7.3 it gets the
+    address of the old one."""
     db = call.db
     old = db.get("PIF", row["untagged_PIF"])
     network = db.get("network", old["network"])
@@ -297,7 +317,8 @@ def _move_vlan(call: Call, host: str, row: Row, target: Row) -> None:
         pifs.move_vifs(call, _local_vifs(call, host, network), db.get("network", new["network"]), host)
     else:
         new = vlan.create_on(call, target, row["tag"], network)[1]
-    pifs.move_address(call, old, new)
+    if call.at_least(rules.INVERNESS):
+        pifs.move_address(call, old, new)
     if old["management"]:
         pifs.move_management(call, old, new)
     elif old["currently_attached"]:

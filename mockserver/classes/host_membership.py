@@ -162,7 +162,7 @@ def shutdown_agent(call: Call) -> str:
     return ""
 
 
-@verb("PIF.management", "PIF.currently_attached", "PIF.MTU", "PIF.MAC", "network.MTU", "address", "console.location")
+@verb("PIF.management", "PIF.currently_attached", "PIF.MTU", "PIF.MAC", "address", "console.location")
 def management_reconfigure(call: Call, pif: str) -> Steps:
     """From then on the host is reached by that PIF, at its address where it has one that is known."""
     assert_no_ha(call)
@@ -173,6 +173,7 @@ def management_reconfigure(call: Call, pif: str) -> Steps:
         membership.assert_manageable(db, row)
     if row["management"]:
         return ""
+    pifs.assert_displaceable(db, row, management=True)
     yield call.pool.durations.device
     machine = contact.check()
     pifs.bring_up(call, row)

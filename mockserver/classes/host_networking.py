@@ -9,7 +9,7 @@ from . import tunnel, verbs_of, vlan
 
 verb = verbs_of("host")
 
-BUILT = ("PIF.*", "PIF_metrics.*", "network.MTU")
+BUILT = ("PIF.*", "PIF_metrics.*")
 
 
 def _pifs(call: Call, host: Row) -> list[Row]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from .. import hosts, pifs, rules
 from ..call import Call, Steps, refuse
-from ..network_rules import assert_managed, pifs_of, vifs_of
+from ..network_rules import assert_managed, assert_no_controller, pifs_of, vifs_of
 from ..store import Row
 from . import verbs_of
 from .blob import attach_new
@@ -62,7 +62,8 @@ def destroy(call: Call, ref: str) -> str:
         raise refuse("NETWORK_CONTAINS_VIF", *connected)
     if row["PIFs"]:
         raise refuse("NETWORK_CONTAINS_PIF", *row["PIFs"])
-    if row["other_config"].get("is_host_internal_management_network") == "true":
+    internal = row["other_config"].get("is_host_internal_management_network") == "true"
+    if internal and call.at_least(rules.BOSTON):
         raise refuse("CANNOT_DESTROY_SYSTEM_NETWORK", ref)
     for vif in vifs:
         metrics = call.db.find("VIF_metrics", vif["metrics"])
@@ -121,7 +122,10 @@ def detach_for_vm(call: Call, host: str, vm: str) -> str:
 
 @verb("default_locking_mode")
 def set_default_locking_mode(call: Call, network: str, value: str) -> str:
+    """6.1 and 6.2 did not lock all out while a controller rules the switches."""
     row = call.db.get("network", network)
+    if value == "disabled" and not call.at_least(rules.CREAM):
+        assert_no_controller(call.db)
     for vif in vifs_of(call.db, row):
         if vif["currently_attached"]:
             raise refuse("VIF_IN_USE", network, vif.ref)

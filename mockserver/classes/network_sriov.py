@@ -13,7 +13,7 @@ from .generic import make
 
 verb = verbs_of("network_sriov")
 
-WRITES = ("*", "PIF.*", "network.MTU", "PCI.*")
+WRITES = ("*", "PIF.*", "PCI.*")
 
 
 @verb(*WRITES)

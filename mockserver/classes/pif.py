@@ -15,7 +15,7 @@ from .generic import make
 
 verb = verbs_of("PIF")
 
-ALSO_A_VLAN = ("*", "VLAN.*", "PIF_metrics.*", "network.MTU")
+ALSO_A_VLAN = ("*", "VLAN.*", "PIF_metrics.*")
 FOUND = ("*", "PIF_metrics.*", "network.*")
 
 
@@ -43,7 +43,7 @@ def create_VLAN(call: Call, device: str, network: str, host: str, VLAN: int) -> 
 @verb(*ALSO_A_VLAN)
 def destroy(call: Call, ref: str) -> Steps:
     row = call.db.get("PIF", ref)
-    if row["VLAN"] < 0 and call.at_least(rules.MIDNIGHT_RIDE):
+    if row["VLAN"] < 0 and call.at_least(rules.BOSTON):
         raise refuse("PIF_IS_PHYSICAL")
     return (yield from vlan.destroy_pif(call, row))
 
@@ -82,10 +82,9 @@ def introduce(call: Call, host: str, MAC: str, device: str, managed: bool) -> st
     pool_host = call.db.get("host", host)
     cards = dict(hosts.contact(call.pool, pool_host).machine.nics)
     known = pifs.physical_pifs(call.db, pool_host)
-    mac = MAC.lower()
-    if not call.at_least(rules.MIDNIGHT_RIDE):
-        return _introduce_then(call, host, mac, device, cards, known)
-    mac = mac or cards.get(device, "")
+    if not call.at_least(rules.BOSTON):
+        return _introduce_then(call, host, MAC, device, cards, known)
+    mac = MAC.lower() or cards.get(device, "")
     if not is_mac(mac):
         raise refuse("MAC_INVALID", mac)
     if any(pif["device"] == device for pif in known):
@@ -96,10 +95,13 @@ def introduce(call: Call, host: str, MAC: str, device: str, managed: bool) -> st
     return _add(call, host, device, mac, managed=managed).ref
 
 
-def _introduce_then(call: Call, host: str, mac: str, device: str, cards: dict[str, str], known: list[Row]) -> str:
-    """Up to 5.5 a card was known by its MAC alone, and one that had a PIF got none anew."""
-    if not is_mac(mac):
-        raise refuse("MAC_INVALID", mac)
+def _introduce_then(call: Call, host: str, given: str, device: str, cards: dict[str, str], known: list[Row]) -> str:
+    """Up to 5.6 FP1 a card was known by its MAC alone, and one that had a PIF got none anew."""
+    if not is_mac(given):
+        raise refuse("MAC_INVALID", given)
+    mac = given.lower()
+    if call.at_least(rules.COWLEY) and any(pif["device"] == device for pif in known):
+        raise refuse("DUPLICATE_PIF_DEVICE_NAME", device)
     if mac not in cards.values():
         raise refuse("MAC_DOES_NOT_EXIST", mac)
     found = next((pif for pif in known if pif["MAC"] == mac), None)
@@ -109,17 +111,19 @@ def _introduce_then(call: Call, host: str, mac: str, device: str, cards: dict[st
 @verb(*FOUND)
 def scan(call: Call, host: str) -> Steps:
     """PIFs for the cards that have none; those of the others get the MAC that their card has now, and the one that the host
-    is reached by is known as that."""
+    is reached by is known as that. Up to 5.6 FP1 a card with another MAC is another one."""
     pool_host = call.db.get("host", host)
     contact = hosts.contact(call.pool, pool_host)
     yield call.pool.durations.device
     machine = contact.check()
-    known = {pif["device"]: pif for pif in pifs.physical_pifs(call.db, pool_host)}
+    name = "device" if call.at_least(rules.BOSTON) else "MAC"
+    known = {pif[name]: pif for pif in pifs.physical_pifs(call.db, pool_host)}
     for device, mac in machine.nics:
-        if device not in known:
+        found = known.get({"device": device, "MAC": mac}[name])
+        if found is None:
             _add(call, host, device, mac)
         else:
-            call.db.write(known[device], MAC=mac)
+            call.db.write(found, MAC=mac)
     synchronise_management(call.pool, machine, pool_host)
     return ""
 
@@ -128,15 +132,19 @@ def scan(call: Call, host: str) -> Steps:
 def forget(call: Call, ref: str) -> Steps:
     row, db = call.db.get("PIF", ref), call.db
     contact = _contact(call, row)
-    if call.at_least(rules.MIDNIGHT_RIDE):
+    if call.at_least(rules.CREAM):
         pifs.assert_not_management(db, row)
     pifs.assert_not_in_bond(db, row)
     pifs.assert_no_vlans(db, row)
     pifs.assert_no_tunnels(db, row)
     pifs.assert_not_members_management(db, row)
-    pifs.assert_unprotected(db, row)
+    pifs.assert_not_for_liveness(db, row)
+    if call.at_least(rules.MIDNIGHT_RIDE):
+        pifs.assert_unprotected(db, row)
     pifs.assert_no_sriov(db, row)
     pifs.assert_no_clustering(db, row)
+    if not call.at_least(rules.BOSTON):
+        pifs.assert_idle(db, row)
     yield call.pool.durations.device
     contact.check()
     pifs.drop(call, row)
@@ -185,8 +193,8 @@ def plug(call: Call, ref: str) -> Steps:
 def _needed(call: Call, pif: Row) -> list[Row]:
     """The PIFs to bring up, the one beneath first. Raises for one that cannot be."""
     pifs.assert_managed(call.db, pif)
-    if network_rules.bonded(call.db, pif):
-        raise refuse("CANNOT_PLUG_BOND_SLAVE", pif.ref)
+    pifs.assert_not_bonded(call, pif)
+    pifs.assert_displaceable(call.db, pif)
     what, below = pifs.kind(call.db, pif), pifs.beneath(call.db, pif)
     if below is None:
         return [pif]
@@ -216,6 +224,53 @@ def _restricted(kind: str, dns: str) -> list[str]:
     return [address for address in dns.split(",") if is_ip(kind, address)]
 
 
+def _name_servers(call: Call, kind: str, given: str, known: str) -> str:
+    """The name servers that a PIF has when those of one kind of address are given. Before XenServer 8 they replaced all, or
+    none if none were given with an IPv6 address, or in 6.1 and 6.2 with any."""
+    if call.at_least(rules.NILE):
+        other = {"ipv4": "ipv6", "ipv6": "ipv4"}[kind]
+        return ",".join([*_restricted(kind, given), *_restricted(other, known)])
+    keeps = kind == "ipv6" or rules.TAMPA <= call.db.release.order < rules.CREAM
+    return known if keeps and not given else given
+
+
+def _assert_name_servers(call: Call, kind: str, given: str) -> None:
+    """Each must be an address of the kind that is set, from 7.1 on; XenServer 8 passes over those that are none."""
+    if given and rules.ELY <= call.db.release.order < rules.NILE:
+        for address in given.split(","):
+            assert_ip(kind, "DNS", address)
+
+
+def _assert_address(call: Call, kind: str, name: str, address: str) -> None:
+    """Up to 6.5 any kind of address did."""
+    other = {"ipv4": "ipv6", "ipv6": "ipv4"}[kind]
+    if call.at_least(rules.DUNDEE) or not is_ip(other, address):
+        assert_ip(kind, name, address)
+
+
+def _assert_prefixed(call: Call, address: str) -> None:
+    """An IPv6 address with the length of its prefix; up to 6.5 the error said in words what is wrong with that."""
+    if call.at_least(rules.DUNDEE):
+        assert_cidr("ipv6", "IPv6", address)
+        return
+    host, slash, length = address.partition("/")
+    if not slash:
+        raise refuse("INVALID_IP_ADDRESS_SPECIFIED", "Prefix length must be specified (format: <ipv6>/<prefix>")
+    _assert_address(call, "ipv6", "IPv6", host)
+    if not re.fullmatch(r"-?[0-9]+", length):
+        raise refuse("INVALID_IP_ADDRESS_SPECIFIED", f"Cannot parse prefix length '{length}'")
+    if not 0 <= int(length) <= 128:
+        raise refuse("INVALID_IP_ADDRESS_SPECIFIED", "Prefix length must be between 0 and 128")
+
+
+def _assert_may_change(call: Call, row: Row, given: dict[str, Any], mode: str) -> None:
+    """High availability and clusters keep the address as it is; since 8.2 a static one may be set that is there already."""
+    same = mode == "Static" and all(row[name] == value for name, value in given.items())
+    if not (same and call.at_least(rules.STOCKHOLM)):
+        pifs.assert_unprotected(call.db, row)
+        pifs.assert_no_clustering(call.db, row)
+
+
 @verb("ip_configuration_mode", "IP", "netmask", "gateway", "DNS", "host.address", "console.location", *pifs.MOVES)
 def reconfigure_ip(
     call: Call,
@@ -230,18 +285,15 @@ def reconfigure_ip(
     contact = _contact(call, row)
     pifs.assert_managed(db, row)
     given = {"ip_configuration_mode": mode, "IP": IP, "netmask": netmask, "gateway": gateway}
-    if mode != "Static" or any(row[name] != value for name, value in given.items()):
-        pifs.assert_unprotected(db, row)
-        pifs.assert_no_clustering(db, row)
+    _assert_may_change(call, row, given, mode)
     for name, value in (("IP", IP), ("netmask", netmask), ("gateway", gateway)):
         if value or (mode == "Static" and name != "gateway"):
-            assert_ip("ipv4", name, value)
+            _assert_address(call, "ipv4", name, value)
+    _assert_name_servers(call, "ipv4", DNS)
     management = row.get("management", False)
     if management and mode == "None" and row.get("primary_address_type", "IPv4") == "IPv4":
         raise refuse("PIF_IS_MANAGEMENT_INTERFACE", ref)
-    dns = DNS
-    if call.at_least(rules.TAMPA):
-        dns = ",".join([*_restricted("ipv4", DNS), *_restricted("ipv6", row["DNS"])])
+    dns = _name_servers(call, "ipv4", DNS, row["DNS"])
     yield call.pool.durations.device
     machine = contact.check()
     db.write(row, **given, DNS=dns)
@@ -262,19 +314,18 @@ def reconfigure_ipv6(call: Call, ref: str, mode: str, IPv6: str, gateway: str, D
     contact = _contact(call, row)
     pifs.assert_managed(db, row)
     given: dict[str, Any] = {"ipv6_configuration_mode": mode, "IPv6": [IPv6], "ipv6_gateway": gateway}
-    if mode != "Static" or any(row[name] != value for name, value in given.items()):
-        pifs.assert_unprotected(db, row)
-        pifs.assert_no_clustering(db, row)
+    _assert_may_change(call, row, given, mode)
     if gateway:
-        assert_ip("ipv6", "gateway", gateway)
+        _assert_address(call, "ipv6", "gateway", gateway)
     if IPv6:
-        assert_cidr("ipv6", "IPv6", IPv6)
+        _assert_prefixed(call, IPv6)
+    _assert_name_servers(call, "ipv6", DNS)
     if row["management"] and mode == "None" and row["primary_address_type"] == "IPv6":
         raise refuse("PIF_IS_MANAGEMENT_INTERFACE", ref)
-    dns = [*_restricted("ipv6", DNS), *_restricted("ipv4", row["DNS"])]
+    dns = _name_servers(call, "ipv6", DNS, row["DNS"])
     yield call.pool.durations.device
     contact.check()
-    db.write(row, **given, DNS=",".join(dns))
+    db.write(row, **given, DNS=dns)
     if row["currently_attached"]:
         pifs.bring_up(call, row)
     return ""

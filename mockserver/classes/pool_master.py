@@ -134,9 +134,7 @@ def eject(call: Call, host: str) -> Steps:
 # --- the network that hosts are managed by
 
 
-@verb(
-    "PIF.management", "PIF.currently_attached", "PIF.MTU", "PIF.MAC", "network.MTU", "host.address", "console.location"
-)
+@verb("PIF.management", "PIF.currently_attached", "PIF.MTU", "PIF.MAC", "host.address", "console.location")
 def management_reconfigure(call: Call, network: str) -> Steps:
     """Every host by its PIF on the network, the master last; then the members are told where the master is."""
     assert_no_ha(call)

@@ -24,7 +24,7 @@ from .vlan import create as create_vlan
 
 verb = verbs_of("pool")
 
-VLANS = ("PIF.*", "VLAN.*", "PIF_metrics.*", "network.MTU")
+VLANS = ("PIF.*", "VLAN.*", "PIF_metrics.*")
 CACHING = ("host.local_cache_sr", "SR.local_cache_enabled")
 LATEST = {"daily": 2, "weekly": 14, "monthly": 62}
 """Days within which the next collection of telemetry must be, by how often there is one."""

@@ -7,11 +7,12 @@ from typing import Any
 from xenctl.datamodel import load
 
 from .. import hosts, pifs, rules
-from ..addresses import assert_cidr, assert_ip, assert_ip_or_cidr, is_mac, made_up_mac, parse_cidr
+from ..addresses import assert_cidr, assert_ip, assert_ip_or_cidr, is_ip, is_mac, made_up_mac, parse_cidr
 from ..call import Call, Steps, refuse
 from ..licence import assert_enabled
 from ..network_rules import (
     assert_can_see,
+    assert_no_controller,
     assert_stays_agile,
     assert_takes_trunks,
     is_active,
@@ -157,25 +158,29 @@ def _effective(call: Call, vif: Row, mode: str) -> str:
 
 @verb("locking_mode")
 def set_locking_mode(call: Call, ref: str, value: str) -> str:
+    """Up to 6.2 a controller of the switches stood against any mode but `unlocked`."""
     row = call.db.get("VIF", ref)
     _host(call, row)
-    if _effective(call, row, value) == "locked":
-        host = call.db.get("host", call.db.pool()["master"])
-        if call.db.table("SDN_controller") and host["software_version"].get("network_backend") == "openvswitch":
-            raise refuse("OPERATION_NOT_ALLOWED", "A vswitch controller is active")
+    mode = _effective(call, row, value)
+    if mode == "locked" or (mode != "unlocked" and not call.at_least(rules.CREAM)):
+        assert_no_controller(call.db)
+    if mode == "locked":
         assert_enabled(call, "VIF_locking")
     call.db.write(row, locking_mode=value)
     return ""
 
 
 def _allow(call: Call, ref: str, kind: str, addresses: list[str], *, checked: list[str]) -> str:
-    """Let a guest use these addresses; those `checked` were not allowed before. Since XenServer 8 they may be ranges."""
+    """Let a guest use these addresses; those `checked` were not allowed before. Since XenServer 8 they may be ranges; up to
+    6.5 the error names the address."""
     row, field = call.db.get("VIF", ref), f"{kind}_allowed"
     _host(call, row)
     if checked:
         assert_enabled(call, "VIF_locking")
     check = assert_ip_or_cidr if call.at_least(rules.NILE) else assert_ip
     for address in checked:
+        if not call.at_least(rules.DUNDEE) and not is_ip(kind, address):
+            raise refuse("INVALID_VALUE", field, address)
         check(kind, field, address)
     call.db.write(row, **{field: addresses})
     return ""
@@ -209,10 +214,12 @@ def remove_ipv4_allowed(call: Call, ref: str, value: str) -> str:
     return _allow(call, ref, "ipv4", [address for address in old if address != value], checked=[])
 
 
-@verb("ipv6_allowed")
+@verb("ipv6_allowed", "ipv4_allowed")
 def remove_ipv6_allowed(call: Call, ref: str, value: str) -> str:
-    old = call.db.get("VIF", ref)["ipv6_allowed"]
-    return _allow(call, ref, "ipv6", [address for address in old if address != value], checked=[])
+    """6.1 and 6.2 look for the address among those of IPv4."""
+    kind = "ipv6" if call.at_least(rules.CREAM) else "ipv4"
+    old = call.db.get("VIF", ref)[f"{kind}_allowed"]
+    return _allow(call, ref, kind, [address for address in old if address != value], checked=[])
 
 
 # --- addresses that a guest is given
@@ -233,7 +240,7 @@ def _configure(call: Call, ref: str, kind: str, mode: str, address: str, gateway
     vm = call.db.get("VM", row["VM"])
     agent = call.db.find("VM_guest_metrics", vm["guest_metrics"])
     if agent is None or agent["other"].get("feature-static-ip-setting") != "1":
-        raise refuse("VM_LACKS_FEATURE", vm.ref)
+        raise refuse("VM_LACKS_FEATURE" if call.at_least(rules.ELY) else "VM_LACKS_FEATURE_STATIC_IP_SETTING", vm.ref)
     values = {"configuration_mode": mode, "addresses": [address], "gateway": gateway}
     call.db.write(row, **{f"{kind}_{name}": value for name, value in values.items()})
     return ""

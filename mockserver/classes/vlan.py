@@ -11,7 +11,7 @@ from .vif import assert_tag
 
 verb = verbs_of("VLAN")
 
-WRITES = ("*", "PIF.*", "PIF_metrics.*", "network.MTU")
+WRITES = ("*", "PIF.*", "PIF_metrics.*")
 
 
 @verb(*WRITES)
@@ -23,30 +23,38 @@ def create(call: Call, tagged_PIF: str, tag: int, network: str) -> Steps:  # noq
     yield call.pool.durations.device
     contact.check()
     vlan, untagged = create_on(call, tagged, tag, target)
-    if call.at_least(rules.MIDNIGHT_RIDE):
+    if call.at_least(rules.BOSTON):
         pifs.bring_up(call, untagged)
     return vlan.ref if vlan is not None else untagged.ref
 
 
 def assert_can_create(call: Call, tagged: Row, tag: int, network: Row) -> None:
-    """Raise the first reason why `tag` cannot be added to a PIF. Up to 5.5 a VLAN looked only at tags and devices."""
-    db = call.db
+    """Raise the first reason why `tag` cannot be added to a PIF. Up to 7.4 who manages it came first and whether it is a
+    tunnel's last; up to 5.6 FP1 a VLAN might be added to a member of a bond."""
+    db, late = call.db, call.at_least(rules.KOLKATA)
+    if not late:
+        pifs.assert_managed(db, tagged)
     network_rules.assert_managed(network)
     pifs.assert_no_other(db, tagged["host"], network.ref)
     pifs.assert_managed(db, tagged)
     what = pifs.kind(db, tagged)
+    if network_rules.bonded(db, tagged) and call.at_least(rules.BOSTON):
+        raise refuse("CANNOT_ADD_VLAN_TO_BOND_SLAVE", tagged.ref)
     if what == "vlan":
         raise refuse("PIF_IS_VLAN", tagged.ref)
-    if call.at_least(rules.MIDNIGHT_RIDE):
-        if network_rules.bonded(db, tagged):
-            raise refuse("CANNOT_ADD_VLAN_TO_BOND_SLAVE", tagged.ref)
-        if what == "tunnel":
-            raise refuse("IS_TUNNEL_ACCESS_PIF", tagged.ref)
+    if late:
+        _assert_no_access(what, tagged)
         pifs.assert_sriov_mixes(db, tagged, network)
     assert_tag(tag)
     if _has_tag(call, tagged, tag):
         raise refuse("PIF_VLAN_EXISTS", tagged["device"])
+    _assert_no_access(what, tagged)
     network_rules.assert_no_trunks(db, network)
+
+
+def _assert_no_access(what: str, tagged: Row) -> None:
+    if what == "tunnel":
+        raise refuse("IS_TUNNEL_ACCESS_PIF", tagged.ref)
 
 
 def _has_tag(call: Call, tagged: Row, tag: int) -> bool:
@@ -58,9 +66,8 @@ def _has_tag(call: Call, tagged: Row, tag: int) -> bool:
 
 
 def create_on(call: Call, tagged: Row, tag: int, network: Row) -> tuple[Row | None, Row]:
-    """A VLAN with its PIF, not attached; 4.0.1 knows the PIF only. Since 5.6 its metrics are those of the PIF beneath."""
-    then = call.db.release.order <= rules.GEORGE
-    metrics = pifs.make_metrics(call) if then else tagged["metrics"]
+    """A VLAN with its PIF, not attached; 4.0.1 knows the PIF only. Since 6.1 its metrics are those of the PIF beneath."""
+    metrics = tagged["metrics"] if call.at_least(rules.TAMPA) else pifs.make_metrics(call)
     untagged = pifs.make(
         call,
         device=tagged["device"],
@@ -70,7 +77,7 @@ def create_on(call: Call, tagged: Row, tag: int, network: Row) -> tuple[Row | No
         MTU=tagged["MTU"],
         VLAN=tag,
         metrics=metrics,
-        primary_address_type=tagged.get("primary_address_type", "IPv4"),
+        primary_address_type=pifs.address_type_on(call, tagged),
     )
     if "VLAN" not in call.db.tables:
         return None, untagged
@@ -96,10 +103,13 @@ def destroy_pif(call: Call, untagged: Row) -> Steps:
     pifs.assert_not_in_bond(db, untagged)
     pifs.assert_not_members_management(db, untagged)
     pifs.assert_unprotected(db, untagged)
+    pifs.assert_not_for_liveness(db, untagged)
     if untagged["VLAN"] < 0:
         raise refuse("PIF_IS_PHYSICAL")
-    if call.at_least(rules.MIDNIGHT_RIDE):
+    if call.at_least(rules.BOSTON):
         pifs.assert_can_unplug(call, untagged)
+    else:
+        pifs.assert_idle(db, untagged)
     yield call.pool.durations.device
     contact.check()
     pifs.bring_down(call, untagged)

@@ -75,7 +75,8 @@ class Look:
         told: tuple[Hashable, ...] = ()
         if agent is not None:
             claims = agent.get("can_use_hotplug_vbd"), agent.get("can_use_hotplug_vif")
-            told = *claims, bool(agent.get("PV_drivers_detected")), checks.drivers(agent), *_features(agent)
+            flags = bool(agent.get("PV_drivers_detected")), bool(agent.get("PV_drivers_up_to_date"))
+            told = *claims, *flags, checks.drivers(agent), *_features(agent)
         state = vm["power_state"], tuple(vm["current_operations"].values()), checks.is_hvm(vm)
         return self.order, *state, vm["is_control_domain"] and vm["domid"] == 0, *told
 

@@ -124,11 +124,11 @@ def test_killed_anywhere_and_resumed_it_ends_the_same(case: Callable[..., Case],
         if path.exists():
             journal = mortal(Journal.open(path, to_run=True), fate)
         else:
-            made = revert.plan(session, known)
-            journal = mortal(Journal.create(made, path), fate)
-            journal.put("before", known.as_dict())
+            journal = mortal(Journal.create(revert.plan(session, known), path), fate)
         hands: Any = MortalHands(c.pool.hands, fate)
         try:
+            if journal.get("before") is None:
+                journal.put("before", known.as_dict())
             return revert.run(session, journal.plan, hands, journal=journal, accept_downtime=True, accept_loss=True)
         finally:
             journal.close()

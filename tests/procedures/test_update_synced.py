@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chaos import Fate, Killed
 from pools import pin, reach, row, states, unharmed
-from upkeep import booted, call, carried_out, killed_anywhere, look, made, on
+from upkeep import attempt, booted, call, carried_out, killed_anywhere, look, made, on, plainly
 
 from mockserver import MockPool
 from mockserver.machine.update_repositories import Update
@@ -80,3 +81,18 @@ def test_what_stands_against_it_is_told() -> None:
 def test_killed_anywhere_and_resumed_it_ends_the_same(tmp_path: Path) -> None:
     """Before and after calls and writes of the journal."""
     killed_anywhere(lambda: published(KERNEL, hosts=2, vms=4), plan, tmp_path, sample=8)
+
+
+def test_a_host_that_goes_down_is_not_told_to_once_more(tmp_path: Path) -> None:
+    """A run that was killed when it had asked for it waits for the host, though that still answers."""
+    fate = Fate()
+    assert attempt(published(KERNEL, hosts=2, vms=4), tmp_path / "whole", fate, plan, plainly).problems == []
+    (*_, last) = (number for number, point in enumerate(fate.points, 1) if point == "host.reboot")
+    pool, path = published(KERNEL, hosts=2, vms=4), tmp_path / "killed"
+    with pytest.raises(Killed):
+        attempt(pool, path, Fate(last, True), plan, plainly)
+    member = pool.machine("host2")
+    assert member.state == "running"
+    boots = member.boots
+    assert attempt(pool, path, Fate(), plan, plainly).problems == []
+    assert (member.boots, member.state) == (boots + 1, "running")

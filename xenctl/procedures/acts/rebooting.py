@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 REBOOT_TIMEOUT = 3600.0
 """Seconds in which a host has booted again, or its toolstack started."""
 GUEST_TIMEOUT = 1200.0
+GOING_DOWN = frozenset({"shutdown", "reboot"})
+"""The operations that a host shows on its way down."""
 BOOTED = ("boot_time", "agent_start_time")
 """Where hosts write down when they, and their toolstacks, started."""
 
@@ -99,6 +101,11 @@ class Reboot(HostRestart):
     def begin(self, run: Run, step: Step) -> None:
         close(run, step)
         run.session.host.reboot(run.host(step.host))
+
+    def is_up(self, run: Run, step: Step) -> bool:
+        """Not one that shows that it goes down, either: asked again it would wait until it is back, and go down again."""
+        going = answer(lambda: run.session.host.get_current_operations(run.host(step.host)))
+        return not GOING_DOWN & set((going or {}).values()) and super().is_up(run, step)
 
 
 class RestartToolstack(HostRestart):

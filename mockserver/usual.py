@@ -74,9 +74,9 @@ class Look:
         agent = self.store.find("VM_guest_metrics", vm["guest_metrics"])
         told: tuple[Hashable, ...] = ()
         if agent is not None:
-            claims: tuple[Hashable, ...] = agent.get("can_use_hotplug_vbd"), agent.get("can_use_hotplug_vif")
-            claims = *claims, bool(agent.get("PV_drivers_detected")), bool(agent.get("PV_drivers_up_to_date"))
-            told = *claims, checks.drivers(agent), *_features(agent)
+            claims = agent.get("can_use_hotplug_vbd"), agent.get("can_use_hotplug_vif")
+            flags = bool(agent.get("PV_drivers_detected")), bool(agent.get("PV_drivers_up_to_date"))
+            told = *claims, *flags, checks.drivers(agent), *_features(agent)
         state = vm["power_state"], tuple(vm["current_operations"].values()), checks.is_hvm(vm)
         return self.order, *state, vm["is_control_domain"] and vm["domid"] == 0, *told
 

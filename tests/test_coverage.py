@@ -44,7 +44,8 @@ def test_every_message_is_counted_once() -> None:
     by_name = {message.wire_name: message for cls in model.classes.values() for message in cls.messages.values()}
     assert verbs == {name for name in classes.VERBS if by_name[name].removed is None}
     gone = {"VM.set_protection_policy", "VM.snapshot_with_quiesce", "pool.enable_ssl_legacy", "host.license_apply"}
-    assert set(classes.VERBS) - verbs == gone
+    older = set(classes.VERBS) - verbs
+    assert {name for name in older if not name.startswith("VMPP.")} == gone
     assert "VMPP" not in found
 
 

@@ -79,7 +79,7 @@ def _version_reasons(store: Store, vm: Row, agent: Row | None) -> Iterator[Failu
         yield refuse("VM_MISSING_PV_DRIVERS", vm.ref)
     elif agent is not None and store.release.order < rules.CLEARWATER and not agent["PV_drivers_up_to_date"]:
         micro = agent["PV_drivers_version"].get("micro", "-1")
-        whose = vm.ref if store.release.order >= rules.BOSTON else agent.ref
+        whose = vm.ref if store.release.order >= rules.COWLEY else agent.ref
         yield refuse("VM_OLD_PV_DRIVERS", whose, *version, micro)
 
 

@@ -373,7 +373,7 @@ STALE: dict[tuple[str, str], Stale] = dict(
         *_fields("VM", "blocked_operations is_a_template is_a_snapshot snapshot_schedule protection_policy", _itself),
         *_fields(
             "VM_guest_metrics",
-            "other PV_drivers_version PV_drivers_up_to_date PV_drivers_detected can_use_hotplug_vbd",
+            "other PV_drivers_version PV_drivers_up_to_date PV_drivers_detected can_use_hotplug_vbd can_use_hotplug_vif",
             _agent,
         ),
         *_fields("VM", "platform other_config attached_PCIs VTPMs VUSBs VGPUs", _itself),

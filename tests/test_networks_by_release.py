@@ -418,9 +418,9 @@ def test_a_guest_without_the_feature_is_told_by_name_in_7_0(calls: Make, release
     assert c.refused("VIF.configure_ipv4", vif(c, "vm04").ref, "None", "", "") == [code, c.vm("vm04").ref]
 
 
-@pytest.mark.parametrize("release", ["5.6", "6.1", "6.2", "6.5", "7.0"])
+@pytest.mark.parametrize("release", ["5.6", "5.6.100", "6.1", "6.2", "6.5", "7.0"])
 def test_what_stands_against_plugging_in_old_releases(calls: Make, release: str) -> None:
-    """Up to 6.5 what goes on with the VM does not; up to 6.1 old drivers do, and up to 5.6 FP1 the error names the agent."""
+    """Up to 6.5 what goes on with the VM does not; up to 6.1 old drivers do, and up to 5.6 the error names the agent."""
     c = calls(release=release, vms=6)
     vm, mine, store = c.vm("vm01"), vif(c, "vm01"), c.pool.store
     store.write(vm, current_operations={"task": "clean_shutdown"})
@@ -431,7 +431,7 @@ def test_what_stands_against_plugging_in_old_releases(calls: Make, release: str)
     store.write(vm, current_operations={}, HVM_boot_policy="BIOS order")
     agent = get(c, "VM_guest_metrics", vm["guest_metrics"])
     store.write(agent, PV_drivers_version={"major": "5", "minor": "0", "micro": "1"}, PV_drivers_up_to_date=False)
-    if release in ("5.6", "6.1"):
+    if release in ("5.6", "5.6.100", "6.1"):
         whose = agent.ref if release == "5.6" else vm.ref
         assert c.refused("VIF.unplug", mine.ref) == ["VM_OLD_PV_DRIVERS", whose, "5", "0", "1"]
     else:

@@ -103,6 +103,12 @@ SENT: dict[str, range] = {
     "VGPU_TYPE_NOT_SUPPORTED": range(1, 999),
     "VGPU_TYPE_NOT_ENABLED": range(1, 999),
     "WLB_INTERNAL_ERROR": range(3),
+    "PIF_HAS_NO_NETWORK_CONFIGURATION": range(2),
+    "PIF_HAS_NO_V6_NETWORK_CONFIGURATION": range(2),
+    "PIF_INCOMPATIBLE_PRIMARY_ADDRESS_TYPE": range(2),
+    "LICENCE_RESTRICTION": range(2),
+    "VM_OLD_PV_DRIVERS": range(3, 5),
+    "VM_LACKS_FEATURE_STATIC_IP_SETTING": range(1, 2),
 }
 """Errors that xapi raises with other numbers of parameters than its data model lists."""
 

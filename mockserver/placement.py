@@ -57,15 +57,24 @@ def _assert_fits(store: Store, vm: Row, host: Row, needs: Needs, asker: str = ""
     assert_platform_known(vm, host)
     if asker and vm["power_state"] != "Halted":
         processors.assert_compatible(store, vm, host, asker)
-    for sr, reaching in needs.storage:
-        if host.ref not in reaching:
-            raise refuse("VM_REQUIRES_SR", vm.ref, sr)
+    _assert_reaches(vm, host, needs)
     for network, reaching in needs.networks:
         if host.ref not in reaching:
             raise refuse("VM_REQUIRES_NETWORK", vm.ref, network)
     passthrough.assert_available(store, vm, host)
     if checks.needs_virtualisation(vm) and not any("hvm" in capability for capability in host["capabilities"]):
         raise refuse("VM_HVM_REQUIRED", vm.ref)
+
+
+def _assert_reaches(vm: Row, host: Row, needs: Needs) -> None:
+    for sr, reaching in needs.storage:
+        if host.ref not in reaching:
+            raise refuse("VM_REQUIRES_SR", vm.ref, sr)
+
+
+def assert_reaches_storage(store: Store, vm: Row, host: Row) -> None:
+    """Raise `VM_REQUIRES_SR` where `host` has not plugged all storage of `vm`."""
+    _assert_reaches(vm, host, Needs.of(store, vm))
 
 
 def assert_platform_known(vm: Row, host: Row) -> None:

@@ -250,6 +250,20 @@ def test_some_operations_are_not_offered_meanwhile(calls: Make, before: str, aft
     assert "snapshot" in halted["allowed_operations"]
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "first"),
+    [("5.5", "5.6", False), ("6.0", "6.1", True), ("7.0", "7.1", True), ("7.2", "7.3", False)],
+)
+def test_versions_count_before_the_vm_from_6_0_to_7_1(calls: Make, before: str, after: str, first: bool) -> None:
+    """A paused VM must not go back to an older host, and that is said first; otherwise that it is paused."""
+    c = mixed(calls, before, after)
+    vm = c.vm("vm02")
+    c("VM.pool_migrate", vm.ref, c.host("host1").ref, {})
+    c("VM.pause", vm.ref)
+    error = c.refused("VM.pool_migrate", vm.ref, c.host("host2").ref, {})
+    assert error == (REFUSED if first else ["VM_BAD_POWER_STATE", vm.ref, "running", "paused"])
+
+
 def test_hosts_offer_little_meanwhile(calls: Make) -> None:
     """Only to be emptied and provisioned on; the rest is not listed, not noted, and done all the same."""
     c = mixed(calls, "8.1", "8.2", vms=3)

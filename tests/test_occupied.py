@@ -97,6 +97,7 @@ def test_a_vm_waits_for_its_disks_but_not_for_long(calls: Make, release: str, st
     if state != "Halted":
         c("VM.start", vm.ref, False, False)
     if state == "Suspended":
+        c.sleep(c.pool.durations.vm_boot)
         c("VM.suspend", vm.ref)
     began = c.pool.clock.now()
     c.pool.durations = Durations(volume=300.0)

@@ -85,6 +85,18 @@ def test_a_migration_needs_the_storage_there(old: Any) -> None:
     old("VM.pool_migrate", vm.ref, old.host("host3").ref, {})
 
 
+@pytest.mark.parametrize(("release", "first"), [("4.1", True), ("5.6", True), ("6.0", True), ("6.1", False)])
+def test_storage_comes_first_up_to_6_0(calls: Make, release: str, first: bool) -> None:
+    """Even before the power state of what is to move."""
+    c = calls(release=release, hosts=2, vms=12)
+    vm, host = c.vm("vm04"), c.host("host2")
+    sr = c.row("VDI", "disk of vm04")["SR"]
+    for pbd in (c.pool.store.get("PBD", ref) for ref in host["PBDs"]):
+        c.pool.store.write(pbd, currently_attached=False)
+    error = c.refused("VM.pool_migrate", vm.ref, host.ref, {})
+    assert error == (["VM_REQUIRES_SR", vm.ref, sr] if first else ["VM_BAD_POWER_STATE", vm.ref, "running", "halted"])
+
+
 OLD = {"major": "3", "minor": "2"}
 
 

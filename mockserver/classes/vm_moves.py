@@ -9,6 +9,7 @@ from ..call import Call, Steps, refuse
 from ..checks import operation
 from ..holding import Holding
 from ..power import LIVES
+from ..software import FALCON
 from ..store import NULL, Row
 from . import verbs_of
 
@@ -19,6 +20,7 @@ verb = verbs_of("VM")
 def pool_migrate(call: Call, vm: str, host: str, options: dict[str, str]) -> Steps:
     row, db, pool = call.db.get("VM", vm), call.db, call.pool
     target, forced = db.get("host", host), options.get("force") == "true"
+    _assert_suits_before(call, row, target)
     if not forced:
         processors.assert_compatible(db, row, target, "pool_migrate")
     with operation(call, row, "pool_migrate", strict=not forced), Holding() as holding:
@@ -35,6 +37,16 @@ def pool_migrate(call: Call, vm: str, host: str, options: dict[str, str]) -> Ste
         power.move(call, row, source, there)
     power.announce_move(call, row, source.host, target)
     return ""
+
+
+def _assert_suits_before(call: Call, vm: Row, target: Row) -> None:
+    """Raise what counted before everything else, whatever the VM's state: versions from 6.0 to 7.1, storage up to 6.0."""
+    source = call.db.find("host", vm["resident_on"])
+    early = call.at_least(rules.BOSTON) and not call.at_least(FALCON)
+    if early and source is not None and rules.migration_refused(call.db, source, target):
+        raise refuse("NOT_SUPPORTED_DURING_UPGRADE")
+    if not call.at_least(rules.TAMPA):
+        placement.assert_reaches_storage(call.db, vm, target)
 
 
 def _assert_reached_by(call: Call, host: Row, network: str) -> None:

@@ -275,8 +275,6 @@ def test_nothing_is_destroyed_without_the_dump(case: Callable[..., Case]) -> Non
     assert "is not the file that this restore was planned with" in outcome.problems[0]
     assert {machine.system.release.product_version for machine in c.pool.machines} == {"6.5.0"}
     assert {machine.state for machine in c.pool.machines} == {"off"}
-    assert [text.partition(":")[0] for text in abandon(c.session, kept, c.pool.hands)] == ["suspend vm06"]
-    c.pool.clock.advance(120)  # it has just been started again
     assert abandon(c.session, kept, c.pool.hands) == []
     assert running(c.pool) == homes
     assert undamaged(c.pool)

@@ -104,8 +104,8 @@ def test_giving_up_names_what_is_left_and_why() -> None:
     outcome, journal = carried_out(pool, plan)
     (problem,) = outcome.problems
     assert (
-        "vm02: OPERATION_NOT_ALLOWED: not allowed (reason 'This operation cannot be performed without PV drivers')"
-        in problem
+        "vm02: OPERATION_NOT_ALLOWED: not allowed "
+        "(reason 'clean_shutdown not possible for HVM domains (are PV drivers installed?)')" in problem
     )
     assert [name for name, at in states(pool).items() if at[0] != "Halted"] == ["vm02"]
     pool.dispatch("VM.hard_shutdown", [Session_of(pool), row(pool, "VM", "vm02").ref])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from xenctl.errors import Failure
 
-from . import processors, rules, software
+from . import processors, rules
 from .call import refuse
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ OTHER_PRODUCT = "POOL_JOINING_HOST_MUST_HAVE_SAME_PRODUCT_VERSION"
 BRAND = "product_brand"
 BUILDS: tuple[tuple[Order, tuple[str, ...]], ...] = (
     (rules.NILE, ("xapi", BRAND, "git_id")),
-    (software.FALCON, ("platform_version", BRAND, "git_id")),
+    (rules.FALCON, ("platform_version", BRAND, "git_id")),
     (rules.TAMPA, ("platform_version", BRAND, "build_number", "git_id")),
     ((), ("product_version", BRAND, "build_number", "hg_id")),
 )
@@ -88,7 +88,7 @@ def _each(store: Store, host: Row) -> set[tuple[Any, ...]]:
 
 def other_patches(here: Store, me: Row, there: Store, master: Row) -> Iterator[Failure]:
     """Patches that one of the two lacks, from 6.1 to 7.1; a forced join minds them, too."""
-    if rules.TAMPA <= here.release.order < software.FALCON:
+    if rules.TAMPA <= here.release.order < rules.FALCON:
         mine, theirs = _patches(here, me), _patches(there, master)
         if set(mine) != set(theirs):
             told = " -- ".join(f"{who} has {' '.join(uuids)}" for who, uuids in (("Remote", theirs), ("Local", mine)))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from xenctl.datamodel import load
 from xenctl.errors import Failure
 
-from . import editions, homogeneous, licence, pifs, rules, software
+from . import editions, homogeneous, licence, pifs, rules
 from .call import Call, refuse
 from .storage_drivers import is_tools_sr
 from .store import Row, Store
@@ -198,7 +198,7 @@ def _backend(join: Join) -> Iterator[Failure]:
     )
     if mine == "openvswitch" and own and own[:1] != pools[:1]:
         yield refuse("OPERATION_NOT_ALLOWED", "SDN controller differs")
-    if join.here.release.order < software.FALCON:
+    if join.here.release.order < rules.FALCON:
         controller, other = (store.pool().get("vswitch_controller", "") for store in (join.here, join.there))
         if mine == "openvswitch" and controller not in ("", other):
             yield refuse("OPERATION_NOT_ALLOWED", "vswitch controller address differs")
@@ -272,7 +272,7 @@ def _mismatch(join: Join, *told: str) -> Failure:
 
 def _versions(join: Join) -> Iterator[Failure]:
     """What is asked since 7.2."""
-    if join.here.release.order < software.FALCON:
+    if join.here.release.order < rules.FALCON:
         return
     mine, theirs = (f"{row['API_version_major']}.{row['API_version_minor']}" for row in (join.me, join.master))
     if mine != theirs:

@@ -12,19 +12,18 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 from xenctl.errors import Failure
-from xenctl.releases import Release, find
+from xenctl.releases import Release
 from xenctl.values import format_datetime, parse_datetime
 
 from . import editions
 from .editions import FEATURES, THERE_WHEN_UNKNOWN, Edition
-from .rules import CLEARWATER, DUNDEE, NILE
+from .rules import CLEARWATER, COWLEY, DUNDEE, NILE
 
 if TYPE_CHECKING:
     from .call import Call
     from .pool import MockPool
     from .store import Row, Store
 
-COWLEY = find("5.6.100").order
 VENDOR_DEVICE_IS_FREE = NILE
 GRACE = 30 * 86400.0
 """Seconds for which a host keeps an edition that it cannot check out."""

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from xenctl.releases import find
-
 from . import functions, rules
 from .call import Call, refuse
 from .network_rules import bonded, is_active, is_sriov, pifs_of, protected, ties, vifs_of
@@ -24,8 +22,6 @@ if TYPE_CHECKING:
 VLAN_MAC = "fe:ff:ff:ff:ff:ff"
 """The MAC that every VLAN's PIF shows."""
 DEFAULT_MTU = 1500
-BRIDGES_NAMED = find("7.2.0").order
-"""The release since which the bridge of a new network may be chosen."""
 GRO = {"gro": "on"}
 """The properties of a fresh physical PIF."""
 PROPERTIES = {"gro": ("on", "off")}

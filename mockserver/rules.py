@@ -115,7 +115,7 @@ TEMPLATE_OPERATIONS: dict[str, Order] = {
     **dict.fromkeys(
         "changing_dynamic_range changing_static_range changing_memory_limits metadata_export".split(), MIDNIGHT_RIDE
     ),
-    "changing_VCPUs": find("5.6.100").order,
+    "changing_VCPUs": COWLEY,
     "changing_shadow_memory": TAMPA,
     "changing_NVRAM": CAME_WITH["changing_NVRAM"],
 }
@@ -126,7 +126,7 @@ DOM0_OPERATIONS: dict[str, Order] = {
     **dict.fromkeys("metadata_export changing_dynamic_range".split(), MIDNIGHT_RIDE),
     "start": TAMPA,
     **dict.fromkeys("changing_memory_limits changing_static_range changing_VCPUs destroy".split(), ELY),
-    "start_on": find("7.2.0").order,
+    "start_on": FALCON,
 }
 """What may be done to control domains, and since when."""
 

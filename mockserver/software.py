@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from xenctl.releases import XCP_NG, Release, find
+from xenctl.releases import XCP_NG, Release
+
+from .rules import BOSTON, COWLEY, FALCON, GEORGE, MIDNIGHT_RIDE, NILE, TAMPA
 
 if TYPE_CHECKING:
     from .machine.host import System
@@ -57,10 +59,6 @@ BUILT: Mapping[str, Built] = {
     "nile": Built("cloud", "2024-09-10", "24.19", "4.17.4", "4.19.0+1", "2"),
 }
 """By code name, or by product version where several have one."""
-
-ORLANDO, GEORGE, MIDNIGHT_RIDE = (find(version).order for version in ("5.0.0", "5.5.0", "5.6.0"))
-COWLEY, BOSTON, TAMPA = (find(version).order for version in ("5.6.100", "6.0.0", "6.1.0"))
-FALCON, NILE = find("7.2.0").order, find("8.4.0").order
 
 TEXTS = {"cowley": ("5.6 Feature Pack 1", "5.6 FP1"), "8.4.0": ("8", "8")}
 """How releases are called whose names are not their versions: at length, and in short."""

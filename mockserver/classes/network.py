@@ -23,7 +23,7 @@ OPPOSITE = {"nbd": "insecure_nbd", "insecure_nbd": "nbd"}
 
 @verb("*")
 def create(call: Call, args: dict[str, Any]) -> str:
-    bridge = args.get("bridge", "") if call.at_least(pifs.BRIDGES_NAMED) else ""
+    bridge = args.get("bridge", "") if call.at_least(rules.FALCON) else ""
     if not bridge:
         bridge = pifs.new_bridge(call.pool, call.machine.xapi)
     else:

@@ -9,7 +9,6 @@ from ..call import Call, Steps, refuse
 from ..checks import operation
 from ..holding import Holding
 from ..power import LIVES
-from ..software import FALCON
 from ..store import NULL, Row
 from . import verbs_of
 
@@ -42,7 +41,7 @@ def pool_migrate(call: Call, vm: str, host: str, options: dict[str, str]) -> Ste
 def _assert_suits_before(call: Call, vm: Row, target: Row) -> None:
     """Raise what counted before everything else, whatever the VM's state: versions from 6.0 to 7.1, storage up to 6.0."""
     source = call.db.find("host", vm["resident_on"])
-    early = call.at_least(rules.BOSTON) and not call.at_least(FALCON)
+    early = call.at_least(rules.BOSTON) and not call.at_least(rules.FALCON)
     if early and source is not None and rules.migration_refused(call.db, source, target):
         raise refuse("NOT_SUPPORTED_DURING_UPGRADE")
     if not call.at_least(rules.TAMPA):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from xenctl.datamodel import types as t
 
-from .. import checks, pifs, vtpms
+from .. import checks, pifs, rules, vtpms
 from ..arguments import unmarshal
 from ..call import refuse
 from ..machine.disks import BLOCKS, Disk, report
@@ -317,7 +317,7 @@ class Objects:
             self._dummy(identity)
         else:
             other = {**record["other_config"], "import_task": self.binding.task}
-            bridge = record["bridge"] if self._store.release.order >= pifs.BRIDGES_NAMED else ""
+            bridge = record["bridge"] if self._store.release.order >= rules.FALCON else ""
             bridge = bridge or pifs.new_bridge(self.pool, self.pool.master.xapi)
             self._make("network", identity, record, bridge=bridge, other_config=other)
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from xenctl.releases import find
 
-from .. import paths, software, standalone
+from .. import paths, rules, software, standalone
 from . import answers
 from .host import MachineRoomError
 
@@ -83,7 +83,7 @@ class MachineRoom:
             machine = self._pool.machine(host)
             if machine.state != "running":
                 raise MachineRoomError(f"{machine.name} is {machine.state}: nobody can log in to it")
-            if machine.system.release.order < software.COWLEY:
+            if machine.system.release.order < rules.COWLEY:
                 raise MachineRoomError(f"{machine.name} runs {machine.system.release.name}, which knows only bridges")
             machine.system.network_backend = backend
 

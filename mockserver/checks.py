@@ -116,7 +116,8 @@ def _template(store: Store, vm: Row, operation: str, strict: bool) -> Failure | 
     since = rules.TEMPLATE_OPERATIONS.get(operation)
     if since is not None and since <= order:
         return None
-    if operation in ("destroy", "migrate_send")[: 2 if order >= rules.DUNDEE else 1] and not is_default_template(vm):
+    since = rules.OWN_TEMPLATE_OPERATIONS.get(operation)
+    if since is not None and since <= order and not is_default_template(vm):
         return None
     return refuse("VM_IS_TEMPLATE", vm.ref, *([] if order <= rules.GEORGE else [spelled(operation)]))
 
@@ -226,6 +227,16 @@ def drivers(agent: Row | None) -> tuple[int, int] | None:
     return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else None
 
 
+def drivers_refused(store: Store, vm: Row) -> Failure:
+    """The error for a guest without drivers, or with too old ones: it names the guest, up to 5.6 of old ones its metrics."""
+    agent = store.find("VM_guest_metrics", vm["guest_metrics"])
+    version = drivers(agent)
+    if agent is None or version is None:
+        return refuse("VM_MISSING_PV_DRIVERS", vm.ref)
+    whose = vm.ref if store.release.order >= rules.COWLEY else agent.ref
+    return refuse("VM_OLD_PV_DRIVERS", whose, *version, agent["PV_drivers_version"].get("micro", "-1"))
+
+
 def _drivers_lacking(store: Store, vm: Row, operation: str) -> Failure | None:
     """The error for a running guest whose drivers cannot do their part in an operation, before 7.0.
 
@@ -254,9 +265,7 @@ def _drivers_lacking(store: Store, vm: Row, operation: str) -> Failure | None:
         return refuse("OPERATION_NOT_ALLOWED", f"{operation} not possible for SMP RHEL 3 linux guests")
     if not moves or (version is not None and version[0] >= OLDEST_THAT_MOVES):
         return None
-    if agent is None or version is None:
-        return refuse("VM_MISSING_PV_DRIVERS", vm.ref)
-    return refuse("VM_OLD_PV_DRIVERS", agent.ref, *version, agent["PV_drivers_version"].get("micro", "-1"))
+    return drivers_refused(store, vm)
 
 
 UNRESTRICTED = "unrestricted_save"

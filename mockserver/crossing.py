@@ -265,8 +265,7 @@ class Crossing:
     def _bring_history(self, new: Row) -> None:
         """Messages about the VM, and the binary objects that it keeps."""
         here, there = self.here, self.there
-        about = [row for row in here.pool.messages.newest_first() if row["obj_uuid"] == self.vm["uuid"]]
-        for row in reversed(about):
+        for row in reversed(here.pool.messages.about(self.vm["uuid"])):
             there.pool.messages.add(there.db, there.pool.new_ref(), dict(row))
             here.pool.messages.drop(here.db, row)
         blobs = {}

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
     from .store import Row, Store
 
-ABLE = 4
-"""The first major version of drivers that can migrate."""
-
 
 def refused(store: Store, vm: Row) -> Failure | None:
     """Why `vm` cannot leave its host, as an error; None where nothing of its own keeps it."""
@@ -33,16 +30,13 @@ def refused(store: Store, vm: Row) -> Failure | None:
 
 def _able(store: Store, vm: Row) -> bool:
     version = checks.drivers(store.find("VM_guest_metrics", vm["guest_metrics"]))
-    return version is not None and version[0] >= ABLE
+    return version is not None and version[0] >= checks.OLDEST_THAT_MOVES
 
 
 def _outdated(store: Store, vm: Row) -> Failure | None:
     agent = store.find("VM_guest_metrics", vm["guest_metrics"])
-    version = checks.drivers(agent)
-    if agent is None or version is None:
-        return refuse("VM_MISSING_PV_DRIVERS", vm.ref)
-    micro = agent["PV_drivers_version"].get("micro", "")
-    told = (*version, int(micro) if micro.isdigit() else -1)
-    if told[2] >= 0 and told >= tuple(map(int, store.release.product_version.split("."))):
+    version, micro = checks.drivers(agent), agent["PV_drivers_version"].get("micro", "") if agent is not None else ""
+    wanted = tuple(map(int, store.release.product_version.split(".")))
+    if version is not None and micro.isdigit() and (*version, int(micro)) >= wanted:
         return None
-    return refuse("VM_OLD_PV_DRIVERS", vm.ref if store.release.order >= rules.COWLEY else agent.ref, *told)
+    return checks.drivers_refused(store, vm)

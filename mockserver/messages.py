@@ -57,6 +57,10 @@ class MessageStore(Kept):
             raise Failure(["UUID_INVALID", "message", uuid])
         return ref
 
+    def about(self, uuid: str) -> list[Row]:
+        """The messages about one object, newest first."""
+        return [row for row in self.newest_first() if row["obj_uuid"] == uuid]
+
     @property
     def generation(self) -> int:
         """The generation of the last change, 0 before the first."""

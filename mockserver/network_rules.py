@@ -14,7 +14,7 @@ from xenctl.datamodel import load
 from . import rules
 from .busy import device_in_progress
 from .call import Call, refuse
-from .checks import drivers, is_hvm, spelled
+from .checks import drivers, drivers_refused, is_hvm, spelled
 from .holding import Marked, assert_free
 from .store import NULL, Row, Store
 
@@ -69,18 +69,9 @@ def _driver_reasons(store: Store, vm: Row) -> Iterator[Failure]:
         yield refuse("OPERATION_NOT_ALLOWED", "VM states it does not support VIF hotplug.")
     release = store.release.order
     detected = release >= rules.ELY and agent is not None and agent.get("PV_drivers_detected", False)
-    if claim == "unspecified" and not detected:
-        yield from _version_reasons(store, vm, agent)
-
-
-def _version_reasons(store: Store, vm: Row, agent: Row | None) -> Iterator[Failure]:
-    version = drivers(agent)
-    if version is None:
-        yield refuse("VM_MISSING_PV_DRIVERS", vm.ref)
-    elif agent is not None and store.release.order < rules.CLEARWATER and not agent["PV_drivers_up_to_date"]:
-        micro = agent["PV_drivers_version"].get("micro", "-1")
-        whose = vm.ref if store.release.order >= rules.COWLEY else agent.ref
-        yield refuse("VM_OLD_PV_DRIVERS", whose, *version, micro)
+    outdated = release < rules.CLEARWATER and agent is not None and not agent["PV_drivers_up_to_date"]
+    if claim == "unspecified" and not detected and (drivers(agent) is None or outdated):
+        yield drivers_refused(store, vm)
 
 
 def vif_allowed_operations(store: Store, vif: Row) -> list[str] | None:

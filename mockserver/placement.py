@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from xenctl import memory
@@ -183,17 +184,19 @@ def _fitting(store: Store, vm: Row) -> list[Row]:
 def fitting(pool: MockPool, vm: Row, *, asker: str = "choose") -> list[Row]:
     """The hosts that could run `vm`, and have room for it."""
     out = []
-    for host in pool.store.table("host").values():
-        if "evacuate" in host["current_operations"].values() or rules.placing_refused(pool.store, host):
-            continue
+    for host in filter(partial(_takes_guests, pool.store), pool.store.table("host").values()):
         with suppress(Failure):
             assert_can_boot_here(pool, vm, host, asker=asker)
             out.append(host)
     return out
 
 
+def _takes_guests(store: Store, host: Row) -> bool:
+    return "evacuate" not in host["current_operations"].values() and not rules.placing_refused(store, host)
+
+
 def _can_take(store: Store, vm: Row, host: Row, needs: Needs) -> bool:
-    if "evacuate" in host["current_operations"].values() or rules.placing_refused(store, host):
+    if not _takes_guests(store, host):
         return False
     try:
         _assert_fits(store, vm, host, needs, "choose")

@@ -120,6 +120,8 @@ TEMPLATE_OPERATIONS: dict[str, Order] = {
     "changing_NVRAM": CAME_WITH["changing_NVRAM"],
 }
 """What may be done to templates, and since when."""
+OWN_TEMPLATE_OPERATIONS: dict[str, Order] = {"destroy": ALWAYS, "migrate_send": DUNDEE}
+"""What else may be done to those that did not come with the product, and since when."""
 SNAPSHOT_OPERATIONS = frozenset("revert clone copy export destroy hard_shutdown metadata_export".split())
 DOM0_OPERATIONS: dict[str, Order] = {
     **dict.fromkeys("data_source_op changing_memory_live awaiting_memory_live".split(), ALWAYS),

@@ -97,7 +97,7 @@ def of_vm(look: Look, vm: Row) -> Hashable | None:
     get, store = vm.get, look.store
     if any(map(get, UNUSUAL)) or "is_system_domain" in vm["other_config"] or checks.UNRESTRICTED in vm["platform"]:
         return None
-    agent = store.find("VM_guest_metrics", vm["guest_metrics"])
+    agent = store.find("VM_guest_metrics", vm["guest_metrics"]) if look.order < rules.BOSTON else None
     if agent is not None and checks.is_rhel3(agent):
         return None
     for field, kind, _ in vm_rules.MEMBERSHIPS:

@@ -148,7 +148,7 @@ def _alert(call: Call, host: Row) -> None:
 
 def _tell(call: Call, host: str, name: str, priority: int, body: str) -> None:
     names = {f"HOST_SERVER_CERTIFICATE_{end}" for _, end, _ in ALERTS}
-    told = [row for row in call.pool.messages.newest_first() if row["obj_uuid"] == host and row["name"] in names]
+    told = [row for row in call.pool.messages.about(host) if row["name"] in names]
     for row in told:
         if (row["name"], row["body"]) != (name, body):
             call.pool.messages.drop(call.db, row)

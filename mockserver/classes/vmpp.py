@@ -187,7 +187,7 @@ def destroy(call: Call, ref: str) -> str:
     if row["VMs"]:
         raise refuse("VMPP_HAS_VM")
     _drop_secret(call, row["archive_target_config"])
-    for message in [m for m in call.pool.messages.newest_first() if m["obj_uuid"] == row["uuid"]]:
+    for message in call.pool.messages.about(row["uuid"]):
         call.pool.messages.drop(call.db, message)
     call.db.delete(row)
     return ""

@@ -108,7 +108,7 @@ def destroy(call: Call, ref: str) -> str:
     row = _row(call, ref)
     if row["VMs"]:
         raise refuse("VMSS_HAS_VM")
-    for message in [m for m in call.pool.messages.newest_first() if m["obj_uuid"] == row["uuid"]]:
+    for message in call.pool.messages.about(row["uuid"]):
         call.pool.messages.drop(call.db, message)
     call.db.delete(row)
     return ""

@@ -112,6 +112,7 @@ OLD = {"major": "3", "minor": "2"}
         ("8.2", {}, ["VM_LACKS_FEATURE", "vm"]),
         ("4.1", OLD, ["VM_OLD_PV_DRIVERS", "agent", "3", "2", "-1"]),
         ("5.6", {**OLD, "micro": "5"}, ["VM_OLD_PV_DRIVERS", "agent", "3", "2", "5"]),
+        ("5.6.100", OLD, ["VM_OLD_PV_DRIVERS", "vm", "3", "2", "-1"]),
         ("6.0", OLD, None),
         ("4.1", {"major": "4", "minor": "0"}, None),
         ("8.2", OLD, None),

@@ -229,6 +229,11 @@ CASES = [
         *("pv-drivers", RELEASES, lambda p: write(p, "VM", "vm03", guest_metrics="OpaqueRef:NULL"), "blocks"),
         "vm03 can neither migrate nor be shut down cleanly: it has no paravirtual drivers",
     ),
+    *case(
+        *("devices", ("4.0.1", "5.6")),
+        lambda p: write(p, "VM", "vm02", guest_metrics="OpaqueRef:NULL", HVM_boot_policy=""),
+        *("warns", "vm02 is shut down when its host is upgraded: it has no paravirtual drivers"),
+    ),
     *case("suspended", RELEASES, lambda p: None, "warns", "vm06 is suspended: it is resumed"),
     *case(
         *("suspended", RELEASES, lambda p: write(p, "VM", "vm06", suspend_VDI="OpaqueRef:NULL"), "blocks"),

@@ -125,6 +125,19 @@ def test_a_guest_without_drivers_is_named() -> None:
         assert problem.startswith(f"{guest} cannot leave host2, nor be suspended or shut down cleanly: it has no parav")
 
 
+@pytest.mark.parametrize(("release", "moves"), [("4.1", False), ("5.6.100", False), ("6.0", True)])
+def test_a_paravirtual_guest_without_drivers_is_named_where_it_cannot_move(release: str, moves: bool) -> None:
+    """Up to 5.6; shut down cleanly it can be."""
+    pool = made(release)
+    guest = on(pool, "host2")[0]
+    pool.store.write(row(pool, "VM", guest), guest_metrics="OpaqueRef:NULL")
+    text = f"{guest} cannot leave host2: it has no paravirtual drivers"
+    assert maintenance.plan_enter(reach(pool), "host2").problems == (() if moves else (text,))
+    assert entered(pool, stuck="shut-down")[0].problems == []
+    assert on(pool, "host2") == []
+    assert (states(pool)[guest][0] == "Running") == moves
+
+
 @pytest.mark.parametrize("release", ["5.0", "5.6.100", "6.0"])
 def test_a_guest_with_an_older_releases_drivers_leaves_all_the_same(release: str) -> None:
     """Though such a pool would not empty the host itself; in 6.0 one without hardware virtualisation needs none at all."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import memory, xmlrpc
 from ..errors import Failure, TransportError
-from ..releases import Release, of_host
+from ..releases import Release, find, of_host
 from ..transport import Request, origin_at
 from .hardware import NO_CPU, Cpu, Devices, cpu_of_guest, cpu_of_host
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ..values import Ref
 
 SRIOV = "it is on a network that its host's card makes (SR-IOV)"
+MOVES_WITHOUT_DRIVERS = "6.0"
+"""The release since which a guest without hardware virtualisation migrates whatever its drivers."""
 UPGRADE_KEY = "rolling_upgrade_in_progress"
 MARK = "xenctl-run"
 """The key in the pool's `other_config` that tells everybody of a run under way."""
@@ -186,7 +188,9 @@ def observe(session: Session) -> PoolFacts:
             busy=tuple(sorted(set(vm.current_operations.values()))),
             affinity=by_ref.get(vm.affinity, ""),
             order=vm.get("order", 0),
-            tied=devices.tie(vm) or (SRIOV if {vifs[v].network for v in vm.VIFs if v in vifs} & virtual else ""),
+            tied=devices.tie(vm)
+            or (SRIOV if {vifs[v].network for v in vm.VIFs if v in vifs} & virtual else "")
+            or _unmoved(vm, agents, rules),
             memory_most=memory.most(vm),
             cpu=cpu_of_guest(vm),
             devices=devices.needed(vm),
@@ -227,8 +231,19 @@ def _stuck(vm: Any, agents: Mapping[Any, Any], vdis: Mapping[Any, Any]) -> str:
     one's image). Empty where it can."""
     if vm.power_state == "Suspended":
         return "" if vm.suspend_VDI in vdis else "its suspend image is gone, so it cannot be resumed"
-    if not vm.HVM_boot_policy or vm.power_state == "Halted":
+    return _drivers_lacking(vm, agents) if vm.HVM_boot_policy and vm.power_state != "Halted" else ""
+
+
+def _unmoved(vm: Any, agents: Mapping[Any, Any], release: Release) -> str:
+    """Why a guest without hardware virtualisation, which shuts down cleanly all the same, cannot migrate: up to 5.6 Feature
+    Pack 1 it needed drivers for that, too. Empty where it can."""
+    if vm.HVM_boot_policy or vm.power_state != "Running" or release >= find(MOVES_WITHOUT_DRIVERS):
         return ""
+    return _drivers_lacking(vm, agents)
+
+
+def _drivers_lacking(vm: Any, agents: Mapping[Any, Any]) -> str:
+    """What is wrong with the drivers that a guest reports; empty where nothing is."""
     agent = agents.get(vm.guest_metrics)
     major = agent.PV_drivers_version.get("major", "") if agent is not None else ""
     if not major.isdigit():

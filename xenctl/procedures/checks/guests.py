@@ -157,8 +157,8 @@ CHECKS = (
     ),
     Check(*("discs", WARNS, "CDs in drives"), *("nothing: the run takes them out and puts them back", _discs)),
     Check(
-        *("devices", WARNS, "PCI devices, GPUs, USB devices and SR-IOV networks that tie guests to their hosts"),
-        *("detach the device, or accept the downtime", _devices),
+        *("devices", WARNS, "devices, SR-IOV networks and, up to 5.6, missing drivers that tie guests to their hosts"),
+        *("detach the device, or install the guest tools, or accept the downtime", _devices),
     ),
     Check(
         *("local-storage", WARNS, "guests on storage or networks that only their host reaches"),

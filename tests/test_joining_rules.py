@@ -291,6 +291,14 @@ def test_versions_of_products_keep_a_host_from_joining_by_force(calls: Make, rel
     assert len(c.pool.store.table("host")) == 1 and d.pool.master.system.role == "master"
 
 
+def joins(c: Any, d: Any, unlike: str) -> None:
+    """See that the host joins; where it is `unlike` the others, by force only."""
+    if unlike:
+        assert d.refused("pool.join", *MASTER) == ["HOSTS_NOT_HOMOGENEOUS", unlike]
+    d("pool.join_force" if unlike else "pool.join", *MASTER)
+    assert rest(c, "host2")["enabled"]
+
+
 @pytest.mark.parametrize(
     ("release", "key", "word"),
     [
@@ -309,12 +317,7 @@ def test_each_release_tells_builds_apart_by_some_keys(calls: Make, release: str,
     c = calls(hosts=1, release=release)
     d = bare(c)
     software(**{key: "another"})(c, d)
-    if word:
-        assert d.refused("pool.join", *MASTER) == ["HOSTS_NOT_HOMOGENEOUS", f"{word} version differs"]
-        d("pool.join_force", *MASTER)
-    else:
-        d("pool.join", *MASTER)
-    assert rest(c, "host2")["enabled"]
+    joins(c, d, word and f"{word} version differs")
 
 
 def processors(**fields: Any) -> Prepare:
@@ -363,12 +366,7 @@ def test_each_release_has_its_own_idea_of_like_processors(
     c = calls(hosts=1, release=release)
     d = bare(c)
     prepare(c, d)
-    if word:
-        assert d.refused("pool.join", *MASTER) == ["HOSTS_NOT_HOMOGENEOUS", f"{word} differ"]
-        d("pool.join_force", *MASTER)
-    else:
-        d("pool.join", *MASTER)
-    assert rest(c, "host2")["enabled"]
+    joins(c, d, word and f"{word} differ")
 
 
 def test_enhanced_speedstep_makes_no_other_processor(calls: Make) -> None:

@@ -407,6 +407,22 @@ def test_killed_anywhere_and_resumed_it_is_all_taken_back(
         assert compare(final, whole(pool)).differences == (), where
 
 
+@pytest.mark.parametrize("release", ["5.0", "5.6", "6.2", "6.5", "7.1", "8.2"])
+def test_given_up_while_high_availability_goes_off_it_is_on_again(release: str, tmp_path: Path) -> None:
+    """The process dies right after it began to switch it off. Switching it on waits for the end of that."""
+    pool, path, fate = made(release, ha_on, auto_power_on), tmp_path / "journal", Fate()
+    assert attempt(pool, path, fate).problems == []
+    point = fate.points.index("Async.pool.disable_ha") + 1
+    pool, path = made(release, ha_on, auto_power_on), tmp_path / "second"
+    with pytest.raises(Killed):
+        attempt(pool, path, Fate(point, after=True))
+    with Journal.open(path, to_run=True) as journal:
+        assert running.abandon(reach(pool), journal, pool.hands) == []
+    pool.conclude()
+    assert pool.store.pool()["ha_enabled"]
+    assert all(machine.system.armed for machine in pool.machines)
+
+
 @pytest.mark.chaos
 def test_killed_anywhere_and_given_up_nothing_is_forgotten(
     undisturbed: tuple[dict[str, Any], list[str]], tmp_path: Path

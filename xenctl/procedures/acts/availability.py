@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 LAID_DOWN = "every host laid down its arms"
 """Under which name the journal keeps that nothing is left of high availability on any host."""
+SWITCHES = frozenset(f"{way}pool.{verb}_ha" for way in ("", "Async.") for verb in ("enable", "disable"))
+"""How the tasks are called that switch it on and off."""
 RESTARTS = 1800.0
 """Seconds in which toolstacks that were restarted answer again."""
 
@@ -32,6 +34,7 @@ class HaOff(Kind):
         return bool(run.journal.get(LAID_DOWN)) and not _pool(run).ha_enabled
 
     def act(self, run: Run, step: Step) -> None:
+        run.comes_true(lambda: not is_switched(run), RESTARTS)
         seen = _pool(run).ha_enabled
         if seen:
             run.journal.put(LAID_DOWN, False)  # it may be from an earlier time
@@ -73,10 +76,18 @@ class HaOn(Kind):
 
     def act(self, run: Run, step: Step) -> None:
         session = run.session
+        run.comes_true(lambda: not is_switched(run), RESTARTS)
         if not _pool(run).ha_enabled:
             srs = [session.SR.get_by_uuid(uuid) for uuid in step.args["srs"]]
             session.Async.pool.enable_ha(srs, step.args["configuration"]).wait()
         session.pool.set_ha_host_failures_to_tolerate(run.pool, step.args["tolerate"])
+
+
+def is_switched(run: Run) -> bool:
+    """Whether high availability is being switched on or off, as a run that was killed may have begun. Up to 6.5 nothing but
+    the task says so; what the pool shows meanwhile may be either, and it cannot be switched before the task has ended."""
+    tasks = run.session.task.get_all_records().values()
+    return any(task.name_label in SWITCHES and task.status == "pending" for task in tasks)
 
 
 class Tolerate(Kind):

@@ -439,7 +439,8 @@ def test_killed_anywhere_and_given_up_nothing_is_forgotten(
             ends["no journal yet"] += 1
             continue
         away = any(machine.state != "running" or not machine.xapi.complete for machine in pool.machines)
-        if away:  # nobody can take anything back before it is there again
+        going = any("shutdown" in host["current_operations"].values() for host in pool.store.table("host").values())
+        if away or going:  # nobody can take anything back before it is there again
             ends["a host away"] += 1
             continue
         with Journal.open(path, to_run=True) as journal:

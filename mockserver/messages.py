@@ -50,12 +50,9 @@ class MessageStore(Kept):
             raise Failure(["HANDLE_INVALID", "message", ref])
         return row
 
-    def by_uuid(self, uuid: str) -> str:
-        """The reference of the message with a uuid. Raises `UUID_INVALID`."""
-        ref = self._uuids.get(uuid)
-        if ref is None:
-            raise Failure(["UUID_INVALID", "message", uuid])
-        return ref
+    def by_uuid(self, uuid: str) -> str | None:
+        """The reference of the message with a uuid, if there is one."""
+        return self._uuids.get(uuid)
 
     def about(self, uuid: str) -> list[Row]:
         """The messages about one object, newest first."""

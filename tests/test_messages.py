@@ -196,3 +196,10 @@ def test_what_xapi_tells_had_other_priorities_once(calls: Make, release: str, pr
         messages.post(c.pool, name, priority=now, cls="VM", uuid=c.vm("vm01")["uuid"], body="")
     assert [message["priority"] for message in c.pool.messages.newest_first()] == priorities[::-1]
     assert c("message.get_record", tell(c, "VM_STARTED", 5))["priority"] == 5
+
+
+@pytest.mark.parametrize(("release", "named"), [("5.6", []), ("6.2", []), ("6.5", ["message"]), ("8.4", ["message"])])
+def test_up_to_6_2_a_uuid_of_no_message_is_refused_without_its_class(
+    calls: Make, release: str, named: list[str]
+) -> None:
+    assert calls(release=release).refused("message.get_by_uuid", "none") == ["UUID_INVALID", *named, "none"]

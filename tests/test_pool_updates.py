@@ -120,6 +120,25 @@ def test_the_file_of_a_patch_is_the_masters(calls: Make) -> None:
     assert refused == ["CANNOT_CONTACT_HOST", c.host("host2").ref]
 
 
+CLEANING = [("6.0", "destroy"), *[(r, m) for r in ("6.1", "6.5", "7.0") for m in ("destroy", "pool_clean")]]
+
+
+@pytest.mark.parametrize(("release", "message"), CLEANING)
+def test_since_6_1_every_host_removes_its_copy_of_a_patch(calls: Make, release: str, message: str) -> None:
+    """So one that cannot be reached has the call fail, and the patch stays as it is."""
+    c = calls(release=release, hosts=2)
+    fields = {"uuid": c.pool.new_uuid(), "name_label": "p", "filename": "/p"}
+    row = c.pool.store.create("pool_patch", c.pool.new_ref(), fields)
+    c.pool.hands.power_off("host2")
+    if release != "6.0":
+        assert c.refused(f"pool_patch.{message}", row.ref) == ["CANNOT_CONTACT_HOST", c.host("host2").ref]
+        assert row["filename"] == "/p"
+        c.pool.hands.power_on("host2")
+        c.pool.clock.advance(900)
+    c(f"pool_patch.{message}", row.ref)
+    assert row["filename"] == "" if message == "pool_clean" else c.pool.store.find("pool_patch", row.ref) is None
+
+
 # --- the package while somebody needs it
 
 

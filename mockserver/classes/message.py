@@ -8,6 +8,7 @@ from xenctl.datamodel import load
 from xenctl.values import Timestamp, parse_datetime
 
 from ..call import Call, refuse
+from ..rules import CREAM
 from ..store import Row
 from . import verbs_of
 from .generic import parse_query
@@ -128,4 +129,8 @@ def get_record(call: Call, ref: str) -> dict[str, Any]:
 
 @verb()
 def get_by_uuid(call: Call, uuid: str) -> str:
-    return call.pool.messages.by_uuid(uuid)
+    """The error names the class since 6.5."""
+    ref = call.pool.messages.by_uuid(uuid)
+    if ref is None:
+        raise refuse("UUID_INVALID", *(["message"] if call.at_least(CREAM) else []), uuid)
+    return ref

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .. import hosts, subtasks
 from ..call import Call, Steps, refuse
-from ..rules import ELY
+from ..rules import ELY, TAMPA
 from ..store import Row
 from . import pool_update, verbs_of
 from .pool_update import APPLIED
@@ -87,6 +87,7 @@ def pool_clean(call: Call, ref: str) -> Steps:
     row = call.db.get("pool_patch", ref)
     if call.at_least(ELY):
         return (yield from pool_update.pool_clean(call, row["pool_update"]))
+    _reach_all(call)
     call.db.write(row, filename="")
     return ""
 
@@ -98,5 +99,13 @@ def destroy(call: Call, ref: str) -> str:
         return str(pool_update.destroy(call, row["pool_update"]))
     if _on(call, row):
         raise refuse("PATCH_IS_APPLIED")
+    _reach_all(call)
     call.db.delete(row)
     return ""
+
+
+def _reach_all(call: Call) -> None:
+    """Since 6.1 every host removes its copy of the file, and one that cannot be reached ends it."""
+    if call.at_least(TAMPA):
+        for host in call.db.table("host").values():
+            hosts.contact(call.pool, host)

@@ -449,6 +449,30 @@ def make_metrics(call: Call) -> str:
     return call.db.create("PIF_metrics", call.pool.new_ref(), {"uuid": call.pool.new_uuid()}).ref
 
 
+LINK = {
+    "carrier": True,
+    "speed": 1000,
+    "duplex": True,
+    "vendor_id": "8086",
+    "vendor_name": "Intel Corporation",
+    "device_id": "1521",
+    "device_name": "I350 Gigabit Network Connection",
+}
+"""What a host's monitoring tells of a card."""
+
+
+def ensure_metrics(pool: MockPool, host: Row) -> None:
+    """Give the host's cards and bonds metrics where they have none, as its monitoring does; up to 5.5 these did not outlive
+    a restart."""
+    store = pool.store
+    for pif in store.rows("PIF", host["PIFs"]):
+        built = not pif.get("physical", True) and not pif.get("bond_master_of")
+        if built or store.find("PIF_metrics", pif["metrics"]) is not None:
+            continue
+        seen = {"uuid": pool.new_uuid(), **LINK, "last_updated": pool.clock.stamp()}
+        store.write(pif, metrics=store.create("PIF_metrics", pool.new_ref(), seen).ref)
+
+
 def drop(call: Call, pif: Row) -> None:
     """Delete a PIF, and its metrics where no other PIF shows them."""
     metrics = call.db.find("PIF_metrics", pif["metrics"])

@@ -30,6 +30,7 @@ from . import (
     observers,
     packages,
     passthrough,
+    pifs,
     processors,
     rules,
     storage_drivers,
@@ -304,8 +305,9 @@ def write_identity(store: Store, system: System) -> None:
 
 
 def ensure_metrics(pool: MockPool, host: Row) -> None:
-    """Give `host` a metrics row where it has none; up to 5.5 these did not outlive a restart."""
+    """Give `host` and its cards metrics where they have none; up to 5.5 these did not outlive a restart."""
     store = pool.store
+    pifs.ensure_metrics(pool, host)
     if store.find("host_metrics", host["metrics"]) is not None:
         return
     machine = pool.machine_of(host)

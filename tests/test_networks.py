@@ -342,3 +342,18 @@ def test_properties_are_of_cards_and_bonds(c: Any) -> None:
     assert c.refused("PIF.set_property", first.ref, "gro", "off") == ["CANNOT_CHANGE_PIF_PROPERTIES", first.ref]
     c("PIF.set_property", bond["master"], "gro", "off")
     assert first["properties"] == second["properties"] == {"gro": "off"}
+
+
+@pytest.mark.parametrize("release", ["4.0.1", "5.5", "5.6", "6.1", "8.4"])
+def test_cards_tell_of_their_link_after_a_restart_too(calls: Make, release: str) -> None:
+    """Up to 5.5 the rows do not outlive a start of the master's toolstack: its hosts' monitoring makes them anew."""
+    c = calls(release=release, hosts=2)
+    for _ in range(2):
+        for ref in c("PIF.get_all"):
+            seen = c("PIF_metrics.get_record", c("PIF.get_metrics", ref))
+            assert (seen["carrier"], seen["speed"], seen["duplex"]) == (True, 1000, True)
+        assert len(c("PIF_metrics.get_all")) == len(c("PIF.get_all"))
+        c.pool.hands.power_off("host1")
+        c.pool.hands.power_on("host1")
+        c.pool.clock.advance(900)
+        c = c.again()

@@ -21,8 +21,8 @@ DUMPS = {"4.0.1": DATA / "pool-4.0.1.xml", "4.1": DATA / "pool-4.1.0.xml"}
 EMPTIED = {("VM_metrics", "memory__actual"), ("VM_metrics", "last_updated"), ("host_cpu", "utilisation")}
 """Columns that are not persistent, of those that the shared dumps fill."""
 STARTED = {*EMPTIED, *((name, "allowed_operations") for name in ("VM", "VBD", "VDI", "SR", "VIF", "host"))}
-STARTED |= {("host", "metrics"), ("", "generation_count")}
-"""What the start of the pool writes beside: the operations that are allowed, and a host's metrics, which were not kept."""
+STARTED |= {("host", "metrics"), ("PIF", "metrics"), ("", "generation_count")}
+"""What the start of the pool writes beside: the operations that are allowed, and metrics of hosts and cards, which were lost."""
 
 
 @pytest.fixture(params=list(DUMPS))
@@ -69,7 +69,7 @@ def test_a_second_load_changes_nothing(dump: Database) -> None:
 
 
 def test_a_pool_that_was_started_differs_by_what_a_start_writes(dump: Database) -> None:
-    """Allowed operations, the metrics of hosts, and nothing else."""
+    """Allowed operations, the metrics of hosts and cards, and nothing else."""
     pool = MockPool.from_dump(dump)
     assert changed(dump, pool.store.dump()) <= STARTED
     assert ("VM", "allowed_operations") in changed(dump, pool.store.dump())
@@ -94,8 +94,8 @@ def test_a_pool_of_every_release_survives_its_own_dump(release: str) -> None:
     dump = database.read(database.write(pool.store.dump()))
     again = MockPool.from_dump(dump)
     assert {m.system.release for m in again.machines} == {find(release)}
-    metrics = ["table host: 2 references of metrics to no host_metrics"] if find(release) < find("5.6") else []
-    assert again.reports == metrics
+    lost = ("PIF", "host") if find(release) < find("5.6") else ()
+    assert again.reports == [f"table {name}: 2 references of metrics to no {name}_metrics" for name in lost]
     for table in ("host", "VM", "VBD", "VDI", "SR", "PBD", "VIF", "network", "pool"):
         there = pool.store.table(table)
         assert set(again.store.table(table)) == set(there)

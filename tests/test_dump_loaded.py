@@ -22,7 +22,7 @@ EMPTIED = {("VM_metrics", "memory__actual"), ("VM_metrics", "last_updated"), ("h
 """Columns that are not persistent, of those that the shared dumps fill."""
 STARTED = {*EMPTIED, *((name, "allowed_operations") for name in ("VM", "VBD", "VDI", "SR", "VIF", "host"))}
 STARTED |= {("host", "metrics"), ("PIF", "metrics"), ("", "generation_count")}
-"""What the start of the pool writes beside: the operations that are allowed, and metrics of hosts and cards, which were lost."""
+"""What a start of the pool writes beside: which operations are allowed, and metrics of hosts and cards, which were lost."""
 
 
 @pytest.fixture(params=list(DUMPS))

@@ -423,6 +423,20 @@ def test_given_up_while_high_availability_goes_off_it_is_on_again(release: str, 
     assert all(machine.system.armed for machine in pool.machines)
 
 
+@pytest.mark.parametrize("release", ["5.0", "6.2", "8.2"])
+def test_high_availability_that_goes_on_already_is_not_switched_on_once_more(release: str, tmp_path: Path) -> None:
+    """The process dies right after it began to switch it on; resumed, the run waits for the end of that."""
+    pool, path, fate = made(release, ha_on), tmp_path / "journal", Fate()
+    assert attempt(pool, path, fate).problems == []
+    point = fate.points.index("Async.pool.enable_ha") + 1
+    pool, path, resumed = made(release, ha_on), tmp_path / "second", Fate()
+    with pytest.raises(Killed):
+        attempt(pool, path, Fate(point, after=True))
+    assert attempt(pool, path, resumed).problems == []
+    assert "Async.pool.enable_ha" not in resumed.points
+    assert pool.store.pool()["ha_enabled"]
+
+
 @pytest.mark.chaos
 def test_killed_anywhere_and_given_up_nothing_is_forgotten(
     undisturbed: tuple[dict[str, Any], list[str]], tmp_path: Path

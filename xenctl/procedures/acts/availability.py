@@ -18,6 +18,8 @@ SWITCHES = frozenset(f"{way}pool.{verb}_ha" for way in ("", "Async.") for verb i
 """How the tasks are called that switch it on and off."""
 RESTARTS = 1800.0
 """Seconds in which toolstacks that were restarted answer again."""
+SWITCHING = 1800.0
+"""Seconds in which a switch ends that was begun before; the pool itself refuses one that comes later."""
 
 
 class HaOff(Kind):
@@ -34,7 +36,6 @@ class HaOff(Kind):
         return bool(run.journal.get(LAID_DOWN)) and not _pool(run).ha_enabled
 
     def act(self, run: Run, step: Step) -> None:
-        run.comes_true(lambda: not is_switched(run), RESTARTS)
         seen = _pool(run).ha_enabled
         if seen:
             run.journal.put(LAID_DOWN, False)  # it may be from an earlier time
@@ -76,18 +77,11 @@ class HaOn(Kind):
 
     def act(self, run: Run, step: Step) -> None:
         session = run.session
-        run.comes_true(lambda: not is_switched(run), RESTARTS)
+        run.comes_true(lambda: not _is_switched(run), SWITCHING)
         if not _pool(run).ha_enabled:
             srs = [session.SR.get_by_uuid(uuid) for uuid in step.args["srs"]]
             session.Async.pool.enable_ha(srs, step.args["configuration"]).wait()
         session.pool.set_ha_host_failures_to_tolerate(run.pool, step.args["tolerate"])
-
-
-def is_switched(run: Run) -> bool:
-    """Whether high availability is being switched on or off, as a run that was killed may have begun. Up to 6.5 nothing but
-    the task says so; what the pool shows meanwhile may be either, and it cannot be switched before the task has ended."""
-    tasks = run.session.task.get_all_records().values()
-    return any(task.name_label in SWITCHES and task.status == "pending" for task in tasks)
 
 
 class Tolerate(Kind):
@@ -110,3 +104,10 @@ class Tolerate(Kind):
 
 def _pool(run: Run) -> Any:
     return run.session.pool.get_record(run.pool)
+
+
+def _is_switched(run: Run) -> bool:
+    """Whether high availability is being switched on or off, as a run that was killed may have begun. Up to 6.5 nothing but
+    the task says so; what the pool shows meanwhile may be either, and it cannot be switched before the task has ended."""
+    tasks = run.session.task.get_all_records().values()
+    return any(task.name_label in SWITCHES and task.status == "pending" for task in tasks)

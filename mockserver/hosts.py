@@ -116,6 +116,11 @@ def master_last(call: Call) -> list[str]:
     return [*members(call), call.db.pool()["master"]]
 
 
+def contact_all(call: Call) -> list[Contact]:
+    """Every host of the pool. Raises where one cannot be reached."""
+    return [contact(call.pool, host) for host in call.db.table("host").values()]
+
+
 def each(those: Iterable[T], action: Callable[[T], object]) -> None:
     """Do something to one host after another, whatever becomes of others. Raises the first error in the end."""
     first: Failure | None = None

@@ -116,7 +116,7 @@ def _warn_of_pifs(call: Call, pool: Row, pifs: list[Row]) -> None:
 
 def _arm(call: Call, statefile: Row, metadata: Row) -> Steps:
     """Configure every host, one after another; then all take part at once, the master first."""
-    contacts = [hosts.contact(call.pool, host) for host in list(call.db.table("host").values())]
+    contacts = hosts.contact_all(call)
     for contact in contacts:
         host_ha.configure(call, contact.host, contact.check(), [statefile], metadata)
     yield call.pool.durations.ha_join
@@ -156,7 +156,7 @@ def disable_ha(call: Call) -> Steps:
 def _tell_every_host(call: Call) -> Steps:
     while True:
         try:
-            contacts = [hosts.contact(call.pool, host) for host in call.db.table("host").values()]
+            contacts = hosts.contact_all(call)
         except Failure:
             yield PATIENCE
             continue
@@ -269,7 +269,7 @@ def enable_redo_log(call: Call, sr: str) -> Steps:
         text = "failed to create a VDI for the redo log on the SR with the given UUID."
         raise refuse("CANNOT_ENABLE_REDO_LOG", text) from error
     try:
-        contacts = [hosts.contact(call.pool, host) for host in call.db.table("host").values()]
+        contacts = hosts.contact_all(call)
     except Failure as error:
         raise refuse("CANNOT_ENABLE_REDO_LOG", "failed to make VDI static.") from error
     for contact in contacts:

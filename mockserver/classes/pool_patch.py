@@ -107,5 +107,4 @@ def destroy(call: Call, ref: str) -> str:
 def _reach_all(call: Call) -> None:
     """Since 6.1 every host removes its copy of the file, and one that cannot be reached ends it."""
     if call.at_least(TAMPA):
-        for host in call.db.table("host").values():
-            hosts.contact(call.pool, host)
+        hosts.contact_all(call)

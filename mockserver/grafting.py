@@ -150,8 +150,8 @@ def _unshared(graft: Graft, row: Row) -> dict[str, Any]:
 
 
 def _card(graft: Graft, row: Row) -> dict[str, Any]:
-    metrics = graft.store.create("PIF_metrics", graft.pool.new_ref(), {"uuid": graft.pool.new_uuid()})
-    out = {"metrics": metrics.ref, "bond_slave_of": NULL, "currently_attached": row.get("currently_attached", True)}
+    metrics = pifs.make_metrics(graft.pool, graft.store, physical=row.get("physical", True))
+    out = {"metrics": metrics, "bond_slave_of": NULL, "currently_attached": row.get("currently_attached", True)}
     masters = pifs.management(graft.store, graft.store.get("host", graft.store.pool()["master"]))
     if row["VLAN"] >= 0 and masters is not None:
         out["network"] = masters["network"]

@@ -444,21 +444,22 @@ def make(call: Call, *, device: str, network: str, host: str, MAC: str, MTU: int
     return call.db.create("PIF", call.pool.new_ref(), fields)
 
 
-def make_metrics(call: Call) -> str:
-    """Fresh metrics of a PIF; returns their reference."""
-    return call.db.create("PIF_metrics", call.pool.new_ref(), {"uuid": call.pool.new_uuid()}).ref
-
-
-LINK = {
-    "carrier": True,
-    "speed": 1000,
-    "duplex": True,
+LINK = {"carrier": True, "speed": 1000, "duplex": True}
+"""What a host's monitoring tells of whatever carries packets."""
+CARD = {
+    **LINK,
     "vendor_id": "8086",
     "vendor_name": "Intel Corporation",
     "device_id": "1521",
     "device_name": "I350 Gigabit Network Connection",
 }
-"""What a host's monitoring tells of a card."""
+"""What it tells of a card."""
+
+
+def make_metrics(pool: MockPool, store: Store, *, physical: bool = False) -> str:
+    """Fresh metrics of a PIF, told at once what the host's monitoring tells soon; returns their reference."""
+    seen = {"uuid": pool.new_uuid(), **(CARD if physical else LINK), "last_updated": pool.clock.stamp()}
+    return store.create("PIF_metrics", pool.new_ref(), seen).ref
 
 
 def ensure_metrics(pool: MockPool, host: Row) -> None:
@@ -466,11 +467,9 @@ def ensure_metrics(pool: MockPool, host: Row) -> None:
     a restart."""
     store = pool.store
     for pif in store.rows("PIF", host["PIFs"]):
-        built = not pif.get("physical", True) and not pif.get("bond_master_of")
-        if built or store.find("PIF_metrics", pif["metrics"]) is not None:
-            continue
-        seen = {"uuid": pool.new_uuid(), **LINK, "last_updated": pool.clock.stamp()}
-        store.write(pif, metrics=store.create("PIF_metrics", pool.new_ref(), seen).ref)
+        physical = pif.get("physical", True)
+        if (physical or pif.get("bond_master_of")) and store.find("PIF_metrics", pif["metrics"]) is None:
+            store.write(pif, metrics=make_metrics(pool, store, physical=physical))
 
 
 def drop(call: Call, pif: Row) -> None:

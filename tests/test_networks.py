@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from joining import bare, rest
 from networks import cards, get, network, pif, vif
 
 from xenctl.releases import find
@@ -357,3 +358,17 @@ def test_cards_tell_of_their_link_after_a_restart_too(calls: Make, release: str)
         c.pool.hands.power_on("host1")
         c.pool.clock.advance(900)
         c = c.again()
+
+
+def test_found_bonded_and_joined_cards_tell_of_their_link(calls: Make) -> None:
+    """As those that were there from the start; what is built on cards names no vendor."""
+    c = calls(release="8.2", hosts=1)
+    first, second = cards(c)
+    bond = get(c, "Bond", c("Bond.create", network(c).ref, [first.ref, second.ref], ""))
+    d = bare(c)
+    d("pool.join", "10.0.0.1", "root", "secret")
+    joined = [get(c, "PIF", ref) for ref in rest(c, "host2")["PIFs"]]
+    for row in (pif(c), first, second, *joined, get(c, "PIF", bond["master"])):
+        seen = get(c, "PIF_metrics", row["metrics"])
+        assert (seen["carrier"], seen["speed"]) == (True, 1000), row["device"]
+        assert bool(seen["vendor_name"]) == row["physical"]

@@ -138,7 +138,7 @@ def create(
         host=host,
         MAC=MAC or primary["MAC"],
         MTU=-1,
-        metrics=pifs.make_metrics(call) if call.at_least(rules.CLEARWATER) else NULL,
+        metrics=pifs.make_metrics(call.pool, db) if call.at_least(rules.CLEARWATER) else NULL,
         primary_address_type=pifs.address_type_on(call, primary),
         properties=primary.get("properties", {}),
     )

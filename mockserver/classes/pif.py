@@ -71,7 +71,7 @@ def _network_of(call: Call, device: str, *, managed: bool) -> Row:
 
 def _add(call: Call, host: str, device: str, mac: str, *, managed: bool = True) -> Row:
     network = _network_of(call, device, managed=managed)
-    metrics, properties = pifs.make_metrics(call), dict(pifs.GRO)
+    metrics, properties = pifs.make_metrics(call.pool, call.db, physical=True), dict(pifs.GRO)
     more: dict[str, Any] = {"physical": True, "metrics": metrics, "managed": managed, "properties": properties}
     return pifs.make(
         call, device=device, network=network.ref, host=host, MAC=mac, MTU=pifs.DEFAULT_MTU, IPv6=[], **more
@@ -161,7 +161,9 @@ def db_introduce(call: Call, *values: Any) -> str:
     if given["VLAN"] != -1:
         network_rules.assert_no_trunks(call.db, network)
     given.pop("bond_slave_of")
-    return pifs.make(call, **given, metrics=pifs.make_metrics(call)).ref
+    return pifs.make(
+        call, **given, metrics=pifs.make_metrics(call.pool, call.db, physical=given.get("physical", True))
+    ).ref
 
 
 @verb(*FOUND)

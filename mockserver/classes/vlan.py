@@ -67,7 +67,7 @@ def _has_tag(call: Call, tagged: Row, tag: int) -> bool:
 
 def create_on(call: Call, tagged: Row, tag: int, network: Row) -> tuple[Row | None, Row]:
     """A VLAN with its PIF, not attached; 4.0.1 knows the PIF only. Since 6.1 its metrics are those of the PIF beneath."""
-    metrics = tagged["metrics"] if call.at_least(rules.TAMPA) else pifs.make_metrics(call)
+    metrics = tagged["metrics"] if call.at_least(rules.TAMPA) else pifs.make_metrics(call.pool, call.db)
     untagged = pifs.make(
         call,
         device=tagged["device"],

@@ -12,7 +12,8 @@ from .checks import is_hvm
 if TYPE_CHECKING:
     from xenctl.releases import Release
 
-    from .store import Row
+    from .pool import MockPool
+    from .store import Row, Store
 
 NAMED = re.compile(r"(?:h|s|xv)d([a-p])(\d*)\Z")
 NUMBERED = re.compile(r"\d{1,3}\Z")
@@ -32,6 +33,23 @@ def identity(name: str) -> str | None:
         number, partition = ascii_lowercase.index(named[1]), int(named[2] or 0)
         return f"{number}.{partition}" if partition else str(number)
     return str(int(name)) if NUMBERED.match(name) and int(name) < DEVICES else None
+
+
+def free(pool: MockPool, vm: Row) -> list[str]:
+    """The numbers that a new block device may have: since 7.0 255 of them, before 16, or 4 without drivers; 256 for a
+    control domain since 6.0."""
+    order = pool.store.release.order
+    limit = 255 if order >= rules.DUNDEE else 16 if has_drivers(pool.store, vm) else 4
+    if vm["is_control_domain"] and order >= rules.BOSTON:
+        limit = DEVICES
+    used = {identity(vbd[name]) for vbd in pool.vbds(vm) for name in ("device", "userdevice")}
+    return [str(number) for number in range(limit) if str(number) not in used]
+
+
+def has_drivers(store: Store, vm: Row) -> bool:
+    """Whether a guest can have as many devices as there are: it needs drivers, or is of a kind that has them."""
+    agent = store.find("VM_guest_metrics", vm["guest_metrics"])
+    return not is_hvm(vm) or (agent is not None and bool(agent["PV_drivers_version"]))
 
 
 def name_in(vm: Row, userdevice: str, release: Release) -> str:

@@ -365,6 +365,9 @@ def interrupt(call: Call, vm: Row, name: str) -> Steps:
 
 # --- block devices
 
+HARMLESS_TO_DISKS = ((rules.INVERNESS, ("mirror", "copy")), (rules.CREAM, ("copy",)), (rules.ALWAYS, ()))
+"""What may be done to a disk while it is given to a VM, and since when."""
+
 BESIDE: dict[str, tuple[str, ...]] = {"pause": ("pause", "unpause"), "unpause": ("pause", "unpause", "attach")}
 """The operations beside which another may begin on the same block device; any other goes alone."""
 
@@ -379,7 +382,7 @@ def vbd_refused(store: Store, vbd: Row, operation: str, *, full: bool = True) ->
 
 
 def _vbd_reasons(store: Store, vbd: Row, vm: Row, operation: str) -> Iterator[Failure]:
-    attached, state = vbd["currently_attached"], vm["power_state"]
+    attached, state, order = vbd["currently_attached"], vm["power_state"], store.release.order
     for task, going in vbd["current_operations"].items():
         if going not in BESIDE.get(operation, ()):
             yield in_progress(store, "VBD", vbd.ref, going, task)
@@ -396,52 +399,60 @@ def _vbd_reasons(store: Store, vbd: Row, vm: Row, operation: str) -> Iterator[Fa
             yield refuse("VM_BAD_POWER_STATE", vm.ref, "running", state.lower())
         if operation == "plug" and (attached or vbd["reserved"]):
             yield refuse("DEVICE_ALREADY_ATTACHED", vbd.ref)
-        if operation != "plug" and not attached:
+        if operation != "plug" and not (attached or vbd["reserved"]):
             yield refuse("DEVICE_ALREADY_DETACHED", vbd.ref)
-    pausing = ("Running",) if store.release.order <= rules.GEORGE else ("Running", "Paused")
+    pausing = ("Running",) if order <= rules.GEORGE else ("Running", "Paused")
     if operation in ("pause", "unpause") and state not in pausing:
         yield refuse("VM_BAD_POWER_STATE", vm.ref, "running", state.lower())
-    if operation in ("plug", "unplug"):
+    if operation in ("plug", "unplug") and order >= rules.DUNDEE:
         for going in vm["current_operations"].values():
             if going in ("clean_shutdown", "hard_shutdown", "suspend", "pause"):
                 yield refuse("OPERATION_NOT_ALLOWED", f"Current operation on VM:{vm.ref} is {going}")
     if operation in ("plug", "unplug", "unplug_force") and is_hvm(vm):
-        yield from _hotplug_lacking(store, vm)
+        yield from hotplug_lacking(store, vm, "VBD")
         if vbd["type"] == "CD":
             text = "HVM CDROMs cannot be hotplugged/unplugged, only inserted or ejected"
             yield refuse("OPERATION_NOT_ALLOWED", text)
-    if operation in ("insert", "eject") and state == "Suspended":
+    if operation in ("insert", "eject") and state == "Suspended" and order >= rules.TAMPA:
         yield refuse("VM_BAD_POWER_STATE", vm.ref, "halted, running", "suspended")
     vdi = store.find("VDI", vbd["VDI"]) if not vbd["empty"] else None
     if vdi is not None and not vdi["managed"]:
         yield refuse("VDI_NOT_MANAGED", vbd.ref)
     if vdi is not None and operation in ("attach", "plug", "insert"):
+        beside = next(operations for since, operations in HARMLESS_TO_DISKS if since <= order)
         for task, going in vdi["current_operations"].items():
-            if going not in ("mirror", "copy") or store.release.order <= rules.GEORGE:
+            if going not in beside:
                 yield in_progress(store, "VDI", vdi.ref, going, task, names=True)
 
 
-def _hotplug_lacking(store: Store, vm: Row) -> Iterator[Failure]:
-    """Why disks of a running HVM guest cannot be plugged: it says so, or it has no drivers that could."""
-    agent = store.find("VM_guest_metrics", vm["guest_metrics"])
-    able = agent.get("can_use_hotplug_vbd", "unspecified") if agent is not None else "unspecified"
-    if able == "no":
-        yield refuse("OPERATION_NOT_ALLOWED", "VM states it does not support VBD hotplug.")
-    elif able == "unspecified" and drivers(agent) is None and not (agent and agent.get("PV_drivers_detected")):
-        yield refuse("VM_MISSING_PV_DRIVERS", vm.ref)
+def hotplug_lacking(store: Store, vm: Row, device: str) -> Iterator[Failure]:
+    """Why a `VBD` or `VIF` of a running HVM guest cannot be plugged. Since 7.0 a guest says whether it can; before, and
+    where it says nothing, the version of its drivers tells. Since 7.1 it is enough that there are some, and up to 6.1 they
+    had to be up to date."""
+    agent, order = store.find("VM_guest_metrics", vm["guest_metrics"]), store.release.order
+    claim = agent.get(f"can_use_hotplug_{device.lower()}", "unspecified") if agent is not None else "unspecified"
+    if claim == "no":
+        yield refuse("OPERATION_NOT_ALLOWED", f"VM states it does not support {device} hotplug.")
+    detected = order >= rules.ELY and agent is not None and agent.get("PV_drivers_detected", False)
+    outdated = order < rules.CLEARWATER and agent is not None and not agent["PV_drivers_up_to_date"]
+    if claim == "unspecified" and not detected and (drivers(agent) is None or outdated):
+        yield drivers_refused(store, vm)
 
 
 def _disk_refused(store: Store, vbd: Row, operation: str) -> Failure | None:
-    """Why the disk behind a VBD cannot be given to its VM now: nobody else may write to it meanwhile."""
+    """Why the disk behind a VBD cannot be given to its VM now: nobody else may write to it meanwhile. Up to 6.0 a writer
+    did not mind readers, and control domains had no leave to share, but for what is attached to boot a VM."""
+    then = store.release.order < rules.TAMPA
     vdi = store.find("VDI", vbd["VDI"])
     if vdi is None or vbd["currently_attached"] or operation not in ("attach", "plug", "insert"):
         return None
     others = [row for row in store.rows("VBD", vdi["VBDs"]) if row is not vbd]
-    active = [row for row in others if _uses_disk(row) and not _harmless(store, row)]
-    written = any(row["mode"] == "RW" for row in active)
-    needed = vbd["mode"] == "RW" and store.release.order > rules.GEORGE
     vm = store.find("VM", vbd["VM"])
-    shares = vdi["sharable"] or (vm is not None and vm["is_control_domain"])
+    system = vm is not None and _is_system_domain(vm)
+    active = [row for row in others if _uses_disk(row, then and system) and not _harmless(store, row, then)]
+    written = any(row["mode"] == "RW" for row in active)
+    needed = vbd["mode"] == "RW" and not then
+    shares = vdi["sharable"] or (system and not then)
     if not shares and active and (written or needed):
         return refuse("VDI_IN_USE", vdi.ref)
     if vbd["mode"] == "RW" and vdi["read_only"]:
@@ -449,14 +460,20 @@ def _disk_refused(store: Store, vbd: Row, operation: str) -> Failure | None:
     return None
 
 
-def _uses_disk(vbd: Row) -> bool:
-    return bool(vbd["currently_attached"] or vbd["reserved"] or vbd["current_operations"])
+def _uses_disk(vbd: Row, booting: bool) -> bool:
+    """Whether a device uses its disk, or is about to; not where that is to boot its VM and a control domain looks in."""
+    going = vbd["current_operations"].values()
+    return bool(vbd["currently_attached"] or vbd["reserved"] or any(not booting or name != "attach" for name in going))
 
 
-def _harmless(store: Store, vbd: Row) -> bool:
-    """Whether the VM behind a device uses nothing now, being suspended, or may share disks, being a control domain."""
+def _harmless(store: Store, vbd: Row, then: bool) -> bool:
+    """Whether the VM behind a device uses nothing now, being suspended, or may share disks, being a system domain."""
     vm = store.find("VM", vbd["VM"])
-    return vm is not None and (vm["power_state"] == "Suspended" or bool(vm["is_control_domain"]))
+    return vm is not None and (vm["power_state"] == "Suspended" or (not then and _is_system_domain(vm)))
+
+
+def _is_system_domain(vm: Row) -> bool:
+    return bool(vm["is_control_domain"]) or vm_rules.is_true(vm["other_config"].get("is_system_domain", ""))
 
 
 def attachment_refused(store: Store, vm: Row) -> Failure | None:

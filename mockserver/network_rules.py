@@ -14,7 +14,7 @@ from xenctl.datamodel import load
 from . import rules
 from .busy import device_in_progress
 from .call import Call, refuse
-from .checks import drivers, drivers_refused, is_hvm, spelled
+from .checks import hotplug_lacking, is_hvm, spelled
 from .holding import Marked, assert_free
 from .store import NULL, Row, Store
 
@@ -57,21 +57,7 @@ def _vif_reasons(store: Store, vif: Row, vm: Row, operation: str) -> Iterator[Fa
         if going in IN_THE_WAY:
             yield refuse("OPERATION_NOT_ALLOWED", f"Current operation on VM:{vm.ref} is {spelled(going)}")
     if vm["power_state"] == "Running" and is_hvm(vm):
-        yield from _driver_reasons(store, vm)
-
-
-def _driver_reasons(store: Store, vm: Row) -> Iterator[Failure]:
-    """Since 7.0 a guest says whether it can; before, and where it says nothing, the version of its drivers tells. Since 7.1
-    it is enough that there are some, and up to 6.1 they had to be up to date."""
-    agent = store.find("VM_guest_metrics", vm["guest_metrics"])
-    claim = agent.get("can_use_hotplug_vif", "unspecified") if agent is not None else "unspecified"
-    if claim == "no":
-        yield refuse("OPERATION_NOT_ALLOWED", "VM states it does not support VIF hotplug.")
-    release = store.release.order
-    detected = release >= rules.ELY and agent is not None and agent.get("PV_drivers_detected", False)
-    outdated = release < rules.CLEARWATER and agent is not None and not agent["PV_drivers_up_to_date"]
-    if claim == "unspecified" and not detected and (drivers(agent) is None or outdated):
-        yield drivers_refused(store, vm)
+        yield from hotplug_lacking(store, vm, "VIF")
 
 
 def vif_allowed_operations(store: Store, vif: Row) -> list[str] | None:

@@ -17,8 +17,15 @@ from .generic import make
 verb = verbs_of("VBD")
 
 MARKS = ("current_operations",)
-TYPES = frozenset("system user ephemeral suspend crashdump metadata rrd pvs_cache".split())
-"""The types of disks that VMs may have."""
+TYPES: dict[str, tuple[int, ...]] = {
+    **dict.fromkeys("system user ephemeral suspend crashdump".split(), rules.ALWAYS),
+    "metadata": rules.BOSTON,
+    "rrd": rules.DUNDEE,
+    "pvs_cache": rules.ELY,
+}
+"""The types of disks that VMs may have, and since when."""
+BACKEND = "backend-kind"
+"""The key by which storage has a say in how its disks are served, since 7.0."""
 
 
 def _host(call: Call, vm: Row) -> hosts.Contact | None:
@@ -32,7 +39,9 @@ def _host(call: Call, vm: Row) -> hosts.Contact | None:
 def eject(call: Call, vbd: str) -> Steps:
     row = call.db.get("VBD", vbd)
     with vbd_operation(call, row, "eject"):
-        host = _host(call, call.db.get("VM", row["VM"]))
+        vm = call.db.get("VM", row["VM"])
+        _assert_awake(vm)
+        host = _host(call, vm)
         if host is not None:
             yield call.pool.durations.device
             host.check()
@@ -45,6 +54,7 @@ def insert(call: Call, vbd: str, vdi: str) -> Steps:
     row, disc = call.db.get("VBD", vbd), call.db.get("VDI", vdi)
     with vbd_operation(call, row, "insert"):
         vm, sr = call.db.get("VM", row["VM"]), call.db.get("SR", disc["SR"])
+        _assert_awake(vm)
         _assert_disc(call, disc)
         if not disc["managed"]:
             raise refuse("VDI_NOT_MANAGED", vdi)
@@ -61,6 +71,12 @@ def insert(call: Call, vbd: str, vdi: str) -> Steps:
     return ""
 
 
+def _assert_awake(vm: Row) -> None:
+    """Raise for a suspended VM, as releases up to 6.0 did here; the later ones do not come this far."""
+    if vm["power_state"] == "Suspended":
+        raise refuse("VM_BAD_POWER_STATE", vm.ref, "running", "suspended")
+
+
 def _assert_disc(call: Call, vdi: Row) -> None:
     """Raise for what is in no library of discs; since 7.0 any disk may be in a drive."""
     kind = call.db.get("SR", vdi["SR"])["content_type"]
@@ -75,7 +91,7 @@ def plug(call: Call, ref: str) -> Steps:
         vm = call.db.get("VM", row["VM"])
         host = _host(call, vm)
         assert host is not None
-        if is_hvm(vm) and row["type"] != "CD" and row["mode"] == "RO":
+        if is_hvm(vm) and row["type"] != "CD" and row["mode"] == "RO" and call.at_least(rules.TAMPA):
             raise refuse("DISK_VBD_MUST_BE_READWRITE_FOR_HVM", ref)
         name = block_devices.name_in(vm, row["userdevice"], host.machine.system.release)
         if not row["empty"]:
@@ -157,7 +173,7 @@ def assert_attachable(call: Call, ref: str) -> str:
 def set_mode(call: Call, ref: str, value: str) -> str:
     row = call.db.get("VBD", ref)
     vm = call.db.get("VM", row["VM"])
-    if vm["power_state"] != "Halted":
+    if vm["power_state"] != "Halted" and call.at_least(rules.BOSTON):
         raise refuse("VM_BAD_POWER_STATE", vm.ref, "halted", vm["power_state"].lower())
     call.db.write(row, mode=value)
     return ""
@@ -167,8 +183,9 @@ def set_mode(call: Call, ref: str, value: str) -> str:
 def create(call: Call, args: dict[str, Any]) -> str:
     vm, empty = call.db.get("VM", args["VM"]), args["empty"]
     _assert_sensible(call, args)
-    assert_not_migrating(call.db, vm)
-    if args["type"] == "Floppy" and not is_hvm(vm):
+    if call.at_least(rules.TAMPA):
+        assert_not_migrating(call.db, vm)
+    if args["type"] == "Floppy" and not is_hvm(vm) and call.at_least(rules.STOCKHOLM):
         raise refuse("NOT_IMPLEMENTED", "VBD of type 'floppy' is not supported on PV domain")
     keeps = vm["power_state"] == "Suspended" and call.at_least(rules.MAKES_SUSPENDED)
     at_rest = {} if keeps else {"currently_attached": False, "device": ""}
@@ -176,6 +193,9 @@ def create(call: Call, args: dict[str, Any]) -> str:
     if not empty:
         assert_stays_agile(call.db, vm, call.db.get("VDI", args["VDI"]))
     more = {"userdevice": device, "VDI": NULL if empty else args["VDI"], "reserved": False}
+    vdi = call.db.find("VDI", args["VDI"])
+    if vdi is not None and call.at_least(rules.DUNDEE) and BACKEND in vdi["sm_config"]:
+        more["other_config"] = {**args["other_config"], BACKEND: vdi["sm_config"][BACKEND]}
     metrics = call.db.create("VBD_metrics", call.pool.new_ref(), {"uuid": call.pool.new_uuid()})
     return make(call, "VBD", args, **at_rest, **more, metrics=metrics.ref).ref
 
@@ -183,7 +203,7 @@ def create(call: Call, args: dict[str, Any]) -> str:
 def _assert_sensible(call: Call, args: dict[str, Any]) -> None:
     """Raise for a device that no VM could have."""
     vdi = None if args["empty"] else call.db.get("VDI", args["VDI"])
-    if vdi is not None and vdi["type"] not in TYPES:
+    if vdi is not None and not (vdi["type"] in TYPES and call.at_least(TYPES[vdi["type"]])):
         raise storage_rules.wrong_type(vdi)
     if args["type"] == "CD" and args["mode"] != "RO":
         raise refuse("VBD_CDS_MUST_BE_READONLY")
@@ -196,17 +216,18 @@ def _assert_sensible(call: Call, args: dict[str, Any]) -> None:
 
 
 def _device(call: Call, vm: Row, args: dict[str, Any]) -> str:
-    """The device to take: the lowest free one for `autodetect`, else the one wanted if nothing has it."""
-    wanted, taken = args["userdevice"], {block_devices.identity(vbd["userdevice"]) for vbd in call.pool.vbds(vm)}
+    """The device to take: the lowest free one for `autodetect`, else the one wanted if nothing has it. Floppies have been
+    asked for by name since 8.2."""
+    wanted, floppy = args["userdevice"], args["type"] == "Floppy" and call.at_least(rules.DUNDEE)
+    taken = {block_devices.identity(vbd[name]) for vbd in call.pool.vbds(vm) for name in ("device", "userdevice")}
     if wanted == "autodetect":
-        numbers = map(str, range(256 if vm["is_control_domain"] else 255))
-        names = ("fda", "fdb") if args["type"] == "Floppy" else numbers
-        wanted = next((name for name in names if name not in taken), None)
-        if wanted is None:
+        floppies = [name for name in ("fda", "fdb") if name not in taken and is_hvm(vm)]
+        names = floppies if floppy else block_devices.free(call.pool, vm)
+        if not names:
             raise refuse("INVALID_DEVICE", "autodetect")
-        return str(wanted)
-    identity = block_devices.identity(wanted)
-    if identity is None:
+        return names[0]
+    identity, named = block_devices.identity(wanted), call.at_least(rules.STOCKHOLM)
+    if identity is None or (wanted.startswith("fd") and not named) or (floppy and named and wanted.isdigit()):
         raise refuse("INVALID_DEVICE", wanted)
     if identity in taken:
         raise refuse("DEVICE_ALREADY_EXISTS", wanted)
@@ -218,7 +239,9 @@ def destroy(call: Call, ref: str) -> str:
     row = call.db.get("VBD", ref)
     if row["currently_attached"] or row["reserved"]:
         vm = call.db.get("VM", row["VM"])
-        raise refuse("OPERATION_NOT_ALLOWED", f"VBD '{row['uuid']}' still attached to '{vm['uuid']}'")
+        text = f"VBD '{row['uuid']}' still attached to '{vm['uuid']}'"
+        older = "VBD still attached to a running VM"
+        raise refuse("OPERATION_NOT_ALLOWED", text if call.at_least(rules.MIDNIGHT_RIDE) else older)
     metrics = call.db.find("VBD_metrics", row["metrics"])
     if metrics is not None:
         call.db.delete(metrics)

@@ -8,9 +8,9 @@ from xenctl.datamodel import load
 from xenctl.errors import Failure
 
 from .. import power, vm_rules
-from ..block_devices import identity
+from ..block_devices import free, has_drivers
 from ..call import Call, refuse
-from ..checks import is_hvm, operation, operation_refused
+from ..checks import operation, operation_refused
 from ..data_sources import of_guest
 from ..placement import ocaml_float
 from ..power import MARKS
@@ -26,13 +26,8 @@ verb = verbs_of("VM")
 
 @verb()
 def get_allowed_VBD_devices(call: Call, vm: str) -> list[str]:
-    """The numbers that a new block device may have: since 7.0 255 of them, before 16, or 4 without drivers."""
-    row = call.db.get("VM", vm)
-    limit = 255 if call.at_least(DUNDEE) else 16 if _has_drivers(call, row) else 4
-    if row["is_control_domain"] and call.at_least(DUNDEE):
-        limit = 256
-    used = {identity(vbd[name]) for vbd in call.pool.vbds(row) for name in ("device", "userdevice")}
-    return [str(number) for number in range(limit) if str(number) not in used]
+    """The numbers that a new block device may have."""
+    return free(call.pool, call.db.get("VM", vm))
 
 
 @verb()
@@ -40,16 +35,10 @@ def get_allowed_VIF_devices(call: Call, vm: str) -> list[str]:
     """The numbers that a new network interface may have: 7 of them, up to 6.5 4 without drivers, and 16 since the
     toolstack's version 25.29."""
     row = call.db.get("VM", vm)
-    limit = 16 if call.at_least(MORE_INTERFACES) else 7 if call.at_least(DUNDEE) or _has_drivers(call, row) else 4
+    limit = 16 if call.at_least(MORE_INTERFACES) else 7 if call.at_least(DUNDEE) or has_drivers(call.db, row) else 4
     vifs = (call.db.find("VIF", ref) for ref in row["VIFs"])
     used = {vif["device"] for vif in vifs if vif is not None}
     return [str(number) for number in range(limit) if str(number) not in used]
-
-
-def _has_drivers(call: Call, vm: Row) -> bool:
-    """Whether a guest can have as many devices as there are: it needs drivers, or is of a kind that has them."""
-    agent = call.db.find("VM_guest_metrics", vm["guest_metrics"])
-    return not is_hvm(vm) or (agent is not None and bool(agent["PV_drivers_version"]))
 
 
 # --- records and measurements

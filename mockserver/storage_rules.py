@@ -1,4 +1,4 @@
-"""Whether an operation may be done to a storage repository or a disk: the checks of two eras of xapi, in its order.
+"""Whether an operation may be done to a storage repository or a disk: the checks of the eras of xapi, in its order.
 
 A list of checks is one era; the first that finds a reason to refuse wins. `allowed_operations` comes from the same lists,
 so what is listed is what is not refused. What a disk's checks look at again and again is gathered once, in `DiskState`.
@@ -176,7 +176,9 @@ VDI_NEEDS: dict[str, str] = {
     **dict.fromkeys(("enable_cbt", "disable_cbt", "data_destroy", "list_changed_blocks"), "VDI_CONFIG_CBT"),
     "set_on_boot": "VDI_RESET_ON_BOOT",
 }
-"""The capability that an operation on a disk needs; up to 6.0 clones and snapshots were not looked at."""
+"""The capability that an operation on a disk needs."""
+NEEDED_SINCE = {"clone": rules.TAMPA, "snapshot": rules.INVERNESS}
+"""Before these releases the operation was not looked at for what it needs."""
 
 LIVE = frozenset("snapshot resize_online blocked clone revert_to mirror enable_cbt disable_cbt data_destroy".split())
 """What may be done to a disk that is in use."""
@@ -184,6 +186,8 @@ NOT_TO_CBT_METADATA = frozenset(
     "clone copy disable_cbt enable_cbt mirror resize resize_online snapshot revert_to revert_from set_on_boot".split()
 )
 OF_HA = ("ha_statefile", "redo_log")
+OF_HA_THEN = ("ha_statefile", "metadata")
+"""What high availability needed up to 5.6 FP1; since 7.0 it is these that are kept while it is switched on or off."""
 
 TYPES_SPELLED: dict[str, str] = {
     **{name: name.capitalize() for name in ("system", "user", "ephemeral", "suspend", "crashdump", "metadata")},
@@ -233,30 +237,23 @@ VDICheck = Callable[[DiskState, str], "Failure | None"]
 
 def _vdi_upgrading(at: DiskState, operation: str) -> Failure | None:
     store = at.store
-    refused = (
-        operation not in VDI_UPGRADE_OPERATIONS and store.release.order >= rules.INVERNESS and rules.upgrading(store)
-    )
+    refused = operation not in VDI_UPGRADE_OPERATIONS and rules.upgrading(store)
     return refuse("NOT_SUPPORTED_DURING_UPGRADE") if refused else None
 
 
 def _vdi_busy(at: DiskState, operation: str) -> Failure | None:
-    going = at.vdi["current_operations"]
-    if not going or (operation == "destroy" and "mirror" in going.values()):
+    """One thing at a time; but copies have let others in since 6.5, and mirrors a destroy since 7.1."""
+    going, order = at.vdi["current_operations"], at.store.release.order
+    if not going or (operation == "destroy" and "mirror" in going.values() and order >= rules.ELY):
         return None
     for task, name in going.items():
-        if name != "copy":
+        if name != "copy" or order < rules.CREAM:
             return in_progress(at.store, "VDI", at.ref, name, task)
     return None
 
 
-def _vdi_busy_then(at: DiskState, operation: str) -> Failure | None:
-    for task, name in at.vdi["current_operations"].items():
-        return in_progress(at.store, "VDI", at.ref, name, task)
-    return None
-
-
 def _vdi_unreachable(at: DiskState, operation: str) -> Failure | None:
-    if operation == "resize" and not is_plugged(at.store, at.sr):
+    if operation == "resize" and at.store.release.order >= rules.TAMPA and not is_plugged(at.store, at.sr):
         return refuse("SR_HAS_NO_PBDS", at.sr.ref)
     return None
 
@@ -264,8 +261,8 @@ def _vdi_unreachable(at: DiskState, operation: str) -> Failure | None:
 def _vdi_in_use(at: DiskState, operation: str) -> Failure | None:
     if not at.active or operation in LIVE:
         return None
-    if operation == "copy" and not any(vbd["mode"] == "RW" for vbd in at.active):
-        return None
+    if operation == "copy" and at.store.release.order >= rules.CLEARWATER:
+        return vdi_in_use(at.store, at.ref, operation) if any(vbd["mode"] == "RW" for vbd in at.active) else None
     if operation == "list_changed_blocks" and all(_of_snapshot(at.store, vbd) for vbd in at.active):
         return None
     return vdi_in_use(at.store, at.ref, operation)
@@ -301,11 +298,9 @@ def _vdi_changing(at: DiskState, operation: str) -> Failure | None:
 
 def _vdi_capability(at: DiskState, operation: str) -> Failure | None:
     needed = VDI_NEEDS.get(operation)
-    return None if needed is None or needed in at.can else refuse("SR_OPERATION_NOT_SUPPORTED", at.sr.ref)
-
-
-def _vdi_capability_then(at: DiskState, operation: str) -> Failure | None:
-    return None if operation in ("clone", "snapshot") else _vdi_capability(at, operation)
+    if needed is None or needed in at.can or at.store.release.order < NEEDED_SINCE.get(operation, rules.ALWAYS):
+        return None
+    return refuse("SR_OPERATION_NOT_SUPPORTED", at.sr.ref)
 
 
 def _vdi_cbt(at: DiskState, operation: str) -> Failure | None:
@@ -323,14 +318,20 @@ def wrong_type(vdi: Row) -> Failure:
 
 def _of_ha(at: DiskState) -> Failure | None:
     """A statefile or redo log stays as it is while high availability needs it."""
-    if at.vdi["type"] not in OF_HA:
-        return None
-    pool = at.store.pool()
-    if pool.get("ha_enabled"):
-        return refuse("HA_IS_ENABLED")
-    for going, code in (("ha_enable", "HA_ENABLE_IN_PROGRESS"), ("ha_disable", "HA_DISABLE_IN_PROGRESS")):
-        if going in pool.get("current_operations", {}).values():
-            return refuse(code)
+    return _of_ha_on(at) or _of_ha_switching(at)
+
+
+def _of_ha_on(at: DiskState) -> Failure | None:
+    types = OF_HA if at.store.release.order >= rules.BOSTON else OF_HA_THEN
+    return refuse("HA_IS_ENABLED") if at.vdi["type"] in types and at.store.pool().get("ha_enabled") else None
+
+
+def _of_ha_switching(at: DiskState) -> Failure | None:
+    if at.vdi["type"] in OF_HA_THEN and at.store.release.order >= rules.DUNDEE:
+        going = at.store.pool().get("current_operations", {}).values()
+        for operation, code in (("ha_enable", "HA_ENABLE_IN_PROGRESS"), ("ha_disable", "HA_DISABLE_IN_PROGRESS")):
+            if operation in going:
+                return refuse(code)
     return None
 
 
@@ -348,9 +349,7 @@ def _destroy(at: DiskState) -> Failure | None:
 
 
 def _forget(at: DiskState) -> Failure | None:
-    if at.vdi["type"] in OF_HA and at.store.pool().get("ha_enabled"):
-        return refuse("HA_IS_ENABLED")
-    return refuse("VDI_HAS_RRDS", at.ref) if at.vdi["type"] == "rrd" else None
+    return _of_ha_on(at) or (refuse("VDI_HAS_RRDS", at.ref) if at.vdi["type"] == "rrd" else None)
 
 
 def _data_destroy(at: DiskState) -> Failure | None:
@@ -359,22 +358,18 @@ def _data_destroy(at: DiskState) -> Failure | None:
     return _destroy(at) if at.vdi.get("cbt_enabled") else refuse("VDI_NO_CBT_METADATA", at.ref)
 
 
-def _resize(at: DiskState) -> Failure | None:
-    enabled = at.vdi["type"] in OF_HA and at.store.pool().get("ha_enabled")
-    return refuse("HA_IS_ENABLED") if enabled else None
-
-
 def _snapshot(at: DiskState) -> Failure | None:
     if at.vdi["sharable"]:
         return refuse("VDI_IS_SHARABLE", at.ref)
-    copied = "copy" in at.vdi["current_operations"].values()
+    copied = "copy" in at.vdi["current_operations"].values() and at.store.release.order >= rules.DUNDEE
     text = "Snapshot operation not allowed during copy."
     return _resetting(at) or (refuse("OPERATION_NOT_ALLOWED", text) if copied else None)
 
 
 def _copy(at: DiskState) -> Failure | None:
     text = "VDI containing HA statefile or redo log cannot be copied (check the VDI's allowed operations)."
-    return _resetting(at) or (refuse("OPERATION_NOT_ALLOWED", text) if at.vdi["type"] in OF_HA else None)
+    resetting = _resetting(at) if at.store.release.order >= rules.STOCKHOLM else None
+    return resetting or (refuse("OPERATION_NOT_ALLOWED", text) if at.vdi["type"] in OF_HA else None)
 
 
 def _change_cbt(at: DiskState) -> Failure | None:
@@ -387,40 +382,39 @@ def _revert_to(at: DiskState) -> Failure | None:
     return None if at.vdi.get("is_a_snapshot") else refuse("REVERT_ONLY_ALLOWED_ON_SNAPSHOT")
 
 
-OWN_RULES: dict[str, Callable[[DiskState], Failure | None]] = {
-    "destroy": _destroy,
-    "revert_from": _destroy,
-    "forget": _forget,
-    "data_destroy": _data_destroy,
-    "resize": _resize,
-    "resize_online": _resize,
-    "snapshot": _snapshot,
-    "copy": _copy,
-    "enable_cbt": _change_cbt,
-    "disable_cbt": _change_cbt,
-    "revert_to": _revert_to,
+OWN_RULES: dict[str, tuple[Callable[[DiskState], Failure | None], tuple[int, ...]]] = {
+    "destroy": (_destroy, rules.ALWAYS),
+    "revert_from": (_destroy, rules.ALWAYS),
+    "forget": (_forget, rules.CLEARWATER),
+    "data_destroy": (_data_destroy, rules.ALWAYS),
+    "resize": (_of_ha_on, rules.ALWAYS),
+    "resize_online": (_of_ha_on, rules.ALWAYS),
+    "snapshot": (_snapshot, rules.MIDNIGHT_RIDE),
+    "copy": (_copy, rules.TAMPA),
+    "enable_cbt": (_change_cbt, rules.ALWAYS),
+    "disable_cbt": (_change_cbt, rules.ALWAYS),
+    "revert_to": (_revert_to, rules.ALWAYS),
 }
-OWN_RULES_THEN = {name: OWN_RULES[name] for name in ("destroy", "resize", "resize_online")}
-"""What an operation asks besides what all ask."""
+"""What an operation asks besides what all ask, and since when."""
 
 
 def _vdi_own(at: DiskState, operation: str) -> Failure | None:
-    rule = OWN_RULES.get(operation)
-    return rule(at) if rule is not None else None
+    rule, since = OWN_RULES.get(operation, (None, rules.ALWAYS))
+    return rule(at) if rule is not None and at.store.release.order >= since else None
 
 
-def _vdi_own_then(at: DiskState, operation: str) -> Failure | None:
-    rule = OWN_RULES_THEN.get(operation)
-    return rule(at) if rule is not None else None
-
-
-VDI_CHECKS: tuple[VDICheck, ...] = (
-    *(_vdi_upgrading, _vdi_busy, _vdi_unreachable, _vdi_in_use, _vdi_changing, _vdi_capability, _vdi_cbt, _vdi_own),
+VDI_CHECKS: tuple[tuple[tuple[int, ...], tuple[VDICheck, ...]], ...] = (
+    (
+        rules.INVERNESS,
+        (_vdi_upgrading, _vdi_busy, _vdi_unreachable, _vdi_in_use, _vdi_changing, _vdi_capability, _vdi_cbt, _vdi_own),
+    ),
+    (
+        rules.MIDNIGHT_RIDE,
+        (_vdi_busy, _vdi_unreachable, _vdi_in_use, _vdi_changing, _vdi_own, _vdi_capability),
+    ),
+    (rules.ALWAYS, (_vdi_busy, _vdi_in_use_then, _vdi_changing, _vdi_own, _vdi_capability)),
 )
-VDI_CHECKS_THEN: tuple[VDICheck, ...] = (
-    *(_vdi_busy_then, _vdi_in_use_then, _vdi_changing, _vdi_own_then, _vdi_capability_then),
-)
-"""What releases up to 5.5 checked."""
+"""What was checked in which order, and since when."""
 
 
 def vdi_refused(store: Store, vdi: Row, operation: str) -> Failure | None:
@@ -429,7 +423,7 @@ def vdi_refused(store: Store, vdi: Row, operation: str) -> Failure | None:
 
 
 def _first(at: DiskState, operation: str) -> Failure | None:
-    for check in VDI_CHECKS_THEN if at.store.release.order <= rules.GEORGE else VDI_CHECKS:
+    for check in next(checks for since, checks in VDI_CHECKS if since <= at.store.release.order):
         refused = check(at, operation)
         if refused is not None:
             return refused

@@ -42,6 +42,8 @@ FEATURES = (
     *("feature-vcpu-hotplug", *vm_rules.QUIESCES),
 )
 """What a guest's agent says that the checks of a VM look at."""
+KEPT = {*storage_rules.OF_HA, *storage_rules.OF_HA_THEN}
+"""The types of disks that high availability may keep."""
 TRAITS = ("cbt_enabled", "on_boot", "sharable", "is_a_snapshot", "managed")
 """What the checks of a disk look at in its own row."""
 
@@ -144,7 +146,7 @@ def of_vdi(look: Look, vdi: Row) -> Hashable | None:
     """The facts of a disk that is no part of high availability."""
     store = look.store
     sr = store.find("SR", vdi["SR"])
-    if vdi["type"] in storage_rules.OF_HA or sr is None:
+    if vdi["type"] in KEPT or sr is None:
         return None
     active, changing = storage_rules.users(store, vdi)
     vms = [store.find("VM", vbd["VM"]) for vbd in active] if look.order <= rules.GEORGE else []

@@ -103,9 +103,10 @@ def _sr_unconnected(store: Store, sr: Row, operation: str) -> Failure | None:
 
 
 def _sr_filled(store: Store, sr: Row, operation: str) -> Failure | None:
+    """Storage with disks is not destroyed; since 6.2 those that it keeps for itself do not count."""
     if operation == "destroy":
-        vdis = (store.find("VDI", ref) for ref in sr["VDIs"])
-        if any(vdi is not None and vdi["managed"] and vdi["type"] != "rrd" for vdi in vdis):
+        vdis, every = store.rows("VDI", sr["VDIs"]), store.release.order < rules.CLEARWATER
+        if any(every or (vdi["managed"] and vdi["type"] != "rrd") for vdi in vdis):
             return refuse("SR_NOT_EMPTY")
     return None
 

@@ -155,3 +155,16 @@ def test_copies_of_statefiles(calls: Make, release: str, passes: bool) -> None:
     """Refused since 6.1."""
     c = pool(calls, release)
     assert (refusal(c, free_disk(c, type="ha_statefile"), "copy") is None) == passes
+
+
+@pytest.mark.parametrize(("release", "passes"), [("6.1", False), ("6.2", True)])
+def test_storage_with_disks_of_its_own_is_destroyed(calls: Make, release: str, passes: bool) -> None:
+    """Since 6.2."""
+    c = pool(calls, release)
+    sr = c.pool.store.get("SR", free_disk(c)["SR"])
+    for vdi in c.pool.store.rows("VDI", sr["VDIs"]):
+        c.pool.store.write(vdi, managed=False)
+    for pbd in c.pool.store.rows("PBD", sr["PBDs"]):
+        c.pool.store.write(pbd, currently_attached=False)
+    error = storage_rules.sr_refused(c.pool.store, sr, "destroy")
+    assert (error.details if error else None) == (None if passes else ["SR_NOT_EMPTY"])

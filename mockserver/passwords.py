@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from . import rules
 from .call import Call, refuse
 
 if TYPE_CHECKING:
@@ -12,9 +13,9 @@ if TYPE_CHECKING:
 SUFFIX = "password_secret"
 
 
-def assert_not_reserved(config: dict[str, str]) -> None:
-    """Raise for a key that only xapi itself gives to plugins."""
-    if "SRmaster" in config:
+def assert_not_reserved(call: Call, config: dict[str, str]) -> None:
+    """Raise for a key that only xapi itself gives to plugins, as releases since 6.5 do."""
+    if "SRmaster" in config and call.at_least(rules.CREAM):
         raise refuse("VALUE_NOT_SUPPORTED", "SRmaster", config["SRmaster"], "This key is for internal use only")
 
 
@@ -32,8 +33,9 @@ def to_secrets(call: Call, config: dict[str, str]) -> dict[str, str]:
 
 
 def duplicated(call: Call, config: dict[str, str]) -> dict[str, str]:
-    """`config` with a secret of its own for each that it names. Raises `UUID_INVALID` for one that is not there."""
-    if "secret" not in call.db.tables:
+    """`config` with a secret of its own for each that it names; up to 6.2 connections shared them. Raises `UUID_INVALID` for
+    one that is not there."""
+    if not call.at_least(rules.CREAM):
         return dict(config)
     return {
         key: make_secret(call, call.db.identified("secret", value)["value"])["uuid"] if key.endswith(SUFFIX) else value

@@ -168,3 +168,34 @@ def test_storage_with_disks_of_its_own_is_destroyed(calls: Make, release: str, p
         c.pool.store.write(pbd, currently_attached=False)
     error = storage_rules.sr_refused(c.pool.store, sr, "destroy")
     assert (error.details if error else None) == (None if passes else ["SR_NOT_EMPTY"])
+
+
+@pytest.mark.parametrize(("release", "late"), [("6.2", False), ("6.5", True)])
+def test_what_connections_are_told(calls: Make, release: str, late: bool) -> None:
+    """Since 6.5 each has secrets of its own, and the key by which plugins know their master is reserved."""
+    c = calls(release=release, hosts=1, vms=0)
+    sr = c("SR.introduce", "", "more", "", "nfs", "user", True, {})
+    secret = c("secret.create", {"value": "hush", "other_config": {}})
+    uuid = c("secret.get_uuid", secret)
+    fields = {"host": c.host("host1").ref, "SR": sr, "other_config": {}}
+    reserved = {**fields, "device_config": {"SRmaster": "true"}}
+    if late:
+        assert c.refused("PBD.create", reserved)[:3] == ["VALUE_NOT_SUPPORTED", "SRmaster", "true"]
+    else:
+        c("PBD.destroy", c("PBD.create", reserved))
+    pbd = c("PBD.create", {**fields, "device_config": {"password_secret": uuid}})
+    assert (c("PBD.get_device_config", pbd)["password_secret"] == uuid) != late
+
+
+@pytest.mark.parametrize(("release", "passes"), [("5.6.100", False), ("6.0", True)])
+def test_copies_of_the_database_let_storage_go(calls: Make, release: str, passes: bool) -> None:
+    """Since 6.0 a disk of metadata does not keep its storage plugged."""
+    c = pool(calls, release)
+    vdi = c.pool.store.get("VDI", c.vbd("vm01", "0")["VDI"])
+    for other in c.pool.store.rows("VDI", c.pool.store.get("SR", vdi["SR"])["VDIs"]):
+        c.pool.store.write(other, type="metadata")
+    (pbd,) = c.pool.store.get("SR", vdi["SR"])["PBDs"]
+    if passes:
+        c("PBD.unplug", pbd)
+    else:
+        assert c.refused("PBD.unplug", pbd)[0] == "VDI_IN_USE"

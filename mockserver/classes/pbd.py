@@ -7,7 +7,7 @@ from typing import Any
 
 from xenctl.errors import Failure
 
-from .. import agility, hosts, passwords, volumes
+from .. import agility, hosts, passwords, rules, volumes
 from ..busy import in_progress
 from ..call import Call, Steps, refuse
 from ..holding import assert_free
@@ -98,11 +98,13 @@ def _assert_spared_by_ha(call: Call, sr: Row) -> None:
 
 
 def _used(call: Call, pbd: Row) -> Iterator[str]:
-    """The disks behind a PBD that VMs on its host use; suspended VMs are on no host, so theirs are not in the way."""
+    """The disks behind a PBD that VMs on its host use; suspended VMs are on no host, so theirs are not in the way. Copies of
+    the database are not since 6.0."""
+    ignored = "metadata" if call.at_least(rules.BOSTON) else None
     for vm in (call.db.get("VM", vm) for vm in call.db.get("host", pbd["host"])["resident_VMs"]):
         for vbd in call.pool.vbds(vm):
             vdi = call.db.find("VDI", vbd["VDI"])
-            behind = vdi is not None and vdi["type"] != "metadata" and vdi["SR"] == pbd["SR"]
+            behind = vdi is not None and vdi["type"] != ignored and vdi["SR"] == pbd["SR"]
             if behind and (vbd["currently_attached"] or vbd["reserved"]):
                 yield vbd["VDI"]
 
@@ -115,7 +117,7 @@ def create(call: Call, args: dict[str, Any]) -> str:
     sr, host = call.db.get("SR", args["SR"]), call.db.get("host", args["host"])
     with volumes.held(call, sr=(sr, "pbd_create")):
         _assert_new(call, sr, host)
-        passwords.assert_not_reserved(args["device_config"])
+        passwords.assert_not_reserved(call, args["device_config"])
         return connect(call, sr, host, passwords.to_secrets(call, args["device_config"])).ref
 
 
@@ -155,6 +157,6 @@ def set_device_config(call: Call, ref: str, value: dict[str, str]) -> str:
     row = call.db.get("PBD", ref)
     volumes.assert_from_plugin(call, row["SR"])
     hosts.reached(call, row["host"])
-    passwords.assert_not_reserved(value)
+    passwords.assert_not_reserved(call, value)
     call.db.write(row, device_config=passwords.to_secrets(call, value))
     return ""

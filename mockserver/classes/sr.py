@@ -46,7 +46,7 @@ def create(
         raise refuse("NOT_SUPPORTED_DURING_UPGRADE")
     if kind not in supported_types(db):
         raise refuse("SR_UNKNOWN_DRIVER", kind)
-    passwords.assert_not_reserved(device_config)
+    passwords.assert_not_reserved(call, device_config)
     config = passwords.to_secrets(call, device_config)
     others = [row for row in db.table("host").values() if row is not there] if shared else []
     sr = _introduce(call, call.pool.new_uuid(), name_label, name_description, kind, content_type, shared, sm_config)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 NAMED = re.compile(r"(?:h|s|xv)d([a-p])(\d*)\Z")
 NUMBERED = re.compile(r"\d{1,3}\Z")
-FLOPPY = re.compile(r"fd[ab]\Z")
+FLOPPIES = ("fda", "fdb")
 DEVICES = 256
 """How many numbers there are."""
 IDE_DRIVES = 16
@@ -27,7 +27,7 @@ IDE_DRIVES = 16
 def identity(name: str) -> str | None:
     """What a device is, however it is spelled: `0`, `hda` and `xvda` are one; partitions and floppies are apart. None for
     what is none."""
-    if FLOPPY.match(name):
+    if name in FLOPPIES:
         return name
     if named := NAMED.match(name):
         number, partition = ascii_lowercase.index(named[1]), int(named[2] or 0)
@@ -35,14 +35,21 @@ def identity(name: str) -> str | None:
     return str(int(name)) if NUMBERED.match(name) and int(name) < DEVICES else None
 
 
-def free(pool: MockPool, vm: Row) -> list[str]:
-    """The numbers that a new block device may have: since 7.0 255 of them, before 16, or 4 without drivers; 256 for a
-    control domain since 6.0."""
-    order = pool.store.release.order
+def taken(pool: MockPool, vm: Row) -> set[str | None]:
+    """What the devices of a VM are, whoever named them."""
+    return {identity(vbd[name]) for vbd in pool.vbds(vm) for name in ("device", "userdevice")}
+
+
+def free(pool: MockPool, vm: Row, kind: str = "Disk") -> list[str]:
+    """What a new block device of a VM may be, the first best. A number: since 7.0 there are 255 of them, before 16, or 4
+    without drivers; 256 for a control domain since 6.0. For a floppy since 7.0 one of two names, with hardware
+    virtualisation only."""
+    order, used = pool.store.release.order, taken(pool, vm)
+    if kind == "Floppy" and order >= rules.DUNDEE:
+        return [name for name in FLOPPIES if name not in used and is_hvm(vm)]
     limit = 255 if order >= rules.DUNDEE else 16 if has_drivers(pool.store, vm) else 4
     if vm["is_control_domain"] and order >= rules.BOSTON:
         limit = DEVICES
-    used = {identity(vbd[name]) for vbd in pool.vbds(vm) for name in ("device", "userdevice")}
     return [str(number) for number in range(limit) if str(number) not in used]
 
 

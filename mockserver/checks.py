@@ -365,6 +365,8 @@ def interrupt(call: Call, vm: Row, name: str) -> Steps:
 
 # --- block devices
 
+IN_THE_WAY = ("clean_shutdown", "hard_shutdown", "suspend", "pause")
+"""What goes on with a VM while none of its devices is plugged or unplugged."""
 HARMLESS_TO_DISKS = ((rules.INVERNESS, ("mirror", "copy")), (rules.CREAM, ("copy",)), (rules.ALWAYS, ()))
 """What may be done to a disk while it is given to a VM, and since when."""
 
@@ -404,10 +406,8 @@ def _vbd_reasons(store: Store, vbd: Row, vm: Row, operation: str) -> Iterator[Fa
     pausing = ("Running",) if order <= rules.GEORGE else ("Running", "Paused")
     if operation in ("pause", "unpause") and state not in pausing:
         yield refuse("VM_BAD_POWER_STATE", vm.ref, "running", state.lower())
-    if operation in ("plug", "unplug") and order >= rules.DUNDEE:
-        for going in vm["current_operations"].values():
-            if going in ("clean_shutdown", "hard_shutdown", "suspend", "pause"):
-                yield refuse("OPERATION_NOT_ALLOWED", f"Current operation on VM:{vm.ref} is {going}")
+    if operation in ("plug", "unplug"):
+        yield from plugging_hindered(store, vm)
     if operation in ("plug", "unplug", "unplug_force") and is_hvm(vm):
         yield from hotplug_lacking(store, vm, "VBD")
         if vbd["type"] == "CD":
@@ -423,6 +423,13 @@ def _vbd_reasons(store: Store, vbd: Row, vm: Row, operation: str) -> Iterator[Fa
         for task, going in vdi["current_operations"].items():
             if going not in beside:
                 yield in_progress(store, "VDI", vdi.ref, going, task, names=True)
+
+
+def plugging_hindered(store: Store, vm: Row) -> Iterator[Failure]:
+    """Why no device of a VM is plugged or unplugged now, as releases since 7.0 say: the VM goes to another power state."""
+    for going in vm["current_operations"].values() if store.release.order >= rules.DUNDEE else ():
+        if going in IN_THE_WAY:
+            yield refuse("OPERATION_NOT_ALLOWED", f"Current operation on VM:{vm.ref} is {spelled(going)}")
 
 
 def hotplug_lacking(store: Store, vm: Row, device: str) -> Iterator[Failure]:
@@ -442,10 +449,10 @@ def hotplug_lacking(store: Store, vm: Row, device: str) -> Iterator[Failure]:
 def _disk_refused(store: Store, vbd: Row, operation: str) -> Failure | None:
     """Why the disk behind a VBD cannot be given to its VM now: nobody else may write to it meanwhile. Up to 6.0 a writer
     did not mind readers, and control domains had no leave to share, but for what is attached to boot a VM."""
-    then = store.release.order < rules.TAMPA
     vdi = store.find("VDI", vbd["VDI"])
     if vdi is None or vbd["currently_attached"] or operation not in ("attach", "plug", "insert"):
         return None
+    then = store.release.order < rules.TAMPA
     others = [row for row in store.rows("VBD", vdi["VBDs"]) if row is not vbd]
     vm = store.find("VM", vbd["VM"])
     system = vm is not None and _is_system_domain(vm)
@@ -473,7 +480,7 @@ def _harmless(store: Store, vbd: Row, then: bool) -> bool:
 
 
 def _is_system_domain(vm: Row) -> bool:
-    return bool(vm["is_control_domain"]) or vm_rules.is_true(vm["other_config"].get("is_system_domain", ""))
+    return bool(vm["is_control_domain"]) or vm_rules.offers_services(vm)
 
 
 def attachment_refused(store: Store, vm: Row) -> Failure | None:

@@ -14,7 +14,7 @@ from xenctl.datamodel import load
 from . import rules
 from .busy import device_in_progress
 from .call import Call, refuse
-from .checks import hotplug_lacking, is_hvm, spelled
+from .checks import hotplug_lacking, is_hvm, plugging_hindered
 from .holding import Marked, assert_free
 from .store import NULL, Row, Store
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 NAMES_TIES = load().order("25.31.0")
 VIF_OPERATIONS = ("attach", "plug", "unplug")
-IN_THE_WAY = ("clean_shutdown", "hard_shutdown", "suspend", "pause")
-"""What goes on with a VM while none of its interfaces is plugged or unplugged."""
 
 
 # --- virtual interfaces
@@ -53,9 +51,7 @@ def _vif_reasons(store: Store, vif: Row, vm: Row, operation: str) -> Iterator[Fa
         yield refuse("DEVICE_ALREADY_ATTACHED", vif.ref)
     elif operation == "unplug" and not plugged:
         yield refuse("DEVICE_ALREADY_DETACHED", vif.ref)
-    for going in vm["current_operations"].values() if store.release.order >= rules.DUNDEE else ():
-        if going in IN_THE_WAY:
-            yield refuse("OPERATION_NOT_ALLOWED", f"Current operation on VM:{vm.ref} is {spelled(going)}")
+    yield from plugging_hindered(store, vm)
     if vm["power_state"] == "Running" and is_hvm(vm):
         yield from hotplug_lacking(store, vm, "VIF")
 

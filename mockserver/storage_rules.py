@@ -232,6 +232,11 @@ class DiskState(NamedTuple):
     def ref(self) -> str:
         return self.vdi.ref
 
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Where the pool's release stands among all."""
+        return self.store.release.order
+
 
 VDICheck = Callable[[DiskState, str], "Failure | None"]
 
@@ -244,7 +249,7 @@ def _vdi_upgrading(at: DiskState, operation: str) -> Failure | None:
 
 def _vdi_busy(at: DiskState, operation: str) -> Failure | None:
     """One thing at a time; but copies have let others in since 6.5, and mirrors a destroy since 7.1."""
-    going, order = at.vdi["current_operations"], at.store.release.order
+    going, order = at.vdi["current_operations"], at.order
     if not going or (operation == "destroy" and "mirror" in going.values() and order >= rules.ELY):
         return None
     for task, name in going.items():
@@ -254,7 +259,7 @@ def _vdi_busy(at: DiskState, operation: str) -> Failure | None:
 
 
 def _vdi_unreachable(at: DiskState, operation: str) -> Failure | None:
-    if operation == "resize" and at.store.release.order >= rules.TAMPA and not is_plugged(at.store, at.sr):
+    if operation == "resize" and at.order >= rules.TAMPA and not is_plugged(at.store, at.sr):
         return refuse("SR_HAS_NO_PBDS", at.sr.ref)
     return None
 
@@ -262,8 +267,8 @@ def _vdi_unreachable(at: DiskState, operation: str) -> Failure | None:
 def _vdi_in_use(at: DiskState, operation: str) -> Failure | None:
     if not at.active or operation in LIVE:
         return None
-    if operation == "copy" and at.store.release.order >= rules.CLEARWATER:
-        return vdi_in_use(at.store, at.ref, operation) if any(vbd["mode"] == "RW" for vbd in at.active) else None
+    if operation == "copy" and at.order >= rules.CLEARWATER and all(vbd["mode"] != "RW" for vbd in at.active):
+        return None
     if operation == "list_changed_blocks" and all(_of_snapshot(at.store, vbd) for vbd in at.active):
         return None
     return vdi_in_use(at.store, at.ref, operation)
@@ -299,7 +304,7 @@ def _vdi_changing(at: DiskState, operation: str) -> Failure | None:
 
 def _vdi_capability(at: DiskState, operation: str) -> Failure | None:
     needed = VDI_NEEDS.get(operation)
-    if needed is None or needed in at.can or at.store.release.order < NEEDED_SINCE.get(operation, rules.ALWAYS):
+    if needed is None or needed in at.can or at.order < NEEDED_SINCE.get(operation, rules.ALWAYS):
         return None
     return refuse("SR_OPERATION_NOT_SUPPORTED", at.sr.ref)
 
@@ -323,12 +328,12 @@ def _of_ha(at: DiskState) -> Failure | None:
 
 
 def _of_ha_on(at: DiskState) -> Failure | None:
-    types = OF_HA if at.store.release.order >= rules.BOSTON else OF_HA_THEN
+    types = OF_HA if at.order >= rules.BOSTON else OF_HA_THEN
     return refuse("HA_IS_ENABLED") if at.vdi["type"] in types and at.store.pool().get("ha_enabled") else None
 
 
 def _of_ha_switching(at: DiskState) -> Failure | None:
-    if at.vdi["type"] in OF_HA_THEN and at.store.release.order >= rules.DUNDEE:
+    if at.vdi["type"] in OF_HA_THEN and at.order >= rules.DUNDEE:
         going = at.store.pool().get("current_operations", {}).values()
         for operation, code in (("ha_enable", "HA_ENABLE_IN_PROGRESS"), ("ha_disable", "HA_DISABLE_IN_PROGRESS")):
             if operation in going:
@@ -362,14 +367,14 @@ def _data_destroy(at: DiskState) -> Failure | None:
 def _snapshot(at: DiskState) -> Failure | None:
     if at.vdi["sharable"]:
         return refuse("VDI_IS_SHARABLE", at.ref)
-    copied = "copy" in at.vdi["current_operations"].values() and at.store.release.order >= rules.DUNDEE
+    copied = "copy" in at.vdi["current_operations"].values() and at.order >= rules.DUNDEE
     text = "Snapshot operation not allowed during copy."
     return _resetting(at) or (refuse("OPERATION_NOT_ALLOWED", text) if copied else None)
 
 
 def _copy(at: DiskState) -> Failure | None:
     text = "VDI containing HA statefile or redo log cannot be copied (check the VDI's allowed operations)."
-    resetting = _resetting(at) if at.store.release.order >= rules.STOCKHOLM else None
+    resetting = _resetting(at) if at.order >= rules.STOCKHOLM else None
     return resetting or (refuse("OPERATION_NOT_ALLOWED", text) if at.vdi["type"] in OF_HA else None)
 
 
@@ -401,7 +406,7 @@ OWN_RULES: dict[str, tuple[Callable[[DiskState], Failure | None], tuple[int, ...
 
 def _vdi_own(at: DiskState, operation: str) -> Failure | None:
     rule, since = OWN_RULES.get(operation, (None, rules.ALWAYS))
-    return rule(at) if rule is not None and at.store.release.order >= since else None
+    return rule(at) if rule is not None and at.order >= since else None
 
 
 VDI_CHECKS: tuple[tuple[tuple[int, ...], tuple[VDICheck, ...]], ...] = (
@@ -424,7 +429,7 @@ def vdi_refused(store: Store, vdi: Row, operation: str) -> Failure | None:
 
 
 def _first(at: DiskState, operation: str) -> Failure | None:
-    for check in next(checks for since, checks in VDI_CHECKS if since <= at.store.release.order):
+    for check in next(checks for since, checks in VDI_CHECKS if since <= at.order):
         refused = check(at, operation)
         if refused is not None:
             return refused

@@ -204,9 +204,14 @@ def membership(store: Store, vm: Row, operation: str, strict: bool) -> Failure |
     return None
 
 
+def offers_services(vm: Row) -> bool:
+    """Whether a VM was told that it is a system domain."""
+    return is_true(vm["other_config"].get("is_system_domain", ""))
+
+
 def system_domain(store: Store, vm: Row, operation: str, strict: bool) -> Failure | None:
     """Only a system domain offers services."""
-    if operation == "query_services" and not is_true(vm["other_config"].get("is_system_domain", "")):
+    if operation == "query_services" and not offers_services(vm):
         return refuse("NOT_SYSTEM_DOMAIN", vm.ref)
     return None
 

@@ -6,22 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from devices import record, refusal
 
 from mockserver import checks
 from mockserver.store import NULL
 
 Make = Callable[..., Any]
-
-
-def record(c: Any, vm: str, **more: Any) -> dict[str, Any]:
-    fields = {"VM": c.vm(vm).ref, "VDI": NULL, "userdevice": "autodetect", "bootable": False, "mode": "RW"}
-    fields |= {"type": "Disk", "empty": False, "other_config": {}, "qos_algorithm_type": "", "qos_algorithm_params": {}}
-    return {**fields, "unpluggable": True, **more}
-
-
-def refusal(c: Any, vbd: Any, operation: str) -> list[str] | None:
-    error = checks.vbd_refused(c.pool.store, vbd, operation)
-    return error.details if error else None
 
 
 def pool(calls: Make, release: str) -> Any:
@@ -218,3 +208,14 @@ def test_hardware_guests_read_disks(calls: Make, release: str, refused: bool) ->
     else:
         c("VBD.plug", vbd)
         assert c.pool.store.get("VBD", vbd)["currently_attached"]
+
+
+def test_a_device_that_a_boot_keeps_is_taken(calls: Make) -> None:
+    """What is reserved while its VM boots again counts as plugged."""
+    c = pool(calls, "8.2")
+    vbd = c.vbd("vm01", "0")
+    c.pool.store.write(vbd, currently_attached=False)
+    assert refusal(c, vbd, "unplug") == ["DEVICE_ALREADY_DETACHED", vbd.ref]
+    c.pool.store.write(vbd, reserved=True)
+    assert refusal(c, vbd, "unplug") is None
+    assert refusal(c, vbd, "plug") == ["DEVICE_ALREADY_ATTACHED", vbd.ref]

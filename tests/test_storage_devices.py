@@ -6,9 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
-from mockserver import checks
-from mockserver.store import NULL
+from devices import record, refusal
 
 Make = Callable[..., Any]
 
@@ -16,17 +14,6 @@ Make = Callable[..., Any]
 @pytest.fixture
 def c(calls: Make) -> Any:
     return calls(release="8.2", hosts=2, vms=12)
-
-
-def record(c: Any, vm: str, **more: Any) -> dict[str, Any]:
-    fields = {"VM": c.vm(vm).ref, "VDI": NULL, "userdevice": "autodetect", "bootable": False, "mode": "RW"}
-    fields |= {"type": "Disk", "empty": False, "other_config": {}, "qos_algorithm_type": "", "qos_algorithm_params": {}}
-    return {**fields, **more}
-
-
-def refusal(c: Any, vbd: Any, operation: str) -> list[str] | None:
-    error = checks.vbd_refused(c.pool.store, vbd, operation)
-    return error.details if error else None
 
 
 @pytest.mark.parametrize("verb", ["unplug_force", "unplug_force_no_safety_check"])

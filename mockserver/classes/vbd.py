@@ -190,10 +190,10 @@ def create(call: Call, args: dict[str, Any]) -> str:
     keeps = vm["power_state"] == "Suspended" and call.at_least(rules.MAKES_SUSPENDED)
     at_rest = {} if keeps else {"currently_attached": False, "device": ""}
     device = _device(call, vm, args)
-    if not empty:
-        assert_stays_agile(call.db, vm, call.db.get("VDI", args["VDI"]))
-    more = {"userdevice": device, "VDI": NULL if empty else args["VDI"], "reserved": False}
     vdi = call.db.find("VDI", args["VDI"])
+    if vdi is not None and not empty:
+        assert_stays_agile(call.db, vm, vdi)
+    more = {"userdevice": device, "VDI": NULL if empty else args["VDI"], "reserved": False}
     if vdi is not None and call.at_least(rules.DUNDEE) and BACKEND in vdi["sm_config"]:
         more["other_config"] = {**args["other_config"], BACKEND: vdi["sm_config"][BACKEND]}
     metrics = call.db.create("VBD_metrics", call.pool.new_ref(), {"uuid": call.pool.new_uuid()})
@@ -218,20 +218,19 @@ def _assert_sensible(call: Call, args: dict[str, Any]) -> None:
 def _device(call: Call, vm: Row, args: dict[str, Any]) -> str:
     """The device to take: the lowest free one for `autodetect`, else the one wanted if nothing has it. Floppies have been
     asked for by name since 8.2."""
-    wanted, floppy = args["userdevice"], args["type"] == "Floppy" and call.at_least(rules.DUNDEE)
-    taken = {block_devices.identity(vbd[name]) for vbd in call.pool.vbds(vm) for name in ("device", "userdevice")}
+    wanted: str = args["userdevice"]
     if wanted == "autodetect":
-        floppies = [name for name in ("fda", "fdb") if name not in taken and is_hvm(vm)]
-        names = floppies if floppy else block_devices.free(call.pool, vm)
-        if not names:
-            raise refuse("INVALID_DEVICE", "autodetect")
-        return names[0]
+        free = block_devices.free(call.pool, vm, args["type"])
+        if not free:
+            raise refuse("INVALID_DEVICE", wanted)
+        return free[0]
     identity, named = block_devices.identity(wanted), call.at_least(rules.STOCKHOLM)
-    if identity is None or (wanted.startswith("fd") and not named) or (floppy and named and wanted.isdigit()):
+    misnamed = args["type"] == "Floppy" and wanted.isdigit() if named else wanted in block_devices.FLOPPIES
+    if identity is None or misnamed:
         raise refuse("INVALID_DEVICE", wanted)
-    if identity in taken:
+    if identity in block_devices.taken(call.pool, vm):
         raise refuse("DEVICE_ALREADY_EXISTS", wanted)
-    return str(wanted)
+    return wanted
 
 
 @verb("*", "VBD_metrics.*")

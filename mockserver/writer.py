@@ -107,16 +107,14 @@ class Writer(Kept):
                 self._keep(row)
                 column = self.shapes[name].fields[field].column
                 row.foreign = {c: text for c, text in row.foreign.items() if c != column} or NOTHING
-            if entries is None:
-                _set(row, field, value)
-                counts = self.__dict__  # past `__setattr__`: this is done for each write
-                row.modified = generation = counts["generation"]
-                counts["generation"] = generation + 1
-                table.recent.append((generation, ref))
-            else:
-                entries.append((_set, (row, field, old)))
-                _set(row, field, value)
-                self._stamp(row, self.next_generation())
+            counts = self.__dict__  # past `__setattr__`: this is done for each write
+            generation = counts["generation"]
+            if entries is not None:
+                entries.append((_unwrite, (counts, table, row, field, old, row.modified, generation)))
+            _set(row, field, value)
+            row.modified = generation
+            counts["generation"] = generation + 1
+            table.recent.append((generation, ref))
             if self._bulk:
                 continue
             write = _noted(Write, ("write", name, ref, field, old, value, self.clock.moment))
@@ -127,7 +125,7 @@ class Writer(Kept):
                 self._join(row, field, come, _with)
             else:
                 self.on_write(write)
-        if len(table.recent) > 2 * len(table.rows) + STALE and self.journal.entries is None:
+        if entries is None and len(table.recent) > 2 * len(table.rows) + STALE:
             table.shorten(self.journal)
 
     def delete(self, row: Row) -> None:
@@ -267,8 +265,18 @@ def _made(shape: Shape, row: Row, fields: Mapping[str, Any]) -> Row:
     return row
 
 
+def _unwrite(
+    counts: dict[str, Any], table: Table, row: Row, field: str, value: Any, modified: int, generation: int
+) -> None:
+    """Take back the newest write, which set `field` of `row`."""
+    _unstamp(table, row, modified)
+    _set(row, field, value)
+    counts["generation"] = generation
+
+
 def _unstamp(table: Table, row: Row, modified: int) -> None:
-    table.doubt(row)
+    if table.told:
+        table.doubt(row)
     row.modified = modified
     table.recent.pop()
 

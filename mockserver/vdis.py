@@ -23,6 +23,8 @@ WRITES = ("VDI.*", *volumes.GONE, *volumes.MARKS, *volumes.ATTACHED)
 """What may be written here."""
 BACKUP = "Pool Metadata Backup"
 """The name of the disk that backups of the pool's database are kept on; its uuid follows from its storage's."""
+LOST = ("other_config", "sharable", "tags", "xenstore_data")
+"""What a new disk was to have and did not get in 6.1."""
 COPIED = "name_label name_description type sharable other_config xenstore_data".split()
 """What a copy has from its disk."""
 MOVED = (*COPIED, "tags", "read_only", "on_boot", "allow_caching", "is_a_snapshot", "snapshot_time", "snapshot_of")
@@ -70,12 +72,22 @@ def made(call: Call, sr: Row, args: dict[str, Any], *, full: bool = False) -> St
     if args["type"] == "cbt_metadata":
         raise refuse("VDI_INCOMPATIBLE_TYPE", "", TYPES_SPELLED["cbt_metadata"])
     size = volumes.fitting_size(sr, args["virtual_size"])
-    fields = {name: value for name, value in args.items() if name not in ("SR", "virtual_size", "uuid")}
+    fields = {name: value for name, value in _heard(call, args).items() if name not in ("SR", "virtual_size", "uuid")}
     if (args["type"], args.get("name_label")) == ("user", BACKUP) and call.at_least(rules.NILE):
         fields["uuid"] = str(uuids.uuid5(uuids.NAMESPACE_OID, sr["uuid"]))
     yield call.pool.durations.volume
     contact.check()
     return volumes.make(call, sr, size, takes=size if full else None, **fields)
+
+
+def _heard(call: Call, args: dict[str, Any]) -> dict[str, Any]:
+    """What of that which a new disk is to have it gets: tags since 6.0, to be read only since 6.1."""
+    deaf: tuple[str, ...] = ()
+    if not call.at_least(rules.TAMPA):
+        deaf = ("read_only",) if call.at_least(rules.BOSTON) else ("read_only", "tags")
+    elif not call.at_least(rules.CLEARWATER):
+        deaf = LOST
+    return {name: value for name, value in args.items() if name not in deaf}
 
 
 def destroy(call: Call, vdi: Row) -> Steps:
@@ -122,7 +134,7 @@ def clone(call: Call, vdi: Row) -> Steps:
         if fast:
             return volumes.branch(call, vdi, snapshot=False)
         fields = {name: vdi[name] for name in (*COPIED, "read_only") if name in vdi}
-        new = volumes.make(call, sr, vdi["virtual_size"], **fields)
+        new = volumes.make(call, sr, vdi["virtual_size"], **_heard(call, fields))
     call.goal = goal
     yield from _poured(call, contact, vdi, new, fresh=True)
     return new
@@ -137,10 +149,7 @@ def copy(call: Call, vdi: Row, sr: Row, *, into: Row | None = None, base: Row | 
     source, goal = sr_of(call, vdi), call.goal
     yield from _free(call, vdi=(vdi, "copy"))
     with volumes.held(call, vdi=(vdi, "copy")):
-        contact = volumes.seeing(call, (source, sr)) or volumes.seeing(call, (source,))
-        if contact is None:
-            # The search says only that it found nothing, and nobody makes an error of XenAPI's of it.
-            raise refuse("INTERNAL_ERROR", "Not_found") if call.at_least(rules.BOSTON) else refuse("NO_HOSTS_AVAILABLE")
+        contact = _copier(call, source, sr)
         volumes.assert_managed(vdi)
         new = into or (yield from _blank(call, sr, vdi))
         if new["read_only"]:
@@ -152,13 +161,34 @@ def copy(call: Call, vdi: Row, sr: Row, *, into: Row | None = None, base: Row | 
     return new
 
 
+def _copier(call: Call, source: Row, target: Row) -> hosts.Contact:
+    """The host that copies: one that sees both storage repositories. Where none does, that is in the way up to 5.6, while
+    since 6.1 one that sees the source will do; in between only that was asked for."""
+    if call.at_least(rules.COWLEY) and not call.at_least(rules.TAMPA):
+        return volumes.serving(call, source)
+    found = volumes.seeing(call, (source, target))
+    if not call.at_least(rules.COWLEY):
+        if found is None:  # the master tries, and misses
+            master = call.db.get("host", call.db.pool()["master"])
+            missing = next(sr for sr in (target, source) if not hosts.sees(call.db, master, (sr.ref,)))
+            raise refuse("SR_HAS_NO_PBDS", missing.ref)
+        return found
+    found = found or volumes.seeing(call, (source,))
+    if found is None:  # the search says only that it found nothing, and nobody makes an error of XenAPI's of it
+        raise refuse("INTERNAL_ERROR", "Not_found")
+    return found
+
+
 def _blank(call: Call, sr: Row, like: Row) -> Steps:
-    """A new disk for a copy, which can be written whatever it is a copy of."""
-    fields = {name: like[name] for name in (*COPIED, "tags") if name in like}
+    """A new disk for a copy, which can be written whatever it is a copy of. It has the tags since 6.5, and is reset at each
+    boot as what it is a copy of, where its storage can do that."""
+    copied = (*COPIED, "tags") if call.at_least(rules.CREAM) else COPIED
+    fields = {name: like[name] for name in copied if name in like}
     call.goal = call.reached
     args = {**fields, "virtual_size": like["virtual_size"], "read_only": False}
     new = yield from create(call, sr, args)
-    call.db.write(new, allow_caching=like.get("allow_caching", False))
+    resets = like.get("on_boot") == "reset" and "VDI_RESET_ON_BOOT" in capabilities(call.db, sr["type"])
+    call.db.write(new, allow_caching=like.get("allow_caching", False), on_boot="reset" if resets else "persist")
     return new
 
 

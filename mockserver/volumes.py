@@ -12,7 +12,7 @@ from . import block_devices, hosts, rules
 from .call import Call, Steps, refuse
 from .holding import Marked, assert_free
 from .storage_drivers import driver, rounded, taken
-from .storage_rules import is_plugged, pbds_of, sr_operations, sr_refused, vdi_refused
+from .storage_rules import is_plugged, pbds_of, sr_operations, sr_refused, vdi_operations, vdi_refused
 from .store import EPOCH, NULL, Row
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ SNAPSHOT_SIZE = 8 << 20
 """Bytes that a snapshot takes of storage that reserves all of a disk."""
 UNKNOWN_SIZE = 1 << 40
 """Bytes of storage whose size nobody told."""
-MARKED_SINCE = {"copy": rules.MIDNIGHT_RIDE, "set_on_boot": rules.INVERNESS}
+MARKED_SINCE = {"copy": rules.CREAM, "set_on_boot": rules.INVERNESS}
 """When xapi began to show some operations on the disk that they are done to."""
 SM_SESSION = "_sm_session"
 """The key in `session.other_config` that tells for which storage a plugin has logged in."""
@@ -97,6 +97,8 @@ def held(call: Call, *, sr: tuple[Row, str] | None = None, vdi: tuple[Row, str] 
             _hold(call, stack, *sr, sr_refused)
         if vdi is not None and MARKED_SINCE.get(vdi[1], ()) <= call.db.release.order:
             _hold(call, stack, *vdi, vdi_refused)
+        elif vdi is not None and vdi[1] in vdi_operations(call.db.release):
+            assert_free(call, *vdi, vdi_refused)
         yield
 
 
@@ -347,5 +349,6 @@ def assert_halted_users(call: Call, vdi: Row) -> None:
 
 
 def reaches_backend(call: Call) -> bool:
-    """Whether a name is given to storage before it is written down, as since 6.1."""
-    return call.at_least(rules.TAMPA)
+    """Whether a name is given to storage before it is written down, as since 7.0; from 6.0 on it was told after, and what
+    became of that did not matter."""
+    return call.at_least(rules.DUNDEE)

@@ -99,9 +99,11 @@ def _introduce(
 def introduce(
     call: Call, uuid: str, label: str, text: str, kind: str, content: str, shared: bool, sm_config: dict[str, str]
 ) -> str:
-    """Only the row: what is on it shows once it is plugged and scanned."""
+    """Only the row: what is on it shows once it is plugged and scanned. Since 6.1 nobody asks for its plugin yet."""
+    if not call.at_least(rules.TAMPA) and kind.lower() not in supported_types(call.db):
+        raise refuse("SR_UNKNOWN_DRIVER", kind.lower())
     uuid = uuid or call.pool.new_uuid()
-    if uuid in call.db.by_uuid:
+    if uuid in call.db.by_uuid and call.at_least(rules.CREAM):
         raise refuse("SR_UUID_EXISTS", uuid)
     return _introduce(call, uuid, label, text, kind.lower(), content, shared, sm_config).ref
 
@@ -160,10 +162,10 @@ def destroy(call: Call, ref: str) -> Steps:
     row = call.db.get("SR", ref)
     with volumes.held(call, sr=(row, "destroy")):
         _assert_unplugged(call, row)
-        if row["other_config"].get("indestructible") == "true":
+        if row["other_config"].get("indestructible") == "true" and call.at_least(rules.MIDNIGHT_RIDE):
             raise refuse("SR_INDESTRUCTIBLE", ref)
         for host in call.db.table("host").values():
-            if host.get("local_cache_sr") == ref:
+            if host.get("local_cache_sr") == ref and call.at_least(rules.CREAM):
                 raise refuse("SR_IS_CACHE_SR", host.ref)
         contact = volumes.serving(call, row, unplugged=True)
         _assert_empty(call, row)

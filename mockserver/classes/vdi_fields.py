@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from .. import storage_rules, volumes
-from ..call import Call
+from ..call import Call, refuse
+from ..storage_drivers import capabilities
 from ..vdis import sr_of
 from . import verbs_of
 
@@ -55,6 +56,8 @@ def set_on_boot(call: Call, ref: str, value: str) -> str:
     volumes.assert_halted_users(call, row)
     sr = sr_of(call, row)
     with volumes.held(call, sr=(sr, "vdi_set_on_boot"), vdi=(row, "set_on_boot")):
+        if "VDI_RESET_ON_BOOT" not in capabilities(call.db, sr["type"]):
+            raise refuse("SR_OPERATION_NOT_SUPPORTED", sr.ref)
         volumes.serving(call, sr)
         call.db.write(row, on_boot=value)
     return ""

@@ -144,6 +144,12 @@ def required_srs(store: Store, vm: Row, *, image: bool = True) -> Iterable[str]:
     return dict.fromkeys([row["SR"] for row in store.rows("VDI", vdis) if row["SR"] in known])
 
 
+def assert_stays(call: Call, host: Row) -> None:
+    """Raise for a host that is being emptied, on which no VM is started since 6.2."""
+    if call.at_least(rules.CLEARWATER) and "evacuate" in host["current_operations"].values():
+        raise refuse("HOST_EVACUATE_IN_PROGRESS", host.ref)
+
+
 def assert_seen(call: Call, vm: Row, *more: str, image: bool = True) -> None:
     """Raise `NO_HOSTS_AVAILABLE` unless some live host has all storage of `vm` plugged, and `more`; without `image` that of
     its suspend image does not count."""
@@ -207,12 +213,10 @@ def _can_take(store: Store, vm: Row, host: Row, needs: Needs) -> bool:
 
 
 def host_named(call: Call, ref: str) -> Row:
-    """The host that a call names to start or resume a VM on, checked before everything else as xapi does."""
+    """The host that a call names to start or resume a VM on; since 6.0 its version is looked at before everything else."""
     host = call.db.get("host", ref)
     if rules.placing_refused(call.db, host):
         raise refuse("NOT_SUPPORTED_DURING_UPGRADE")
-    if "evacuate" in host["current_operations"].values():
-        raise refuse("HOST_EVACUATE_IN_PROGRESS", host.ref)
     return host
 
 

@@ -18,6 +18,8 @@ from xenctl.errors import Failure
 from xenctl.releases import Release, find, serves
 
 if TYPE_CHECKING:
+    from xenctl.datamodel import Message
+
     from .call import Call
 
 SINCE = find("5.6.0").order
@@ -54,6 +56,12 @@ GUARDED = {
     ),
 }
 """The keys of maps that need another role to be added or removed than other keys, by field; `*` ends a prefix."""
+
+FORMERLY = {
+    "task.other_config": datamodel.load().order("25.8.0"),
+    "pool.uefi_certificates": datamodel.load().order("22.16.0"),
+}
+"""The fields that could be written like others before these releases: by pool operators."""
 
 HTTP = {
     "pool-admin": "get_host_backup put_host_restore get_pool_xml_db_sync put_pool_xml_db_sync get_config_sync rrd "
@@ -122,7 +130,8 @@ def of_release(release: Release) -> Roles:
     for cls in datamodel.load().classes.values():
         for message in cls.messages.values():
             if serves(release, message):
-                allow(message.wire_name, message.roles)
+                alike = release.order < FORMERLY.get(_field_of(message), ())
+                allow(message.wire_name, and_above("pool-operator") if alike else message.roles)
                 for key, role in _keys(message):
                     allow(f"{message.wire_name}/key:{key}", and_above(role))
     for role, actions in HTTP.items():
@@ -148,11 +157,16 @@ def of_release(release: Release) -> Roles:
     )
 
 
-def _keys(message: Any) -> tuple[tuple[str, str], ...]:
-    for prefix in ("add_to_", "remove_from_"):
+def _field_of(message: Message) -> str:
+    """The field that a message writes, or the map that it adds to or removes from, going by its name."""
+    for prefix in ("set_", "add_to_", "remove_from_"):
         if message.name.startswith(prefix):
-            return GUARDED.get(f"{message.class_name}.{message.name[len(prefix) :]}", ())
-    return ()
+            return f"{message.class_name}.{message.name[len(prefix) :]}"
+    return ""
+
+
+def _keys(message: Message) -> tuple[tuple[str, str], ...]:
+    return () if message.name.startswith("set_") else GUARDED.get(_field_of(message), ())
 
 
 def granted(release: Release, roles: list[str]) -> list[str]:

@@ -160,15 +160,18 @@ DURING: tuple[tuple[str, str, Order, Order | None], ...] = (
 """Pairs of the one operation that goes on and another that may begin, since which release and until which. From 7.0 on
 force may break into nearly everything."""
 
+_REBOOT_INTERRUPTS = frozenset("clean_shutdown clean_reboot pool_migrate call_plugin suspend".split())
 INTERRUPTS: tuple[tuple[Order, dict[str, frozenset[str]]], ...] = (
     (
-        DUNDEE,
+        STOCKHOLM,  # by an update, as in XenServer 8
         {
-            "hard_shutdown": frozenset(
-                "clean_shutdown clean_reboot hard_reboot pool_migrate call_plugin shutdown suspend".split()
-            ),
-            "hard_reboot": frozenset("clean_shutdown clean_reboot pool_migrate call_plugin suspend".split()),
+            "hard_shutdown": _REBOOT_INTERRUPTS | {"hard_reboot", "shutdown"},
+            "hard_reboot": _REBOOT_INTERRUPTS,
         },
+    ),
+    (
+        DUNDEE,
+        {"hard_shutdown": _REBOOT_INTERRUPTS | {"hard_reboot"}, "hard_reboot": _REBOOT_INTERRUPTS},
     ),
     (
         CLEARWATER,

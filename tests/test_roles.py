@@ -9,12 +9,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from people import PASSWORD, As, role, user
 
 from xenctl import datamodel
 from xenctl.errors import Failure
 
 Make = Callable[..., Any]
-PASSWORD = "pw"
 ADMIN = "OpaqueRef:0165f154-ba3e-034e-6b27-5d271af109ba"
 
 
@@ -23,36 +23,6 @@ def c(calls: Make) -> Any:
     caller = calls(release="8.2", hosts=2, vms=3)
     caller.pool.directory.connect(caller.pool)
     return caller
-
-
-def role(c: Any, name: str) -> str:
-    (ref,) = c("role.get_by_name_label", name)
-    return str(ref)
-
-
-def user(c: Any, name: str, *roles: str) -> str:
-    """A user of the directory who is a subject with these roles; the subject."""
-    sid = c.pool.directory.add(name, password="pw")
-    ref = c("subject.create", {"subject_identifier": sid, "other_config": {"subject-name": name}})
-    for held in roles:
-        c("subject.add_to_roles", ref, role(c, held))
-    return str(ref)
-
-
-class As:
-    """Calls of another user than root."""
-
-    def __init__(self, c: Any, name: str, password: str = PASSWORD) -> None:
-        self.pool = c.pool
-        self.session = c.pool.dispatch("session.login_with_password", [name, password])
-
-    def __call__(self, method: str, *args: Any) -> Any:
-        return self.pool.dispatch(method, [self.session, *args])
-
-    def refused(self, method: str, *args: Any) -> list[str]:
-        with pytest.raises(Failure) as caught:
-            self(method, *args)
-        return caught.value.details
 
 
 def login_refused(c: Any, name: str, password: str = PASSWORD) -> list[str]:

@@ -259,9 +259,9 @@ def _column(row: Row, columns: dict[str, str], column: str) -> str:
 
 PLAIN = frozenset(
     "VM.other_config VM.platform VM.HVM_boot_policy VM.actions_after_crash VM.order VM.start_delay VM.shutdown_delay "
-    "VM.blocked_operations".split()
+    "VM.blocked_operations task.other_config".split()
 )
-"""The fields whose explicit messages only write to the database."""
+"""The fields whose explicit messages only write to the database, in every release that there is a pool of."""
 
 
 def plain(message: Message) -> Function | None:

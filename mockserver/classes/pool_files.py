@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from xenctl import datamodel
+
 from .. import firmware, hosts
 from ..call import Call, refuse
 from . import host_files, verbs_of
 
 verb = verbs_of("pool")
 
+SYSTEMS_OWN = datamodel.load().order("22.16.0")
+"""Since when `pool.uefi_certificates` is what systems come with, and not what an administrator wants."""
 UEFI = ("host.uefi_certificates", "uefi_certificates")
 
 
@@ -25,9 +29,12 @@ def set_custom_uefi_certificates(call: Call, ref: str, value: str) -> str:
     return ""
 
 
-@verb()
+@verb("uefi_certificates")
 def set_uefi_certificates(call: Call, ref: str, value: str) -> str:
-    """Always refused: the field says what systems come with."""
+    """Always refused since the field says what systems come with."""
+    if not call.at_least(SYSTEMS_OWN):
+        call.db.write(call.db.get("pool", ref), uefi_certificates=value)
+        return ""
     text = "Setting UEFI certificates is deprecated, please use `set_custom_uefi_certificates`"
     raise refuse("OPERATION_NOT_ALLOWED", text)
 

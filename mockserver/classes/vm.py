@@ -49,6 +49,7 @@ def start_on(call: Call, vm: str, host: str, start_paused: bool, force: bool) ->
     row = call.db.get("VM", vm)
     passthrough.assert_supported(call.db, row)
     target = placement.host_named(call, host)
+    placement.assert_stays(call, target)
     with operation(call, row, "start_on"):
         yield from boot(call, row, lambda: _fit(call, row, target), paused=start_paused, forced=force)
         yield from delay(row, "start_delay")

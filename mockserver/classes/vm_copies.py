@@ -12,7 +12,7 @@ from ..call import Call, Steps, refuse
 from ..checks import operation
 from ..copies import WRITES, Copy, duplicate, snapshot_info
 from ..licence import assert_enabled
-from ..rules import MIDNIGHT_RIDE, TAMPA
+from ..rules import CLEARWATER, COWLEY, MIDNIGHT_RIDE, TAMPA
 from ..storage_drivers import capabilities
 from ..store import Row
 from ..vm_rules import QUIESCES
@@ -123,11 +123,14 @@ def clone(call: Call, vm: str, new_name: str) -> Steps:
 @verb(*WRITES, *power.LIVES)
 def copy(call: Call, vm: str, new_name: str, sr: str) -> Steps:
     """A clone whose disks share nothing with their originals, on the storage `sr` or, where there is none such, on the
-    same as those."""
+    same as those. Up to 6.1 one host must see all of the VM's storage, up to 5.6 that of the copy, too."""
     row, target = call.db.get("VM", vm), call.db.find("SR", sr)
     with operation(call, row, "copy"):
         if target is not None and target["content_type"] == "iso":
             raise refuse("OPERATION_NOT_ALLOWED", "Cannot copy a VM's disks to an ISO SR")
+        if not call.at_least(CLEARWATER):
+            on = [target.ref] if target is not None and not call.at_least(COWLEY) else []
+            placement.assert_seen(call, row, *on)
         new = yield from duplicate(call, row, new_name, Copy("copy", sr=target))
         _rest(call, row, new)
     return new.ref

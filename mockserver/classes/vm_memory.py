@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from xenctl import memory
 
@@ -58,6 +58,12 @@ def _pinned(call: Call, vm: Row) -> str:
     return "nested virt" if vm_rules.has_trait(call.db, vm, "nested_virt") else ""
 
 
+def _noted(call: Call, vm: Row, **fields: float) -> str:
+    """Write down what counts when a VM starts, as it was done with any field up to 5.5."""
+    call.db.write(vm, **fields)
+    return ""
+
+
 def _write(call: Call, vm: Row, **fields: int) -> None:
     """Change what is fixed while a VM runs. Only a control domain may run meanwhile, and must be rebooted then."""
     call.db.write(vm, **fields)
@@ -80,11 +86,20 @@ def set_memory_static_range(call: Call, ref: str, least: int, most: int) -> str:
 
 @verb("memory_static_min", "memory_static_max", *SETTLED)
 def set_memory_static_min(call: Call, ref: str, value: int) -> str:
+    if not call.at_least(rules.MIDNIGHT_RIDE):
+        return _noted(call, call.db.get("VM", ref), memory_static_min=value)
     return str(set_memory_static_range(call, ref, value, call.db.get("VM", ref)["memory_static_max"]))
 
 
 @verb("memory_static_min", "memory_static_max", *SETTLED)
 def set_memory_static_max(call: Call, ref: str, value: int) -> str:
+    """Up to 5.5 whatever the other limits are, but not where the VM is protected by a plan that holds."""
+    if not call.at_least(rules.MIDNIGHT_RIDE):
+        row, pool = call.db.get("VM", ref), call.db.pool()
+        with _held(call, row, ""):
+            if pool.get("ha_enabled") and not pool["ha_overcommitted"] and row["ha_always_run"]:
+                raise refuse("HA_OPERATION_WOULD_BREAK_FAILOVER_PLAN")
+            return _noted(call, row, memory_static_max=value)
     return str(set_memory_static_range(call, ref, call.db.get("VM", ref)["memory_static_min"], value))
 
 
@@ -141,11 +156,15 @@ def _balloon(call: Call, vm: Row, size: int) -> None:
 
 @verb("memory_dynamic_min", "memory_dynamic_max", "memory_target", "VM_metrics.*", "metrics", *MARKS)
 def set_memory_dynamic_min(call: Call, ref: str, value: int) -> str:
+    if not call.at_least(rules.MIDNIGHT_RIDE):
+        return _noted(call, call.db.get("VM", ref), memory_dynamic_min=value)
     return str(set_memory_dynamic_range(call, ref, value, call.db.get("VM", ref)["memory_dynamic_max"]))
 
 
 @verb("memory_dynamic_min", "memory_dynamic_max", "memory_target", "VM_metrics.*", "metrics", *MARKS)
 def set_memory_dynamic_max(call: Call, ref: str, value: int) -> str:
+    if not call.at_least(rules.MIDNIGHT_RIDE):
+        return _noted(call, call.db.get("VM", ref), memory_dynamic_max=value)
     return str(set_memory_dynamic_range(call, ref, call.db.get("VM", ref)["memory_dynamic_min"], value))
 
 
@@ -206,6 +225,8 @@ def maximise_memory(call: Call, ref: str, total: int, approximate: bool) -> int:
 @verb("HVM_shadow_multiplier", *SETTLED)
 def set_HVM_shadow_multiplier(call: Call, ref: str, value: float) -> str:
     row = call.db.get("VM", ref)
+    if not call.at_least(rules.MIDNIGHT_RIDE):
+        return _noted(call, row, HVM_shadow_multiplier=value)
     with operation(call, row, "changing_shadow_memory"):
         _assert_multiplier(value)
         call.db.write(row, HVM_shadow_multiplier=value)
@@ -241,6 +262,8 @@ def _assert_multiplier(value: float) -> None:
 @verb("VCPUs_max", *SETTLED)
 def set_VCPUs_max(call: Call, ref: str, value: int) -> str:
     row = call.db.get("VM", ref)
+    if not call.at_least(rules.MIDNIGHT_RIDE):
+        return _noted(call, row, VCPUs_max=value)
     with operation(call, row, "changing_VCPUs"):
         if value < 1 or value < row["VCPUs_at_startup"]:
             raise refuse("INVALID_VALUE", OUT_OF_ORDER, value)
@@ -248,16 +271,24 @@ def set_VCPUs_max(call: Call, ref: str, value: int) -> str:
     return ""
 
 
-@verb("VCPUs_at_startup", "memory_overhead")
+@verb("VCPUs_at_startup", "memory_overhead", *MARKS)
 def set_VCPUs_at_startup(call: Call, ref: str, value: int) -> str:
+    """From 5.6 to 6.0 the VM has to be halted for it."""
     row = call.db.get("VM", ref)
+    if not call.at_least(rules.MIDNIGHT_RIDE):
+        return _noted(call, row, VCPUs_at_startup=value)
+    with operation(call, row, "changing_VCPUs") if not call.at_least(rules.TAMPA) else nullcontext():
+        _assert_starts_with(row, value)
+        call.db.write(row, VCPUs_at_startup=value)
+        power.settle_overhead(call, row)
+    return ""
+
+
+def _assert_starts_with(row: Row, value: int) -> None:
     if vm_rules.is_domain_zero(row):
         raise refuse("OPERATION_NOT_ALLOWED", "set_VCPUs_at_startup is not allowed on dom0")
     if not 1 <= value <= row["VCPUs_max"]:
         raise refuse("INVALID_VALUE", OUT_OF_ORDER, value)
-    call.db.write(row, VCPUs_at_startup=value)
-    power.settle_overhead(call, row)
-    return ""
 
 
 @verb("VCPUs_at_startup", "memory_overhead", "VM_metrics.*", "metrics", *MARKS)

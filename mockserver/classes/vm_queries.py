@@ -84,7 +84,8 @@ def _switch(call: Call, ref: str, name: str, *, on: bool) -> None:
 def query_data_source(call: Call, ref: str, data_source: str) -> float:
     row = call.db.get("VM", ref)
     if row["power_state"] not in ("Running", "Paused"):
-        raise refuse("VM_BAD_POWER_STATE", ref, "running;paused", row["power_state"].lower())
+        expected = "running;paused" if call.at_least(DUNDEE) else "running"
+        raise refuse("VM_BAD_POWER_STATE", ref, expected, row["power_state"].lower())
     return of_guest(call.pool, row, power.contact(call, row).machine).query(data_source)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from xenctl.errors import Failure
 
-from .. import copies, hosts, placement, power, vdis, volumes, vtpms
+from .. import copies, hosts, placement, power, rules, vdis, volumes, vtpms
 from ..call import Call, Steps, refuse
 from ..checks import operation
 from ..records import as_text, from_record
@@ -37,8 +37,12 @@ PASSED_ON = ("SR_BACKEND_FAILURE_44", "SR_BACKEND_FAILURE_109", "VDI_INCOMPATIBL
 def revert(call: Call, snapshot: str) -> Steps:
     source = call.db.get("VM", snapshot)
     vm = call.db.find("VM", source.get("snapshot_of", NULL)) or _made_anew(call, source)
-    with operation(call, source, "revert"), operation(call, vm, "reverting"):
+    early = not call.at_least(rules.DUNDEE)
+    if early:
         _assert_image_in_reach(call, source)
+    with operation(call, source, "revert"), operation(call, vm, "reverting"):
+        if not early:
+            _assert_image_in_reach(call, source)
         call.deaf = True
         call.goal = 0.1
         yield from power.stop(call, vm, call.pool.durations.vm_destroy)
@@ -57,7 +61,7 @@ def revert(call: Call, snapshot: str) -> Steps:
 
 
 def _assert_image_in_reach(call: Call, snapshot: Row) -> None:
-    """What was in memory must be in reach before anything is dropped for it."""
+    """What was in memory must be in reach before anything is dropped for it; up to 6.5 before all else."""
     if snapshot["power_state"] != "Suspended":
         return
     sr = call.db.get("SR", call.db.get("VDI", snapshot["suspend_VDI"])["SR"])

@@ -687,7 +687,7 @@ class VM_messages(Messages):
     def set_HVM_shadow_multiplier(self, ref: Ref[t.VM], /, value: float) -> None:
         """VM.set_HVM_shadow_multiplier.
 
-        Since 5.6.0. Least role: vm-power-admin.
+        Since 4.1.0. Least role: vm-power-admin.
         """
         self._caller.call("VM.set_HVM_shadow_multiplier", (ref, value), v.to_void)
 
@@ -708,14 +708,14 @@ class VM_messages(Messages):
     def set_VCPUs_at_startup(self, ref: Ref[t.VM], /, value: int) -> None:
         """VM.set_VCPUs_at_startup.
 
-        Since 5.6.0. Least role: vm-admin.
+        Since 4.0.1. Least role: vm-admin.
         """
         self._caller.call("VM.set_VCPUs_at_startup", (ref, value), v.to_void)
 
     def set_VCPUs_max(self, ref: Ref[t.VM], /, value: int) -> None:
         """VM.set_VCPUs_max.
 
-        Since 5.6.0. Least role: vm-admin.
+        Since 4.0.1. Least role: vm-admin.
         """
         self._caller.call("VM.set_VCPUs_max", (ref, value), v.to_void)
 
@@ -806,14 +806,14 @@ class VM_messages(Messages):
     def set_memory_dynamic_max(self, ref: Ref[t.VM], /, value: int) -> None:
         """VM.set_memory_dynamic_max.
 
-        Since 5.6.0. `value` in bytes. Least role: vm-power-admin.
+        Since 4.0.1. `value` in bytes. Least role: vm-power-admin.
         """
         self._caller.call("VM.set_memory_dynamic_max", (ref, value), v.to_void)
 
     def set_memory_dynamic_min(self, ref: Ref[t.VM], /, value: int) -> None:
         """VM.set_memory_dynamic_min.
 
-        Since 5.6.0. `value` in bytes. Least role: vm-power-admin.
+        Since 4.0.1. `value` in bytes. Least role: vm-power-admin.
         """
         self._caller.call("VM.set_memory_dynamic_min", (ref, value), v.to_void)
 
@@ -842,14 +842,14 @@ class VM_messages(Messages):
     def set_memory_static_max(self, ref: Ref[t.VM], /, value: int) -> None:
         """VM.set_memory_static_max.
 
-        Since 5.0.0. `value` in bytes. Least role: vm-power-admin. Raises HA_OPERATION_WOULD_BREAK_FAILOVER_PLAN.
+        Since 4.0.1. `value` in bytes. Least role: vm-power-admin. Raises HA_OPERATION_WOULD_BREAK_FAILOVER_PLAN.
         """
         self._caller.call("VM.set_memory_static_max", (ref, value), v.to_void)
 
     def set_memory_static_min(self, ref: Ref[t.VM], /, value: int) -> None:
         """VM.set_memory_static_min.
 
-        Since 5.6.0. `value` in bytes. Least role: vm-power-admin.
+        Since 4.0.1. `value` in bytes. Least role: vm-power-admin.
         """
         self._caller.call("VM.set_memory_static_min", (ref, value), v.to_void)
 

@@ -832,7 +832,7 @@ class pool_messages(Messages):
     def set_uefi_certificates(self, ref: Ref[t.pool], /, value: str) -> None:
         """pool.set_uefi_certificates.
 
-        Since xapi 22.16.0, deprecated since xapi 24.0.0. Least role: pool-admin.
+        Since 8.1.0, deprecated since xapi 24.0.0. Least role: pool-admin.
         """
         self._caller.call("pool.set_uefi_certificates", (ref, value), v.to_void)
 

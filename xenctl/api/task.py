@@ -58,7 +58,7 @@ class task_messages(Messages):
     def add_to_other_config(self, ref: Ref[t.task], /, key: str, value: str) -> None:
         """task.add_to_other_config.
 
-        Since xapi 25.8.0. Least role: read-only.
+        Since 4.1.0. Least role: read-only.
         """
         self._caller.call("task.add_to_other_config", (ref, key, value), v.to_void)
 
@@ -86,7 +86,7 @@ class task_messages(Messages):
     def remove_from_other_config(self, ref: Ref[t.task], /, key: str) -> None:
         """task.remove_from_other_config.
 
-        Since xapi 25.8.0. Least role: read-only.
+        Since 4.1.0. Least role: read-only.
         """
         self._caller.call("task.remove_from_other_config", (ref, key), v.to_void)
 
@@ -100,7 +100,7 @@ class task_messages(Messages):
     def set_other_config(self, ref: Ref[t.task], /, value: Mapping[str, str]) -> None:
         """task.set_other_config.
 
-        Since xapi 25.8.0. Least role: read-only.
+        Since 4.1.0. Least role: read-only.
         """
         self._caller.call("task.set_other_config", (ref, value), v.to_void)
 

@@ -40,6 +40,17 @@ CORRECTIONS: Final = {
 }
 """What upstream publishes wrongly: of a class the lifecycle, of a field its type (0) or lifecycle (2); and how we know."""
 
+SETTABLE: Final = {
+    "VM.HVM_shadow_multiplier": "miami",
+    **dict.fromkeys(("VM.VCPUs_at_startup", "VM.VCPUs_max"), "rio"),
+    **{f"VM.memory_{name}": "rio" for name in ("static_max", "static_min", "dynamic_max", "dynamic_min")},
+    "pool.uefi_certificates": "quebec",
+    "task.other_config": "miami",
+}
+"""Fields that could be written like others, since the release here, before messages were made that do it: upstream dates
+these messages from then, but hosts have answered to their names all the time."""
+SETTERS: Final = ("set_", "add_to_", "remove_from_")
+
 
 @dataclass
 class Report:
@@ -66,9 +77,20 @@ def merge_classes(table: Table, published: Mapping[str, Json], report: Report) -
             entry["lifecycle"] = text
         elif entry is not None and member in entry["fields"]:
             entry["fields"][member][place] = text
+    _date_setters(table)
     _check_references(table)
     _keep_relations(table, report)
     _store_exceptions(table, published)
+
+
+def _date_setters(table: Table) -> None:
+    """Say since when hosts have answered to the messages that write a field."""
+    for label, since in SETTABLE.items():
+        name, _, member = label.partition(".")
+        for setter in SETTERS:
+            spec = table["classes"].get(name, {"messages": {}})["messages"].get(setter + member)
+            if spec is not None:
+                spec["lifecycle"] = " ".join([since, *spec["lifecycle"].split()[1:]])
 
 
 def _keep_relations(table: Table, report: Report) -> None:

@@ -13,6 +13,7 @@ NEWER = {
 ELSEWHERE = {
     *("VM.atomic_set_resident_on", "VM.hard_reboot_internal"),  # toolstacks alone may call them
     "VM.set_protection_policy",  # gone before 7.0
+    "pool.set_uefi_certificates",  # between 8.1 and 8.2
     "pool_update.detach",  # as often as it was attached
     "VM.set_suspend_VDI",  # needs another image with the same bytes
 }

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 
 from xenctl import memory
 
@@ -24,18 +23,6 @@ SETTLED = (*MARKS, "memory_overhead", "requires_reboot")
 VCPUS_APPROXIMATELY = 64
 """The virtual processors that an approximate answer counts with."""
 OUT_OF_ORDER = "VCPU values must satisfy: 0 < VCPUs_at_startup ≤ VCPUs_max"
-
-
-@contextmanager
-def _held(call: Call, vm: Row, name: str) -> Iterator[None]:
-    """Hold `vm` for a change of its memory. Up to 5.5 there was no operation for that; the VM had to be halted."""
-    if call.at_least(rules.MIDNIGHT_RIDE):
-        with operation(call, vm, name):
-            yield
-    elif vm["power_state"] != "Halted":
-        raise refuse("VM_BAD_POWER_STATE", vm.ref, "halted", vm["power_state"].lower())
-    else:
-        yield
 
 
 def _assert_ordered(call: Call, vm: Row, **changes: int) -> None:
@@ -78,7 +65,7 @@ def _write(call: Call, vm: Row, **fields: int) -> None:
 @verb("memory_static_min", "memory_static_max", *SETTLED)
 def set_memory_static_range(call: Call, ref: str, least: int, most: int) -> str:
     row = call.db.get("VM", ref)
-    with _held(call, row, "changing_static_range"):
+    with operation(call, row, "changing_static_range"):
         _assert_ordered(call, row, memory_static_min=least, memory_static_max=most)
         _write(call, row, memory_static_min=least, memory_static_max=most)
     return ""
@@ -93,13 +80,14 @@ def set_memory_static_min(call: Call, ref: str, value: int) -> str:
 
 @verb("memory_static_min", "memory_static_max", *SETTLED)
 def set_memory_static_max(call: Call, ref: str, value: int) -> str:
-    """Up to 5.5 whatever the other limits are, but not where the VM is protected by a plan that holds."""
+    """Up to 5.5 whatever the other limits are, but of a VM that is halted, and not protected by a plan that holds."""
     if not call.at_least(rules.MIDNIGHT_RIDE):
         row, pool = call.db.get("VM", ref), call.db.pool()
-        with _held(call, row, ""):
-            if pool.get("ha_enabled") and not pool["ha_overcommitted"] and row["ha_always_run"]:
-                raise refuse("HA_OPERATION_WOULD_BREAK_FAILOVER_PLAN")
-            return _noted(call, row, memory_static_max=value)
+        if row["power_state"] != "Halted":
+            raise refuse("VM_BAD_POWER_STATE", row.ref, "halted", row["power_state"].lower())
+        if pool.get("ha_enabled") and not pool["ha_overcommitted"] and row["ha_always_run"]:
+            raise refuse("HA_OPERATION_WOULD_BREAK_FAILOVER_PLAN")
+        return _noted(call, row, memory_static_max=value)
     return str(set_memory_static_range(call, ref, call.db.get("VM", ref)["memory_static_min"], value))
 
 
@@ -111,7 +99,7 @@ def set_memory_limits(
     call: Call, ref: str, static_min: int, static_max: int, dynamic_min: int, dynamic_max: int
 ) -> str:
     row = call.db.get("VM", ref)
-    with _held(call, row, "changing_memory_limits"):
+    with operation(call, row, "changing_memory_limits"):
         limits = {
             "memory_static_min": static_min,
             "memory_dynamic_min": dynamic_min,

@@ -135,3 +135,67 @@ def test_what_is_measured_of_a_vm_that_is_off(calls: Make, release: str, expecte
     c = calls(release=release, vms=4)
     vm = c.vm("vm04")
     assert c.refused("VM.query_data_source", vm.ref, "cpu0") == ["VM_BAD_POWER_STATE", vm.ref, expected, "halted"]
+
+
+@pytest.mark.parametrize(("release", "counts"), [("6.0.0", True), ("6.1.0", False)])
+def test_memory_that_a_vm_could_have_approximately(calls: Make, release: str, counts: bool) -> None:
+    """Up to 6.0 as if it were fully virtual, which takes more beside it."""
+    c = calls(release=release, vms=4)
+    vm, gib = c.vm("vm04"), 1 << 30
+    c.pool.store.write(vm, HVM_boot_policy="")
+    plain = c("VM.maximise_memory", vm.ref, 4 * gib, True)
+    c.pool.store.write(vm, HVM_boot_policy="BIOS order")
+    assert (c("VM.maximise_memory", vm.ref, 4 * gib, True) == plain) == counts
+
+
+@pytest.mark.parametrize(("release", "passes"), [("5.5.0", False), ("6.5.0", False), ("7.0.0", True)])
+def test_processors_for_a_fully_virtual_guest_that_runs(calls: Make, release: str, passes: bool) -> None:
+    """Since 7.0."""
+    c = calls(release=release, vms=4)
+    vm = c.vm("vm02")
+    c.pool.store.write(vm, HVM_boot_policy="BIOS order", domain_type="hvm", VCPUs_max=2)
+    if passes:
+        c("VM.set_VCPUs_number_live", vm.ref, "2")
+        assert vm["VCPUs_at_startup"] == 2
+    else:
+        text = "HVM VMs cannot hotplug CPUs"
+        assert c.refused("VM.set_VCPUs_number_live", vm.ref, "2") == ["OPERATION_NOT_ALLOWED", text]
+
+
+@pytest.mark.parametrize(
+    ("release", "text"),
+    [("5.5.0", "set_VCPUs_number_live"), ("5.6.0", "VCPU values must satisfy: 0 < VCPUs \u2264 VCPUs_max")],
+)
+def test_more_processors_than_a_vm_may_have(calls: Make, release: str, text: str) -> None:
+    c = calls(release=release, vms=4)
+    vm = c.vm("vm02")
+    c.pool.store.write(vm, HVM_boot_policy="")
+    assert c.refused("VM.set_VCPUs_number_live", vm.ref, "99") == ["INVALID_VALUE", text, "99"]
+
+
+@pytest.mark.parametrize(("release", "passes"), [("6.0.0", True), ("6.1.0", False)])
+def test_weights_of_a_vm_that_runs(calls: Make, release: str, passes: bool) -> None:
+    """Up to 6.0."""
+    c = calls(release=release, vms=4)
+    vm = c.vm("vm02")
+    if passes:
+        c("VM.add_to_VCPUs_params_live", vm.ref, "weight", "512")
+        assert vm["VCPUs_params"]["weight"] == "512"
+    else:
+        assert c.refused("VM.add_to_VCPUs_params_live", vm.ref, "weight", "512")[0] == "NOT_IMPLEMENTED"
+
+
+@pytest.mark.parametrize(("release", "told"), [("6.0.0", True), ("6.1.0", False)])
+def test_a_domain_that_is_there(calls: Make, release: str, told: bool) -> None:
+    """Up to 6.0 its number is told."""
+    c = calls(release=release, hosts=1, vms=4)
+    vm = c.vm("vm02")
+    number = [str(vm["domid"])] if told else []
+    assert c.refused("VM.power_state_reset", vm.ref) == ["DOMAIN_EXISTS", vm.ref, *number]
+
+
+@pytest.mark.parametrize(("release", "code"), [("5.5.0", "DOMAIN_EXISTS"), ("5.6.0", "CANNOT_RESET_CONTROL_DOMAIN")])
+def test_a_control_domain_is_not_taken_for_off(calls: Make, release: str, code: str) -> None:
+    c = calls(release=release, hosts=1)
+    (dom0,) = (vm for vm in c.pool.store.table("VM").values() if vm["is_control_domain"])
+    assert c.refused("VM.power_state_reset", dom0.ref)[0] == code

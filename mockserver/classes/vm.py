@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .. import checks, guests, hosts, licence, passthrough, placement
+from .. import checks, guests, hosts, licence, passthrough, placement, rules
 from ..call import Call, Steps, refuse
 from ..checks import operation
 from ..power import (
@@ -118,13 +118,13 @@ def shutdown(call: Call, vm: str) -> Steps:
 def power_state_reset(call: Call, vm: str) -> str:
     """Believe that a VM is off, where nothing can be running any more."""
     row = call.db.get("VM", vm)
-    if row["is_control_domain"]:
+    if row["is_control_domain"] and call.at_least(rules.MIDNIGHT_RIDE):
         raise refuse("CANNOT_RESET_CONTROL_DOMAIN", vm)
     host = call.db.find("host", row["resident_on"])
     if host is not None and row["power_state"] in ("Running", "Paused"):
         machine = call.pool.machine_of(host)
-        if machine is call.machine and row["uuid"] in machine.domains:
-            raise refuse("DOMAIN_EXISTS", vm)
+        if machine is call.machine and (row["is_control_domain"] or row["uuid"] in machine.domains):
+            raise refuse("DOMAIN_EXISTS", vm, *([] if call.at_least(rules.TAMPA) else [row["domid"]]))
         if machine is not call.machine and hosts.live(call.db, host):
             raise refuse("HOST_IS_LIVE", host.ref)
     call.db.write(row, current_operations={})

@@ -199,11 +199,14 @@ def compute_memory_overhead(call: Call, vm: str) -> int:
 def maximise_memory(call: Call, ref: str, total: int, approximate: bool) -> int:
     """The most memory that a VM could have within `total` bytes of a host, in whole MiB."""
     row = call.db.get("VM", ref)
-    vcpus = VCPUS_APPROXIMATELY if approximate else row["VCPUs_max"]
+    counted = {**row, "VCPUs_max": VCPUS_APPROXIMATELY} if approximate else {**row}
+    if approximate and not call.at_least(rules.TAMPA):  # the worst case
+        counted["HVM_boot_policy"] = "BIOS order"
     low, high = 0, max(0, total) // MIB
     while low < high:
         half = (low + high + 1) // 2
-        if half * MIB + memory.overhead({**row, "memory_static_max": half * MIB, "VCPUs_max": vcpus}) <= total:
+        counted["memory_static_max"] = half * MIB
+        if half * MIB + memory.overhead(counted) <= total:
             low = half
         else:
             high = half - 1
@@ -285,8 +288,12 @@ def set_VCPUs_number_live(call: Call, ref: str, nvcpu: int) -> str:
     with operation(call, row, "changing_VCPUs_live"):
         power.contact(call, row)
         assert_enabled(call, "Live_set_vcpus")
+        if is_hvm(row) and not call.at_least(rules.DUNDEE):
+            raise refuse("OPERATION_NOT_ALLOWED", "HVM VMs cannot hotplug CPUs")
         if not 1 <= nvcpu <= row["VCPUs_max"]:
-            raise refuse("INVALID_VALUE", "VCPU values must satisfy: 0 < VCPUs ≤ VCPUs_max", nvcpu)
+            now = call.at_least(rules.MIDNIGHT_RIDE)
+            text = "VCPU values must satisfy: 0 < VCPUs ≤ VCPUs_max" if now else "set_VCPUs_number_live"
+            raise refuse("INVALID_VALUE", text, nvcpu)
         call.db.write(row, VCPUs_at_startup=nvcpu)
         call.db.write(power.metrics_of(call, row), VCPUs_number=nvcpu, last_updated=call.clock.stamp())
         power.settle_overhead(call, row)
@@ -295,10 +302,10 @@ def set_VCPUs_number_live(call: Call, ref: str, nvcpu: int) -> str:
 
 @verb("VCPUs_params", *MARKS)
 def add_to_VCPUs_params_live(call: Call, ref: str, key: str, value: str) -> str:
-    """Since 5.6 xapi answers that it cannot do this; before, the weight or cap of a running VM was set."""
+    """Since 6.1 xapi answers that it cannot do this; before, the weight or cap of a running VM was set."""
     row = call.db.get("VM", ref)
     with operation(call, row, "changing_VCPUs_live"):
-        if call.at_least(rules.MIDNIGHT_RIDE):
+        if call.at_least(rules.TAMPA):
             raise refuse("NOT_IMPLEMENTED", "add_to_VCPUs_params_live")
         power.contact(call, row)
         call.db.write(row, VCPUs_params={**row["VCPUs_params"], key: value})

@@ -44,8 +44,7 @@ def create(
     contact = hosts.contact(call.pool, there)
     if call.at_least(rules.BOSTON) and rules.upgrading(db):
         raise refuse("NOT_SUPPORTED_DURING_UPGRADE")
-    if kind not in supported_types(db):
-        raise refuse("SR_UNKNOWN_DRIVER", kind)
+    _assert_known(call, kind)
     passwords.assert_not_reserved(call, device_config)
     config = passwords.to_secrets(call, device_config)
     others = [row for row in db.table("host").values() if row is not there] if shared else []
@@ -64,6 +63,12 @@ def create(
     for pbd in pbds:
         yield from _plugged_if_it_can(call, pbd)
     return sr.ref
+
+
+def _assert_known(call: Call, kind: str) -> None:
+    """Raise for a type of storage that no plugin is for."""
+    if kind not in supported_types(call.db):
+        raise refuse("SR_UNKNOWN_DRIVER", kind)
 
 
 def _plugged_if_it_can(call: Call, pbd: Row) -> Steps:
@@ -100,12 +105,13 @@ def introduce(
     call: Call, uuid: str, label: str, text: str, kind: str, content: str, shared: bool, sm_config: dict[str, str]
 ) -> str:
     """Only the row: what is on it shows once it is plugged and scanned. Since 6.1 nobody asks for its plugin yet."""
-    if not call.at_least(rules.TAMPA) and kind.lower() not in supported_types(call.db):
-        raise refuse("SR_UNKNOWN_DRIVER", kind.lower())
+    kind = kind.lower()
+    if not call.at_least(rules.TAMPA):
+        _assert_known(call, kind)
     uuid = uuid or call.pool.new_uuid()
     if uuid in call.db.by_uuid and call.at_least(rules.CREAM):
         raise refuse("SR_UUID_EXISTS", uuid)
-    return _introduce(call, uuid, label, text, kind.lower(), content, shared, sm_config).ref
+    return _introduce(call, uuid, label, text, kind, content, shared, sm_config).ref
 
 
 @verb()
@@ -239,8 +245,7 @@ def probe(call: Call, host: str, device_config: dict[str, str], kind: str, sm_co
 
 def _assert_probes(call: Call, host: str, kind: str) -> None:
     hosts.reached(call, host)
-    if kind not in supported_types(call.db):
-        raise refuse("SR_UNKNOWN_DRIVER", kind)
+    _assert_known(call, kind)
     if "SR_PROBE" not in capabilities(call.db, kind):
         raise refuse("UNIMPLEMENTED_IN_SM_BACKEND", "SR.probe")
 
